@@ -1,0 +1,46 @@
+"""Which texts run together: windows of the input, and batches of equal length within one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+T = TypeVar("T")
+
+TOKENS_PER_BATCH = 512  # 128 to 2048 measured within noise of each other
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Positions, within one window, of texts that have the same number of tokens."""
+
+    positions: tuple[int, ...]
+    length: int
+
+
+def windows(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Runs of `size` items, in order; the last may be shorter, none is empty."""
+    iterator = iter(items)
+    while window := list(islice(iterator, size)):
+        yield window
+
+
+def equal_length_batches(
+    lengths: Sequence[int], tokens_per_batch: int = TOKENS_PER_BATCH
+) -> list[Batch]:
+    """Batches that together hold every position of `lengths` once, longest texts first.
+
+    Nothing is padded: all texts of a batch have one length. A batch has at most
+    `tokens_per_batch` tokens, or a single text where that text alone has more. The longest go
+    first so that the threads end together.
+    """
+    by_length: dict[int, list[int]] = {}
+    for position, length in enumerate(lengths):
+        by_length.setdefault(length, []).append(position)
+    return [
+        Batch(tuple(positions), length)
+        for length in sorted(by_length, reverse=True)
+        for positions in windows(by_length[length], max(1, tokens_per_batch // max(1, length)))
+    ]

@@ -1,0 +1,107 @@
+"""The folder that keeps what is slow to make, safe for several processes at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from qdrant_embed.errors import ModelFileError
+
+CACHE_VARIABLE = "QDRANT_EMBED_CACHE"
+
+
+def cache_folder(chosen: str | os.PathLike[str] | None = None) -> Path:
+    """`chosen`, else ``QDRANT_EMBED_CACHE``, else the platform's folder for user caches."""
+    if chosen is not None:
+        return Path(chosen).expanduser()
+    if from_environment := os.environ.get(CACHE_VARIABLE):
+        return Path(from_environment).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "qdrant-embed"
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its name when the block ends well.
+
+    A reader sees the whole folder or none. Where another process was first its folder stays,
+    and this one is dropped: both were made from the same key.
+
+    Raises:
+        ModelFileError: the folder cannot be written.
+    """
+    with _explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _beside(target)
+        temporary.mkdir()
+    try:
+        with _explained(target):
+            yield temporary
+            try:
+                temporary.rename(target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sha256(path: Path, cache: Path) -> str:
+    """Hex sha256 of a file; remembered in `cache` until the file's size or time changes."""
+    status = path.stat()
+    state = f"{path.resolve()}\n{status.st_size}\n{status.st_mtime_ns}\n{status.st_ino}"
+    note = cache / "sha256" / hashlib.sha256(state.encode()).hexdigest()
+    with suppress(OSError):
+        remembered = note.read_text()
+        if len(remembered) == 64:
+            return remembered
+    digest = _digest(path)
+    note_down(note, digest)
+    return digest
+
+
+def note_down(note: Path, text: str) -> None:
+    """Writes a small file at once or, where the cache cannot be written, not at all.
+
+    Notes only save time: what they say can be found out again.
+    """
+    with suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _beside(note)
+        temporary.write_text(text)
+        temporary.replace(note)
+
+
+def _beside(target: Path) -> Path:
+    """A name nobody else uses; `tempfile` would make it unreadable for other users."""
+    return target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _digest(path: Path) -> str:
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ModelFileError(
+            f"cannot write {target}: {error}; name a folder that can be written with cache_dir= "
+            f"or the environment variable {CACHE_VARIABLE}"
+        ) from error

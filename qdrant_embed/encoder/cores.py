@@ -1,0 +1,56 @@
+"""How many cores this process may use."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+
+
+def usable_cores(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) -> int:
+    """Cores this process may use: the least of affinity and CPU quota, at least 1.
+
+    A container limited to half a core counts as 1. The quota is the smallest one set on the
+    process' cgroup or any above it (v2 ``cpu.max``, v1 ``cpu.cfs_quota_us``).
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:  # macOS and Windows
+        cores = os.cpu_count() or 1
+    quotas = [_quota(folder) for folder in _folders(cgroups, own_cgroup)]
+    return max(1, min([cores, *(math.ceil(quota) for quota in quotas if quota is not None)]))
+
+
+def _folders(cgroups: Path, own_cgroup: Path) -> set[Path]:
+    folders = {cgroups, cgroups / "cpu"}
+    try:
+        lines = own_cgroup.read_text().splitlines()
+    except OSError:
+        return folders
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = cgroups / "cpu" if controllers else cgroups
+        own = root / path.lstrip("/")
+        folders.update(parent for parent in (own, *own.parents) if parent.is_relative_to(root))
+    return folders
+
+
+def _quota(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        if quota != "max":
+            return int(quota) / int(period)
+    except (OSError, ValueError):
+        pass
+    try:
+        microseconds = int((folder / "cpu.cfs_quota_us").read_text())
+        if microseconds > 0:
+            return microseconds / int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        pass
+    return None

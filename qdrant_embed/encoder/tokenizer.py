@@ -1,0 +1,54 @@
+"""Text to token ids; the only importer of ``tokenizers``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qdrant_embed.errors import MissingDependencyError, ModelFileError
+
+try:
+    import tokenizers
+except ImportError as error:
+    raise MissingDependencyError("tokenizers", "encoding text") from error
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """Token ids of each text, special tokens included, and how many texts were cut."""
+
+    ids: list[list[int]]
+    truncated: int
+
+
+class Tokenizer:
+    """A ``tokenizer.json``, with truncation at `max_tokens` and no padding.
+
+    What the file itself says about truncation and padding is dropped: packaged files carry
+    leftovers of their training (all-MiniLM-L6-v2: cut and padded to 128).
+
+    Raises:
+        ModelFileError: the file cannot be read as a tokenizer.
+    """
+
+    def __init__(self, path: Path, max_tokens: int) -> None:
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise ModelFileError(f"{path} is not a tokenizer that can be read: {error}") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_tokens)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids are below this, added tokens included."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    def tokenize(self, texts: Sequence[str]) -> TokenizedTexts:
+        """Token ids for each of `texts`, in order."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        return TokenizedTexts(
+            ids=[encoding.ids for encoding in encodings],
+            truncated=sum(1 for encoding in encodings if encoding.overflowing),
+        )
