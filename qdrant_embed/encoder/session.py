@@ -20,6 +20,15 @@ except ImportError as error:
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, object]]"
 
+_LOAD_ERRORS = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
 CPU: tuple[Provider, ...] = ("CPUExecutionProvider",)
 
 
@@ -55,7 +64,7 @@ class Session:
         options.enable_mem_pattern = False  # a plan for each new shape is memory that only grows
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, list(providers))
-        except (ort_errors.Fail, ort_errors.InvalidProtobuf, ort_errors.InvalidGraph) as error:
+        except _LOAD_ERRORS as error:
             raise ModelFileError(f"{path} cannot be run: {error}") from error
         started = self._session.get_providers()
         if missing := [name for name in names if name not in started]:

@@ -1,0 +1,61 @@
+"""What the whole suite shares: real MiniLM weights, a cache of its own, and no network."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# before huggingface_hub is imported, which reads it once: nothing listens there
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+for _variable in ("HF_HUB_OFFLINE", "HF_TOKEN", "QDRANT_EMBED_CACHE"):
+    os.environ.pop(_variable, None)
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="qdrant-embed-tests-hf-")
+
+from qdrant_embed import QdrantClient, TextEmbedding
+from tests.tiny import TinyModel, tiny_bert
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache folder for the run: MiniLM is compiled once."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["QDRANT_EMBED_CACHE"] = str(folder)
+    yield folder
+    del os.environ["QDRANT_EMBED_CACHE"]
+
+
+@pytest.fixture(scope="session")
+def minilm(cache: Path) -> TextEmbedding:
+    """The real all-MiniLM-L6-v2, from the installed package that carries it."""
+    return TextEmbedding(MINILM)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """A random two-layer model, mean pooling, no prefixes: fast, and as real as any other."""
+    return tiny_bert(tmp_path_factory.mktemp("models") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_e5(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """The same with e5's prefixes, stated in the model's own files."""
+    return tiny_bert(
+        tmp_path_factory.mktemp("models") / "tiny-e5",
+        prompts={"query": "query: ", "document": "passage: "},
+        seed=5,
+    )
+
+
+@pytest.fixture
+def client(tiny: TinyModel) -> Iterator[QdrantClient]:
+    """An in-memory client on the tiny model."""
+    client = QdrantClient(":memory:")
+    client.set_model(tiny.path)
+    yield client
+    client.close()

@@ -1,0 +1,37 @@
+"""Windows and batches hold every text once, in a known place."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qdrant_embed.encoder.batching import equal_length_batches, windows
+
+
+@given(st.lists(st.integers()), st.integers(1, 10))
+def test_windows_keep_every_item_in_order(items: list[int], size: int) -> None:
+    runs = list(windows(iter(items), size))
+    assert [item for run in runs for item in run] == items
+    assert all(len(run) == size for run in runs[:-1])
+    assert all(run for run in runs)
+
+
+@given(st.lists(st.integers(0, 600)), st.integers(1, 700))
+def test_batches_hold_every_position_once_with_one_length(lengths: list[int], budget: int) -> None:
+    batches = equal_length_batches(lengths, budget)
+    positions = [position for batch in batches for position in batch.positions]
+    assert sorted(positions) == list(range(len(lengths)))
+    for batch in batches:
+        assert {lengths[position] for position in batch.positions} == {batch.length}
+        assert len(batch.positions) * batch.length <= budget or len(batch.positions) == 1
+
+
+@given(st.lists(st.integers(1, 600)))
+def test_the_longest_go_first(lengths: list[int]) -> None:
+    batched = [batch.length for batch in equal_length_batches(lengths)]
+    assert batched == sorted(batched, reverse=True)
+
+
+def test_texts_of_one_length_fill_their_batches() -> None:
+    sizes = [len(batch.positions) for batch in equal_length_batches([16] * 100, 512)]
+    assert sizes == [32, 32, 32, 4]

@@ -1,0 +1,121 @@
+"""The package as a whole: its names, its layers, its imports, its errors."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import qdrant_embed
+from qdrant_embed import errors
+
+PACKAGE = Path(qdrant_embed.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+    """Modules that a file imports."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def uses(path: Path, package: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for name in imports(path))
+
+
+def test_public_names_are_exactly_all() -> None:
+    public = {
+        name
+        for name, value in vars(qdrant_embed).items()
+        if not name.startswith("_") and not isinstance(value, type(sys))
+    }
+    assert public == set(qdrant_embed.__all__)
+    assert sorted(qdrant_embed.__all__) == qdrant_embed.__all__
+
+
+def test_importing_the_package_loads_no_encoder_library() -> None:
+    heavy = ["onnxruntime", "tokenizers", "onnx", "huggingface_hub", "safetensors"]
+    code = f"import sys, qdrant_embed; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("library", "owner"),
+    [
+        ("onnxruntime", "encoder/session.py"),
+        ("tokenizers", "encoder/tokenizer.py"),
+        ("onnx", "encoder/graph.py"),
+        ("huggingface_hub", "encoder/hub.py"),
+    ],
+)
+def test_each_heavy_library_has_one_importer(library: str, owner: str) -> None:
+    importers = [str(path.relative_to(PACKAGE)) for path in MODULES if uses(path, library)]
+    assert importers == [owner]
+
+
+def test_the_encoder_half_knows_nothing_of_qdrant() -> None:
+    for path in (PACKAGE / "encoder").glob("*.py"):
+        own = {name for name in imports(path) if name.startswith("qdrant_embed")}
+        assert not uses(path, "qdrant_client"), path
+        assert all(name.startswith(("qdrant_embed.encoder", "qdrant_embed.errors")) for name in own)
+
+
+def test_imports_go_downward_only() -> None:
+    order = [
+        ["errors", "retries"],
+        ["points", "collection"],
+        ["encoders"],
+        ["queries"],
+        ["settings"],
+        ["client"],
+        ["__init__"],
+    ]
+    layer = {name: level for level, names in enumerate(order) for name in names}
+    assert set(layer) == {path.stem for path in PACKAGE.glob("*.py")}
+    for name, level in layer.items():
+        for imported in imports(PACKAGE / f"{name}.py"):
+            parts = imported.split(".")
+            if parts[0] == "qdrant_embed" and parts[1] in layer:
+                assert layer[parts[1]] < level, f"{name} imports {imported}"
+
+
+def test_no_module_is_long() -> None:
+    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().split("\n")) for path in MODULES}
+    assert {name: length for name, length in lengths.items() if length > 320} == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        (errors.InputError, ValueError),
+        (errors.CollectionMismatchError, ValueError),
+        (errors.UnknownModelError, LookupError),
+        (errors.ModelDownloadError, OSError),
+        (errors.ModelFileError, ValueError),
+        (errors.MissingDependencyError, ImportError),
+    ],
+)
+def test_errors_are_ours_and_what_a_caller_would_catch(
+    error: type[Exception], builtin: type[Exception]
+) -> None:
+    assert issubclass(error, errors.QdrantEmbedError)
+    assert issubclass(error, builtin)
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    drawn = errors.__doc__ or ""
+    for name, value in vars(errors).items():
+        if isinstance(value, type) and issubclass(value, errors.QdrantEmbedError):
+            assert name in drawn
+            assert name in qdrant_embed.__all__
