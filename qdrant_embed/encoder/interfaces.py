@@ -82,7 +82,7 @@ def check_encoder(candidate: object) -> DenseEncoder:
         InputError: a name is missing.
     """
     names = ("model_name", "dimension", "passage_embed", "query_embed")
-    missing = [name for name in names if not hasattr(candidate, name)]
+    missing = [name for name in names if getattr(candidate, name, None) is None]
     if missing or not isinstance(candidate, DenseEncoder):
         raise InputError(
             f"an encoder has {', '.join(names)}; "

@@ -1,0 +1,156 @@
+"""Qdrant's REST interface on loopback, as far as the clients use it, with faults on request.
+
+Behind it is a real local Qdrant; requests are read by qdrant-client's own models.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import qdrant_client
+from pydantic import BaseModel
+from qdrant_client import models
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What to do to one request instead of answering it.
+
+    Attributes:
+        status: answer with this status; 0 to cut the connection.
+        after_commit: carry the request out first, then fail.
+        headers: sent with the status.
+    """
+
+    status: int
+    after_commit: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class Server:
+    """The running server: its address, its database, what was asked, what to break."""
+
+    database: qdrant_client.QdrantClient
+    url: str = ""
+    requests: list[str] = field(default_factory=list)
+    fault: Callable[[str], Fault | None] = lambda _: None
+
+    def fail_once(self, fragment: str, fault: Fault, *, times: int = 1) -> None:
+        """Breaks the next `times` requests whose "METHOD path" contains `fragment`."""
+        left = times
+
+        def choose(request: str) -> Fault | None:
+            nonlocal left
+            if fragment in request and left:
+                left -= 1
+                return fault
+            return None
+
+        self.fault = choose
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """Serves an empty database while the block runs."""
+    running = Server(qdrant_client.QdrantClient(":memory:"))
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            path = self.path.partition("?")[0]
+            request = f"{self.command} {path}"
+            running.requests.append(request)
+            fault = running.fault(request)
+            if fault is None or fault.after_commit:
+                with lock:
+                    status, result = answer(running.database, self.command, path, body)
+            if fault is None:
+                self.reply(status, {"result": result, "status": "ok", "time": 0.0})
+            elif fault.status:
+                self.reply(fault.status, {"status": {"error": "injected"}}, *fault.headers)
+            else:
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+        do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
+
+        def reply(self, status: int, content: object, *headers: tuple[str, str]) -> None:
+            payload = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(payload)))
+            for header, value in headers:
+                self.send_header(header, value)
+            self.end_headers()
+            self.wfile.write(payload)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    class QuietServer(ThreadingHTTPServer):
+        daemon_threads = True
+        block_on_close = False
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            pass
+
+    server = QuietServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    running.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield running
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def answer(
+    database: qdrant_client.QdrantClient, method: str, path: str, body: bytes
+) -> tuple[int, Any]:
+    """Status and result, as Qdrant would give them."""
+    parts = path.strip("/").split("/")
+    if parts == [""]:
+        return 200, None
+    name, rest = parts[1], "/".join(parts[2:])
+    if (method, rest) == ("GET", "exists"):
+        return 200, {"exists": database.collection_exists(name)}
+    if (method, rest) == ("PUT", ""):
+        if database.collection_exists(name):
+            return 409, None
+        create = models.CreateCollection.model_validate_json(body)
+        vectors, sparse = create.vectors, create.sparse_vectors
+        return 200, database.create_collection(name, vectors, sparse, metadata=create.metadata)
+    if not database.collection_exists(name):
+        return 404, None
+    if (method, rest) == ("GET", ""):
+        return 200, plain(database.get_collection(name))
+    if (method, rest) == ("DELETE", ""):
+        return 200, database.delete_collection(name)
+    if (method, rest) == ("PATCH", ""):
+        update = models.UpdateCollection.model_validate_json(body)
+        return 200, database.update_collection(name, metadata=update.metadata)
+    if (method, rest) == ("PUT", "points"):
+        points = models.PointsList.model_validate_json(body).points
+        return 200, plain(database.upsert(name, points))
+    if (method, rest) == ("POST", "points/query/batch"):
+        searches = models.QueryRequestBatch.model_validate_json(body).searches
+        return 200, [plain(found) for found in database.query_batch_points(name, searches)]
+    return 501, None
+
+
+def plain(result: BaseModel) -> Any:
+    """JSON values of a model."""
+    return json.loads(result.model_dump_json())

@@ -1,0 +1,144 @@
+"""Documents in, paired with what belongs to them, or an error that says which do not."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from qdrant_client import models
+
+from qdrant_embed import InputError
+from qdrant_embed.points import pair, to_points
+
+metadata_dicts = st.dictionaries(st.text(max_size=5).filter(lambda key: key != "document"), st.none())
+
+
+@given(st.data(), st.lists(st.text()))
+def test_everything_keeps_its_place(data: st.DataObject, texts: list[str]) -> None:
+    size = len(texts)
+    metadata = data.draw(st.lists(metadata_dicts, min_size=size, max_size=size))
+    ids = data.draw(
+        st.lists(
+            st.integers(0, 2**64 - 1) | st.uuids(), min_size=size, max_size=size, unique=True
+        )
+    )
+    wrap: Callable[[Any], Any] = data.draw(st.sampled_from([list, iter, tuple]))
+    paired = list(pair(wrap(texts), wrap(metadata), wrap(ids)))
+    assert [document.text for document in paired] == texts
+    assert [document.metadata for document in paired] == metadata
+    assert [document.id for document in paired] == [
+        str(i) if isinstance(i, uuid.UUID) else i for i in ids
+    ]
+
+
+@given(st.integers(0, 5), st.integers(0, 5), st.sampled_from(["metadata", "ids"]), st.booleans())
+def test_lengths_that_differ_are_never_cut_to_the_shortest(
+    documents: int, others: int, which: str, lazy: bool
+) -> None:
+    values: list[Any] = [{}] * others if which == "metadata" else list(range(others))
+    texts = ["text"] * documents
+
+    def consume() -> int:
+        columns: dict[str, Any] = {which: iter(values) if lazy else values}
+        return len(list(pair(iter(texts) if lazy else texts, **columns)))
+
+    if documents == others:
+        assert consume() == documents
+    else:
+        with pytest.raises(InputError, match=which):
+            consume()
+
+
+def test_missing_ids_are_random_uuids_as_qdrant_writes_them() -> None:
+    ids = [document.id for document in pair(["a"] * 50)]
+    assert len(set(ids)) == 50
+    assert all(str(uuid.UUID(str(i))) == i for i in ids)
+
+
+@pytest.mark.parametrize(
+    ("given_id", "stored"),
+    [
+        (0, 0),
+        (2**64 - 1, 2**64 - 1),
+        (np.int64(7), 7),
+        ("550E8400E29B41D4A716446655440000", "550e8400-e29b-41d4-a716-446655440000"),
+        (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
+    ],
+)
+def test_ids_take_the_form_that_qdrant_gives_back(given_id: Any, stored: str | int) -> None:
+    (document,) = pair(["a"], ids=[given_id])
+    assert document.id == stored
+    assert type(document.id) in (int, str)
+
+
+@pytest.mark.parametrize("bad", [-1, 2**64, 1.5, True, None, "not a uuid", b"x", ""])
+def test_an_id_qdrant_would_refuse_is_refused_first(bad: Any) -> None:
+    with pytest.raises(InputError, match=r"ids\[1\]"):
+        pair(["a", "b"], ids=[1, bad])
+
+
+def test_duplicate_ids_are_refused_in_whatever_form() -> None:
+    one = uuid.uuid4()
+    with pytest.raises(InputError, match=r"ids\[2\].*earlier"):
+        pair(["a", "b", "c"], ids=[one, 5, one.hex])
+
+
+@pytest.mark.parametrize("bad", ["hello", b"hello", None, 3, {"a": "b"}])
+def test_documents_that_are_no_list_are_refused(bad: Any) -> None:
+    with pytest.raises(InputError, match="documents must be a list of str"):
+        pair(bad)
+
+
+@pytest.mark.parametrize("bad", [None, 3, b"bytes", ["nested"]])
+def test_a_document_that_is_no_text_is_refused_by_place(bad: Any) -> None:
+    with pytest.raises(InputError, match=r"documents\[1\] must be a str"):
+        pair(["fine", bad])
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ([{}, 3], r"metadata\[1\] must be a dict, not 3"),
+        ([{}, None], r"metadata\[1\] must be a dict, not None"),
+        ([{}, {"document": "mine"}], r"metadata\[1\] has the key 'document'"),
+        ([{}, {1: "one"}], r"metadata\[1\] has the key 1"),
+        ({"source": "all"}, "metadata must be a list"),
+        ("ab", "metadata must be a list"),
+        (3, "metadata must be a list"),
+    ],
+)
+def test_metadata_that_cannot_be_stored_is_refused(metadata: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        pair(["a", "b"], metadata)
+
+
+def test_lists_are_checked_whole_before_the_first_document_is_taken() -> None:
+    with pytest.raises(InputError):
+        pair(["fine"] * 1000 + [None])  # type: ignore[list-item]
+
+
+def test_generators_are_read_once_as_they_are_needed() -> None:
+    read = itertools.count()
+
+    def texts() -> Iterator[str]:
+        for _ in range(1000):
+            yield f"text {next(read)}"
+
+    paired = pair(texts(), ({"n": n} for n in itertools.count()))
+    assert next(read) == 0
+    assert [document.metadata["n"] for document in itertools.islice(paired, 5)] == [0, 1, 2, 3, 4]
+    assert next(read) <= 8
+
+
+def test_points_hold_text_metadata_and_vector() -> None:
+    documents = list(pair(["one", "two"], [{"n": 1}, {"n": 2}], [1, 2]))
+    points = to_points(documents, np.eye(2, dtype=np.float32), "fast-x")
+    assert points[1] == models.PointStruct(
+        id=2, vector={"fast-x": [0.0, 1.0]}, payload={"document": "two", "n": 2}
+    )
