@@ -15,10 +15,10 @@ for _variable in ("HF_HUB_OFFLINE", "HF_TOKEN", "QDRANT_EMBED_CACHE"):
     os.environ.pop(_variable, None)
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="qdrant-embed-tests-hf-")
 
-from qdrant_embed import QdrantClient, TextEmbedding
-from tests.tiny import TinyModel, tiny_bert
+from tiny import TinyModel, tiny_bert
 
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+from qdrant_embed import QdrantClient, TextEmbedding
+from qdrant_embed.encoder.catalog import MINILM
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -73,8 +73,10 @@ def _activation(x: Array, name: str) -> Array:
     if name == "relu":
         return np.maximum(x, 0)
     if name == "gelu":
-        return x * 0.5 * (1 + _erf(x / np.sqrt(2)))
-    return x * 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+        share = 1 + _erf(x / np.sqrt(2))
+    else:
+        share = 1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
+    return x * 0.5 * share
 
 
 def _erf(x: Array) -> Array:

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import TinyModel
 
 from qdrant_embed import ModelFileError, TextEmbedding
 from qdrant_embed.encoder.cache import cache_folder, new_folder, sha256
-from tests.tiny import TinyModel
 
 
 def test_the_folder_is_the_argument_then_the_variable_then_the_platforms(
@@ -85,7 +85,9 @@ def test_two_processes_may_compile_the_same_model_at_once(tiny: TinyModel, tmp_p
     cache = tmp_path / "cache"
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(tiny.path), str(cache)], stdout=subprocess.PIPE
+            [sys.executable, "-c", code, str(tiny.path), str(cache)],
+            stdout=subprocess.PIPE,
+            cwd=tmp_path,
         )
         for _ in range(2)
     ]
@@ -110,5 +112,6 @@ def test_a_compiled_model_is_found_again_without_its_compiler(
         capture_output=True,
         text=True,
         check=True,
+        cwd=tmp_path,
     )
     assert float(done.stdout) == pytest.approx(float(expected.sum()), rel=1e-5)

@@ -14,6 +14,7 @@ import pytest
 import qdrant_client
 from numpy.typing import NDArray
 from qdrant_client import models
+from tiny import TinyModel, tiny_bert
 
 from qdrant_embed import (
     CollectionMismatchError,
@@ -25,9 +26,7 @@ from qdrant_embed import (
     TextEmbedding,
     UnknownModelError,
 )
-from qdrant_embed.encoder.catalog import DEFAULT_MODEL
-from tests.conftest import MINILM
-from tests.tiny import TinyModel, tiny_bert
+from qdrant_embed.encoder.catalog import DEFAULT_MODEL, MINILM
 
 SENTENCES = [
     "The cat sat on the mat and purred",
@@ -61,8 +60,10 @@ def real(
     request: pytest.FixtureRequest, tmp_path: Path, minilm: TextEmbedding
 ) -> Iterator[QdrantClient]:
     """A client on real weights, in memory and on disk."""
-    where = {"location": ":memory:"} if request.param == "memory" else {"path": str(tmp_path)}
-    client = QdrantClient(**where)
+    if request.param == "memory":
+        client = QdrantClient(":memory:")
+    else:
+        client = QdrantClient(path=str(tmp_path))
     client.set_model(minilm)
     yield client
     client.close()
@@ -146,7 +147,7 @@ def test_both_prefixes_are_applied_and_stamped(tiny_e5: TinyModel) -> None:
 
 
 def test_ids_come_back_as_qdrant_shows_them(client: QdrantClient) -> None:
-    given = [7, uuid.UUID(int=8), uuid.UUID(int=9).hex]
+    given: list[int | str | uuid.UUID] = [7, uuid.UUID(int=8), uuid.UUID(int=9).hex]
     ids = client.add("demo", ["cat", "dog", "ship"], ids=given)
     assert ids == [7, str(uuid.UUID(int=8)), str(uuid.UUID(int=9))]
     assert set(stored(client)) == set(ids)
@@ -161,9 +162,7 @@ def test_the_same_ids_overwrite(client: QdrantClient) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 1025])
-def test_as_many_points_as_documents_whatever_the_batches(
-    client: QdrantClient, count: int
-) -> None:
+def test_as_many_points_as_documents_whatever_the_batches(client: QdrantClient, count: int) -> None:
     texts = [f"cat {n}" for n in range(count)]
     ids = client.add("demo", (text for text in texts), ({"n": n} for n in range(count)))
     assert len(set(ids)) == count
@@ -317,9 +316,7 @@ def test_collections_made_with_the_helper_are_taken_and_stamped(client: QdrantCl
 def test_a_collection_made_by_hand_with_an_unnamed_vector_is_explained(
     client: QdrantClient,
 ) -> None:
-    client.create_collection(
-        "hand", models.VectorParams(size=32, distance=models.Distance.COSINE)
-    )
+    client.create_collection("hand", models.VectorParams(size=32, distance=models.Distance.COSINE))
     for use in (lambda: client.add("hand", ["cat"]), lambda: client.query("hand", "cat")):
         with pytest.raises(CollectionMismatchError, match="one unnamed vector"):
             use()
@@ -381,8 +378,10 @@ def test_the_predecessors_vector_name_tells_the_model(minilm: TextEmbedding) -> 
         "old",
         {"fast-all-minilm-l6-v2": models.VectorParams(size=384, distance=models.Distance.COSINE)},
     )
-    vectors = list(minilm.embed(SENTENCES))
-    client.upload_collection("old", {"fast-all-minilm-l6-v2": np.array(vectors)})
+    client.upload_collection(
+        "old",
+        [{"fast-all-minilm-l6-v2": vector.tolist()} for vector in minilm.embed(SENTENCES)],
+    )
     (hit, *_) = client.query("old", SENTENCES[2])
     assert hit.score == pytest.approx(1, abs=1e-4)
     assert hit.document == ""

@@ -9,6 +9,7 @@ import pytest
 from qdrant_client import models
 
 from qdrant_embed import CollectionMismatchError, EncoderDescription
+from qdrant_embed.client import QdrantClient
 from qdrant_embed.collection import (
     STAMP_KEY,
     StoredCollection,
@@ -19,7 +20,6 @@ from qdrant_embed.collection import (
     vector_field_name,
     vector_params,
 )
-from qdrant_embed.client import QdrantClient
 
 ENCODER = EncoderDescription(
     model="owner/Model",

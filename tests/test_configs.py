@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import TinyModel, tiny_bert
 
 from qdrant_embed import ModelFileError, ModelSpec, TextEmbedding
 from qdrant_embed.encoder.configs import ModelDirectory
-from tests.tiny import TinyModel, tiny_bert
 
 KNOWN = ModelSpec(
     name="known",
@@ -157,5 +157,5 @@ def test_what_cannot_be_run_is_refused_by_name(
 def test_truncated_weights_are_refused(model: TinyModel) -> None:
     weights = model.path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ModelFileError, match="model.safetensors cannot be read"):
+    with pytest.raises(ModelFileError, match=r"model\.safetensors cannot be read"):
         TextEmbedding(model.path)

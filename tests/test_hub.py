@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import COMMIT, serving
+from tiny import TinyModel
 
 from qdrant_embed import TextEmbedding
-from tests.hub_server import COMMIT, serving
-from tests.tiny import TinyModel
 
 PROGRAM = """
 import json, sys
@@ -39,9 +39,11 @@ def load(endpoint: str, home: Path, name: str, **options: Any) -> dict[str, Any]
     }
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, name, json.dumps(options)],
+        check=False,
         capture_output=True,
         text=True,
         env=environment,
+        cwd=home,
         timeout=60,
     )
     assert done.returncode == 0, done.stderr

@@ -43,10 +43,11 @@ def test_public_names_are_exactly_all() -> None:
     assert sorted(qdrant_embed.__all__) == qdrant_embed.__all__
 
 
-def test_importing_the_package_loads_no_encoder_library() -> None:
+def test_importing_the_package_loads_no_encoder_library(tmp_path: Path) -> None:
     heavy = ["onnxruntime", "tokenizers", "onnx", "huggingface_hub", "safetensors"]
     code = f"import sys, qdrant_embed; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "[]"
 
 
@@ -91,8 +92,7 @@ def test_imports_go_downward_only() -> None:
 
 
 def test_no_module_is_long() -> None:
-    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().split("\n")) for path in MODULES}
-    assert {name: length for name, length in lengths.items() if length > 320} == {}
+    assert [path for path in MODULES if path.read_text().count("\n") > 320] == []
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from qdrant_client import models
 from qdrant_embed import InputError
 from qdrant_embed.points import pair, to_points
 
-metadata_dicts = st.dictionaries(st.text(max_size=5).filter(lambda key: key != "document"), st.none())
+metadata_dicts = st.dictionaries(
+    st.text(max_size=5).filter(lambda key: key != "document"), st.none()
+)
 
 
 @given(st.data(), st.lists(st.text()))
@@ -24,11 +26,10 @@ def test_everything_keeps_its_place(data: st.DataObject, texts: list[str]) -> No
     size = len(texts)
     metadata = data.draw(st.lists(metadata_dicts, min_size=size, max_size=size))
     ids = data.draw(
-        st.lists(
-            st.integers(0, 2**64 - 1) | st.uuids(), min_size=size, max_size=size, unique=True
-        )
+        st.lists(st.integers(0, 2**64 - 1) | st.uuids(), min_size=size, max_size=size, unique=True)
     )
-    wrap: Callable[[Any], Any] = data.draw(st.sampled_from([list, iter, tuple]))
+    kinds: list[Callable[[Any], Any]] = [list, iter, tuple]
+    wrap = data.draw(st.sampled_from(kinds))
     paired = list(pair(wrap(texts), wrap(metadata), wrap(ids)))
     assert [document.text for document in paired] == texts
     assert [document.metadata for document in paired] == metadata

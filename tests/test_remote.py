@@ -9,10 +9,10 @@ import httpx
 import pytest
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from rest_server import Fault, Server, serving
+from tiny import TinyModel
 
 from qdrant_embed import IngestError, QdrantClient, retries
-from tests.rest_server import Fault, Server, serving
-from tests.tiny import TinyModel
 
 UPSERT = "PUT /collections/demo/points"
 
@@ -55,9 +55,7 @@ def test_a_query_is_one_request(remote: QdrantClient, server: Server) -> None:
     assert server.requests == ["POST /collections/demo/points/query/batch"] * 2
 
 
-def test_an_error_of_looking_is_not_taken_for_absence(
-    remote: QdrantClient, server: Server
-) -> None:
+def test_an_error_of_looking_is_not_taken_for_absence(remote: QdrantClient, server: Server) -> None:
     for request in ("GET /collections/demo/exists", "GET /collections/demo"):
         if request.endswith("demo"):
             remote.add("demo", ["cat"])
@@ -146,7 +144,7 @@ class UnavailableCall(grpc.RpcError, grpc.Call):  # type: ignore[misc] # grpc sh
         return self._code
 
 
-UnavailableCall.__abstractmethods__ = frozenset()  # type: ignore[attr-defined] # of grpc.Call
+UnavailableCall.__abstractmethods__ = frozenset()  # all its methods are abstract
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import TinyModel
 
 from qdrant_embed import (
     MissingDependencyError,
@@ -16,9 +17,7 @@ from qdrant_embed import (
     TextEmbedding,
     UnknownModelError,
 )
-from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL, close_matches, find
-from tests.conftest import MINILM
-from tests.tiny import TinyModel
+from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL, MINILM, close_matches, find
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,7 @@ def test_a_folder_that_is_not_there_is_called_so(name: str | Path) -> None:
 
 
 def test_a_folder_without_a_model_is_called_so(tmp_path: Path) -> None:
-    with pytest.raises(UnknownModelError, match="has no config.json"):
+    with pytest.raises(UnknownModelError, match=r"has no config\.json"):
         TextEmbedding(tmp_path)
 
 
@@ -125,7 +124,7 @@ def test_a_provider_that_is_not_there_is_an_error(minilm: TextEmbedding) -> None
         {"cuda": True, "device_ids": [0, 1]},
     ):
         with pytest.raises(ValueError, match=r"cuda|device"):
-            TextEmbedding(MINILM, **options)  # type: ignore[arg-type]
+            TextEmbedding(MINILM, **options)
     (named,) = TextEmbedding(MINILM, providers=["CPUExecutionProvider"]).embed("cat")
     np.testing.assert_array_equal(named, next(minilm.embed("cat")))
 
@@ -133,8 +132,6 @@ def test_a_provider_that_is_not_there_is_an_error(minilm: TextEmbedding) -> None
 def test_a_provider_that_does_not_start_is_never_replaced_in_silence(
     minilm: TextEmbedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from qdrant_embed.encoder import session
-
     class FallenBack:
         """What onnxruntime gives when a provider of the build has no device: the CPU."""
 
@@ -144,10 +141,8 @@ def test_a_provider_that_does_not_start_is_never_replaced_in_silence(
         def get_providers(self) -> list[str]:
             return ["CPUExecutionProvider"]
 
-    monkeypatch.setattr(session.onnxruntime, "InferenceSession", FallenBack)
-    monkeypatch.setattr(
-        session.onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"]
-    )
+    monkeypatch.setattr("onnxruntime.InferenceSession", FallenBack)
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
     with pytest.raises(ModelError, match="could not be started"):
         TextEmbedding(MINILM, cuda=True)
 

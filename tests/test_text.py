@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import forward
 from safetensors.numpy import load_file
+from tiny import WORDS, TinyModel, tiny_bert
 from tokenizers import Tokenizer
 
 from qdrant_embed import DefaultEmbedding, InputError, ModelFileError, TextEmbedding
-from qdrant_embed.encoder.catalog import DEFAULT_MODEL
-from tests.conftest import MINILM
-from tests.reference import forward
-from tests.tiny import WORDS, TinyModel, tiny_bert
+from qdrant_embed.encoder.catalog import DEFAULT_MODEL, MINILM
 
 
 def mixed_texts(count: int) -> list[str]:
@@ -136,12 +135,8 @@ def test_prefixes_are_applied_to_their_own_side_only(tiny_e5: TinyModel) -> None
 
 def test_the_users_own_prefixes_come_first(tiny_e5: TinyModel) -> None:
     encoder = TextEmbedding(tiny_e5.path, query_prefix="", document_prefix="of ")
-    np.testing.assert_array_equal(
-        next(encoder.query_embed("cat")), next(encoder.embed("cat"))
-    )
-    np.testing.assert_array_equal(
-        next(encoder.passage_embed("cat")), next(encoder.embed("of cat"))
-    )
+    np.testing.assert_array_equal(next(encoder.query_embed("cat")), next(encoder.embed("cat")))
+    np.testing.assert_array_equal(next(encoder.passage_embed("cat")), next(encoder.embed("of cat")))
 
 
 def test_a_variant_shares_the_loaded_model_and_leaves_the_original(tiny_e5: TinyModel) -> None:
@@ -204,9 +199,11 @@ def test_many_threads_share_one_encoder(minilm: TextEmbedding) -> None:
     wrong: list[str] = []
 
     def work(start: int) -> None:
-        for i in range(start, len(texts), 3):
-            if not np.allclose(next(minilm.embed(texts[i])), expected[i], atol=1e-6):
-                wrong.append(texts[i])
+        wrong.extend(
+            texts[i]
+            for i in range(start, len(texts), 3)
+            if not np.allclose(next(minilm.embed(texts[i])), expected[i], atol=1e-6)
+        )
 
     workers = [threading.Thread(target=work, args=(start % 3,)) for start in range(6)]
     for worker in workers:

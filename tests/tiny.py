@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-WORDS = (
-    "the a of to and in is cat dog sat mat paris france capital market stock fell rose player "
-    "goal match won lost ship sailed sea storm query passage : . , one two three four five six"
-).split()
+_WORDS = """
+the a of to and in is cat dog sat mat paris france capital market stock fell rose player goal match
+won lost ship sailed sea storm query passage : . , one two three four five six
+"""
+WORDS = _WORDS.split()
+
 
 Weights = dict[str, NDArray[np.float32]]
 

@@ -1,0 +1,87 @@
+"""Retrieval quality on Cranfield, through ``add`` and ``query_batch``.
+
+    tox -e bench -- cranfield.py --data FOLDER [--model NAME]
+
+FOLDER holds ``cran.all.1400.xml``, ``cran.qry.xml`` and ``cranqrel.trec.txt``. A query's id in the
+judgements is its position (1 to 225), not its ``<num>``. Cosine search is exact (local mode).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from qdrant_embed import QdrantClient
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def main() -> None:
+    """Prints nDCG@10 and recall@100."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the three files")
+    parser.add_argument("--model", default=MINILM)
+    arguments = parser.parse_args()
+    documents = read_documents(arguments.data / "cran.all.1400.xml")
+    queries = read_queries(arguments.data / "cran.qry.xml")
+    relevant = read_judgements(arguments.data / "cranqrel.trec.txt")
+    client = QdrantClient(":memory:")
+    client.set_model(arguments.model)
+    client.add("cranfield", documents.values(), ids=documents.keys())
+    answers = client.query_batch("cranfield", queries, limit=100)
+    found = {
+        number: [int(hit.id) for hit in answer] for number, answer in enumerate(answers, start=1)
+    }
+    ndcg = mean([ndcg_at(10, found[number], relevant[number]) for number in relevant])
+    recall = mean([recall_at(100, found[number], relevant[number]) for number in relevant])
+    print(f"{client.embedding_model_name}: {len(documents)} documents, {len(queries)} queries")
+    print(f"nDCG@10 {ndcg:.4f}  recall@100 {recall:.4f}")
+
+
+def read_documents(path: Path) -> dict[int, str]:
+    """Texts by document number; the file is no well-formed XML."""
+    pattern = r"<docno>\s*(\d+)\s*</docno>.*?<text>(.*?)</text>"
+    return {
+        int(number): " ".join(text.split())
+        for number, text in re.findall(pattern, path.read_text(), re.DOTALL)
+    }
+
+
+def read_queries(path: Path) -> list[str]:
+    """Query texts in the order of the file."""
+    texts = re.findall(r"<title>(.*?)</title>", path.read_text(), re.DOTALL)
+    return [" ".join(text.split()) for text in texts]
+
+
+def read_judgements(path: Path) -> dict[int, set[int]]:
+    """Relevant documents by query position, for queries that have any."""
+    relevant: dict[int, set[int]] = defaultdict(set)
+    for line in path.read_text().splitlines():
+        query, _, document, grade = line.split()
+        if int(grade) > 0:
+            relevant[int(query)].add(int(document))
+    return relevant
+
+
+def ndcg_at(depth: int, found: list[int], relevant: set[int]) -> float:
+    """Normalised discounted cumulative gain with binary relevance."""
+    gain = sum(1 / math.log2(rank + 2) for rank, i in enumerate(found[:depth]) if i in relevant)
+    best = sum(1 / math.log2(rank + 2) for rank in range(min(depth, len(relevant))))
+    return gain / best
+
+
+def recall_at(depth: int, found: list[int], relevant: set[int]) -> float:
+    """Share of the relevant documents among the first `depth`."""
+    return len(relevant.intersection(found[:depth])) / len(relevant)
+
+
+def mean(values: list[float]) -> float:
+    """The arithmetic mean."""
+    return sum(values) / len(values)
+
+
+if __name__ == "__main__":
+    main()

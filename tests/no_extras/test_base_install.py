@@ -1,0 +1,61 @@
+"""The base install, without the encoder's libraries: run by ``tox -e no-extras`` alone."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+import qdrant_embed
+from qdrant_embed import MissingDependencyError, QdrantClient, TextEmbedding
+
+
+class LetterEncoder:
+    """An encoder of the user's own, without any library."""
+
+    model_name = "mine/letters"
+    dimension = 3
+
+    def passage_embed(self, texts: Iterable[str], /) -> list[list[float]]:
+        return [[text.count("a") + 0.1, text.count("b") + 0.1, 1] for text in texts]
+
+    query_embed = passage_embed
+
+
+@pytest.mark.parametrize(
+    "library", ["onnxruntime", "tokenizers", "onnx", "safetensors", "huggingface_hub"]
+)
+def test_the_extra_is_really_absent(library: str) -> None:
+    assert importlib.util.find_spec(library) is None
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(hasattr(qdrant_embed, name) for name in qdrant_embed.__all__)
+
+
+def test_the_users_own_encoder_needs_no_extra() -> None:
+    client = QdrantClient(":memory:")
+    client.set_model(LetterEncoder())
+    client.add("demo", ["aaa", "bbb"])
+    assert [hit.document for hit in client.query("demo", "b")] == ["bbb", "aaa"]
+
+
+def test_what_needs_no_encoder_works() -> None:
+    client = QdrantClient(":memory:")
+    assert client.get_embedding_size() == 384
+    assert client.get_vector_field_name() == "fast-bge-small-en-v1.5"
+    assert len(TextEmbedding.list_supported_models()) > 10
+
+
+def test_what_is_missing_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:
+    client = QdrantClient(":memory:")
+    with pytest.raises(MissingDependencyError) as caught:
+        client.add("demo", ["text"])
+    assert caught.value.command == "pip install 'qdrant-embed[fastembed]'"
+    assert caught.value.command in str(caught.value)
+    assert isinstance(caught.value, ImportError)
+    assert not client.collection_exists("demo")
+    with pytest.raises(MissingDependencyError):
+        TextEmbedding(cache_dir=tmp_path)
