@@ -33,6 +33,11 @@ class ModelSettings:
         """Name of the model set with `set_model`, else of the default model."""
         return self._encoders.current.model_name
 
+    @property
+    def sparse_embedding_model_name(self) -> str | None:
+        """Name of the sparse model; ``None``, as only dense models can be set so far."""
+        return None
+
     def set_model(
         self,
         embedding_model_name: str | os.PathLike[str] | DenseEncoder,
@@ -134,6 +139,14 @@ class ModelSettings:
             hnsw_config=hnsw_config,
         )
         return {vector_field_name(encoder.model): params}
+
+    def get_sparse_vector_field_name(self) -> str | None:
+        """The sparse vector's name in a new collection; ``None`` without a sparse model."""
+        return None
+
+    def get_fastembed_sparse_vector_params(self) -> dict[str, models.SparseVectorParams] | None:
+        """The ``sparse_vectors_config`` of a new collection; ``None`` without a sparse model."""
+        return None
 
     @classmethod
     def list_text_models(cls) -> dict[str, tuple[int, models.Distance]]:

@@ -30,6 +30,14 @@ _WANTED = [
 ]
 
 
+# the hub's HTTP library changed twice (requests, httpx, httpx2); its errors are bases of this one
+_HUB_ERRORS: tuple[type[BaseException], ...] = (
+    *errors.HfHubHTTPError.__bases__,
+    OSError,
+    ValueError,
+)
+
+
 class RepositoryNotOnHubError(ModelError):
     """The hub answered that it has no such repository or revision."""
 
@@ -105,7 +113,7 @@ def download(
         ) from error
     except errors.HFValidationError as error:
         raise RepositoryNotOnHubError(f"that is not a repository's name ({error})") from error
-    except (OSError, ValueError) as error:
+    except _HUB_ERRORS as error:
         raise ModelDownloadError(
             f"{name} could not be had from {where}: {_first_line(error)}"
         ) from error
