@@ -1,6 +1,11 @@
 """Text into Qdrant and answers out: `QdrantClient` with ``add`` and ``query``."""
 
-from qdrant_embed.client import QdrantClient, QdrantEmbedMixin
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from qdrant_embed.encoder.compiler import CompileReport
 from qdrant_embed.encoder.interfaces import DenseEncoder, DescribedEncoder, EncoderDescription
 from qdrant_embed.encoder.spec import ModelSpec
 from qdrant_embed.encoder.text import DefaultEmbedding, TextEmbedding
@@ -15,10 +20,14 @@ from qdrant_embed.errors import (
     QdrantEmbedError,
     UnknownModelError,
 )
-from qdrant_embed.queries import QueryResponse
+
+if TYPE_CHECKING:
+    from qdrant_embed.client import QdrantClient, QdrantEmbedMixin
+    from qdrant_embed.queries import QueryResponse
 
 __all__ = [
     "CollectionMismatchError",
+    "CompileReport",
     "DefaultEmbedding",
     "DenseEncoder",
     "DescribedEncoder",
@@ -37,3 +46,22 @@ __all__ = [
     "TextEmbedding",
     "UnknownModelError",
 ]
+
+# qdrant_client takes a second to import, which who only wants vectors need not wait for
+_WITH_QDRANT = {
+    "QdrantClient": "qdrant_embed.client",
+    "QdrantEmbedMixin": "qdrant_embed.client",
+    "QueryResponse": "qdrant_embed.queries",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WITH_QDRANT:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(_WITH_QDRANT[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

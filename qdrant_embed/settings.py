@@ -10,6 +10,7 @@ from qdrant_client import models
 
 from qdrant_embed.collection import vector_field_name, vector_params
 from qdrant_embed.encoder.catalog import CATALOG, find
+from qdrant_embed.encoder.fidelity import Precision
 from qdrant_embed.encoder.interfaces import DenseEncoder, check_encoder, describe
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.encoders import EncoderChoice
@@ -53,6 +54,7 @@ class ModelSettings:
         document_prefix: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
+        precision: Precision = "int8",
     ) -> None:
         """Chooses the model for every collection this client uses from now on.
 
@@ -72,6 +74,7 @@ class ModelSettings:
             document_prefix: likewise before every document.
             revision: branch, tag or commit on the hub.
             local_files_only: never use the network.
+            precision: ``int8``, or ``fp32`` for exact vectors; see `TextEmbedding`.
 
         Raises:
             InputError: options that cannot be met, or that an encoder object cannot take.
@@ -89,6 +92,7 @@ class ModelSettings:
             "document_prefix": document_prefix,
             "revision": revision,
             "local_files_only": local_files_only,
+            "precision": precision,
         }
         if isinstance(embedding_model_name, str | os.PathLike):
             encoder: DenseEncoder = TextEmbedding(
@@ -96,7 +100,7 @@ class ModelSettings:
             )
         else:
             encoder = check_encoder(embedding_model_name)
-            unused = [name for name, value in options.items() if value not in (None, False)]
+            unused = [name for name, value in options.items() if value not in (None, False, "int8")]
             if unused:
                 raise InputError(f"{', '.join(unused)}: set them on the encoder object itself")
         self._encoders.choose(encoder)

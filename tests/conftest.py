@@ -37,6 +37,12 @@ def minilm(cache: Path) -> TextEmbedding:
 
 
 @pytest.fixture(scope="session")
+def minilm_fp32(cache: Path) -> TextEmbedding:
+    """The same with exact vectors."""
+    return TextEmbedding(MINILM, precision="fp32")
+
+
+@pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     """A random two-layer model, mean pooling, no prefixes: fast, and as real as any other."""
     return tiny_bert(tmp_path_factory.mktemp("models") / "tiny-bert")

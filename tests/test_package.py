@@ -34,21 +34,38 @@ def uses(path: Path, package: str) -> bool:
 
 
 def test_public_names_are_exactly_all() -> None:
+    for name in qdrant_embed.__all__:
+        assert getattr(qdrant_embed, name).__name__ == name
+    imported = {"annotations", "import_module", "TYPE_CHECKING"}
     public = {
         name
         for name, value in vars(qdrant_embed).items()
         if not name.startswith("_") and not isinstance(value, type(sys))
     }
-    assert public == set(qdrant_embed.__all__)
+    assert public - imported == set(qdrant_embed.__all__) == set(dir(qdrant_embed))
     assert sorted(qdrant_embed.__all__) == qdrant_embed.__all__
+    with pytest.raises(AttributeError, match="no_such_name"):
+        qdrant_embed.no_such_name  # noqa: B018 - looking it up is the test
 
 
 def test_importing_the_package_loads_no_encoder_library(tmp_path: Path) -> None:
     heavy = ["onnxruntime", "tokenizers", "onnx", "huggingface_hub", "safetensors"]
-    code = f"import sys, qdrant_embed; print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        "import sys; from qdrant_embed import QdrantClient; "
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "[]"
+
+
+def test_who_only_wants_vectors_does_not_wait_for_qdrant_client(tmp_path: Path) -> None:
+    code = (
+        "import sys; from qdrant_embed import TextEmbedding; print('qdrant_client' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize(

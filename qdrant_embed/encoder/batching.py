@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 T = TypeVar("T")
 
 TOKENS_PER_BATCH = 512  # 128 to 2048 measured within noise of each other
@@ -18,6 +21,10 @@ class Batch:
 
     positions: tuple[int, ...]
     length: int
+
+    def token_ids(self, window: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+        """Token ids of the batch's texts, int64 [texts, length], out of those of the window."""
+        return np.array([window[position] for position in self.positions], np.int64)
 
 
 def windows(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.cache import cache_folder, sha256
 from qdrant_embed.encoder.catalog import find
-from qdrant_embed.encoder.compiler import compiled_graph, discard
+from qdrant_embed.encoder.compiler import CompiledModel, CompileReport, compiled_model, discard
 from qdrant_embed.encoder.configs import ModelDirectory
+from qdrant_embed.encoder.fidelity import Precision
 from qdrant_embed.encoder.sources import ModelSource, find_model
 from qdrant_embed.encoder.spec import ModelSpec
 from qdrant_embed.errors import InputError, ModelFileError
@@ -34,8 +35,11 @@ class ModelOptions:
     max_tokens: int | None = None
     revision: str | None = None
     local_files_only: bool = False
+    precision: Precision = "int8"
 
     def __post_init__(self) -> None:
+        if self.precision not in ("int8", "fp32"):
+            raise InputError(f"precision must be 'int8' or 'fp32', not {self.precision!r}")
         if self.cuda and self.providers is not None:
             raise InputError("pass either cuda=True or providers=, not both")
         if self.device_ids is not None and not self.cuda:
@@ -71,6 +75,7 @@ class ModelRuntime:
 
     tokenizer: Tokenizer
     session: Session
+    report: CompileReport
 
 
 class Model:
@@ -140,25 +145,31 @@ class Model:
                 f"model has vectors for {facts.directory.config.vocab_size}: they do not belong "
                 "together"
             )
-        return ModelRuntime(tokenizer, self._session())
-
-    def _session(self) -> Session:
-        from qdrant_embed.encoder.session import CPU, Session
+        from qdrant_embed.encoder.session import CPU, Session, check_providers
 
         providers = self._options.execution_providers or CPU
-        graph = self._graph()
+        check_providers(providers)  # before anything long
+        # int8 kernels are the CPU's
+        precision = (
+            self._options.precision if all(provider in CPU for provider in providers) else "fp32"
+        )
+        compiled = self._compiled(tokenizer, precision)
         try:
-            return Session(graph, providers)
-        except ModelFileError:  # the cached file was damaged: make it once more
-            discard(graph)
-            return Session(self._graph(), providers)
+            session = Session(compiled.graph, providers)
+        except ModelFileError:  # damaged in the cache: make it once more
+            discard(compiled.graph)
+            compiled = self._compiled(tokenizer, precision)
+            session = Session(compiled.graph, providers)
+        return ModelRuntime(tokenizer, session, compiled.report)
 
-    def _graph(self) -> Path:
+    def _compiled(self, tokenizer: Tokenizer, precision: Precision) -> CompiledModel:
         facts = self.facts
-        return compiled_graph(
+        return compiled_model(
             facts.directory.weights,
             facts.weights_sha256,
             facts.directory.config,
             facts.spec,
+            tokenizer,
+            precision,
             cache_folder(self._options.cache_dir),
         )

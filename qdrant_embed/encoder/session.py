@@ -32,6 +32,24 @@ _LOAD_ERRORS = (
 CPU: tuple[Provider, ...] = ("CPUExecutionProvider",)
 
 
+def check_providers(providers: Sequence[Provider]) -> list[str]:
+    """Names of the execution providers, all of which this onnxruntime has.
+
+    Raises:
+        MissingDependencyError: it has not.
+    """
+    names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
+    available = onnxruntime.get_available_providers()
+    for name in names:
+        if name not in available:
+            raise MissingDependencyError(
+                f"{name} (this onnxruntime has {', '.join(available)})",
+                f"providers={names}",
+                extra="gpu",
+            )
+    return names
+
+
 class Session:
     """One copy of a model's graph, that any number of threads may run at once.
 
@@ -41,6 +59,7 @@ class Session:
     Args:
         path: the compiled graph.
         providers: execution providers in order of preference, all of which must be there.
+        keep_memory: keep the memory of one run for the next: faster, but never given back.
 
     Raises:
         MissingDependencyError: a provider is not in this build of onnxruntime.
@@ -48,18 +67,13 @@ class Session:
         ModelFileError: the file is not a graph that can be run.
     """
 
-    def __init__(self, path: Path, providers: Sequence[Provider] = CPU) -> None:
-        names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
-        available = onnxruntime.get_available_providers()
-        for name in names:
-            if name not in available:
-                raise MissingDependencyError(
-                    f"{name} (this onnxruntime has {', '.join(available)})",
-                    f"providers={names}",
-                    extra="gpu",
-                )
+    def __init__(
+        self, path: Path, providers: Sequence[Provider] = CPU, *, keep_memory: bool = True
+    ) -> None:
+        names = check_providers(providers)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
+        options.enable_cpu_mem_arena = keep_memory
         options.log_severity_level = 3  # errors only
         options.enable_mem_pattern = False  # a plan for each new shape is memory that only grows
         try:
@@ -76,5 +90,9 @@ class Session:
 
     def run(self, token_ids: NDArray[np.int64]) -> Vector:
         """Vectors, float32 [batch, dimension], for int64 [batch, tokens] of one length."""
-        vectors: Vector = self._session.run(["embedding"], {"input_ids": token_ids})[0]
-        return vectors
+        return self.outputs(token_ids, ["embedding"])[0]
+
+    def outputs(self, token_ids: NDArray[np.int64], names: Sequence[str]) -> list[Vector]:
+        """The named outputs of the graph, for int64 [batch, tokens] of one length."""
+        found: list[Vector] = self._session.run(list(names), {"input_ids": token_ids})
+        return found

@@ -14,7 +14,9 @@ import numpy as np
 
 from qdrant_embed.encoder.batching import Batch, equal_length_batches, windows
 from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL
+from qdrant_embed.encoder.compiler import CompileReport
 from qdrant_embed.encoder.cores import usable_cores
+from qdrant_embed.encoder.fidelity import Precision
 from qdrant_embed.encoder.interfaces import EncoderDescription, Vector
 from qdrant_embed.encoder.model import Model, ModelOptions
 from qdrant_embed.encoder.spec import ModelSpec
@@ -62,6 +64,8 @@ class TextEmbedding:
         lazy_load: find and load the model when it is first used instead of now.
         revision: branch, tag or commit on the hub.
         local_files_only: never use the network.
+        precision: ``int8`` computes linear layers in 8 bits, several times faster and nearly as
+            exact (see `report`); ``fp32`` is exact. A GPU always takes ``fp32``.
 
     Raises:
         InputError: options that contradict each other or cannot be met.
@@ -86,6 +90,7 @@ class TextEmbedding:
         lazy_load: bool = False,
         revision: str | None = None,
         local_files_only: bool = False,
+        precision: Precision = "int8",
     ) -> None:
         options = ModelOptions(
             model_name=model_name,
@@ -96,6 +101,7 @@ class TextEmbedding:
             max_tokens=max_tokens,
             revision=revision,
             local_files_only=local_files_only,
+            precision=precision,
         )
         self._model = Model(options)
         self._query_prefix = query_prefix
@@ -133,6 +139,11 @@ class TextEmbedding:
             As the constructor does without ``lazy_load=True``.
         """
         _ = self._model.runtime
+
+    @property
+    def report(self) -> CompileReport:
+        """How the model was compiled: its precision, and how near int8 is to float32."""
+        return self._model.runtime.report
 
     def describe(self) -> EncoderDescription:
         """Everything the vectors depend on; collections are stamped with it."""
@@ -256,8 +267,7 @@ class TextEmbedding:
 
     def _run(self, batch: Batch, ids: list[list[int]], vectors: Vector) -> None:
         positions = list(batch.positions)
-        token_ids = np.array([ids[position] for position in positions], np.int64)
-        vectors[positions] = self._model.runtime.session.run(token_ids)
+        vectors[positions] = self._model.runtime.session.run(batch.token_ids(ids))
 
     def _warn_of_truncation(self, truncated: int) -> None:
         if truncated and not self._warned_of_truncation:

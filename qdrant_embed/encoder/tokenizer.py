@@ -45,6 +45,15 @@ class Tokenizer:
         """Token ids are below this, added tokens included."""
         return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
 
+    def ordinary_ids(self) -> list[int]:
+        """Ids of tokens that texts are made of: neither special nor unused ones."""
+        special = set(self._tokenizer.get_added_tokens_decoder())
+        return sorted(
+            number
+            for token, number in self._tokenizer.get_vocab(with_added_tokens=False).items()
+            if number not in special and not token.startswith("[unused")
+        )
+
     def tokenize(self, texts: Sequence[str]) -> TokenizedTexts:
         """Token ids for each of `texts`, in order."""
         encodings = self._tokenizer.encode_batch_fast(list(texts))

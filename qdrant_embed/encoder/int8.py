@@ -1,0 +1,129 @@
+"""Which linear layers of a model can be int8: tried on texts that were not calibrated with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from qdrant_embed.encoder.calibration import (
+    CalibrationTokens,
+    calibration_tokens,
+    encode,
+    observe,
+)
+from qdrant_embed.encoder.configs import BertConfig
+from qdrant_embed.encoder.cores import usable_cores
+from qdrant_embed.encoder.fidelity import LARGEST_ERROR, Fidelity
+from qdrant_embed.encoder.graph import BertGraph, Weights
+from qdrant_embed.encoder.progress import Progress
+from qdrant_embed.encoder.quantize import (
+    NOTHING_QUANTIZED,
+    Activations,
+    Array,
+    QuantizationPlan,
+    QuantizedGroup,
+    quantize_group,
+)
+from qdrant_embed.encoder.session import Session
+from qdrant_embed.encoder.spec import ModelSpec
+from qdrant_embed.encoder.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Int8Plan:
+    """What `Int8Trial` found: the plan, how well it does, and groups that stayed float32."""
+
+    plan: QuantizationPlan
+    fidelity: Fidelity
+    float32_groups: tuple[str, ...]
+
+
+class Int8Trial:
+    """Finds the int8 plan of one model.
+
+    Args:
+        weights: of the model, as `BertGraph` takes them.
+        config: the model's ``config.json``.
+        spec: prefixes, pooling and length.
+        tokenizer: the model's.
+        workspace: a folder for graphs that are tried; nothing stays in it.
+        progress: is told of each step.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        config: BertConfig,
+        spec: ModelSpec,
+        tokenizer: Tokenizer,
+        workspace: Path,
+        progress: Progress,
+    ) -> None:
+        self._weights, self._config, self._spec = weights, config, spec
+        self._tokens: CalibrationTokens = calibration_tokens(tokenizer, spec)
+        self._workspace, self._progress = workspace, progress
+        self._threads = usable_cores()
+
+    def plan(self) -> Int8Plan | None:
+        """A plan that keeps the vectors, and how well; ``None`` where none does.
+
+        The groups that harm most are put back to float32, one by one and up to half of them,
+        until the mean error is at most `LARGEST_ERROR`.
+        """
+        graph = self._graph(NOTHING_QUANTIZED)
+        with TemporaryDirectory(dir=self._workspace) as folder:
+            path = Path(folder) / "taps.onnx"
+            graph.save(path, taps=True)
+            session = Session(path, keep_memory=False)
+            reference = encode(session.outputs, self._tokens.held_back, self._threads)
+            seen = observe(session.outputs, graph.group_inputs, self._tokens, self._threads)
+            del session
+        self._progress.step("calibrated")
+        groups = self._quantized(graph, seen)
+        self._progress.step("quantised")
+        for kept in self._candidates(groups, reference):
+            plan = QuantizationPlan(kept, words=True)
+            fidelity = self._fidelity(plan, reference)
+            if 1 - fidelity.mean <= LARGEST_ERROR:
+                return Int8Plan(plan, fidelity, tuple(sorted(groups.keys() - kept.keys())))
+        return None
+
+    def _quantized(
+        self, graph: BertGraph, seen: dict[str, Activations]
+    ) -> dict[str, QuantizedGroup]:
+        # one after the other: numpy uses the cores, and memory is that of one group
+        return {
+            key: quantize_group(key.partition(".")[2], graph.group(key), seen.pop(key))
+            for key in list(seen)
+        }
+
+    def _candidates(
+        self, groups: Mapping[str, QuantizedGroup], reference: Array
+    ) -> Iterator[Mapping[str, QuantizedGroup]]:
+        """All groups; then, if asked for more, ever fewer, the most harmful being left out."""
+        yield groups
+        harm = {
+            key: 1 - self._fidelity(QuantizationPlan({key: group}), reference).mean
+            for key, group in groups.items()
+        }
+        kept = dict(groups)
+        for key in sorted(harm, key=lambda key: harm[key], reverse=True)[: len(groups) // 2]:
+            del kept[key]
+            yield dict(kept)
+
+    def _fidelity(self, plan: QuantizationPlan, reference: Array) -> Fidelity:
+        with TemporaryDirectory(dir=self._workspace) as folder:
+            path = Path(folder) / "trial.onnx"
+            self._graph(plan).save(path)
+            vectors = encode(Session(path).outputs, self._tokens.held_back, self._threads)
+        self._progress.step("checked")
+        lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(reference, axis=1)
+        cosines = (vectors * reference).sum(axis=1) / lengths
+        return Fidelity(mean=float(cosines.mean()), least=float(cosines.min()), texts=len(cosines))
+
+    def _graph(self, plan: QuantizationPlan) -> BertGraph:
+        return BertGraph(self._weights, self._config, self._spec, plan)

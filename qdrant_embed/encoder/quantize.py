@@ -1,0 +1,201 @@
+"""Linear layers in int8: smoothing, ranges, rounding, correction. Pure numpy.
+
+A group of linear layers that read one input is computed as
+``MatMulIntegerToFloat(QuantizeLinear(x / smoothing), weight)``: activations uint8 with one fixed
+scale (so that a text's vector does not depend on its neighbours), weights int8 with a scale for
+each output. Smoothing is SmoothQuant's (Xiao et al. 2022), rounding GPTQ's (Frantar et al. 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Linear = tuple[Array, Array]  # weight [inputs, outputs], bias [outputs]
+
+# how much of a channel's range goes from the activations into the weights, by kind of group;
+# fixed for all models: chosen by measurement on three of them
+SMOOTHING = {"qkv": 0.8, "o": 0.65, "f1": 0.8, "f2": 0.9}
+
+# inputs with the widest reach, which stay float32 (as in LLM.int8(), Dettmers et al. 2022). The
+# feed-forward block's activation has a few; without them mean 1 - cosine of all-MiniLM-L6-v2 is
+# half as large, for 16 of 1,536 columns
+OUTLIERS = {"qkv": 0, "o": 0, "f1": 0, "f2": 16}
+
+_DAMPING = 0.01  # of the Hessian's mean diagonal
+_BLOCK = 64  # columns whose rounding errors are carried on together
+_WEIGHT_STEPS = 124  # three less than int8 has, for what GPTQ adds to a weight
+
+
+@dataclass(frozen=True)
+class QuantizedLinear:
+    """One linear layer of a group.
+
+    Attributes:
+        weight: int8 [inputs, outputs].
+        scale: float32 [outputs].
+        bias: float32 [outputs].
+        outlier_weight: float32 [outliers, outputs], for inputs that are left out of `weight`.
+    """
+
+    weight: NDArray[np.int8]
+    scale: Array
+    bias: Array
+    outlier_weight: Array
+
+
+@dataclass(frozen=True)
+class QuantizedGroup:
+    """Linear layers that read one input.
+
+    Attributes:
+        smoothing: float32 [inputs]; the input is divided by it. Infinite for outliers.
+        input_scale: of the divided input.
+        input_zero_point: the uint8 that stands for 0.
+        outliers: positions of the inputs that are multiplied in float32.
+        linears: in the order of the group.
+    """
+
+    smoothing: Array
+    input_scale: np.float32
+    input_zero_point: int
+    outliers: NDArray[np.int64]
+    linears: tuple[QuantizedLinear, ...]
+
+
+@dataclass(frozen=True)
+class QuantizationPlan:
+    """The groups that are int8, by key, and whether the word table is."""
+
+    groups: Mapping[str, QuantizedGroup] = field(default_factory=dict)
+    words: bool = False
+
+
+NOTHING_QUANTIZED = QuantizationPlan()
+
+
+@dataclass
+class Activations:
+    """What was seen at the input of a group.
+
+    Attributes:
+        low: float32 [inputs], the least value of each channel.
+        high: likewise the greatest.
+        rows: float16 [rows, inputs], a random sample.
+    """
+
+    low: Array
+    high: Array
+    rows: NDArray[np.float16]
+
+
+def quantize_group(kind: str, linears: Sequence[Linear], seen: Activations) -> QuantizedGroup:
+    """The int8 form of `linears`.
+
+    Args:
+        kind: ``qkv``, ``o``, ``f1`` or ``f2``.
+        linears: weight and bias of each.
+        seen: their input, on calibration texts.
+    """
+    # row by row in memory, as GPTQ goes through them
+    weights = np.ascontiguousarray(np.concatenate([weight for weight, _ in linears], axis=1))
+    reach = np.maximum(np.abs(seen.low), np.abs(seen.high))
+    outliers = np.sort(
+        np.argsort(-reach * np.linalg.norm(weights, axis=1), kind="stable")[: OUTLIERS[kind]]
+    )
+    smoothing = _smoothing(weights, reach, SMOOTHING[kind])
+    divisor = smoothing.copy()
+    divisor[outliers] = np.inf  # to the int8 part these inputs are 0
+    smoothed = weights * smoothing[:, None]
+    smoothed[outliers] = 0
+
+    low = min(float((seen.low / divisor).min()), 0.0)
+    high = max(float((seen.high / divisor).max()), 0.0)
+    scale = np.float32(max(high - low, 1e-6) / 255)
+    zero_point = int(np.clip(np.rint(-low / scale), 0, 255))
+    rows = seen.rows.astype(np.float32) / divisor
+    steps = np.clip(np.rint(rows / scale) + zero_point, 0, 255) - zero_point
+    rounded_rows = (steps * scale).astype(np.float32)
+    integers, weight_scales = _gptq(smoothed, rounded_rows)
+    # what the rounding of inputs and weights adds on average is taken off the bias
+    error = rows.mean(axis=0) @ smoothed - rounded_rows.mean(axis=0) @ (integers * weight_scales)
+    quantized, start = [], 0
+    for weight, bias in linears:
+        columns = slice(start, start + weight.shape[1])
+        start = columns.stop
+        quantized.append(
+            QuantizedLinear(
+                weight=np.ascontiguousarray(integers[:, columns]),
+                scale=weight_scales[columns],
+                bias=(bias + error[columns]).astype(np.float32),
+                outlier_weight=weight[outliers],
+            )
+        )
+    return QuantizedGroup(divisor, scale, zero_point, outliers, tuple(quantized))
+
+
+def quantize_rows(table: Array) -> tuple[NDArray[np.int8], Array]:
+    """Each row as int8 [rows, columns] and its scale [rows, 1]."""
+    scales = np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127
+    return np.rint(table / scales).astype(np.int8), scales.astype(np.float32)
+
+
+def _smoothing(weights: Array, reach: Array, strength: float) -> Array:
+    """A divisor for each input, such that activations and weights share its range."""
+    activation = np.maximum(reach, 1e-3)
+    weight = np.maximum(np.abs(weights).max(axis=1), 1e-4)
+    smoothing = activation**strength / weight ** (1 - strength)
+    scaled: Array = (smoothing / np.exp(np.log(smoothing).mean())).astype(np.float32)
+    return scaled
+
+
+def _gptq(weights: Array, inputs: Array) -> tuple[NDArray[np.int8], Array]:
+    """Integers and a scale for each column, such that ``inputs @ weights`` changes least.
+
+    Rows are rounded one after the other, each error being made up for by those that follow. Sums
+    of adjacent pairs of weights stay within int8, for AVX2 adds pairs of products in 16 bits.
+    """
+    scales = _column_scales(weights)
+    pending = (weights / scales).astype(np.float32)
+    integers = np.zeros_like(pending)
+    factors = _error_factors(inputs)
+    count = len(pending)
+    for start in range(0, count, _BLOCK):
+        stop = min(start + _BLOCK, count)
+        errors = np.empty((stop - start, pending.shape[1]), np.float32)
+        for row in range(start, stop):
+            rounded = np.rint(pending[row])
+            if row % 2:
+                partner = integers[row - 1]
+                least = -128 - np.minimum(partner, 0)
+                rounded = np.clip(rounded, least, 128 - np.maximum(partner, 0))
+            integers[row] = np.clip(rounded, -127, 127)
+            errors[row - start] = (pending[row] - integers[row]) / factors[row, row]
+            pending[row + 1 : stop] -= factors[row, row + 1 : stop, None] * errors[row - start]
+        pending[stop:] -= factors[start:stop, stop:].T @ errors
+    return integers.astype(np.int8), scales
+
+
+def _column_scales(weights: Array) -> Array:
+    """The least scales with which neither a weight nor the sum of a pair exceeds int8."""
+    positive = np.maximum(weights, 0)
+    negative = positive - weights
+    pairs = np.maximum(
+        (positive[0::2] + positive[1::2]).max(axis=0), (negative[0::2] + negative[1::2]).max(axis=0)
+    )
+    largest = np.maximum(np.maximum(np.abs(weights).max(axis=0), pairs), 1e-12)
+    scales: Array = (largest / _WEIGHT_STEPS).astype(np.float32)
+    return scales
+
+
+def _error_factors(inputs: Array) -> Array:
+    """Upper triangular factor of the inverse of the inputs' damped second moments."""
+    moments = (inputs.T @ inputs).astype(np.float64) / len(inputs)
+    diagonal = np.diag_indices_from(moments)
+    moments[diagonal] += _DAMPING * moments[diagonal].mean() + 1e-12
+    factors: Array = np.linalg.cholesky(np.linalg.inv(moments)).T.astype(np.float32)
+    return factors
