@@ -1,6 +1,6 @@
 """Retrieval quality on Cranfield, through ``add`` and ``query_batch``.
 
-    tox -e bench -- cranfield.py --data FOLDER [--model NAME]
+    tox -e bench -- cranfield.py --data FOLDER [--model NAME] [--precision fp32]
 
 FOLDER holds ``cran.all.1400.xml``, ``cran.qry.xml`` and ``cranqrel.trec.txt``. A query's id in the
 judgements is its position (1 to 225), not its ``<num>``. Cosine search is exact (local mode).
@@ -24,12 +24,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with the three files")
     parser.add_argument("--model", default=MINILM)
+    parser.add_argument("--precision", choices=["int8", "fp32"], default="int8")
     arguments = parser.parse_args()
     documents = read_documents(arguments.data / "cran.all.1400.xml")
     queries = read_queries(arguments.data / "cran.qry.xml")
     relevant = read_judgements(arguments.data / "cranqrel.trec.txt")
     client = QdrantClient(":memory:")
-    client.set_model(arguments.model)
+    client.set_model(arguments.model, precision=arguments.precision)
     client.add("cranfield", documents.values(), ids=documents.keys())
     answers = client.query_batch("cranfield", queries, limit=100)
     found = {
@@ -37,7 +38,9 @@ def main() -> None:
     }
     ndcg = mean([ndcg_at(10, found[number], relevant[number]) for number in relevant])
     recall = mean([recall_at(100, found[number], relevant[number]) for number in relevant])
-    print(f"{client.embedding_model_name}: {len(documents)} documents, {len(queries)} queries")
+    print(
+        f"{client.embedding_model_name} {arguments.precision}: {len(documents)} documents, {len(queries)} queries"
+    )
     print(f"nDCG@10 {ndcg:.4f}  recall@100 {recall:.4f}")
 
 

@@ -1,0 +1,214 @@
+"""Speed, memory and fidelity of the encoder, against peers on the same weights in the same run.
+
+    tox -e bench -- encoder.py [--rounds N] [--json FILE]
+
+Peers are measured where they are installed: fastembed 0.9.1 (with torch, to write the plain ONNX
+file it runs) and sentence-transformers. All are asked in turn, round after round; each ratio is the
+median over the rounds of fastembed's default to the encoder's own in the same round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+import peers
+from corpora import Corpus, corpora, docstrings, queries
+
+Table = dict[str, dict[str, Any]]  # encoder -> figure -> value
+
+
+def main() -> None:
+    """Measures everything and prints one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    parser.add_argument("--workspace", type=Path, default=Path(tempfile.gettempdir()) / "bench")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        return worker(*arguments.worker, arguments.workspace)
+    peers.prepare(arguments.workspace)
+    names = peers.available()
+    texts = corpora(tokenizer())
+    table: Table = {name: {} for name in names}
+    encoders = {name: peers.load(name, arguments.workspace) for name in names}
+    for corpus in texts:
+        measure_bulk(corpus, encoders, arguments.rounds, table)
+    measure_queries(encoders, table)
+    measure_fidelity(encoders, table)
+    encoders.clear()
+    measure_processes("cold", "cold start", max(3, arguments.rounds), arguments, table)
+    measure_processes("memory", "peak MB", 1, arguments, table)
+    show(table, texts)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": machine(), "table": table}, indent=2))
+    return None
+
+
+def measure_bulk(
+    corpus: Corpus, encoders: dict[str, peers.Encode], rounds: int, table: Table
+) -> None:
+    """Throughput on one corpus."""
+    seconds: dict[str, list[float]] = {name: [] for name in encoders}
+    for encode in encoders.values():
+        encode(corpus.texts[:8])
+    for _ in range(rounds):
+        for name, encode in encoders.items():
+            seconds[name].append(timed(lambda encode=encode: encode(corpus.texts)))
+            time.sleep(0.1)  # a peer's threads go on spinning for a while
+    for name, taken in seconds.items():
+        rate = sum(corpus.tokens) / statistics.median(taken)
+        table[name][corpus.name] = {"ratio": ratio(seconds, name), "tokens/s": round(rate)}
+    print(f"measured {corpus.name}: {seconds}", file=sys.stderr)
+
+
+def measure_queries(encoders: dict[str, peers.Encode], table: Table, blocks: int = 10) -> None:
+    """Latency of one query, idle, in blocks so that no peer's threads spin in another's time."""
+    texts = queries(20)
+    seconds: dict[str, list[float]] = {name: [] for name in encoders}
+    for _ in range(blocks):
+        for name, encode in encoders.items():
+            time.sleep(0.1)
+            encode(texts[:1])
+            seconds[name] += [timed(lambda encode=encode, t=text: encode([t])) for text in texts]
+    for name, taken in seconds.items():
+        table[name]["query"] = {
+            "ratio": ratio(seconds, name),
+            "p50 ms": round(1000 * float(np.percentile(taken, 50)), 2),
+            "p99 ms": round(1000 * float(np.percentile(taken, 99)), 2),
+        }
+
+
+def measure_fidelity(encoders: dict[str, peers.Encode], table: Table, count: int = 500) -> None:
+    """Cosine and shared neighbours against our float32 vectors, on texts never calibrated with."""
+    texts = docstrings()[-count:]
+    exact = encoders["fp32"](texts)
+    near = neighbours(exact)
+    for name, encode in encoders.items():
+        vectors = encode(texts)
+        lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(exact, axis=1)
+        cosines = (vectors * exact).sum(axis=1) / lengths
+        shared = [len(a & b) / len(a) for a, b in zip(near, neighbours(vectors), strict=True)]
+        table[name]["fidelity"] = {
+            "mean": round(float(cosines.mean()), 5),
+            "min": round(float(cosines.min()), 4),
+            "overlap@10": round(statistics.mean(shared), 4),
+        }
+
+
+def measure_processes(
+    task: str, figure: str, rounds: int, arguments: argparse.Namespace, table: Table
+) -> None:
+    """A figure of a new process for each encoder and round: seconds, or megabytes."""
+    values: dict[str, list[float]] = {name: [] for name in table}
+    for _ in range(rounds):
+        for name in table:
+            command = [sys.executable, __file__, "--workspace", str(arguments.workspace)]
+            done = subprocess.run(
+                [*command, "--worker", task, name], capture_output=True, text=True, check=True
+            )
+            values[name].append(float(done.stdout.split()[-1]))
+    for name, taken in values.items():
+        table[name][figure] = {
+            "ratio": ratio(values, name),
+            "median": round(statistics.median(taken), 3),
+        }
+    print(f"measured {figure}", file=sys.stderr)
+
+
+def worker(task: str, name: str, workspace: Path) -> None:
+    """What a new process measures of itself and prints."""
+    if task == "cold":
+        started = time.perf_counter()
+        peers.load(name, workspace)(["first vector"])
+        print(time.perf_counter() - started)
+        return
+    mixed = next(corpus for corpus in corpora(tokenizer()) if corpus.name == "mixed")
+    peers.load(name, workspace)(mixed.texts)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def tokenizer() -> Any:
+    """The model's tokenizer, cutting at 512 as all encoders do."""
+    from tokenizers import Tokenizer
+
+    found = Tokenizer.from_file(str(peers.model_folder() / "tokenizer.json"))
+    found.no_padding()
+    found.enable_truncation(peers.MAX_TOKENS)
+    return found
+
+
+def neighbours(vectors: np.ndarray, count: int = 10) -> list[set[int]]:
+    """Positions of the nearest other texts of each."""
+    scores = vectors @ vectors.T
+    np.fill_diagonal(scores, -9)
+    return [set(row.tolist()) for row in np.argsort(-scores, axis=1)[:, :count]]
+
+
+def ratio(values: dict[str, list[float]], name: str) -> float | None:
+    """Median over the rounds of the baseline's value over that of `name`."""
+    if peers.BASELINE not in values:
+        return None
+    pairs = zip(values[peers.BASELINE], values[name], strict=True)
+    return round(statistics.median(base / own for base, own in pairs), 2)
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Wall seconds of one call."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on."""
+    from importlib.metadata import version
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        cpu = next(
+            (line.split(":")[1].strip() for line in info.open() if "model name" in line), cpu
+        )
+    packages = ["onnxruntime", "tokenizers", "numpy"]
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }
+
+
+def show(table: Table, texts: list[Corpus]) -> None:
+    """Prints the figures, ratios first."""
+    print(json.dumps(machine()))
+    for corpus in texts:
+        tokens = sorted(corpus.tokens)
+        print(
+            f"{corpus.name}: {len(tokens)} texts of {tokens[0]} to {tokens[-1]} tokens, median "
+            f"{tokens[len(tokens) // 2]}, padding factor {corpus.padding_factor:.2f}"
+        )
+    for name, figures in table.items():
+        print(f"\n{name}")
+        for figure, values in figures.items():
+            shown = "  ".join(f"{key} {value}" for key, value in values.items())
+            print(f"  {figure:11} {shown}")
+
+
+if __name__ == "__main__":
+    main()

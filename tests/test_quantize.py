@@ -1,0 +1,103 @@
+"""Linear layers in int8: near the exact ones, and within what the CPU's kernels can add up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from qdrant_embed.encoder.quantize import (
+    Activations,
+    Linear,
+    QuantizedGroup,
+    quantize_group,
+    quantize_rows,
+)
+
+Array = NDArray[np.float32]
+
+
+def layer(seed: int, inputs: int = 64, outputs: int = 48) -> tuple[Linear, Array]:
+    """A random linear layer, and inputs of it with a few channels far larger than the rest."""
+    random = np.random.default_rng(seed)
+    weight = random.normal(0, 0.05, (inputs, outputs)).astype(np.float32)
+    reach = np.exp(random.normal(0, 1.2, inputs))
+    rows = (random.normal(0.2, 1, (600, inputs)) * reach).astype(np.float32)
+    return (weight, random.normal(0, 1, outputs).astype(np.float32)), rows
+
+
+def activations(rows: Array) -> Activations:
+    return Activations(rows.min(axis=0), rows.max(axis=0), rows.astype(np.float16))
+
+
+def computed(group: QuantizedGroup, rows: Array) -> Array:
+    """What the graph computes: QuantizeLinear, MatMulIntegerToFloat, and outliers apart."""
+    (linear,) = group.linears
+    steps = np.rint(rows / group.smoothing / group.input_scale) + group.input_zero_point
+    integers = np.clip(steps, 0, 255).astype(np.int32) - group.input_zero_point
+    sums = integers @ linear.weight.astype(np.int32)
+    exact: Array = rows[:, group.outliers] @ linear.outlier_weight
+    exact += sums * (group.input_scale * linear.scale) + linear.bias
+    return exact
+
+
+@pytest.mark.parametrize("kind", ["qkv", "o", "f1", "f2"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_output_is_near_the_exact_one_and_right_on_average(kind: str, seed: int) -> None:
+    linear, rows = layer(seed)
+    group = quantize_group(kind, [linear], activations(rows[:500]))
+    for sample, most in ((rows[:500], 0.002), (rows[500:], 0.1)):
+        error = computed(group, sample) - (sample @ linear[0] + linear[1])
+        assert np.abs(error.mean(axis=0)).max() < most
+        assert error.std() < 0.06 * (sample @ linear[0]).std()
+
+
+def test_the_widest_inputs_of_the_last_layer_stay_exact() -> None:
+    (weight, bias), rows = layer(0)
+    rows[:, [5, 40]] *= 1000
+    group = quantize_group("f2", [(weight, bias)], activations(rows))
+    assert {5, 40} <= set(group.outliers.tolist())
+    (linear,) = group.linears
+    assert not linear.weight[group.outliers].any()
+    np.testing.assert_array_equal(linear.outlier_weight, weight[group.outliers])
+    error = computed(group, rows) - (rows @ weight + bias)
+    assert np.abs(error).max() < 0.01 * np.abs(rows @ weight).max()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(["qkv", "f2"]))
+def test_no_sum_of_two_products_can_leave_sixteen_bits(seed: int, kind: str) -> None:
+    linear, rows = layer(seed, inputs=34, outputs=8)
+    group = quantize_group(kind, [linear], activations(rows))
+    integers = group.linears[0].weight.astype(int)
+    assert np.abs(integers).max() <= 127
+    assert np.abs(integers[0::2] + integers[1::2]).max() <= 128  # times 255 is below 2**15
+    assert 0 <= group.input_zero_point <= 255
+
+
+def test_layers_of_a_group_share_their_input_and_keep_their_own_outputs() -> None:
+    first, rows = layer(1)
+    second, _ = layer(2, outputs=16)
+    group = quantize_group("qkv", [first, second], activations(rows))
+    for linear, (weight, bias) in zip(group.linears, (first, second), strict=True):
+        assert linear.weight.shape == weight.shape
+        assert linear.scale.shape == linear.bias.shape == bias.shape
+        assert linear.weight.dtype == np.int8
+
+
+def test_a_channel_never_seen_and_a_weight_of_zeros_do_no_harm() -> None:
+    (weight, bias), rows = layer(3)
+    rows[:, 7] = 0
+    weight[:, 9] = 0
+    group = quantize_group("f1", [(weight, bias)], activations(rows))
+    outputs = computed(group, rows)
+    assert np.isfinite(outputs).all()
+    assert outputs[:, 9] == pytest.approx(bias[9], abs=1e-3)
+
+
+def test_rows_of_a_table_have_a_scale_each() -> None:
+    table = np.array([[1, -2, 0.5], [0, 0, 0], [1e-3, 2e-3, -1e-3]], np.float32)
+    integers, scales = quantize_rows(table)
+    np.testing.assert_allclose(integers * scales, table, atol=0.01, rtol=0.01)
