@@ -1,6 +1,6 @@
 """Retrieval quality on Cranfield, through ``add`` and ``query_batch``.
 
-    tox -e bench -- cranfield.py --data FOLDER [--model NAME] [--precision fp32]
+    python tests/benchmarks/cranfield.py --data FOLDER [--model NAME] [--precision fp32]
 
 FOLDER holds ``cran.all.1400.xml``, ``cran.qry.xml`` and ``cranqrel.trec.txt``. A query's id in the
 judgements is its position (1 to 225), not its ``<num>``. Cosine search is exact (local mode).
@@ -38,9 +38,7 @@ def main() -> None:
     }
     ndcg = mean([ndcg_at(10, found[number], relevant[number]) for number in relevant])
     recall = mean([recall_at(100, found[number], relevant[number]) for number in relevant])
-    print(
-        f"{client.embedding_model_name} {arguments.precision}: {len(documents)} documents, {len(queries)} queries"
-    )
+    print(f"{arguments.model} {arguments.precision}: {len(documents)} texts")
     print(f"nDCG@10 {ndcg:.4f}  recall@100 {recall:.4f}")
 
 

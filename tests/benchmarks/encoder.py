@@ -1,6 +1,6 @@
 """Speed, memory and fidelity of the encoder, against peers on the same weights in the same run.
 
-    tox -e bench -- encoder.py [--rounds N] [--json FILE]
+    tox -e bench -- encoder.py [--rounds N] [--figures short,query,...] [--json FILE]
 
 Peers are measured where they are installed: fastembed 0.9.1 (with torch, to write the plain ONNX
 file it runs) and sentence-transformers. All are asked in turn, round after round; each ratio is the
@@ -32,10 +32,14 @@ from corpora import Corpus, corpora, docstrings, queries
 Table = dict[str, dict[str, Any]]  # encoder -> figure -> value
 
 
+FIGURES = "short,mixed,long,query,fidelity,cold,memory"
+
+
 def main() -> None:
     """Measures everything and prints one table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--figures", default=FIGURES, help="some of them, with commas")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     parser.add_argument("--workspace", type=Path, default=Path(tempfile.gettempdir()) / "bench")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
@@ -47,13 +51,19 @@ def main() -> None:
     texts = corpora(tokenizer())
     table: Table = {name: {} for name in names}
     encoders = {name: peers.load(name, arguments.workspace) for name in names}
+    wanted = set(arguments.figures.split(","))
     for corpus in texts:
-        measure_bulk(corpus, encoders, arguments.rounds, table)
-    measure_queries(encoders, table)
-    measure_fidelity(encoders, table)
+        if corpus.name in wanted:
+            measure_bulk(corpus, encoders, arguments.rounds, table)
+    if "query" in wanted:
+        measure_queries(encoders, table)
+    if "fidelity" in wanted:
+        measure_fidelity(encoders, table)
     encoders.clear()
-    measure_processes("cold", "cold start", max(3, arguments.rounds), arguments, table)
-    measure_processes("memory", "peak MB", 1, arguments, table)
+    if "cold" in wanted:
+        measure_processes("cold", "cold start", max(3, arguments.rounds), arguments, table)
+    if "memory" in wanted:
+        measure_processes("memory", "peak MB", 1, arguments, table)
     show(table, texts)
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine(), "table": table}, indent=2))
