@@ -217,21 +217,21 @@ class BertGraph:
         quantized = self._plan.groups.get(key)
         # attention output is smoothed by dividing the values it is made of
         reader = self._plan.groups.get(f"{layer}.o") if (kind, position) == ("qkv", 2) else None
-        divisor = reader.smoothing if reader else np.float32(1)
+        divisor = reader.smoothing if reader else None
         if quantized is None:
             weight, bias = self._linear_weights(_group_names(key)[position])
-            product = graph.node("MatMul", shared, graph.constant(weight / divisor))
-            return graph.node("Add", product, graph.constant(bias / divisor))
+            product = graph.node("MatMul", shared, graph.constant(_divided(weight, divisor)))
+            return graph.node("Add", product, graph.constant(_divided(bias, divisor)))
         linear = quantized.linears[position]
         product = graph.node(
             "MatMulIntegerToFloat",
             shared,
             graph.constant(linear.weight),
             graph.scalar(quantized.input_scale, np.float32),
-            graph.constant(linear.scale / divisor),
+            graph.constant(_divided(linear.scale, divisor)),
             graph.scalar(quantized.input_zero_point, np.uint8),
             "",
-            graph.constant(linear.bias / divisor),
+            graph.constant(_divided(linear.bias, divisor)),
             domain=_MICROSOFT,
         )
         if not len(quantized.outliers):
@@ -289,6 +289,12 @@ class BertGraph:
                 f"but has {tensor.shape}"
             )
         return tensor
+
+
+def _divided(
+    value: NDArray[np.float32], divisor: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    return value if divisor is None else value / divisor  # no copy of weights left as they are
 
 
 def _group_names(key: str) -> list[str]:
