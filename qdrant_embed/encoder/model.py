@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,14 @@ from qdrant_embed.encoder.cache import cache_folder, sha256
 from qdrant_embed.encoder.catalog import find
 from qdrant_embed.encoder.compiler import CompiledModel, CompileReport, compiled_model, discard
 from qdrant_embed.encoder.configs import ModelDirectory
+from qdrant_embed.encoder.cores import usable_cores
 from qdrant_embed.encoder.fidelity import Precision
 from qdrant_embed.encoder.sources import ModelSource, find_model
 from qdrant_embed.encoder.spec import ModelSpec
 from qdrant_embed.errors import InputError, ModelFileError
 
 if TYPE_CHECKING:
+    from qdrant_embed.encoder.query import QueryRunner
     from qdrant_embed.encoder.session import Provider, Session
     from qdrant_embed.encoder.tokenizer import Tokenizer
 
@@ -75,6 +78,7 @@ class ModelRuntime:
 
     tokenizer: Tokenizer
     session: Session
+    queries: QueryRunner
     report: CompileReport
 
 
@@ -145,6 +149,7 @@ class Model:
                 f"model has vectors for {facts.directory.config.vocab_size}: they do not belong "
                 "together"
             )
+        from qdrant_embed.encoder.query import QueryRunner
         from qdrant_embed.encoder.session import CPU, Session, check_providers
 
         providers = self._options.execution_providers or CPU
@@ -160,7 +165,10 @@ class Model:
             discard(compiled.graph)
             compiled = self._compiled(tokenizer, precision)
             session = Session(compiled.graph, providers)
-        return ModelRuntime(tokenizer, session, compiled.report)
+        spread = None
+        if usable_cores() > 1 and all(provider in CPU for provider in providers):
+            spread = partial(Session, compiled.graph, providers, threads=2)
+        return ModelRuntime(tokenizer, session, QueryRunner(session, spread), compiled.report)
 
     def _compiled(self, tokenizer: Tokenizer, precision: Precision) -> CompiledModel:
         facts = self.facts

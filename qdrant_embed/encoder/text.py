@@ -257,7 +257,9 @@ class TextEmbedding:
         self._warn_of_truncation(tokens.truncated)
         vectors = np.empty((len(texts), self.dimension), np.float32)
         batches = equal_length_batches([len(ids) for ids in tokens.ids])
-        if len(batches) == 1:  # one query, say: a thread would only add its start
+        if len(texts) == 1 and self._threads > 1:
+            return _Running(self._model.runtime.queries.run(batches[0].token_ids(tokens.ids)))
+        if len(batches) == 1:  # a thread would only add its start
             self._run(batches[0], tokens.ids, vectors)
             return _Running(vectors)
         return _Running(

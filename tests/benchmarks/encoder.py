@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def main() -> None:
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        return worker(*arguments.worker, arguments.workspace)
+        task, name = arguments.worker
+        return worker(task, name, arguments.workspace)
     peers.prepare(arguments.workspace)
     names = peers.available()
     texts = corpora(tokenizer())
@@ -79,7 +81,7 @@ def measure_bulk(
         encode(corpus.texts[:8])
     for _ in range(rounds):
         for name, encode in encoders.items():
-            seconds[name].append(timed(lambda encode=encode: encode(corpus.texts)))
+            seconds[name].append(timed(partial(encode, corpus.texts)))
             time.sleep(0.1)  # a peer's threads go on spinning for a while
     for name, taken in seconds.items():
         rate = sum(corpus.tokens) / statistics.median(taken)
@@ -95,7 +97,7 @@ def measure_queries(encoders: dict[str, peers.Encode], table: Table, blocks: int
         for name, encode in encoders.items():
             time.sleep(0.1)
             encode(texts[:1])
-            seconds[name] += [timed(lambda encode=encode, t=text: encode([t])) for text in texts]
+            seconds[name] += [timed(partial(encode, [text])) for text in texts]
     for name, taken in seconds.items():
         table[name]["query"] = {
             "ratio": ratio(seconds, name),

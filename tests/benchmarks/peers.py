@@ -43,8 +43,10 @@ def load(name: str, workspace: Path) -> Encode:
     """A function from texts to vectors, with the peer's defaults unless its name says else."""
     if name in ("int8", "fp32"):
         from qdrant_embed import TextEmbedding
+        from qdrant_embed.encoder.fidelity import Precision
 
-        ours = TextEmbedding(MINILM, max_tokens=MAX_TOKENS, precision=name)
+        precision: Precision = "int8" if name == "int8" else "fp32"
+        ours = TextEmbedding(MINILM, max_tokens=MAX_TOKENS, precision=precision)
         return lambda texts: np.array(list(ours.embed(texts)))
     if name == "sentence-transformers":
         from sentence_transformers import SentenceTransformer
@@ -67,7 +69,7 @@ def prepare(workspace: Path) -> None:
     import torch
     from transformers import AutoModel
 
-    class Plain(torch.nn.Module):
+    class Plain(torch.nn.Module):  # type: ignore[misc] # torch is not there to be checked
         """The model with the arguments that an ONNX file of it has."""
 
         def __init__(self, inner: Any) -> None:
