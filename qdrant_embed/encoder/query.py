@@ -20,10 +20,9 @@ _MEMORY = 0.2  # weight of the newest measurement in the running mean
 class QueryRunner:
     """Runs single texts on one core, or spread over two, whichever was faster of late.
 
-    On idle cores two threads that wait by spinning are faster (measured on two cores: 2.3 ms
-    against 3.4 ms). Beside a busy process they are slower (6.9 ms against 3.9 ms), for they wait
-    for each other. Only measuring tells, so every sixteenth text tries the other way. While one
-    text is running, others use one core each.
+    On idle cores two threads that wait by spinning are faster; beside a busy process they are
+    slower than one, for they wait for each other. Only measuring tells, so every sixteenth text
+    tries the other way. While one text is running, others use one core each.
 
     Args:
         single: runs on the calling thread alone.
