@@ -66,6 +66,13 @@ def test_the_widest_inputs_of_the_last_layer_stay_exact() -> None:
     assert np.abs(error).max() < 0.01 * np.abs(rows @ weight).max()
 
 
+def test_an_odd_number_of_inputs_is_no_obstacle() -> None:
+    linear, rows = layer(4, inputs=33)
+    group = quantize_group("qkv", [linear], activations(rows))
+    error = computed(group, rows) - (rows @ linear[0] + linear[1])
+    assert error.std() < 0.06 * (rows @ linear[0]).std()
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["qkv", "f2"]))
 def test_no_sum_of_two_products_can_leave_sixteen_bits(seed: int, kind: str) -> None:

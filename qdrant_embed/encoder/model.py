@@ -154,10 +154,8 @@ class Model:
 
         providers = self._options.execution_providers or CPU
         check_providers(providers)  # before anything long
-        # int8 kernels are the CPU's
-        precision = (
-            self._options.precision if all(provider in CPU for provider in providers) else "fp32"
-        )
+        on_cpu = all(provider in CPU for provider in providers)
+        precision = self._options.precision if on_cpu else "fp32"  # int8 kernels are the CPU's
         compiled = self._compiled(tokenizer, precision)
         try:
             session = Session(compiled.graph, providers)
@@ -166,7 +164,7 @@ class Model:
             compiled = self._compiled(tokenizer, precision)
             session = Session(compiled.graph, providers)
         spread = None
-        if usable_cores() > 1 and all(provider in CPU for provider in providers):
+        if on_cpu and usable_cores() > 1:
             spread = partial(Session, compiled.graph, providers, threads=2)
         return ModelRuntime(tokenizer, session, QueryRunner(session, spread), compiled.report)
 

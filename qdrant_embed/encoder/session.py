@@ -53,8 +53,8 @@ def check_providers(providers: Sequence[Provider]) -> list[str]:
 class Session:
     """One copy of a model's graph, that any number of threads may run at once.
 
-    By default each `run` uses the calling thread alone: on two cores, two threads over one session
-    measured 1.8 times one, where two threads inside one run gave 0.76 of that.
+    By default each `run` uses the calling thread alone: for many texts, threads that each run a
+    batch of their own are faster than threads inside one run.
 
     Args:
         path: the compiled graph.
