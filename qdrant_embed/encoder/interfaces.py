@@ -68,6 +68,55 @@ class DescribedEncoder(DenseEncoder, Protocol):
         """The facts a collection written by this encoder is stamped with."""
 
 
+@dataclass(frozen=True)
+class SparseVector:
+    """The few numbers of one text that are not 0: int64 `indices`, float32 `values`, both [n]."""
+
+    indices: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SparseDescription:
+    """What decides a sparse encoder's vectors; the counterpart of `EncoderDescription`.
+
+    ``idf`` says that Qdrant shall weigh each index by how rare it is in the collection. ``k``,
+    ``b`` and ``average_length`` are BM25's.
+    """
+
+    model: str
+    idf: bool = False
+    revision: str | None = None
+    weights_sha256: str | None = None
+    max_tokens: int | None = None
+    language: str | None = None
+    k: float | None = None
+    b: float | None = None
+    average_length: float | None = None
+
+
+@runtime_checkable
+class SparseEncoder(Protocol):
+    """Any object that turns texts into sparse vectors, documents and queries each in its way.
+
+    Both methods give for each text, in order, an object with ``indices`` (whole numbers) and
+    ``values`` (numbers) of one length, and may be called from several threads at once.
+    """
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model; the vector's name in a collection is made from its last part."""
+
+    def describe(self) -> SparseDescription:
+        """The facts a collection written by this encoder is stamped with."""
+
+    def passage_embed(self, texts: Iterable[str], /) -> Iterable[SparseVector]:
+        """One vector for each document."""
+
+    def query_embed(self, query: Iterable[str], /) -> Iterable[SparseVector]:
+        """One vector for each query."""
+
+
 def describe(encoder: DenseEncoder) -> EncoderDescription:
     """The description of `encoder`: its own where it has one, else its name and dimension."""
     if isinstance(encoder, DescribedEncoder):
