@@ -116,12 +116,13 @@ def quantize_group(kind: str, linears: Sequence[Linear], seen: Activations) -> Q
     high = max(float((seen.high / divisor).max()), 0.0)
     scale = np.float32(max(high - low, 1e-6) / 255)
     zero_point = int(np.clip(np.rint(-low / scale), 0, 255))
-    rows = seen.rows.astype(np.float32) / divisor
-    steps = np.clip(np.rint(rows / scale) + zero_point, 0, 255) - zero_point
-    rounded_rows = (steps * scale).astype(np.float32)
-    integers, weight_scales = _gptq(smoothed, rounded_rows)
+    rows = seen.rows.astype(np.float32)
+    rows /= divisor
+    exact_mean = rows.mean(axis=0)
+    _round(rows, scale, zero_point)
+    integers, weight_scales = _gptq(smoothed, rows)
     # what the rounding of inputs and weights adds on average is taken off the bias
-    error = rows.mean(axis=0) @ smoothed - rounded_rows.mean(axis=0) @ (integers * weight_scales)
+    error = exact_mean @ smoothed - rows.mean(axis=0) @ (integers * weight_scales)
     quantized, start = [], 0
     for weight, bias in linears:
         columns = slice(start, start + weight.shape[1])
@@ -141,6 +142,14 @@ def quantize_rows(table: Array) -> tuple[NDArray[np.int8], Array]:
     """Each row as int8 [rows, columns] and its scale [rows, 1]."""
     scales = np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127
     return np.rint(table / scales).astype(np.int8), scales.astype(np.float32)
+
+
+def _round(rows: Array, scale: np.float32, zero_point: int) -> None:
+    """Makes of `rows`, in place for they are large, what they are after a trip through uint8."""
+    rows /= scale
+    np.rint(rows, out=rows)
+    np.clip(rows, -zero_point, 255 - zero_point, out=rows)
+    rows *= scale
 
 
 def _smoothing(weights: Array, reach: Array, strength: float) -> Array:
@@ -195,8 +204,10 @@ def _column_scales(weights: Array) -> Array:
 
 def _error_factors(inputs: Array) -> Array:
     """Upper triangular factor of the inverse of the inputs' damped second moments."""
-    moments = (inputs.T @ inputs).astype(np.float64) / len(inputs)
+    moments = (inputs.T @ inputs).astype(np.float64)
+    moments /= len(inputs)
     diagonal = np.diag_indices_from(moments)
     moments[diagonal] += _DAMPING * moments[diagonal].mean() + 1e-12
-    factors: Array = np.linalg.cholesky(np.linalg.inv(moments)).T.astype(np.float32)
+    moments = np.linalg.inv(moments)
+    factors: Array = np.linalg.cholesky(moments).T.astype(np.float32)
     return factors
