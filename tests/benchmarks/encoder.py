@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from corpora import Corpus, corpora, docstrings, queries
 Table = dict[str, dict[str, Any]]  # encoder -> figure -> value
 
 
-FIGURES = "short,mixed,long,query,fidelity,cold,memory"
+FIGURES = "short,mixed,long,query,busy,fidelity,cold,memory"
 
 
 def main() -> None:
@@ -58,7 +59,10 @@ def main() -> None:
         if corpus.name in wanted:
             measure_bulk(corpus, encoders, arguments.rounds, table)
     if "query" in wanted:
-        measure_queries(encoders, table)
+        measure_queries("query", encoders, table)
+    if "busy" in wanted:
+        with busy_process():
+            measure_queries("busy query", encoders, table)
     if "fidelity" in wanted:
         measure_fidelity(encoders, table)
     encoders.clear()
@@ -89,8 +93,10 @@ def measure_bulk(
     print(f"measured {corpus.name}: {seconds}", file=sys.stderr)
 
 
-def measure_queries(encoders: dict[str, peers.Encode], table: Table, blocks: int = 10) -> None:
-    """Latency of one query, idle, in blocks so that no peer's threads spin in another's time."""
+def measure_queries(
+    figure: str, encoders: dict[str, peers.Encode], table: Table, blocks: int = 10
+) -> None:
+    """Latency of one query, in blocks so that no peer's threads spin in another's time."""
     texts = queries(20)
     seconds: dict[str, list[float]] = {name: [] for name in encoders}
     for _ in range(blocks):
@@ -99,11 +105,23 @@ def measure_queries(encoders: dict[str, peers.Encode], table: Table, blocks: int
             encode(texts[:1])
             seconds[name] += [timed(partial(encode, [text])) for text in texts]
     for name, taken in seconds.items():
-        table[name]["query"] = {
+        table[name][figure] = {
             "ratio": ratio(seconds, name),
             "p50 ms": round(1000 * float(np.percentile(taken, 50)), 2),
             "p99 ms": round(1000 * float(np.percentile(taken, 99)), 2),
         }
+    print(f"measured {figure}", file=sys.stderr)
+
+
+@contextmanager
+def busy_process() -> Iterator[None]:
+    """Another process keeps one core busy while the block runs."""
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        other.kill()
+        other.wait()
 
 
 def measure_fidelity(encoders: dict[str, peers.Encode], table: Table, count: int = 500) -> None:
@@ -215,11 +233,17 @@ def show(table: Table, texts: list[Corpus]) -> None:
             f"{corpus.name}: {len(tokens)} texts of {tokens[0]} to {tokens[-1]} tokens, median "
             f"{tokens[len(tokens) // 2]}, padding factor {corpus.padding_factor:.2f}"
         )
-    for name, figures in table.items():
-        print(f"\n{name}")
-        for figure, values in figures.items():
-            shown = "  ".join(f"{key} {value}" for key, value in values.items())
-            print(f"  {figure:11} {shown}")
+    columns = list(dict.fromkeys((f, key) for row in table.values() for f in row for key in row[f]))
+    lines = [["", *(name for name in table)]]
+    for figure, key in columns:
+        found = [row.get(figure, {}).get(key) for row in table.values()]
+        lines.append(
+            [f"{figure}: {key}", *("" if value is None else str(value) for value in found)]
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for first, *rest in lines:
+        aligned = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+        print("  ".join([first.ljust(widths[0]), *aligned]))
 
 
 if __name__ == "__main__":
