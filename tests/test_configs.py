@@ -129,9 +129,9 @@ def module(kind: str, path: str = "") -> dict[str, str]:
             change(
                 "1_Pooling/config.json",
                 pooling_mode_mean_tokens=False,
-                pooling_mode_lasttoken=True,
+                pooling_mode_max_tokens=True,
             ),
-            r"pooling_mode_lasttoken",
+            r"cannot be run: max; cls, mean, lasttoken can",
         ),
         (change("1_Pooling/config.json", include_prompt=False), r"cannot be run"),
         (unlink("1_Pooling/config.json"), r"1_Pooling/config.json is missing"),

@@ -51,6 +51,7 @@ def test_the_report_tells_how_near_and_lies_beside_the_model(
     minilm: TextEmbedding, minilm_fp32: TextEmbedding, cache: Path
 ) -> None:
     report = minilm.report
+    assert isinstance(report, CompileReport)
     assert (report.precision, report.float32_groups) == ("int8", ())
     assert report.fidelity is not None
     assert report.fidelity.mean >= 0.998
@@ -122,6 +123,7 @@ def test_the_most_harmful_layers_go_back_to_float32_one_by_one(
     most = 0.7 * (1 - whole.fidelity.mean)
     monkeypatch.setattr(int8, "LARGEST_ERROR", most)
     partly = TextEmbedding(tiny.path, cache_dir=tmp_path / "partly").report
+    assert isinstance(partly, CompileReport)
     assert partly.precision == "int8"
     assert partly.fidelity is not None
     assert 1 - partly.fidelity.mean <= most

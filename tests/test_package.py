@@ -75,6 +75,7 @@ def test_who_only_wants_vectors_does_not_wait_for_qdrant_client(tmp_path: Path) 
         ("tokenizers", "encoder/tokenizer.py"),
         ("onnx", "encoder/graph.py"),
         ("huggingface_hub", "encoder/hub.py"),
+        ("safetensors", "encoder/tensors.py"),
     ],
 )
 def test_each_heavy_library_has_one_importer(library: str, owner: str) -> None:

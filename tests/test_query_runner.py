@@ -33,7 +33,7 @@ def test_the_faster_way_is_taken_and_the_other_tried_now_and_then(
     single: float, spread: float
 ) -> None:
     one, two = TimedSession(single), TimedSession(spread)
-    runner = QueryRunner(one, lambda: two)  # type: ignore[arg-type, return-value] # stands in
+    runner = QueryRunner(one, lambda: two)
     for _ in range(64):
         runner.run(TOKENS)
     faster, slower = (two, one) if spread < single else (one, two)
@@ -53,7 +53,7 @@ def test_few_texts_start_no_second_session() -> None:
         started.append(1)
         return TimedSession(0)
 
-    runner = QueryRunner(TimedSession(0), start)  # type: ignore[arg-type] # stands in
+    runner = QueryRunner(TimedSession(0), start)
     for _ in range(4):
         runner.run(TOKENS)
     assert not started
@@ -63,7 +63,7 @@ def test_few_texts_start_no_second_session() -> None:
 
 def test_texts_at_the_same_time_use_one_core_each() -> None:
     one, two = TimedSession(0), TimedSession(0.2)
-    runner = QueryRunner(one, lambda: two)  # type: ignore[arg-type, return-value] # stands in
+    runner = QueryRunner(one, lambda: two)
     for _ in range(4):
         runner.run(TOKENS)
     slow = threading.Thread(target=runner.run, args=(TOKENS,))

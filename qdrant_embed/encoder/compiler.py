@@ -7,24 +7,23 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from qdrant_embed.encoder.cache import new_folder
-from qdrant_embed.encoder.configs import BertConfig
-from qdrant_embed.encoder.fidelity import LARGEST_ERROR, Fidelity, Precision
+from qdrant_embed.encoder.fidelity import LARGEST_ERROR, ModelReport, Precision
 from qdrant_embed.encoder.progress import Progress
 from qdrant_embed.encoder.quantize import NOTHING_QUANTIZED
 from qdrant_embed.encoder.spec import ModelSpec
-from qdrant_embed.errors import MissingDependencyError, ModelFileError
+from qdrant_embed.encoder.tensors import read_tensors
 
 if TYPE_CHECKING:
+    from qdrant_embed.encoder.architectures.config import TransformerConfig
     from qdrant_embed.encoder.int8 import Int8Plan
     from qdrant_embed.encoder.tokenizer import Tokenizer
 
@@ -35,28 +34,18 @@ GRAPH_VERSION = 2  # part of the cache key: raise it when the same weights give 
 _GRAPH, _WEIGHTS, _REPORT = "model.onnx", "model.onnx.weights", "compiled.json"
 
 
-class CompileReport(BaseModel):
+class CompileReport(ModelReport):
     """What was compiled; kept beside the graph as ``compiled.json``.
 
     Attributes:
-        model: the model's name.
-        weights_sha256: of the weights it was made from.
         graph_version: of the code that made it.
-        precision: ``int8``, or ``fp32`` where that was asked for or int8 would have harmed.
-        fidelity: how near int8 is to float32; ``None`` for ``fp32``.
         float32_groups: linear layers that stayed float32 in an int8 graph, as ``layer.kind``.
         graph_bytes: size of the graph file, to recognise one that was cut short.
         weights_bytes: likewise of the file with its constants.
         seconds: wall time of the whole.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    model: str
-    weights_sha256: str
     graph_version: int
-    precision: Precision
-    fidelity: Fidelity | None = None
     float32_groups: tuple[str, ...] = ()
     graph_bytes: int
     weights_bytes: int
@@ -72,9 +61,9 @@ class CompiledModel:
 
 
 def compiled_model(
-    weights: Path,
+    files: Sequence[Path],
     weights_sha256: str,
-    config: BertConfig,
+    config: TransformerConfig,
     spec: ModelSpec,
     tokenizer: Tokenizer,
     precision: Precision,
@@ -83,8 +72,8 @@ def compiled_model(
     """The compiled form of a model, made now if `cache` does not hold it.
 
     Args:
-        weights: the model's safetensors file.
-        weights_sha256: its hex digest, part of the name in the cache.
+        files: the model's safetensors file; or its index, then its shards.
+        weights_sha256: their hex digest, part of the name in the cache.
         config: the model's ``config.json``.
         spec: pooling, normalisation, length and prefixes.
         tokenizer: the model's, to calibrate with.
@@ -98,17 +87,16 @@ def compiled_model(
     folder = cache / "compiled" / _key(weights_sha256, config, spec, precision)
     if (report := _whole_report(folder)) is not None:
         return CompiledModel(folder / _GRAPH, report)
-    from qdrant_embed.encoder.graph import BertGraph
     from qdrant_embed.encoder.int8 import Int8Trial
 
     started = time.perf_counter()
-    tensors = _read_weights(weights)
-    BertGraph(tensors, config, spec)  # says now what is wrong with the weights
+    graph = partial(config.graph, read_tensors(files), spec)
+    graph(NOTHING_QUANTIZED)  # says now what is wrong with the weights
     discard(folder / _GRAPH)
     found: Int8Plan | None = None
     with new_folder(folder) as temporary, Progress(f"compiling {spec.name}") as progress:
         if precision == "int8":
-            trial = Int8Trial(tensors, config, spec, tokenizer, temporary, progress)
+            trial = Int8Trial(graph, spec, tokenizer, temporary, progress)
             found = trial.plan()
             if found is None:
                 logger.warning(
@@ -118,9 +106,10 @@ def compiled_model(
                     LARGEST_ERROR,
                 )
         plan = found.plan if found else NOTHING_QUANTIZED
-        BertGraph(tensors, config, spec, plan).save(temporary / _GRAPH)
+        graph(plan).save(temporary / _GRAPH)
         report = CompileReport(
             model=spec.name,
+            file=files[0].name,
             weights_sha256=weights_sha256,
             graph_version=GRAPH_VERSION,
             precision="int8" if found else "fp32",
@@ -140,10 +129,13 @@ def discard(graph: Path) -> None:
     shutil.rmtree(graph.parent, ignore_errors=True)
 
 
-def _key(weights_sha256: str, config: BertConfig, spec: ModelSpec, precision: Precision) -> str:
+def _key(
+    weights_sha256: str, config: TransformerConfig, spec: ModelSpec, precision: Precision
+) -> str:
     """A folder name: the model's for people, then digests of all the graph depends on."""
     facts = {
         "graph_version": GRAPH_VERSION,
+        "architecture": type(config).__name__,
         "config": config.model_dump(),
         "pooling": spec.pooling,
         "normalize": spec.normalize,
@@ -165,20 +157,3 @@ def _whole_report(folder: Path) -> CompileReport | None:
     except (OSError, ValidationError):
         return None
     return report if sizes == (report.graph_bytes, report.weights_bytes) else None
-
-
-def _read_weights(path: Path) -> Mapping[str, NDArray[np.float32]]:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-    except ImportError as error:
-        raise MissingDependencyError("safetensors", "compiling a model") from error
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
-        raise ModelFileError(f"{path} cannot be read as safetensors: {error}") from error
-    return {
-        name.removeprefix("bert."): np.asarray(tensor, np.float32)
-        for name, tensor in tensors.items()
-        if tensor.dtype.kind != "i"  # position_ids, which old transformers kept with the weights
-    }

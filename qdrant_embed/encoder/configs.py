@@ -1,76 +1,46 @@
-"""Reads what a sentence-transformers directory says about its own model."""
+"""Reads what a model's directory says about its own model."""
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, TypeAdapter, ValidationError
+from pydantic import AliasChoices, Field, PositiveInt, TypeAdapter
 
+from qdrant_embed.encoder.architectures import ARCHITECTURES, SHORTEST, STATIC, config_class
+from qdrant_embed.encoder.architectures.config import TransformerConfig
+from qdrant_embed.encoder.architectures.static import StaticConfig, table_shape
+from qdrant_embed.encoder.fidelity import Precision
 from qdrant_embed.encoder.interfaces import Pooling
+from qdrant_embed.encoder.jsonfile import JsonFile, checked, read_json
+from qdrant_embed.encoder.modules import Modules
 from qdrant_embed.encoder.spec import ModelSpec
+from qdrant_embed.encoder.tensors import tensor_shapes
+from qdrant_embed.encoder.weights import weight_files
 from qdrant_embed.errors import InputError, ModelFileError
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+_NO_LIMIT = 1 << 17  # tokens of a text, where a model's files state none
 
 
-class _File(BaseModel):
-    """A JSON file of a model: unknown keys are somebody else's business."""
+class OtherConfig(JsonFile):
+    """``config.json`` of an architecture that is not compiled, which the model's ONNX file runs."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
-
-
-class BertConfig(_File):
-    """``config.json`` of a model of architecture ``bert``, in the words of transformers."""
-
-    model_type: Literal["bert"]
-    vocab_size: PositiveInt
-    hidden_size: PositiveInt
-    num_hidden_layers: PositiveInt
-    num_attention_heads: PositiveInt
-    intermediate_size: PositiveInt
-    max_position_embeddings: PositiveInt
-    type_vocab_size: PositiveInt = 2
-    layer_norm_eps: float = 1e-12
-    hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"] = "gelu"
-    position_embedding_type: Literal["absolute"] = "absolute"
-    is_decoder: Literal[False] = False
+    vocab_size: PositiveInt | None = None
+    hidden_size: PositiveInt | None = Field(
+        None, validation_alias=AliasChoices("hidden_size", "dim", "d_model", "n_embd")
+    )
+    max_position_embeddings: int | None = Field(
+        None,
+        ge=SHORTEST,
+        validation_alias=AliasChoices("n_positions", "max_position_embeddings"),
+    )
 
 
-class _Module(_File):
-    type: str
-    path: str
-
-
-class _PoolingConfig(_File):
-    word_embedding_dimension: PositiveInt | None = None
-    pooling_mode_cls_token: bool = False
-    pooling_mode_mean_tokens: bool = False
-    pooling_mode_max_tokens: bool = False
-    pooling_mode_mean_sqrt_len_tokens: bool = False
-    pooling_mode_weightedmean_tokens: bool = False
-    pooling_mode_lasttoken: bool = False
-    include_prompt: bool = True
-
-
-class _SentenceConfig(_File):
-    max_seq_length: PositiveInt | None = None
-
-
-class _TokenizerConfig(_File):
+class _TokenizerConfig(JsonFile):
     model_max_length: float | None = None  # transformers writes 1e30 for "no limit"
-
-
-class _Prompts(_File):
-    prompts: dict[str, str] = {}
-
-
-class _Architecture(_File):
-    model_type: str
 
 
 class ModelDirectory:
@@ -86,34 +56,42 @@ class ModelDirectory:
 
     def __init__(self, path: Path, known: ModelSpec | None = None) -> None:
         self.path = path
-        modules = self._modules()
-        self.transformer = self._inside(modules.get("Transformer", _Module(type="", path="")).path)
-        self.config = self._config()
-        self._check_heads()
-        self._pooling_module = modules.get("Pooling")
-        self._normalize = "Normalize" in modules if modules else None
         self._known = known
-
-    @property
-    def weights(self) -> Path:
-        """The safetensors file."""
-        path = self.transformer / "model.safetensors"
-        if not path.is_file():
-            raise ModelFileError(
-                f"{self.path} has no model.safetensors: other weight formats are not read "
-                "(pickled ones can run code); save the model again with safe_serialization=True"
-            )
-        return path
+        self._modules = Modules(path)
+        self._content = self._read_content()
+        files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
+        self._names = [file.as_posix() for file in files]
+        self.config = self._config()
 
     @property
     def tokenizer(self) -> Path:
         """The ``tokenizer.json`` file."""
-        for folder in (self.transformer, self.path):
+        for folder in (self._modules.first, self.path):
             if (folder / "tokenizer.json").is_file():
                 return folder / "tokenizer.json"
         raise ModelFileError(
             f"{self.path} has no tokenizer.json: save the model again with a fast tokenizer"
         )
+
+    @property
+    def lower_case(self) -> bool:
+        """Whether texts are lower-cased before they are tokenised."""
+        return self._modules.sentence_config().do_lower_case
+
+    def weights(self, precision: Precision) -> list[Path]:
+        """The files with the weights to run, as `weight_files` chooses them."""
+        files = [self.path / name for name in self._weight_files(precision)]
+        if not files and self._weight_files("int8"):
+            raise ModelFileError(
+                f"{self.path} has quantised weights only: they are run with precision='int8'"
+            )
+        if not files:
+            raise ModelFileError(
+                f"{self.path} has no model.safetensors (and no ONNX file): other weight formats "
+                "are not read (pickled ones can run code); save the model again with "
+                "safe_serialization=True"
+            )
+        return files
 
     def spec(
         self,
@@ -128,18 +106,18 @@ class ModelDirectory:
         Raises:
             InputError: `max_tokens` is more than the model has positions for.
         """
-        limit = self.config.max_position_embeddings
+        limit = self._limit()
         if max_tokens is not None and max_tokens > limit:
             raise InputError(
                 f"max_tokens={max_tokens}, but {name} has positions for {limit} tokens at most"
             )
-        known, prompts = self._known, self._prompts()
+        known, prompts = self._known, self._modules.prompts()
         return ModelSpec(
             name=name,
-            dimension=self.config.hidden_size,
+            dimension=self._dimension(),
             pooling=self._pooling(name),
             normalize=self._is_normalized(),
-            max_tokens=max_tokens or min(self._max_tokens(), limit),
+            max_tokens=max_tokens or min(self._max_tokens(limit), limit),
             query_prefix=_first(
                 query_prefix, prompts.get("query"), known.query_prefix if known else None
             ),
@@ -151,39 +129,55 @@ class ModelDirectory:
             license=known.license if known else "",
         )
 
-    def _modules(self) -> dict[str, _Module]:
-        if not (self.path / "modules.json").is_file():
+    def _read_content(self) -> dict[str, Any]:
+        path = self._modules.first / "config.json"
+        if "StaticEmbedding" in self._modules and not path.is_file():
             return {}
-        modules = _read(self.path / "modules.json", TypeAdapter(list[_Module]))
-        by_kind = {module.type.rpartition(".")[2]: module for module in modules}
-        unknown = sorted(by_kind.keys() - {"Transformer", "Pooling", "Normalize"})
-        if unknown or "Transformer" not in by_kind or len(by_kind) < len(modules):
-            kinds = ", ".join(module.type for module in modules)
-            raise ModelFileError(
-                f"{self.path / 'modules.json'} chains {kinds or 'nothing'}: only Transformer, "
-                "Pooling and Normalize, once each, can be run"
-            )
-        return by_kind
+        return read_json(path, TypeAdapter(dict[str, Any]))
 
-    def _config(self) -> BertConfig:
-        path = self.transformer / "config.json"
-        architecture = _read(path, TypeAdapter(_Architecture)).model_type
-        if architecture != "bert":
+    def _config(self) -> TransformerConfig | StaticConfig | OtherConfig:
+        path, content = self._modules.first / "config.json", self._content
+        model_type = content.get("model_type")
+        if "StaticEmbedding" in self._modules or model_type == STATIC:
+            return checked(path, content, TypeAdapter(StaticConfig))
+        files = self._weight_files("int8")
+        if files and files[0].endswith(".onnx"):
+            return checked(path, content, TypeAdapter(OtherConfig))
+        kind = config_class(model_type)
+        if kind is None:
             raise ModelFileError(
-                f"{path} is of architecture {architecture!r}: only 'bert' can be run so far"
+                f"{path} is of architecture {model_type!r}, and there is no ONNX file to run: "
+                f"{', '.join(sorted(ARCHITECTURES))} can do without one"
             )
-        return _read(path, TypeAdapter(BertConfig))
+        if "Dense" in self._modules:
+            raise ModelFileError(
+                f"{self.path / 'modules.json'} chains a Dense layer, which cannot be compiled"
+            )
+        return checked(path, content, TypeAdapter(kind))
 
-    def _check_heads(self) -> None:
-        config = self.config
-        if config.hidden_size % config.num_attention_heads:
-            raise ModelFileError(
-                f"{self.path}: hidden_size {config.hidden_size} cannot be shared by "
-                f"{config.num_attention_heads} attention heads"
-            )
+    def _weight_files(self, precision: Precision) -> list[str]:
+        content = {} if "StaticEmbedding" in self._modules else self._content
+        return weight_files(self._names, content, precision)
+
+    def _dimension(self) -> int:
+        config, path = self.config, self.path
+        if isinstance(config, StaticConfig):
+            return table_shape(tensor_shapes(self.weights("fp32")))[1]
+        if isinstance(config, TransformerConfig):
+            return config.hidden_size
+        pooled = (self._modules.pooling() or ("mean", None))[1]
+        for stated in (self._modules.dense_dimension(), pooled, config.hidden_size):
+            if stated is not None:
+                return stated
+        if self._known is not None:
+            return self._known.dimension
+        raise ModelFileError(f"{path} does not say how many numbers its vectors have")
 
     def _pooling(self, name: str) -> Pooling:
-        if self._pooling_module is None:
+        if isinstance(self.config, StaticConfig):
+            return "mean"
+        stated = self._modules.pooling()
+        if stated is None:
             if self._known is not None:
                 return self._known.pooling
             logger.warning(
@@ -192,71 +186,44 @@ class ModelDirectory:
                 name,
             )
             return "mean"
-        path = self._inside(self._pooling_module.path) / "config.json"
-        config = _read(path, TypeAdapter(_PoolingConfig))
-        if config.word_embedding_dimension not in (None, self.config.hidden_size):
+        pooling, dimension = stated
+        if dimension not in (None, self.config.hidden_size or dimension):
             raise ModelFileError(
-                f"{path} pools {config.word_embedding_dimension} numbers, but the model's "
+                f"{self.path}: the Pooling module pools {dimension} numbers, but the model's "
                 f"hidden_size is {self.config.hidden_size}"
             )
-        modes = {key for key, on in config if key.startswith("pooling_mode_") and on}
-        if not config.include_prompt or len(modes) != 1:
-            raise ModelFileError(f"{path} asks for a pooling that cannot be run: {config!r}")
-        if modes == {"pooling_mode_cls_token"}:
-            return "cls"
-        if modes == {"pooling_mode_mean_tokens"}:
-            return "mean"
-        raise ModelFileError(f"{path} asks for {modes.pop()}: only cls and mean can be run")
+        return pooling
 
     def _is_normalized(self) -> bool:
-        if self._normalize is not None:
-            return self._normalize
+        if self._modules:
+            return "Normalize" in self._modules
+        if isinstance(self.config, StaticConfig):
+            return self.config.normalize
         return self._known.normalize if self._known else True
 
-    def _max_tokens(self) -> int:
-        path = self.transformer / "sentence_bert_config.json"
-        if path.is_file():
-            stated = _read(path, TypeAdapter(_SentenceConfig)).max_seq_length
-            if stated is not None:
-                return stated
+    def _limit(self) -> int:
+        """Tokens that a text can have at most."""
+        if isinstance(self.config, TransformerConfig):
+            return self.config.positions
+        if isinstance(self.config, OtherConfig):
+            return self.config.max_position_embeddings or _NO_LIMIT
+        return _NO_LIMIT
+
+    def _max_tokens(self, limit: int) -> int:
+        stated = self._modules.sentence_config().max_seq_length
+        if stated is not None:
+            return stated
         if self._known is not None:
             return self._known.max_tokens
-        path = self.transformer / "tokenizer_config.json"
+        if isinstance(self.config, StaticConfig):
+            return self.config.longest or limit
+        path = self._modules.first / "tokenizer_config.json"
         if path.is_file():
-            length = _read(path, TypeAdapter(_TokenizerConfig)).model_max_length
-            if length is not None and length < 1e9:
+            length = read_json(path, TypeAdapter(_TokenizerConfig)).model_max_length
+            if length is not None and SHORTEST <= length < _NO_LIMIT:
                 return int(length)
-        return self.config.max_position_embeddings
-
-    def _prompts(self) -> dict[str, str]:
-        """The repo's prompts; sentence-transformers saves empty ones where none were set."""
-        path = self.path / "config_sentence_transformers.json"
-        if not path.is_file():
-            return {}
-        prompts = _read(path, TypeAdapter(_Prompts)).prompts
-        return prompts if any(prompts.values()) else {}
-
-    def _inside(self, relative: str) -> Path:
-        root = self.path.resolve()
-        path = (root / relative).resolve()
-        if not path.is_relative_to(root):
-            raise ModelFileError(f"{self.path / 'modules.json'} points out of its folder: {path}")
-        return self.path / relative
+        return limit
 
 
 def _first(*candidates: str | None) -> str:
     return next((text for text in candidates if text is not None), "")
-
-
-def _read(path: Path, kind: TypeAdapter[T]) -> T:
-    if not path.is_file():
-        raise ModelFileError(f"{path} is missing")
-    try:
-        return kind.validate_python(json.loads(path.read_bytes()))
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'content'}: {e['msg']}" for e in error.errors()
-        )
-        raise ModelFileError(f"{path} cannot be used: {problems}") from error
-    except ValueError as error:
-        raise ModelFileError(f"{path} is not valid JSON: {error}") from error

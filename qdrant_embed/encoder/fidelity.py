@@ -1,4 +1,4 @@
-"""How near int8 vectors are to float32 ones, and how near they must be."""
+"""How exact a model's vectors are: what is asked for, what is measured, what is reported."""
 
 from __future__ import annotations
 
@@ -25,3 +25,24 @@ class Fidelity(BaseModel):
     mean: float
     least: float
     texts: int
+
+
+class ModelReport(BaseModel):
+    """What is run of a model, and how exact it is.
+
+    Attributes:
+        model: the model's name.
+        weights_sha256: of the weights that are run.
+        file: the model's file that holds them.
+        precision: ``int8``, or ``fp32`` where that was asked for or int8 would have harmed.
+        fidelity: how near int8 is to float32; ``None`` for ``fp32``, and where the model's own
+            quantised file is run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model: str
+    weights_sha256: str
+    file: str
+    precision: Precision
+    fidelity: Fidelity | None = None

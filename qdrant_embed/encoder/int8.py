@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
+from qdrant_embed.encoder.architectures.transformer import TransformerGraph
 from qdrant_embed.encoder.calibration import (
     CalibrationTokens,
     calibration_tokens,
     encode,
     observe,
 )
-from qdrant_embed.encoder.configs import BertConfig
 from qdrant_embed.encoder.cores import usable_cores
 from qdrant_embed.encoder.fidelity import LARGEST_ERROR, Fidelity
-from qdrant_embed.encoder.graph import BertGraph, Weights
 from qdrant_embed.encoder.progress import Progress
 from qdrant_embed.encoder.quantize import (
     NOTHING_QUANTIZED,
@@ -46,8 +46,7 @@ class Int8Trial:
     """Finds the int8 plan of one model.
 
     Args:
-        weights: of the model, as `BertGraph` takes them.
-        config: the model's ``config.json``.
+        graph: makes the model's graph by a plan.
         spec: prefixes, pooling and length.
         tokenizer: the model's.
         workspace: a folder for graphs that are tried; nothing stays in it.
@@ -56,14 +55,13 @@ class Int8Trial:
 
     def __init__(
         self,
-        weights: Weights,
-        config: BertConfig,
+        graph: Callable[[QuantizationPlan], TransformerGraph[Any]],
         spec: ModelSpec,
         tokenizer: Tokenizer,
         workspace: Path,
         progress: Progress,
     ) -> None:
-        self._weights, self._config, self._spec = weights, config, spec
+        self._graph = graph
         self._tokens: CalibrationTokens = calibration_tokens(tokenizer, spec)
         self._workspace, self._progress = workspace, progress
         self._threads = usable_cores()
@@ -93,7 +91,7 @@ class Int8Trial:
         return None
 
     def _quantized(
-        self, graph: BertGraph, seen: dict[str, Activations]
+        self, graph: TransformerGraph[Any], seen: dict[str, Activations]
     ) -> dict[str, QuantizedGroup]:
         # one after the other: numpy uses the cores, and memory is that of one group
         return {
@@ -124,6 +122,3 @@ class Int8Trial:
         lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(reference, axis=1)
         cosines = (vectors * reference).sum(axis=1) / lengths
         return Fidelity(mean=float(cosines.mean()), least=float(cosines.min()), texts=len(cosines))
-
-    def _graph(self, plan: QuantizationPlan) -> BertGraph:
-        return BertGraph(self._weights, self._config, self._spec, plan)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qdrant_embed.errors import InputError
 
 Vector: TypeAlias = NDArray[np.float32]
-Pooling: TypeAlias = Literal["cls", "mean"]
+Pooling: TypeAlias = Literal["cls", "mean", "last_token"]
 Distance: TypeAlias = Literal["Cosine", "Dot", "Euclid", "Manhattan"]
 
 

@@ -6,24 +6,21 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qdrant_embed.encoder.cache import cache_folder, sha256
+from qdrant_embed.encoder.cache import cache_folder
 from qdrant_embed.encoder.catalog import find
-from qdrant_embed.encoder.compiler import CompiledModel, CompileReport, compiled_model, discard
 from qdrant_embed.encoder.configs import ModelDirectory
-from qdrant_embed.encoder.cores import usable_cores
 from qdrant_embed.encoder.fidelity import Precision
 from qdrant_embed.encoder.sources import ModelSource, find_model
 from qdrant_embed.encoder.spec import ModelSpec
-from qdrant_embed.errors import InputError, ModelFileError
+from qdrant_embed.encoder.weights import weights_digest
+from qdrant_embed.errors import InputError
 
 if TYPE_CHECKING:
-    from qdrant_embed.encoder.query import QueryRunner
-    from qdrant_embed.encoder.session import Provider, Session
-    from qdrant_embed.encoder.tokenizer import Tokenizer
+    from qdrant_embed.encoder.runtime import ModelRuntime
+    from qdrant_embed.encoder.session import Provider
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,12 @@ class ModelOptions:
         device = self.device_ids[0] if self.device_ids else 0
         return [("CUDAExecutionProvider", {"device_id": device})]
 
+    @property
+    def possible_precision(self) -> Precision:
+        """`precision`, or ``fp32`` where it must be: int8 kernels are the CPU's."""
+        on_cpu = all(p == "CPUExecutionProvider" for p in self.execution_providers or ())
+        return self.precision if on_cpu else "fp32"
+
 
 @dataclass(frozen=True)
 class ModelFacts:
@@ -69,17 +72,8 @@ class ModelFacts:
     source: ModelSource
     directory: ModelDirectory
     spec: ModelSpec
+    weights: list[Path]
     weights_sha256: str
-
-
-@dataclass(frozen=True)
-class ModelRuntime:
-    """The parts that run."""
-
-    tokenizer: Tokenizer
-    session: Session
-    queries: QueryRunner
-    report: CompileReport
 
 
 class Model:
@@ -130,52 +124,26 @@ class Model:
             local_files_only=options.local_files_only,
         )
         directory = ModelDirectory(source.folder, source.entry.spec if source.entry else None)
+        weights = directory.weights(options.possible_precision)
         return ModelFacts(
             source=source,
             directory=directory,
             spec=directory.spec(source.name, max_tokens=options.max_tokens),
-            weights_sha256=sha256(directory.weights, cache),
+            weights=weights,
+            weights_sha256=weights_digest(weights, cache),
         )
 
     def _load(self) -> ModelRuntime:
-        # here, so that neither library is loaded before a model is
-        from qdrant_embed.encoder.tokenizer import Tokenizer
+        # here, so that no library is loaded before a model is
+        from qdrant_embed.encoder.runtime import RuntimeLoader
 
-        facts = self.facts
-        tokenizer = Tokenizer(facts.directory.tokenizer, facts.spec.max_tokens)
-        if tokenizer.vocabulary_size > facts.directory.config.vocab_size:
-            raise ModelFileError(
-                f"{facts.directory.tokenizer} has {tokenizer.vocabulary_size} tokens, but the "
-                f"model has vectors for {facts.directory.config.vocab_size}: they do not belong "
-                "together"
-            )
-        from qdrant_embed.encoder.query import QueryRunner
-        from qdrant_embed.encoder.session import CPU, Session, check_providers
-
-        providers = self._options.execution_providers or CPU
-        check_providers(providers)  # before anything long
-        on_cpu = all(provider in CPU for provider in providers)
-        precision = self._options.precision if on_cpu else "fp32"  # int8 kernels are the CPU's
-        compiled = self._compiled(tokenizer, precision)
-        try:
-            session = Session(compiled.graph, providers)
-        except ModelFileError:  # damaged in the cache: make it once more
-            discard(compiled.graph)
-            compiled = self._compiled(tokenizer, precision)
-            session = Session(compiled.graph, providers)
-        spread = None
-        if on_cpu and usable_cores() > 1:
-            spread = partial(Session, compiled.graph, providers, threads=2)
-        return ModelRuntime(tokenizer, session, QueryRunner(session, spread), compiled.report)
-
-    def _compiled(self, tokenizer: Tokenizer, precision: Precision) -> CompiledModel:
-        facts = self.facts
-        return compiled_model(
-            facts.directory.weights,
-            facts.weights_sha256,
-            facts.directory.config,
+        facts, options = self.facts, self._options
+        return RuntimeLoader(
+            facts.directory,
             facts.spec,
-            tokenizer,
-            precision,
-            cache_folder(self._options.cache_dir),
-        )
+            facts.weights,
+            facts.weights_sha256,
+            options.possible_precision,
+            options.execution_providers,
+            cache_folder(options.cache_dir),
+        ).load()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.interfaces import Vector
-from qdrant_embed.encoder.session import Session
+from qdrant_embed.encoder.runner import Runner
 
 _ALONE_FIRST = 4  # texts before a second session is worth its start
 _TRY_OTHER_EVERY = 16
@@ -29,10 +29,10 @@ class QueryRunner:
         start_spread: makes a session that uses two threads; called once, when it is worth it.
     """
 
-    def __init__(self, single: Session, start_spread: Callable[[], Session] | None) -> None:
+    def __init__(self, single: Runner, start_spread: Callable[[], Runner] | None) -> None:
         self._single = single
         self._start_spread = start_spread
-        self._spread: Session | None = None
+        self._spread: Runner | None = None
         self._running = threading.Lock()
         self._count = 0
         self._seconds: dict[bool, float] = {}  # a token, by whether it was spread

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ except ImportError as error:
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, object]]"
 
-_LOAD_ERRORS = (
+RUN_ERRORS = (
     ort_errors.Fail,
     ort_errors.InvalidArgument,
     ort_errors.InvalidGraph,
@@ -30,6 +31,14 @@ _LOAD_ERRORS = (
     ort_errors.RuntimeException,
 )
 CPU: tuple[Provider, ...] = ("CPUExecutionProvider",)
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """What one input of a graph takes: onnxruntime's name of a type; a size or name by axis."""
+
+    kind: str
+    shape: Sequence[int | str | None]
 
 
 def check_providers(providers: Sequence[Provider]) -> list[str]:
@@ -84,7 +93,7 @@ class Session:
         options.enable_mem_pattern = False  # a plan for each new shape is memory that only grows
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, list(providers))
-        except _LOAD_ERRORS as error:
+        except RUN_ERRORS as error:
             raise ModelFileError(f"{path} cannot be run: {error}") from error
         started = self._session.get_providers()
         if missing := [name for name in names if name not in started]:
@@ -94,11 +103,25 @@ class Session:
                 "not asked for"
             )
 
+    @property
+    def inputs(self) -> dict[str, TensorType]:
+        """What the graph reads."""
+        return {node.name: TensorType(node.type, node.shape) for node in self._session.get_inputs()}
+
+    @property
+    def output_names(self) -> list[str]:
+        """What the graph gives."""
+        return [node.name for node in self._session.get_outputs()]
+
     def run(self, token_ids: NDArray[np.int64]) -> Vector:
         """Vectors, float32 [batch, dimension], for int64 [batch, tokens] of one length."""
         return self.outputs(token_ids, ["embedding"])[0]
 
     def outputs(self, token_ids: NDArray[np.int64], names: Sequence[str]) -> list[Vector]:
         """The named outputs of the graph, for int64 [batch, tokens] of one length."""
-        found: list[Vector] = self._session.run(list(names), {"input_ids": token_ids})
+        return self.feed({"input_ids": token_ids}, names)
+
+    def feed(self, inputs: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[Vector]:
+        """The named outputs of the graph, for all of its inputs."""
+        found: list[Vector] = self._session.run(list(names), dict(inputs))
         return found

@@ -14,9 +14,8 @@ import numpy as np
 
 from qdrant_embed.encoder.batching import Batch, equal_length_batches, windows
 from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL
-from qdrant_embed.encoder.compiler import CompileReport
 from qdrant_embed.encoder.cores import usable_cores
-from qdrant_embed.encoder.fidelity import Precision
+from qdrant_embed.encoder.fidelity import ModelReport, Precision
 from qdrant_embed.encoder.interfaces import EncoderDescription, Vector
 from qdrant_embed.encoder.model import Model, ModelOptions
 from qdrant_embed.encoder.spec import ModelSpec
@@ -141,8 +140,8 @@ class TextEmbedding:
         _ = self._model.runtime
 
     @property
-    def report(self) -> CompileReport:
-        """How the model was compiled: its precision, and how near int8 is to float32."""
+    def report(self) -> ModelReport:
+        """What is run: the file, its precision, and how near int8 is to float32."""
         return self._model.runtime.report
 
     def describe(self) -> EncoderDescription:
@@ -269,7 +268,7 @@ class TextEmbedding:
 
     def _run(self, batch: Batch, ids: list[list[int]], vectors: Vector) -> None:
         positions = list(batch.positions)
-        vectors[positions] = self._model.runtime.session.run(batch.token_ids(ids))
+        vectors[positions] = self._model.runtime.runner.run(batch.token_ids(ids))
 
     def _warn_of_truncation(self, truncated: int) -> None:
         if truncated and not self._warned_of_truncation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +29,25 @@ class Tokenizer:
     What the file itself says about truncation and padding is dropped: packaged files carry
     leftovers of their training (all-MiniLM-L6-v2: cut and padded to 128).
 
+    Args:
+        path: the file.
+        max_tokens: of one text, special tokens included.
+        special_tokens: whether a text gets the tokens that mark its beginning and end.
+        lower_case: lower-case texts first, whatever the file does.
+
     Raises:
         ModelFileError: the file cannot be read as a tokenizer.
     """
 
-    def __init__(self, path: Path, max_tokens: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        max_tokens: int,
+        *,
+        special_tokens: bool = True,
+        lower_case: bool = False,
+    ) -> None:
+        self._special_tokens, self._lower_case = special_tokens, lower_case
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises nothing narrower
@@ -45,6 +60,15 @@ class Tokenizer:
         """Token ids are below this, added tokens included."""
         return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
 
+    @property
+    def unknown_id(self) -> int | None:
+        """The token that stands for what is not in the vocabulary, if there is one."""
+        model = json.loads(self._tokenizer.to_str())["model"]
+        if "unk_id" in model:  # Unigram
+            return None if model["unk_id"] is None else int(model["unk_id"])
+        token = model.get("unk_token")
+        return None if token is None else self._tokenizer.token_to_id(token)
+
     def ordinary_ids(self) -> list[int]:
         """Ids of tokens that texts are made of: neither special nor unused ones."""
         special = set(self._tokenizer.get_added_tokens_decoder())
@@ -56,7 +80,11 @@ class Tokenizer:
 
     def tokenize(self, texts: Sequence[str]) -> TokenizedTexts:
         """Token ids for each of `texts`, in order."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        if self._lower_case:
+            texts = [text.lower() for text in texts]
+        encodings = self._tokenizer.encode_batch_fast(
+            list(texts), add_special_tokens=self._special_tokens
+        )
         return TokenizedTexts(
             ids=[encoding.ids for encoding in encodings],
             truncated=sum(1 for encoding in encodings if encoding.overflowing),

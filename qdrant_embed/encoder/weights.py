@@ -1,11 +1,14 @@
-"""Which files of a model hold the weights that will be run."""
+"""Which files of a model hold the weights that will be run, and how they are told apart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from qdrant_embed.encoder.architectures import can_compile
+from qdrant_embed.encoder.cache import sha256
 from qdrant_embed.encoder.fidelity import Precision
 
 _ONNX = {
@@ -59,6 +62,14 @@ def weight_files(
 def is_quantized(file: str) -> bool:
     """Whether an ONNX file's name says that it is quantised."""
     return file.rpartition("/")[2] in _ONNX["int8"]
+
+
+def weights_digest(files: Sequence[Path], cache: Path) -> str:
+    """Hex sha256 of a model's weights: that of a single file, else of the digests of all."""
+    digests = [sha256(file, cache) for file in files]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _find(names: Iterable[str], file: str) -> str | None:

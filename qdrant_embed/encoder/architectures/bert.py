@@ -1,0 +1,99 @@
+"""BERT (Devlin et al. 2018)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import NonNegativeInt
+
+from qdrant_embed.encoder.architectures.config import (
+    Activation,
+    Epsilon,
+    LayerTensors,
+    TransformerConfig,
+    Weights,
+)
+from qdrant_embed.encoder.architectures.transformer import TransformerGraph
+from qdrant_embed.encoder.quantize import NOTHING_QUANTIZED, Array, QuantizationPlan
+from qdrant_embed.encoder.spec import ModelSpec
+
+
+class BertFamilyConfig(TransformerConfig):
+    """What BERT and its nearest relatives have in common: a table of position vectors."""
+
+    type_vocab_size: NonNegativeInt = 2
+    layer_norm_eps: Epsilon = 1e-12
+    hidden_act: Activation = "gelu"
+    is_decoder: Literal[False] = False
+
+    @property
+    def first_position(self) -> int:
+        """Row of the position table that belongs to a text's first token."""
+        return 0
+
+    @property
+    def positions(self) -> int:
+        """Tokens that one text can have, special tokens included."""
+        return self.max_position_embeddings - self.first_position
+
+
+class BertConfig(BertFamilyConfig):
+    """``config.json`` of architecture ``bert``."""
+
+    model_type: Literal["bert"]
+    position_embedding_type: Literal["absolute"] = "absolute"
+
+    def graph(
+        self, weights: Weights, spec: ModelSpec, plan: QuantizationPlan = NOTHING_QUANTIZED
+    ) -> BertGraph:
+        """The model's graph."""
+        return BertGraph(weights, self, spec, plan)
+
+
+class BertGraph(TransformerGraph[BertFamilyConfig]):
+    """The graph of a model of architecture ``bert``; see `TransformerGraph`."""
+
+    tensors: ClassVar = LayerTensors(
+        layers="encoder.layer",
+        qkv=("attention.self.query", "attention.self.key", "attention.self.value"),
+        o=("attention.output.dense",),
+        attention_norm="attention.output.LayerNorm",
+        f1=("intermediate.dense",),
+        f2=("output.dense",),
+        output_norm="output.LayerNorm",
+    )
+
+    @property
+    def epsilon(self) -> float:
+        """What layer norms add to the variance."""
+        return self.config.layer_norm_eps
+
+    @property
+    def activation_name(self) -> Activation:
+        """The feed-forward block's activation."""
+        return self.config.hidden_act
+
+    def embeddings(self) -> str:
+        """Adds words, positions and the first token type, normed."""
+        graph, table = self.graph, self._position_table()
+        length = graph.node("Shape", "input_ids", start=1, end=2)
+        first = graph.integers(0)
+        hidden = graph.node(
+            "Add",
+            self.word_vectors(),
+            graph.node("Slice", graph.constant(table), first, length, first),
+        )
+        return self.layer_norm(hidden, "embeddings.LayerNorm")
+
+    def _position_table(self) -> Array:
+        """What is added to the words, by position: [max_tokens, hidden_size]."""
+        config, width = self.config, self.config.hidden_size
+        table = self.tensor(
+            "embeddings.position_embeddings.weight", config.max_position_embeddings, width
+        )[config.first_position :]
+        if config.type_vocab_size:
+            types = self.tensor(
+                "embeddings.token_type_embeddings.weight", config.type_vocab_size, width
+            )
+            table = table + types[:1]
+        return table[: self.spec.max_tokens]

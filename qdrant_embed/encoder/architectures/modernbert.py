@@ -1,0 +1,166 @@
+"""ModernBERT (Warner et al. 2024): rotary positions, gated blocks, and layers that see a window."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from qdrant_embed.encoder.architectures.config import (
+    Activation,
+    Epsilon,
+    LayerTensors,
+    TransformerConfig,
+    Weights,
+)
+from qdrant_embed.encoder.architectures.rotary import Positions, RopeParameters, Rotary, Theta
+from qdrant_embed.encoder.architectures.transformer import TransformerGraph
+from qdrant_embed.encoder.jsonfile import JsonFile
+from qdrant_embed.encoder.quantize import NOTHING_QUANTIZED, QuantizationPlan
+from qdrant_embed.encoder.spec import ModelSpec
+
+
+class _RopeByLayer(JsonFile):
+    full_attention: RopeParameters
+    sliding_attention: RopeParameters
+
+
+class ModernBertConfig(TransformerConfig):
+    """``config.json`` of architecture ``modernbert``, as transformers 4 or 5 writes it."""
+
+    model_type: Literal["modernbert"]
+    max_position_embeddings: Positions
+    hidden_activation: Activation = "gelu"
+    norm_eps: Epsilon = 1e-5
+    norm_bias: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    local_attention: Annotated[int, Field(gt=0, le=1 << 17)] = 128
+    global_attn_every_n_layers: PositiveInt = 3
+    layer_types: tuple[Literal["full_attention", "sliding_attention"], ...] | None = None
+    global_rope_theta: Theta = 160_000.0
+    local_rope_theta: Theta | None = 10_000.0
+    rope_parameters: _RopeByLayer | None = None
+
+    def is_global(self, layer: int) -> bool:
+        """Whether a layer sees the whole text."""
+        if self.layer_types is not None and layer < len(self.layer_types):
+            return self.layer_types[layer] == "full_attention"
+        return layer % self.global_attn_every_n_layers == 0
+
+    def theta(self, *, is_global: bool) -> float:
+        """Base of the wave lengths in layers of a kind."""
+        if (parameters := self.rope_parameters) is not None:
+            kind = parameters.full_attention if is_global else parameters.sliding_attention
+            return kind.rope_theta
+        if is_global or self.local_rope_theta is None:
+            return self.global_rope_theta
+        return self.local_rope_theta
+
+    def graph(
+        self, weights: Weights, spec: ModelSpec, plan: QuantizationPlan = NOTHING_QUANTIZED
+    ) -> ModernBertGraph:
+        """The model's graph."""
+        return ModernBertGraph(weights, self, spec, plan)
+
+
+class ModernBertGraph(TransformerGraph[ModernBertConfig]):
+    """The graph of a model of architecture ``modernbert``; see `TransformerGraph`."""
+
+    words: ClassVar = "embeddings.tok_embeddings.weight"
+    gated = True
+    tensors: ClassVar = LayerTensors(
+        layers="layers",
+        qkv=("attn.Wqkv",),
+        o=("attn.Wo",),
+        attention_norm="attn_norm",
+        f1=("mlp.Wi",),
+        f2=("mlp.Wo",),
+        output_norm="mlp_norm",
+    )
+
+    @property
+    def epsilon(self) -> float:
+        """What layer norms add to the variance."""
+        return self.config.norm_eps
+
+    @property
+    def activation_name(self) -> Activation:
+        """The feed-forward block's activation."""
+        return self.config.hidden_activation
+
+    def has_bias(self, kind: str) -> bool:
+        """Whether the linear layers of a kind of group have a bias."""
+        return self.config.mlp_bias if kind in ("f1", "f2") else self.config.attention_bias
+
+    def embeddings(self) -> str:
+        """Adds words, normed, and what layers of each kind share."""
+        config = self.config
+        self._rotary = {
+            is_global: Rotary(
+                self.graph,
+                config.head_size,
+                self.spec.max_tokens,
+                config.theta(is_global=is_global),
+            )
+            for is_global in (True, False)
+        }
+        self._window = self._window_bias()
+        return self._norm(self.word_vectors(), "embeddings.norm")
+
+    def hidden_states(self, *, first_row_only: bool = False) -> str:
+        """Adds the embeddings, all layers and the last norm: [batch, tokens, hidden_size]."""
+        return self._norm(super().hidden_states(first_row_only=first_row_only), "final_norm")
+
+    def layer(self, hidden: str, number: int, *, first_row_only: bool) -> str:
+        """Adds one layer, whose norms come before its blocks."""
+        name, graph = f"{self.tensors.layers}.{number}", self.graph
+        # the first layer's input is normed already
+        normed = self._norm(hidden, f"{name}.{self.tensors.attention_norm}") if number else hidden
+        shared = self.group_input(normed, f"{number}.qkv")
+        rows = self.first_row(shared) if first_row_only else shared
+        residual = self.first_row(hidden) if first_row_only else hidden
+        attended = self.attention(rows, shared, number, first_row_only=first_row_only)
+        hidden = graph.node("Add", attended, residual)
+        normed = self._norm(hidden, f"{name}.{self.tensors.output_norm}")
+        return graph.node("Add", self.feed_forward(normed, number), hidden)
+
+    def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
+        """Adds the attention to the whole text or, in most layers, to a token's neighbours."""
+        is_global = self.config.is_global(number)
+        rotary = self._rotary[is_global]
+        if first_row_only and not is_global:
+            key, value = self._first_neighbours(key), self._first_neighbours(value)
+        if not first_row_only:  # at position 0 nothing is turned
+            query = rotary.turned(query)
+        bias = "" if is_global or first_row_only else self._window
+        return self.multi_head_attention(query, rotary.turned(key), value, bias)
+
+    def _first_neighbours(self, hidden: str) -> str:
+        """Adds the rows that the first token sees."""
+        seen = self.config.local_attention // 2 + 1
+        constants = [self.graph.integers(number) for number in (0, seen, 1)]
+        return self.graph.node("Slice", hidden, *constants)
+
+    def _window_bias(self) -> str:
+        """Adds what hides tokens that are too far from each other: [1, 1, tokens, tokens]."""
+        graph = self.graph
+        length = graph.node("Squeeze", graph.node("Shape", "input_ids", start=1, end=2))
+        zero, one = graph.scalar(0, np.int64), graph.scalar(1, np.int64)
+        positions = graph.node("Range", zero, length, one)
+        distances = graph.node(
+            "Abs",
+            graph.node("Sub", positions, graph.node("Unsqueeze", positions, graph.integers(1))),
+        )
+        reach = graph.scalar(self.config.local_attention // 2, np.int64)
+        bias = graph.node(
+            "Where",
+            graph.node("LessOrEqual", distances, reach),
+            graph.scalar(0, np.float32),
+            graph.scalar(-1e30, np.float32),
+        )
+        return graph.node("Unsqueeze", bias, graph.integers(0, 1))
+
+    def _norm(self, hidden: str, name: str) -> str:
+        return self.layer_norm(hidden, name, has_bias=self.config.norm_bias)

@@ -1,0 +1,99 @@
+"""Tensors of safetensors files; the only importer of ``safetensors``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from qdrant_embed.encoder.jsonfile import JsonFile, read_json
+from qdrant_embed.errors import MissingDependencyError, ModelFileError
+
+
+class _Index(JsonFile):
+    weight_map: dict[str, str]
+
+
+def read_tensors(files: Sequence[Path]) -> dict[str, NDArray[Any]]:
+    """The tensors of a model: float32, or int64 where the file has whole numbers.
+
+    Args:
+        files: one safetensors file; or its index, then its shards.
+
+    Raises:
+        ModelFileError: a file is missing or no safetensors, or holds numbers of an unknown kind.
+        MissingDependencyError: ``safetensors`` is not installed.
+    """
+    index, shards = files[0], files
+    if index.suffix == ".json":
+        shards = files[1:]
+        named = set(read_json(index, TypeAdapter(_Index)).weight_map.values())
+        if missing := sorted(named - {shard.name for shard in shards}):
+            raise ModelFileError(f"{index} names files that are missing: {', '.join(missing)}")
+    return {name: tensor for shard in shards for name, tensor in _tensors(shard)}
+
+
+def tensor_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a model's tensors, without reading them; arguments and errors as above."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in files:
+        with _explained(path), _library().safe_open(path, "numpy") as file:
+            names = file.keys()
+            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    return shapes
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
+    library = _library()
+    with _explained(path):
+        with library.safe_open(path, "numpy") as file:
+            names = list(file.keys())
+            if all(file.get_slice(name).get_dtype() != "BF16" for name in names):
+                for name in names:
+                    yield name, _converted(file.get_tensor(name))
+                return
+        for name, tensor in library.deserialize(path.read_bytes()):
+            yield name, _decoded(path, name, tensor)
+
+
+def _library() -> ModuleType:
+    try:
+        import safetensors
+    except ImportError as error:
+        raise MissingDependencyError("safetensors", "reading a model's weights") from error
+    return safetensors
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (_library().SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def _converted(tensor: NDArray[Any]) -> NDArray[Any]:
+    kind = np.int64 if tensor.dtype.kind in "iub" else np.float32
+    return np.asarray(tensor, kind)
+
+
+_KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I8": "i1"}
+
+
+def _decoded(path: Path, name: str, tensor: Mapping[str, Any]) -> NDArray[Any]:
+    """A tensor from its bytes; numpy has no bfloat16, the upper half of a float32."""
+    if tensor["dtype"] == "BF16":
+        halves = np.frombuffer(tensor["data"], "<u2").astype(np.uint32)
+        return (halves << 16).view(np.float32).reshape(tensor["shape"])
+    kind = _KINDS.get(tensor["dtype"])
+    if kind is None:
+        raise ModelFileError(f"{path}: tensor {name!r} is of unknown type {tensor['dtype']}")
+    return _converted(np.frombuffer(tensor["data"], kind).reshape(tensor["shape"]))
