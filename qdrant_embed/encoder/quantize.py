@@ -208,6 +208,7 @@ def _error_factors(inputs: Array) -> Array:
     moments /= len(inputs)
     diagonal = np.diag_indices_from(moments)
     moments[diagonal] += _DAMPING * moments[diagonal].mean() + 1e-12
-    moments = np.linalg.inv(moments)
-    factors: Array = np.linalg.cholesky(moments).T.astype(np.float32)
+    inverse = np.linalg.inv(moments)
+    del moments  # large
+    factors: Array = np.linalg.cholesky(inverse).T.astype(np.float32)
     return factors
