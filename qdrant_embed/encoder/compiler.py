@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-GRAPH_VERSION = 2  # part of the cache key: raise it when the same weights give another graph
+GRAPH_VERSION = 3  # part of the cache key: raise it when the same weights give another graph
 
 _GRAPH, _WEIGHTS, _REPORT = "model.onnx", "model.onnx.weights", "compiled.json"
 

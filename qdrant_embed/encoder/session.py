@@ -88,6 +88,8 @@ class Session:
         names = check_providers(providers)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # between two texts the helpers go on waiting awake, for about as long as a text takes
+        options.add_session_config_entry("session.intra_op.spin_duration_us", "2000")
         options.enable_cpu_mem_arena = keep_memory
         options.log_severity_level = 3  # errors only
         options.enable_mem_pattern = False  # a plan for each new shape is memory that only grows

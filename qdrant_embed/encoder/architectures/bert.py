@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import numpy as np
 from pydantic import NonNegativeInt
 
 from qdrant_embed.encoder.architectures.config import (
@@ -14,6 +15,7 @@ from qdrant_embed.encoder.architectures.config import (
     Weights,
 )
 from qdrant_embed.encoder.architectures.transformer import TransformerGraph
+from qdrant_embed.encoder.graph import MICROSOFT
 from qdrant_embed.encoder.quantize import NOTHING_QUANTIZED, Array, QuantizationPlan
 from qdrant_embed.encoder.spec import ModelSpec
 
@@ -84,6 +86,36 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
             graph.node("Slice", graph.constant(table), first, length, first),
         )
         return self.layer_norm(hidden, "embeddings.LayerNorm")
+
+    def attention(self, rows: str, shared: str, number: int, *, first_row_only: bool) -> str:
+        """Adds a layer's attention and its output projection.
+
+        One operator projects and attends, which is faster for a single text spread over cores,
+        and no slower for many texts.
+        """
+        if first_row_only:
+            return super().attention(rows, shared, number, first_row_only=True)
+        graph, key = self.graph, f"{number}.qkv"
+        parts = [self.parameters(key, position) for position in range(3)]
+        weight = graph.constant(np.concatenate([part.weight for part in parts], axis=1))
+        bias = graph.constant(np.concatenate([part.bias for part in parts]))
+        scales = [part.scale for part in parts if part.scale is not None]
+        quantized = self.plan.groups.get(key)
+        inputs = [shared, weight, bias]
+        if quantized is not None:
+            inputs += [
+                graph.scalar(quantized.input_scale, np.float32),
+                graph.constant(np.concatenate(scales)),
+                "",
+                graph.scalar(quantized.input_zero_point, np.uint8),
+            ]
+        attended = graph.node(
+            "Attention" if quantized is None else "QAttention",
+            *inputs,
+            domain=MICROSOFT,
+            num_heads=self.config.num_attention_heads,
+        )
+        return self.linear(self.group_input(attended, f"{number}.o"), f"{number}.o")
 
     def _position_table(self) -> Array:
         """What is added to the words, by position: [max_tokens, hidden_size]."""

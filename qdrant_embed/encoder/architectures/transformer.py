@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,14 @@ from qdrant_embed.errors import ModelFileError
 _GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 C = TypeVar("C", bound=TransformerConfig)
+
+
+class Parameters(NamedTuple):
+    """Of a linear layer: weight [inputs, outputs], bias [outputs], and if int8 scale [outputs]."""
+
+    weight: Array | NDArray[np.int8]
+    bias: Array
+    scale: Array | None
 
 
 class TransformerGraph(ABC, Generic[C]):
@@ -200,28 +208,22 @@ class TransformerGraph(ABC, Generic[C]):
 
     def linear(self, shared: str, key: str, position: int = 0) -> str:
         """Adds one linear layer of a group, reading what `group_input` gave."""
-        graph = self.graph
-        number, _, kind = key.partition(".")
-        quantized = self.plan.groups.get(key)
-        # attention output is smoothed by dividing the values it is made of
-        reader = self.plan.groups.get(f"{number}.o") if (kind, position) == ("qkv", 2) else None
-        divisor = reader.smoothing if reader else None
-        if quantized is None:
-            weight, bias = self.group(key)[position]
-            product = graph.node("MatMul", shared, graph.constant(_divided(weight, divisor)))
-            if not self.has_bias(kind):
+        graph, quantized = self.graph, self.plan.groups.get(key)
+        weight, bias, scale = self.parameters(key, position)
+        if quantized is None or scale is None:
+            product = graph.node("MatMul", shared, graph.constant(weight))
+            if not self.has_bias(key.partition(".")[2]):
                 return product
-            return graph.node("Add", product, graph.constant(_divided(bias, divisor)))
-        linear = quantized.linears[position]
+            return graph.node("Add", product, graph.constant(bias))
         product = graph.node(
             "MatMulIntegerToFloat",
             shared,
-            graph.constant(linear.weight),
+            graph.constant(weight),
             graph.scalar(quantized.input_scale, np.float32),
-            graph.constant(_divided(linear.scale, divisor)),
+            graph.constant(scale),
             graph.scalar(quantized.input_zero_point, np.uint8),
             "",
-            graph.constant(_divided(linear.bias, divisor)),
+            graph.constant(bias),
             domain=MICROSOFT,
         )
         if not len(quantized.outliers):
@@ -229,8 +231,24 @@ class TransformerGraph(ABC, Generic[C]):
         outliers = graph.node(
             "Gather", self.group_inputs[key], graph.constant(quantized.outliers), axis=2
         )
-        exact = graph.node("MatMul", outliers, graph.constant(linear.outlier_weight))
+        exact_weight = quantized.linears[position].outlier_weight
+        exact = graph.node("MatMul", outliers, graph.constant(exact_weight))
         return graph.node("Add", product, exact)
+
+    def parameters(self, key: str, position: int) -> Parameters:
+        """What one linear layer of a group multiplies with and adds."""
+        number, _, kind = key.partition(".")
+        # attention output is smoothed by dividing the values it is made of
+        reader = self.plan.groups.get(f"{number}.o") if (kind, position) == ("qkv", 2) else None
+        divisor = reader.smoothing if reader else None
+        quantized = self.plan.groups.get(key)
+        if quantized is None:
+            weight, bias = self.group(key)[position]
+            return Parameters(_divided(weight, divisor), _divided(bias, divisor), None)
+        linear = quantized.linears[position]
+        return Parameters(
+            linear.weight, _divided(linear.bias, divisor), _divided(linear.scale, divisor)
+        )
 
     def word_vectors(self) -> str:
         """Adds the words' vectors, [batch, tokens, hidden_size]."""
