@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,7 @@ def tiny_bert(
     **config_changes: Any,
 ) -> TinyModel:
     """Writes a random BERT model to `path`."""
-    (path / "1_Pooling").mkdir(parents=True)
-    tokenizer = _tokenizer()
+    tokenizer = tiny_tokenizer()
     config = {
         "model_type": "bert",
         "vocab_size": tokenizer.get_vocab_size(),
@@ -64,33 +63,67 @@ def tiny_bert(
         **config_changes,
     }
     weights = _weights(config, seed)
-    save_file({weight_prefix + name: w for name, w in weights.items()}, path / "model.safetensors")
+    named = {weight_prefix + name: tensor for name, tensor in weights.items()}
+    write_model(
+        path,
+        config,
+        named,
+        pooling=pooling,
+        normalize=normalize,
+        prompts=prompts,
+        max_seq_length=max_seq_length,
+    )
+    return TinyModel(path, weights, config, pooling, normalize)
+
+
+def write_model(
+    path: Path,
+    config: Mapping[str, Any],
+    weights: Mapping[str, NDArray[Any]] | None,
+    *,
+    pooling: str = "mean",
+    normalize: bool = True,
+    prompts: Mapping[str, str] | None = None,
+    max_seq_length: int | None = None,
+) -> None:
+    """Writes a transformer's files to `path`, without weights if there are none."""
+    (path / "1_Pooling").mkdir(parents=True)
+    if weights is not None:
+        save_file(dict(weights), path / "model.safetensors")
+    tokenizer = tiny_tokenizer()
     # as packaged files often are: leftovers of training that must not count
     tokenizer.enable_truncation(7)
     tokenizer.enable_padding(length=7)
     tokenizer.save(str(path / "tokenizer.json"))
     _write(path / "config.json", config)
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    if normalize:
-        modules.append(("2_Normalize", "Normalize"))
-    _write(
-        path / "modules.json",
-        [
-            {"idx": i, "name": str(i), "path": p, "type": f"sentence_transformers.models.{kind}"}
-            for i, (p, kind) in enumerate(modules)
-        ],
-    )
+    write_modules(path, ["Transformer", "Pooling", *(["Normalize"] if normalize else [])])
     _write(
         path / "1_Pooling/config.json",
         {
-            "word_embedding_dimension": hidden,
+            "word_embedding_dimension": config.get("hidden_size"),
             "pooling_mode_cls_token": pooling == "cls",
             "pooling_mode_mean_tokens": pooling == "mean",
+            "pooling_mode_lasttoken": pooling == "last_token",
         },
     )
     _write(path / "sentence_bert_config.json", {"max_seq_length": max_seq_length})
     _write(path / "config_sentence_transformers.json", {"prompts": dict(prompts or {})})
-    return TinyModel(path, weights, config, pooling, normalize)
+
+
+def write_modules(path: Path, kinds: Sequence[str]) -> None:
+    """Writes a `modules.json` that chains `kinds`; the first lies in the folder itself."""
+    _write(
+        path / "modules.json",
+        [
+            {
+                "idx": i,
+                "name": str(i),
+                "path": f"{i}_{kind}" if i else "",
+                "type": f"sentence_transformers.models.{kind}",
+            }
+            for i, kind in enumerate(kinds)
+        ],
+    )
 
 
 def _weights(config: Mapping[str, Any], seed: int) -> Weights:
@@ -121,7 +154,8 @@ def _weights(config: Mapping[str, Any], seed: int) -> Weights:
     return weights
 
 
-def _tokenizer() -> Tokenizer:
+def tiny_tokenizer() -> Tokenizer:
+    """A WordPiece tokenizer of `WORDS` and letters."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     pieces = [*special, *dict.fromkeys([*WORDS, *letters]), *(f"##{letter}" for letter in letters)]
