@@ -78,6 +78,11 @@ class ModelDirectory:
         """Whether texts are lower-cased before they are tokenised."""
         return self._modules.sentence_config().do_lower_case
 
+    @property
+    def has_dense(self) -> bool:
+        """Whether linear layers follow the pooling."""
+        return "Dense" in self._modules
+
     def weights(self, precision: Precision) -> list[Path]:
         """The files with the weights to run, as `weight_files` chooses them."""
         files = [self.path / name for name in self._weight_files(precision)]
@@ -149,7 +154,7 @@ class ModelDirectory:
                 f"{path} is of architecture {model_type!r}, and there is no ONNX file to run: "
                 f"{', '.join(sorted(ARCHITECTURES))} can do without one"
             )
-        if "Dense" in self._modules:
+        if self.has_dense:
             raise ModelFileError(
                 f"{self.path / 'modules.json'} chains a Dense layer, which cannot be compiled"
             )

@@ -14,8 +14,8 @@ from qdrant_embed.errors import ModelFileError
 
 _KINDS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _FED = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
-_POOLED = ("sentence_embedding",)
-_BY_TOKEN = ("token_embeddings", "last_hidden_state")
+_POOLED = "sentence_embedding"
+_OUTPUTS = (_POOLED, "token_embeddings", "last_hidden_state")
 
 
 class OnnxFile:
@@ -30,6 +30,7 @@ class OnnxFile:
         path: the file, for messages.
         spec: pooling, normalisation and dimension.
         one_by_one: one text in each run.
+        pooled: the file itself must pool; for what follows pooling is not ours to run.
         trial: token ids of any text, to see that the file can be run.
 
     Raises:
@@ -43,6 +44,7 @@ class OnnxFile:
         spec: ModelSpec,
         *,
         one_by_one: bool,
+        pooled: bool,
         trial: list[int],
     ) -> None:
         self._session, self._path, self._spec = session, path, spec
@@ -50,16 +52,21 @@ class OnnxFile:
         self._one_by_one = one_by_one or any(i.shape[:1] == [1] for i in self._inputs.values())
         self._check_inputs()
         names = session.output_names
-        wanted = (name for name in (*_POOLED, *_BY_TOKEN) if name in names)
+        wanted = (name for name in _OUTPUTS if name in names)
         self._output = next(wanted, names[0])
+        if pooled and self._output != _POOLED:
+            raise ModelFileError(
+                f"{path} gives no {_POOLED}, but the model's modules.json chains a Dense layer, "
+                "which can be run only as a part of the file"
+            )
         try:
             found = self.run(np.array([trial], np.int64)).shape
         except RUN_ERRORS as error:
             raise ModelFileError(f"{path} cannot be run: {error}") from error
         if found != (1, spec.dimension):
             raise ModelFileError(
-                f"{path} gives vectors of shape {found[1:]}, but {spec.name} has "
-                f"{spec.dimension} numbers"
+                f"{path} gives vectors of {', '.join(map(str, found[1:]))} numbers, but by its "
+                f"other files {spec.name} has {spec.dimension}"
             )
 
     def run(self, token_ids: NDArray[np.int64]) -> Vector:

@@ -146,6 +146,7 @@ class RuntimeLoader:
                 path,
                 self._spec,
                 one_by_one=precision == "int8",
+                pooled=self._directory.has_dense,
                 trial=self._tokenizer.tokenize([""]).ids[0],
             )
 
