@@ -16,10 +16,11 @@ from qdrant_embed.encoder.batching import Batch, equal_length_batches, windows
 from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL
 from qdrant_embed.encoder.cores import usable_cores
 from qdrant_embed.encoder.fidelity import ModelReport, Precision
+from qdrant_embed.encoder.inputs import checked_texts
 from qdrant_embed.encoder.interfaces import EncoderDescription, Vector
 from qdrant_embed.encoder.model import Model, ModelOptions
 from qdrant_embed.encoder.spec import ModelSpec
-from qdrant_embed.errors import InputError, check_whole
+from qdrant_embed.errors import check_whole
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.session import Provider
@@ -229,12 +230,9 @@ class TextEmbedding:
         self, texts: str | Iterable[str], prefix: str, batch_size: int, parallel: int | None
     ) -> Iterator[Vector]:
         check_whole("batch_size", batch_size, 1)
-        if isinstance(texts, str):
-            texts = [texts]
-        if not isinstance(texts, Iterable):
-            raise InputError(f"texts must be strings, not {type(texts).__name__}")
+        checked = checked_texts(texts, prefix)
         workers = self._threads if parallel is None else _worker_count("parallel", parallel or None)
-        return self._vectors(_prefixed(texts, prefix), batch_size, workers)
+        return self._vectors(checked, batch_size, workers)
 
     def _vectors(self, texts: Iterable[str], size: int, workers: int) -> Iterator[Vector]:
         """One window is computed while the next is read and tokenised."""
@@ -290,12 +288,3 @@ def _worker_count(option: str, count: int | None) -> int:
         return usable_cores()
     check_whole(option, count, 1)
     return count
-
-
-def _prefixed(texts: Iterable[str], prefix: str) -> Iterator[str]:
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(
-                f"text number {position} is {type(text).__name__}, not str: {text!r:.80}"
-            )
-        yield prefix + text

@@ -1,0 +1,29 @@
+"""Texts as users pass them, checked as they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from qdrant_embed.errors import InputError
+
+
+def checked_texts(texts: str | Iterable[str], prefix: str = "") -> Iterator[str]:
+    """Each of `texts`, with `prefix` before it; a single str is one text.
+
+    Raises:
+        InputError: `texts` is neither, at once; one of them is no str, when its turn comes.
+    """
+    if isinstance(texts, str):
+        texts = [texts]
+    if not isinstance(texts, Iterable):
+        raise InputError(f"texts must be strings, not {type(texts).__name__}")
+    return _checked(texts, prefix)
+
+
+def _checked(texts: Iterable[str], prefix: str) -> Iterator[str]:
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(
+                f"text number {position} is {type(text).__name__}, not str: {text!r:.80}"
+            )
+        yield prefix + text
