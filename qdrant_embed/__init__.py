@@ -6,7 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.compiler import CompileReport
-from qdrant_embed.encoder.interfaces import DenseEncoder, DescribedEncoder, EncoderDescription
+from qdrant_embed.encoder.interfaces import (
+    DenseEncoder,
+    DescribedEncoder,
+    EncoderDescription,
+    SparseDescription,
+    SparseEncoder,
+    SparseVector,
+)
+from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.spec import ModelSpec
 from qdrant_embed.encoder.text import DefaultEmbedding, TextEmbedding
 from qdrant_embed.errors import (
@@ -43,6 +51,10 @@ __all__ = [
     "QdrantEmbedError",
     "QdrantEmbedMixin",
     "QueryResponse",
+    "SparseDescription",
+    "SparseEncoder",
+    "SparseTextEmbedding",
+    "SparseVector",
     "TextEmbedding",
     "UnknownModelError",
 ]

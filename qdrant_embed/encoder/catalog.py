@@ -17,6 +17,8 @@ from qdrant_embed.encoder.spec import ModelSpec
 
 DEFAULT_MODEL = "BAAI/bge-small-en-v1.5"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+BM25 = "Qdrant/bm25"
+SPLADE = "prithivida/Splade_PP_en_v1"
 
 _REPRESENT = "Represent this sentence for searching relevant passages: "
 

@@ -1,0 +1,138 @@
+"""Text to sparse vectors, by the name of the model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from qdrant_embed.encoder.catalog import BM25
+from qdrant_embed.encoder.inputs import checked_texts
+from qdrant_embed.encoder.interfaces import SparseDescription, SparseVector
+from qdrant_embed.errors import InputError, UnknownModelError, check_whole
+
+if TYPE_CHECKING:
+    from qdrant_embed.encoder.session import Provider
+
+
+class SparseTextEmbedding:
+    """Turns texts into sparse vectors; a `SparseEncoder` for `set_sparse_model`.
+
+    ``Qdrant/bm25`` (the default) needs no download and no network: its vectors are those of
+    fastembed 0.9.1. One encoder may be used by any number of threads at once.
+
+    Args:
+        model_name: a known model (see `list_supported_models`), without regard to case.
+        cache_dir: keeps downloads and compiled models; BM25 has neither.
+        threads: texts computed at once; BM25 computes one by one.
+        providers: onnxruntime's execution providers; not for BM25.
+        cuda: run on a GPU; not for BM25.
+        device_ids: with `cuda`, the one device to use; 0 by default.
+        max_tokens: tokens read of each text, special tokens included; not for BM25, which reads
+            all of it.
+        lazy_load: find and load the model when it is first used instead of now.
+        revision: branch, tag or commit on the hub; not for BM25.
+        local_files_only: never use the network.
+        language: BM25's stop words and stemmer; ``english`` by default.
+        k: BM25's saturation of a word's count; 1.2 by default.
+        b: BM25's penalty for long texts, from 0 to 1; 0.75 by default.
+        average_length: BM25's stems in an average document; 256 by default.
+
+    Raises:
+        InputError: options that the model cannot take, or of a wrong kind.
+        UnknownModelError: no model of that name.
+        MissingDependencyError: the extra ``fastembed`` is not installed.
+    """
+
+    def __init__(
+        self,
+        model_name: str | os.PathLike[str] = BM25,
+        *,
+        cache_dir: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
+        providers: Sequence[Provider] | None = None,
+        cuda: bool = False,
+        device_ids: Sequence[int] | None = None,
+        max_tokens: int | None = None,
+        lazy_load: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        language: str | None = None,
+        k: float | None = None,
+        b: float | None = None,
+        average_length: float | None = None,
+    ) -> None:
+        of_bm25 = _given(language=language, k=k, b=b, average_length=average_length)
+        of_networks = _given(
+            providers=providers,
+            cuda=cuda or None,
+            device_ids=device_ids,
+            max_tokens=max_tokens,
+            revision=revision,
+        )
+        name = os.fspath(model_name)
+        if name.lower() != BM25.lower():
+            raise UnknownModelError(
+                f"no sparse model named {name!r}; did you mean {BM25!r}?",
+                name=name,
+                close_matches=[BM25],
+            )
+        if of_networks:
+            raise InputError(f"{BM25} takes no {', '.join(of_networks)}: it runs no network")
+        from qdrant_embed.encoder.bm25 import Bm25
+
+        self._encoder = Bm25(**of_bm25)
+
+    @property
+    def model_name(self) -> str:
+        """The model's name as the hub spells it; a folder's path for a model without one."""
+        return self._encoder.describe().model
+
+    def describe(self) -> SparseDescription:
+        """Everything the vectors depend on; collections are stamped with it."""
+        return self._encoder.describe()
+
+    def embed(
+        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> Iterator[SparseVector]:
+        """Vectors of documents, one for each text and in order.
+
+        Args:
+            documents: texts, or one text; any iterable, read once, at most two windows ahead.
+            batch_size: texts tokenised and sorted by length together (a window). It bounds
+                memory and never changes a vector; BM25 reads text by text.
+            parallel: threads for this call instead of the encoder's; 0 for every usable core.
+
+        Raises:
+            InputError: something that is not a str, when its turn comes; a bad option, at once.
+        """
+        return self._embed(documents, batch_size, parallel, query=False)
+
+    def passage_embed(
+        self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> Iterator[SparseVector]:
+        """The same as `embed`."""
+        return self._embed(texts, batch_size, parallel, query=False)
+
+    def query_embed(
+        self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> Iterator[SparseVector]:
+        """Like `embed`, for queries: BM25 gives each of their stems the value 1."""
+        return self._embed(query, batch_size, parallel, query=True)
+
+    @classmethod
+    def list_supported_models(cls) -> list[dict[str, Any]]:
+        """Known models, a dict each with ``model``, ``requires_idf`` and ``license``."""
+        return [{"model": BM25, "requires_idf": True, "license": "Apache-2.0"}]
+
+    def _embed(
+        self, texts: str | Iterable[str], batch_size: int, parallel: int | None, *, query: bool
+    ) -> Iterator[SparseVector]:
+        check_whole("batch_size", batch_size, 1)
+        if parallel is not None:
+            check_whole("parallel", parallel, 0)
+        return map(self._encoder.query if query else self._encoder.document, checked_texts(texts))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
