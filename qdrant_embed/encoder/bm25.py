@@ -12,9 +12,10 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from importlib.resources import files
 from numbers import Real
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,6 +29,8 @@ try:
 except ImportError as error:
     raise MissingDependencyError("py-rust-stemmers or mmh3", "BM25") from error
 
+T = TypeVar("T")
+
 LANGUAGES = (
     "arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian",
     "italian", "norwegian", "portuguese", "romanian", "russian", "spanish", "swedish", "tamil",
@@ -35,8 +38,9 @@ LANGUAGES = (
 )  # fmt: skip
 
 _WORD = re.compile(r"\w+")
+_ASCII_WORDS = {c: chr(c).lower() if _WORD.match(chr(c)) else " " for c in range(128)}
 _LONGEST_WORD = 40
-_REMEMBERED_WORDS = 1 << 16  # of each language; some 10 MB
+_MOST_REMEMBERED = 1 << 16  # some 10 MB for each language
 
 
 @dataclass(frozen=True)
@@ -86,15 +90,18 @@ class Bm25:
         k, length = self.k, sum(counts.values())
         saturation = k * (1 - self.b + self.b * length / self.average_length)
         return _vector(
-            {_index(stem): count * (k + 1) / (count + saturation) for stem, count in counts.items()}
+            {
+                _INDICES[stem]: count * (k + 1) / (count + saturation)
+                for stem, count in counts.items()
+            }
         )
 
     def query(self, text: str) -> SparseVector:
         """The vector of a query: 1 for each of its stems."""
-        return _vector({_index(stem): 1.0 for stem in self._stem_counts(text)})
+        return _vector({_INDICES[stem]: 1.0 for stem in self._stem_counts(text)})
 
     def _stem_counts(self, text: str) -> Counter[str]:
-        counts = Counter(map(_stemmer(self.language), _words(text)))
+        counts = Counter(map(_stems(self.language).__getitem__, _words(text)))
         del counts[""]
         return counts
 
@@ -105,30 +112,34 @@ def _check_number(option: str, value: object, least: float, most: float) -> None
         raise InputError(f"{option} must be a number {limits}, not {value!r}")
 
 
-def _words(text: str) -> list[str]:
-    """Words in lower case.
+class _Remembered(dict[str, T]):
+    """What `compute` gives for a word, computed once: most words of a text were seen before."""
 
-    Beyond ASCII punctuation goes first, for it would decide how a final sigma is lowered, and once
-    more after, for one letter (U+0130) is lowered to two characters, the second no part of a word.
-    """
-    if text.isascii():
-        return _WORD.findall(text.lower())
-    return _WORD.findall(" ".join(_WORD.findall(text)).lower())
+    def __init__(self, compute: Callable[[str], T]) -> None:
+        self._compute = compute
+
+    def __missing__(self, word: str) -> T:
+        if len(self) >= _MOST_REMEMBERED:
+            self.clear()
+        value = self[word] = self._compute(word)
+        return value
+
+
+_INDICES = _Remembered(lambda stem: abs(murmur_hash(stem)))
 
 
 @cache
-def _stemmer(language: str) -> Callable[[str], str]:
-    """Gives the stem of a word in lower case, or "" for a word that does not count."""
+def _stems(language: str) -> _Remembered[str]:
+    """The stem of each word in lower case; "" for a word that does not count."""
     stop_words = _stop_words(language)
     stem: Callable[[str], str] = SnowballStemmer(language).stem_word
 
-    @lru_cache(_REMEMBERED_WORDS)
     def stem_of(word: str) -> str:
         if word in stop_words or word == "_" or len(word) > _LONGEST_WORD:
             return ""
         return stem(word)
 
-    return stem_of
+    return _Remembered(stem_of)
 
 
 def _stop_words(language: str) -> frozenset[str]:
@@ -136,11 +147,19 @@ def _stop_words(language: str) -> frozenset[str]:
     return frozenset(path.read_text("utf-8").splitlines() if path.is_file() else ())
 
 
-def _index(stem: str) -> int:
-    return abs(murmur_hash(stem))
+def _words(text: str) -> list[str]:
+    """Words in lower case.
+
+    Beyond ASCII punctuation goes first, for it would decide how a final sigma is lowered, and once
+    more after, for one letter (U+0130) is lowered to two characters, the second no part of a word.
+    """
+    if text.isascii():
+        return text.translate(_ASCII_WORDS).split()
+    return _WORD.findall(" ".join(_WORD.findall(text)).lower())
 
 
 def _vector(values: dict[int, float]) -> SparseVector:
     return SparseVector(
-        np.array(list(values), np.int64), np.array(list(values.values()), np.float32)
+        np.fromiter(values, np.int64, len(values)),
+        np.fromiter(values.values(), np.float32, len(values)),
     )
