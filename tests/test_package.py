@@ -49,7 +49,8 @@ def test_public_names_are_exactly_all() -> None:
 
 
 def test_importing_the_package_loads_no_encoder_library(tmp_path: Path) -> None:
-    heavy = ["onnxruntime", "tokenizers", "onnx", "huggingface_hub", "safetensors"]
+    heavy = ["onnxruntime", "tokenizers", "onnx", "huggingface_hub", "safetensors", "mmh3"]
+    heavy += ["py_rust_stemmers"]
     code = (
         "import sys; from qdrant_embed import QdrantClient; "
         f"print([m for m in {heavy} if m in sys.modules])"
@@ -68,6 +69,17 @@ def test_who_only_wants_vectors_does_not_wait_for_qdrant_client(tmp_path: Path) 
     assert done.stdout.strip() == "False"
 
 
+def test_bm25_needs_no_library_of_networks(tmp_path: Path) -> None:
+    code = (
+        "import sys; from qdrant_embed import SparseTextEmbedding; "
+        "assert len(list(SparseTextEmbedding().embed('a ship at sea'))[0].indices) == 2; "
+        "print([m for m in ('onnxruntime', 'tokenizers', 'qdrant_client') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize(
     ("library", "owner"),
     [
@@ -76,6 +88,8 @@ def test_who_only_wants_vectors_does_not_wait_for_qdrant_client(tmp_path: Path) 
         ("onnx", "encoder/graph.py"),
         ("huggingface_hub", "encoder/hub.py"),
         ("safetensors", "encoder/tensors.py"),
+        ("mmh3", "encoder/bm25.py"),
+        ("py_rust_stemmers", "encoder/bm25.py"),
     ],
 )
 def test_each_heavy_library_has_one_importer(library: str, owner: str) -> None:

@@ -27,7 +27,7 @@ try:
     from mmh3 import hash as murmur_hash
     from py_rust_stemmers import SnowballStemmer
 except ImportError as error:
-    raise MissingDependencyError("py-rust-stemmers or mmh3", "BM25") from error
+    raise MissingDependencyError(str(error.name), "BM25") from error
 
 T = TypeVar("T")
 

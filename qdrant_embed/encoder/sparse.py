@@ -70,6 +70,8 @@ class SparseTextEmbedding:
             max_tokens=max_tokens,
             revision=revision,
         )
+        if threads is not None:
+            check_whole("threads", threads, 1)
         name = os.fspath(model_name)
         if name.lower() != BM25.lower():
             raise UnknownModelError(

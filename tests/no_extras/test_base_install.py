@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 import qdrant_embed
-from qdrant_embed import MissingDependencyError, QdrantClient, TextEmbedding
+from qdrant_embed import (
+    MissingDependencyError,
+    QdrantClient,
+    SparseTextEmbedding,
+    TextEmbedding,
+)
 
 
 class LetterEncoder:
@@ -25,7 +30,16 @@ class LetterEncoder:
 
 
 @pytest.mark.parametrize(
-    "library", ["onnxruntime", "tokenizers", "onnx", "safetensors", "huggingface_hub"]
+    "library",
+    [
+        "onnxruntime",
+        "tokenizers",
+        "onnx",
+        "safetensors",
+        "huggingface_hub",
+        "mmh3",
+        "py_rust_stemmers",
+    ],
 )
 def test_the_extra_is_really_absent(library: str) -> None:
     assert importlib.util.find_spec(library) is None
@@ -59,3 +73,6 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(tmp_path: Pa
     assert not client.collection_exists("demo")
     with pytest.raises(MissingDependencyError):
         TextEmbedding(cache_dir=tmp_path)
+    with pytest.raises(MissingDependencyError, match="BM25 needs mmh3"):
+        SparseTextEmbedding()
+    assert len(SparseTextEmbedding.list_supported_models()) >= 1
