@@ -6,6 +6,8 @@ import math
 import os
 from pathlib import Path
 
+from qdrant_embed.errors import check_whole
+
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 
@@ -22,6 +24,18 @@ def usable_cores(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) -> in
         cores = os.cpu_count() or 1
     quotas = [_quota(folder) for folder in _folders(cgroups, own_cgroup)]
     return max(1, min([cores, *(math.ceil(quota) for quota in quotas if quota is not None)]))
+
+
+def worker_count(option: str, count: int | None) -> int:
+    """`count`, or for ``None`` every usable core.
+
+    Raises:
+        InputError: it is no whole number from 1 up; `option` is what the caller named it.
+    """
+    if count is None:
+        return usable_cores()
+    check_whole(option, count, 1)
+    return count
 
 
 def _folders(cgroups: Path, own_cgroup: Path) -> set[Path]:

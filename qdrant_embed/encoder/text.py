@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import copy
-import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from qdrant_embed.encoder.batching import Batch, equal_length_batches, windows
 from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL
-from qdrant_embed.encoder.cores import usable_cores
+from qdrant_embed.encoder.cores import worker_count
 from qdrant_embed.encoder.fidelity import ModelReport, Precision
 from qdrant_embed.encoder.inputs import checked_texts
 from qdrant_embed.encoder.interfaces import EncoderDescription, Vector
 from qdrant_embed.encoder.model import Model, ModelOptions
+from qdrant_embed.encoder.pipeline import Pipeline
 from qdrant_embed.encoder.spec import ModelSpec
 from qdrant_embed.errors import check_whole
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.session import Provider
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Running:
-    """A window of texts whose vectors are being computed."""
-
-    vectors: Vector
-    batches: list[Future[None]] = field(default_factory=list)
-
-    def wait(self) -> Vector:
-        for batch in self.batches:
-            batch.result()
-        return self.vectors
 
 
 class TextEmbedding:
@@ -104,10 +85,10 @@ class TextEmbedding:
             precision=precision,
         )
         self._model = Model(options)
+        self._pipeline = Pipeline(self._model, iter)
         self._query_prefix = query_prefix
         self._document_prefix = document_prefix
-        self._threads = _worker_count("threads", threads)
-        self._warned_of_truncation = False
+        self._threads = worker_count("threads", threads)
         if not lazy_load:
             self.load()
 
@@ -174,7 +155,7 @@ class TextEmbedding:
         if document_prefix is not None:
             other._document_prefix = document_prefix
         if threads is not None:
-            other._threads = _worker_count("threads", threads)
+            other._threads = worker_count("threads", threads)
         return other
 
     def embed(
@@ -231,60 +212,9 @@ class TextEmbedding:
     ) -> Iterator[Vector]:
         check_whole("batch_size", batch_size, 1)
         checked = checked_texts(texts, prefix)
-        workers = self._threads if parallel is None else _worker_count("parallel", parallel or None)
-        return self._vectors(checked, batch_size, workers)
-
-    def _vectors(self, texts: Iterable[str], size: int, workers: int) -> Iterator[Vector]:
-        """One window is computed while the next is read and tokenised."""
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="qdrant-embed")
-        running: _Running | None = None
-        try:
-            for window in windows(texts, size):
-                following = self._start(window, pool)
-                if running is not None:
-                    yield from running.wait()
-                running = following
-            if running is not None:
-                yield from running.wait()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _start(self, texts: Sequence[str], pool: ThreadPoolExecutor) -> _Running:
-        tokens = self._model.runtime.tokenizer.tokenize(texts)
-        self._warn_of_truncation(tokens.truncated)
-        vectors = np.empty((len(texts), self.dimension), np.float32)
-        batches = equal_length_batches([len(ids) for ids in tokens.ids])
-        if len(texts) == 1 and self._threads > 1:
-            return _Running(self._model.runtime.queries.run(batches[0].token_ids(tokens.ids)))
-        if len(batches) == 1:  # a thread would only add its start
-            self._run(batches[0], tokens.ids, vectors)
-            return _Running(vectors)
-        return _Running(
-            vectors,
-            [pool.submit(self._run, batch, tokens.ids, vectors) for batch in batches],
-        )
-
-    def _run(self, batch: Batch, ids: list[list[int]], vectors: Vector) -> None:
-        positions = list(batch.positions)
-        vectors[positions] = self._model.runtime.runner.run(batch.token_ids(ids))
-
-    def _warn_of_truncation(self, truncated: int) -> None:
-        if truncated and not self._warned_of_truncation:
-            self._warned_of_truncation = True
-            logger.warning(
-                "texts longer than %d tokens are cut there (%s): what follows is not searchable; "
-                "split long texts before they are embedded (said once)",
-                self.spec.max_tokens,
-                self.model_name,
-            )
+        workers = self._threads if parallel is None else worker_count("parallel", parallel or None)
+        return self._pipeline.run(checked, batch_size, workers)
 
 
 class DefaultEmbedding(TextEmbedding):
     """A `TextEmbedding` of the default model, ``BAAI/bge-small-en-v1.5``."""
-
-
-def _worker_count(option: str, count: int | None) -> int:
-    if count is None:
-        return usable_cores()
-    check_whole(option, count, 1)
-    return count

@@ -1,0 +1,106 @@
+"""Texts to what a model makes of them: tokens, batches, threads, and the caller's order again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from qdrant_embed.encoder.batching import (
+    TOKENS_PER_BATCH,
+    Batch,
+    equal_length_batches,
+    windows,
+)
+from qdrant_embed.encoder.interfaces import Vector
+from qdrant_embed.encoder.model import Model
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Running(Generic[T]):
+    """A window of texts that is being computed; `results` fills as its batches end."""
+
+    results: dict[int, T] = field(default_factory=dict)
+    batches: list[Future[None]] = field(default_factory=list)
+
+    def wait(self) -> Iterator[T]:
+        for batch in self.batches:
+            batch.result()
+        return (self.results[position] for position in range(len(self.results)))
+
+
+class Pipeline(Generic[T]):
+    """Runs a model over texts, one window while the next is read and tokenised.
+
+    Args:
+        model: run from any number of threads.
+        finish: turns the vectors of a batch, float32 [texts, dimension], into a result for each;
+            called by the thread that computed them.
+        tokens_per_batch: at most, unless a single text has more.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        finish: Callable[[Vector], Iterable[T]],
+        tokens_per_batch: int = TOKENS_PER_BATCH,
+    ) -> None:
+        self._model, self._finish, self._tokens_per_batch = model, finish, tokens_per_batch
+        self._warned_of_truncation = False
+
+    def run(self, texts: Iterable[str], window: int, workers: int) -> Iterator[T]:
+        """A result for each text, in order.
+
+        Args:
+            texts: read once, at most two windows ahead.
+            window: texts tokenised and sorted by length together.
+            workers: threads that compute.
+        """
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="qdrant-embed")
+        running: _Running[T] | None = None
+        try:
+            for part in windows(texts, window):
+                following = self._start(part, pool, workers)
+                if running is not None:
+                    yield from running.wait()
+                running = following
+            if running is not None:
+                yield from running.wait()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _start(self, texts: Sequence[str], pool: ThreadPoolExecutor, workers: int) -> _Running[T]:
+        tokens = self._model.runtime.tokenizer.tokenize(texts)
+        self._warn_of_truncation(tokens.truncated)
+        batches = equal_length_batches([len(ids) for ids in tokens.ids], self._tokens_per_batch)
+        running = _Running[T]()
+        if len(texts) == 1 and workers > 1:
+            vectors = self._model.runtime.queries.run(batches[0].token_ids(tokens.ids))
+            running.results.update(enumerate(self._finish(vectors)))
+        elif len(batches) == 1:  # a thread would only add its start
+            self._run(batches[0], tokens.ids, running.results)
+        else:
+            running.batches.extend(
+                pool.submit(self._run, batch, tokens.ids, running.results) for batch in batches
+            )
+        return running
+
+    def _run(self, batch: Batch, ids: list[list[int]], results: dict[int, T]) -> None:
+        vectors = self._model.runtime.runner.run(batch.token_ids(ids))
+        results.update(zip(batch.positions, self._finish(vectors), strict=True))
+
+    def _warn_of_truncation(self, truncated: int) -> None:
+        if truncated and not self._warned_of_truncation:
+            self._warned_of_truncation = True
+            logger.warning(
+                "texts longer than %d tokens are cut there (%s): what follows is not searchable; "
+                "split long texts before they are embedded (said once)",
+                self._model.facts.spec.max_tokens,
+                self._model.name,
+            )
