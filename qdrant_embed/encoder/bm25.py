@@ -73,6 +73,11 @@ class Bm25:
         _check_number("b", self.b, 0, 1)
         _check_number("average_length", self.average_length, 1, math.inf)
 
+    @property
+    def model_name(self) -> str:
+        """``Qdrant/bm25``."""
+        return BM25
+
     def describe(self) -> SparseDescription:
         """Everything the vectors depend on."""
         return SparseDescription(

@@ -19,6 +19,7 @@ DEFAULT_MODEL = "BAAI/bge-small-en-v1.5"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 BM25 = "Qdrant/bm25"
 SPLADE = "prithivida/Splade_PP_en_v1"
+SPARSE_MODELS = (BM25, SPLADE)
 
 _REPRESENT = "Represent this sentence for searching relevant passages: "
 
@@ -130,6 +131,14 @@ CATALOG: tuple[CatalogEntry, ...] = (
     ),
 )
 
+_SPARSE_NAMES = {
+    "qdrant/bm25": BM25,
+    "bm25": BM25,
+    "prithivida/splade_pp_en_v1": SPLADE,
+    "prithvida/splade_pp_en_v1": SPLADE,  # as fastembed once spelled it
+    "splade_pp_en_v1": SPLADE,
+}
+
 _BY_NAME = {entry.spec.name.lower(): entry for entry in CATALOG}
 _BY_SHORT_NAME = {name.rpartition("/")[2]: entry for name, entry in _BY_NAME.items()}
 
@@ -137,6 +146,11 @@ _BY_SHORT_NAME = {name.rpartition("/")[2]: entry for name, entry in _BY_NAME.ite
 def find(name: str) -> CatalogEntry | None:
     """The entry for `name`, without regard to case; the part after the slash is enough."""
     return _BY_NAME.get(name.lower()) or _BY_SHORT_NAME.get(name.lower())
+
+
+def sparse_name(name: str) -> str | None:
+    """The known sparse model that `name` means, without regard to case."""
+    return _SPARSE_NAMES.get(name.lower())
 
 
 def close_matches(name: str) -> list[str]:

@@ -105,10 +105,14 @@ class ModelDirectory:
         max_tokens: int | None = None,
         query_prefix: str | None = None,
         document_prefix: str | None = None,
+        splade: bool = False,
     ) -> ModelSpec:
         """Facts about the model: the caller's first, then the files', then the catalog's.
 
+        With `splade` its vectors have a number for each term of the vocabulary.
+
         Raises:
+            ModelFileError: the model cannot be run that way.
             InputError: `max_tokens` is more than the model has positions for.
         """
         limit = self._limit()
@@ -119,9 +123,9 @@ class ModelDirectory:
         known, prompts = self._known, self._modules.prompts()
         return ModelSpec(
             name=name,
-            dimension=self._dimension(),
-            pooling=self._pooling(name),
-            normalize=self._is_normalized(),
+            dimension=self._terms() if splade else self._dimension(),
+            pooling="splade" if splade else self._pooling(name),
+            normalize=not splade and self._is_normalized(),
             max_tokens=max_tokens or min(self._max_tokens(limit), limit),
             query_prefix=_first(
                 query_prefix, prompts.get("query"), known.query_prefix if known else None
@@ -178,9 +182,20 @@ class ModelDirectory:
             return self._known.dimension
         raise ModelFileError(f"{path} does not say how many numbers its vectors have")
 
+    def _terms(self) -> int:
+        if not isinstance(self.config, TransformerConfig) or not self.config.has_terms:
+            raise ModelFileError(
+                f"{self.path} cannot be run as a SPLADE model: that needs a model.safetensors of "
+                "architecture 'bert' with the head that guesses masked words (BertForMaskedLM)"
+            )
+        self._modules.check_splade()
+        return self.config.vocab_size
+
     def _pooling(self, name: str) -> Pooling:
         if isinstance(self.config, StaticConfig):
             return "mean"
+        if "SpladePooling" in self._modules:
+            raise ModelFileError(f"{self.path} is a sparse model: SparseTextEmbedding runs it")
         stated = self._modules.pooling()
         if stated is None:
             if self._known is not None:

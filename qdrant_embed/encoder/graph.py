@@ -42,7 +42,10 @@ class Graph:
         self._nodes: list[_Node] = []
 
     def constant(self, value: NDArray[Any]) -> str:
-        """A constant."""
+        """A constant; the same array twice is one."""
+        for known, array in self.constants.items():
+            if array is value:
+                return known
         name = f"constant_{len(self.constants)}"
         self.constants[name] = value
         return name

@@ -26,7 +26,7 @@ _WANTED = [
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
     "tokenizer_config.json",
-    "*_Pooling/config.json",
+    "*Pooling/config.json",
 ]
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qdrant_embed.errors import InputError
 
 Vector: TypeAlias = NDArray[np.float32]
-Pooling: TypeAlias = Literal["cls", "mean", "last_token"]
+Pooling: TypeAlias = Literal["cls", "mean", "last_token", "splade"]
 Distance: TypeAlias = Literal["Cosine", "Dot", "Euclid", "Manhattan"]
 
 
@@ -81,7 +81,8 @@ class SparseDescription:
     """What decides a sparse encoder's vectors; the counterpart of `EncoderDescription`.
 
     ``idf`` says that Qdrant shall weigh each index by how rare it is in the collection. ``k``,
-    ``b`` and ``average_length`` are BM25's.
+    ``b`` and ``average_length`` are BM25's, ``max_tokens`` and ``max_terms`` (terms kept of each
+    text) a network's.
     """
 
     model: str
@@ -89,6 +90,7 @@ class SparseDescription:
     revision: str | None = None
     weights_sha256: str | None = None
     max_tokens: int | None = None
+    max_terms: int | None = None
     language: str | None = None
     k: float | None = None
     b: float | None = None

@@ -36,6 +36,7 @@ class ModelOptions:
     revision: str | None = None
     local_files_only: bool = False
     precision: Precision = "int8"
+    splade: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in ("int8", "fp32"):
@@ -128,7 +129,7 @@ class Model:
         return ModelFacts(
             source=source,
             directory=directory,
-            spec=directory.spec(source.name, max_tokens=options.max_tokens),
+            spec=directory.spec(source.name, max_tokens=options.max_tokens, splade=options.splade),
             weights=weights,
             weights_sha256=weights_digest(weights, cache),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, PositiveInt, TypeAdapter
 
@@ -22,7 +22,10 @@ _LEGACY_POOLINGS = {  # in files of sentence-transformers before 5.2
     "pooling_mode_lasttoken": "lasttoken",
 }
 _CHAIN = ["Transformer", "Pooling", "Dense", "Normalize"]
-_STATIC_CHAIN = ["StaticEmbedding", "Normalize"]
+_OTHER_CHAINS = {
+    "StaticEmbedding": ["StaticEmbedding", "Normalize"],
+    "MLMTransformer": ["MLMTransformer", "SpladePooling"],
+}
 
 
 class _Module(JsonFile):
@@ -51,6 +54,11 @@ class _PoolingConfig(JsonFile):
         if self.pooling_mode is not None:
             return list(self.pooling_mode)
         return [mode for key, mode in _LEGACY_POOLINGS.items() if getattr(self, key)]
+
+
+class _SpladeConfig(JsonFile):
+    pooling_strategy: Literal["max"] = "max"
+    activation_function: Literal["relu"] = "relu"
 
 
 class _DenseConfig(JsonFile):
@@ -113,6 +121,14 @@ class Modules:
             )
         return _POOLINGS[modes[0]], config.embedding_dimension
 
+    def check_splade(self) -> None:
+        """Raises `ModelFileError` if the chain is no SPLADE, or one that cannot be run."""
+        if self and "SpladePooling" not in self:
+            raise ModelFileError(f"{self._file} is that of a dense model: TextEmbedding runs it")
+        if self:
+            path = self._path("SpladePooling") / "config.json"
+            read_json(path, TypeAdapter(_SpladeConfig))
+
     def dense_dimension(self) -> int | None:
         """Numbers that the chain's ``Dense`` layers end with; ``None`` without such layers."""
         if "Dense" not in self:
@@ -136,7 +152,7 @@ class Modules:
     def _read(self) -> dict[str, _Module]:
         modules = read_json(self._file, TypeAdapter(list[_Module]))
         kinds = [module.type.rpartition(".")[2] for module in modules]
-        allowed = _STATIC_CHAIN if kinds[:1] == _STATIC_CHAIN[:1] else _CHAIN
+        allowed = _OTHER_CHAINS.get(kinds[0], _CHAIN) if kinds else _CHAIN
         once = [kind for kind in kinds if kind != "Dense"]
         in_order = all(kind in allowed for kind in kinds) and kinds == sorted(
             kinds, key=allowed.index
@@ -144,7 +160,8 @@ class Modules:
         if kinds[:1] != allowed[:1] or not in_order or len(set(once)) < len(once):
             raise ModelFileError(
                 f"{self._file} chains {', '.join(kinds) or 'nothing'}: only Transformer, Pooling, "
-                "Dense and Normalize, or StaticEmbedding and Normalize, in this order, can be run"
+                "Dense and Normalize, StaticEmbedding and Normalize, or MLMTransformer and "
+                "SpladePooling, in this order, can be run"
             )
         # of several Dense layers the last one's width counts
         by_kind = dict(zip(kinds, modules, strict=True))

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qdrant_embed.encoder.catalog import BM25
+from qdrant_embed.encoder.catalog import BM25, SPARSE_MODELS, sparse_name
+from qdrant_embed.encoder.cores import worker_count
 from qdrant_embed.encoder.inputs import checked_texts
 from qdrant_embed.encoder.interfaces import SparseDescription, SparseVector
+from qdrant_embed.encoder.model import ModelOptions
+from qdrant_embed.encoder.splade import Splade
 from qdrant_embed.errors import InputError, UnknownModelError, check_whole
 
 if TYPE_CHECKING:
+    from qdrant_embed.encoder.bm25 import Bm25
     from qdrant_embed.encoder.session import Provider
 
 
 class SparseTextEmbedding:
     """Turns texts into sparse vectors; a `SparseEncoder` for `set_sparse_model`.
 
-    ``Qdrant/bm25`` (the default) needs no download and no network: its vectors are those of
-    fastembed 0.9.1. One encoder may be used by any number of threads at once.
+    ``Qdrant/bm25`` (the default) needs no network and no download: its vectors are those of
+    fastembed 0.9.1. Any other model is a SPLADE: documents and queries become weights of the
+    terms of its vocabulary, term by term those of transformers; all above 0 are kept. One encoder
+    may be used by any number of threads at once.
 
     Args:
-        model_name: a known model (see `list_supported_models`), without regard to case.
+        model_name: ``Qdrant/bm25``; or a folder, or a repository of the hub, with the files of a
+            SPLADE model of architecture ``bert``.
         cache_dir: keeps downloads and compiled models; BM25 has neither.
-        threads: texts computed at once; BM25 computes one by one.
+        threads: texts computed at once, by default the cores this process may use; BM25 computes
+            one by one.
         providers: onnxruntime's execution providers; not for BM25.
         cuda: run on a GPU; not for BM25.
         device_ids: with `cuda`, the one device to use; 0 by default.
-        max_tokens: tokens read of each text, special tokens included; not for BM25, which reads
-            all of it.
+        max_tokens: tokens read of each text, special tokens included; the model's own limit by
+            default. Not for BM25, which reads all of it.
+        max_terms: terms kept of each text, the heaviest; all above 0 by default. Not for BM25.
         lazy_load: find and load the model when it is first used instead of now.
         revision: branch, tag or commit on the hub; not for BM25.
         local_files_only: never use the network.
@@ -41,6 +52,8 @@ class SparseTextEmbedding:
     Raises:
         InputError: options that the model cannot take, or of a wrong kind.
         UnknownModelError: no model of that name.
+        ModelDownloadError: the model's files could not be fetched.
+        ModelFileError: a file is missing, damaged, or not that of a SPLADE model.
         MissingDependencyError: the extra ``fastembed`` is not installed.
     """
 
@@ -54,6 +67,7 @@ class SparseTextEmbedding:
         cuda: bool = False,
         device_ids: Sequence[int] | None = None,
         max_tokens: int | None = None,
+        max_terms: int | None = None,
         lazy_load: bool = False,
         revision: str | None = None,
         local_files_only: bool = False,
@@ -63,32 +77,46 @@ class SparseTextEmbedding:
         average_length: float | None = None,
     ) -> None:
         of_bm25 = _given(language=language, k=k, b=b, average_length=average_length)
-        of_networks = _given(
+        self._encoder: Bm25 | Splade
+        name = _checked_name(model_name)
+        if name == BM25:
+            of_networks = _given(
+                providers=providers,
+                cuda=cuda or None,
+                device_ids=device_ids,
+                max_tokens=max_tokens,
+                max_terms=max_terms,
+                revision=revision,
+            )
+            if of_networks:
+                raise InputError(f"{BM25} takes no {', '.join(of_networks)}: it runs no network")
+            worker_count("threads", threads)
+            from qdrant_embed.encoder.bm25 import Bm25
+
+            self._encoder = Bm25(**of_bm25)
+            return
+        if of_bm25:
+            raise InputError(f"{', '.join(of_bm25)}: for {BM25} only, not for {name}")
+        options = ModelOptions(
+            model_name=name,
+            cache_dir=cache_dir,
             providers=providers,
-            cuda=cuda or None,
+            cuda=cuda,
             device_ids=device_ids,
             max_tokens=max_tokens,
             revision=revision,
+            local_files_only=local_files_only,
+            precision="fp32",
+            splade=True,
         )
-        if threads is not None:
-            check_whole("threads", threads, 1)
-        name = os.fspath(model_name)
-        if name.lower() != BM25.lower():
-            raise UnknownModelError(
-                f"no sparse model named {name!r}; did you mean {BM25!r}?",
-                name=name,
-                close_matches=[BM25],
-            )
-        if of_networks:
-            raise InputError(f"{BM25} takes no {', '.join(of_networks)}: it runs no network")
-        from qdrant_embed.encoder.bm25 import Bm25
-
-        self._encoder = Bm25(**of_bm25)
+        self._encoder = Splade(options, threads, max_terms)
+        if not lazy_load:
+            self._encoder.load()
 
     @property
     def model_name(self) -> str:
         """The model's name as the hub spells it; a folder's path for a model without one."""
-        return self._encoder.describe().model
+        return self._encoder.model_name
 
     def describe(self) -> SparseDescription:
         """Everything the vectors depend on; collections are stamped with it."""
@@ -124,8 +152,14 @@ class SparseTextEmbedding:
 
     @classmethod
     def list_supported_models(cls) -> list[dict[str, Any]]:
-        """Known models, a dict each with ``model``, ``requires_idf`` and ``license``."""
-        return [{"model": BM25, "requires_idf": True, "license": "Apache-2.0"}]
+        """Known models, a dict each; no network.
+
+        Keys: ``model``, ``requires_idf``, ``license``.
+        """
+        return [
+            {"model": name, "requires_idf": name == BM25, "license": "Apache-2.0"}
+            for name in SPARSE_MODELS
+        ]
 
     def _embed(
         self, texts: str | Iterable[str], batch_size: int, parallel: int | None, *, query: bool
@@ -133,7 +167,24 @@ class SparseTextEmbedding:
         check_whole("batch_size", batch_size, 1)
         if parallel is not None:
             check_whole("parallel", parallel, 0)
-        return map(self._encoder.query if query else self._encoder.document, checked_texts(texts))
+        checked = checked_texts(texts)
+        if isinstance(self._encoder, Splade):
+            return self._encoder.vectors(checked, batch_size, parallel)
+        return map(self._encoder.query if query else self._encoder.document, checked)
+
+
+def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    text = os.fspath(model_name)
+    if (known := sparse_name(text)) is not None:
+        return known
+    if not {"/", "\\"} & set(text) and not Path(text).is_dir():
+        raise UnknownModelError(
+            f"no sparse model named {text!r}: {' and '.join(SPARSE_MODELS)} are known; a folder "
+            "with a SPLADE model's files and any repository of the hub ('owner/name') will do too",
+            name=text,
+            close_matches=difflib.get_close_matches(text, SPARSE_MODELS),
+        )
+    return model_name
 
 
 def _given(**options: Any) -> dict[str, Any]:

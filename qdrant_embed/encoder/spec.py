@@ -15,7 +15,8 @@ class ModelSpec:
     Attributes:
         name: the model's name, as the hub spells it.
         dimension: numbers in one vector.
-        pooling: how token vectors become one: the first token's (``cls``) or their mean.
+        pooling: how token vectors become one: the first token's (``cls``), their mean, the last
+            token's, or, of sparse models, a weight for each term of the vocabulary (``splade``).
         normalize: whether vectors are scaled to length 1.
         max_tokens: tokens read of one text, special tokens included.
         query_prefix: put before every query.

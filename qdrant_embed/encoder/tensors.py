@@ -15,6 +15,8 @@ from pydantic import TypeAdapter
 from qdrant_embed.encoder.jsonfile import JsonFile, read_json
 from qdrant_embed.errors import MissingDependencyError, ModelFileError
 
+_LEGACY = {"gamma": "weight", "beta": "bias"}  # of layer norms
+
 
 class _Index(JsonFile):
     weight_map: dict[str, str]
@@ -36,7 +38,7 @@ def read_tensors(files: Sequence[Path]) -> dict[str, NDArray[Any]]:
         named = set(read_json(index, TypeAdapter(_Index)).weight_map.values())
         if missing := sorted(named - {shard.name for shard in shards}):
             raise ModelFileError(f"{index} names files that are missing: {', '.join(missing)}")
-    return {name: tensor for shard in shards for name, tensor in _tensors(shard)}
+    return {_modern(name): tensor for shard in shards for name, tensor in _tensors(shard)}
 
 
 def tensor_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
@@ -47,6 +49,12 @@ def tensor_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
             names = file.keys()
             shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in names}
     return shapes
+
+
+def _modern(name: str) -> str:
+    """A tensor's name; files made from TensorFlow's have other ones for the same."""
+    module, _, last = name.rpartition(".")
+    return f"{module}.{_LEGACY[last]}" if last in _LEGACY else name
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -42,6 +42,7 @@ class BertFamilyConfig(TransformerConfig):
 class BertConfig(BertFamilyConfig):
     """``config.json`` of architecture ``bert``."""
 
+    has_terms: ClassVar = True
     model_type: Literal["bert"]
     position_embedding_type: Literal["absolute"] = "absolute"
 
@@ -49,7 +50,8 @@ class BertConfig(BertFamilyConfig):
         self, weights: Weights, spec: ModelSpec, plan: QuantizationPlan = NOTHING_QUANTIZED
     ) -> BertGraph:
         """The model's graph."""
-        return BertGraph(weights, self, spec, plan)
+        kind = BertSpladeGraph if spec.pooling == "splade" else BertGraph
+        return kind(weights, self, spec, plan)
 
 
 class BertGraph(TransformerGraph[BertFamilyConfig]):
@@ -129,3 +131,43 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
             )
             table = table + types[:1]
         return table[: self.spec.max_tokens]
+
+
+class BertSpladeGraph(BertGraph):
+    """The graph of a SPLADE model: bert, and the head that guesses masked words.
+
+    The weight of a term is log(1 + relu(x)), x being the largest of the head's numbers for it
+    over all tokens, [CLS] and [SEP] included (Formal et al. 2021, SPLADE v2).
+    """
+
+    def vectors(self) -> str:
+        """Adds all of the graph; its last node gives a weight for each term, [batch, terms]."""
+        graph, width, terms = self.graph, self.config.hidden_size, self.config.vocab_size
+        hidden = self.hidden_states()
+        head = "cls.predictions.transform"
+        weight = self.tensor(f"{head}.dense.weight", width, width)
+        bias = self.tensor(f"{head}.dense.bias", width)
+        hidden = graph.node("MatMul", hidden, graph.constant(weight.T))
+        hidden = self.activation(graph.node("Add", hidden, graph.constant(bias)))
+        hidden = self.layer_norm(hidden, f"{head}.LayerNorm")
+        # Gemm reads the table of words as it is, so that the file holds it once
+        decoder = self.tensor(
+            self._first_of("cls.predictions.decoder.weight", self.words), terms, width
+        )
+        rows = graph.node("Reshape", hidden, graph.integers(-1, width))
+        logits = graph.node("Gemm", rows, graph.constant(decoder), transB=1)
+        shape = graph.node(
+            "Concat", graph.node("Shape", "input_ids"), graph.integers(terms), axis=0
+        )
+        logits = graph.node("Reshape", logits, shape)
+        # the bias, relu and log keep the order: they are done once a text instead of once a token
+        largest = graph.node("ReduceMax", logits, graph.integers(1), keepdims=0)
+        bias = self.tensor(
+            self._first_of("cls.predictions.bias", "cls.predictions.decoder.bias"), terms
+        )
+        positive = graph.node("Relu", graph.node("Add", largest, graph.constant(bias)))
+        return graph.node("Log", graph.node("Add", positive, graph.scalar(1, np.float32)))
+
+    def _first_of(self, name: str, other: str) -> str:
+        """`name` if the weights have it, else `other`: tied tensors are saved under one name."""
+        return name if name in self.weights else other

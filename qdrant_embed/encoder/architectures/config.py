@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -27,6 +27,8 @@ class TransformerConfig(JsonFile, ABC):
 
     Fields have transformers' names; a value that cannot be run is refused.
     """
+
+    has_terms: ClassVar[bool] = False  # whether it can be the network of a SPLADE model
 
     vocab_size: PositiveInt
     hidden_size: PositiveInt

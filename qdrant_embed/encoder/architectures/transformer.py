@@ -74,7 +74,7 @@ class TransformerGraph(ABC, Generic[C]):
         self.config, self.spec, self.plan = config, spec, plan
         self.graph = Graph()
         self.group_inputs: dict[str, str] = {}
-        self._weights = weights
+        self.weights = weights
         named = sorted((name for name in weights if name.endswith(self.words)), key=len)
         self._prefix = named[0].removesuffix(self.words) if named else ""
         self.vectors()
@@ -310,7 +310,7 @@ class TransformerGraph(ABC, Generic[C]):
         Raises:
             ModelFileError: it is missing or has another shape.
         """
-        tensor = self._weights.get(self._prefix + name, self._weights.get(name))
+        tensor = self.weights.get(self._prefix + name, self.weights.get(name))
         if tensor is None:
             raise ModelFileError(f"{self.spec.name}: the weights have no tensor {name!r}")
         if tensor.shape != shape:
