@@ -6,7 +6,10 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Generic, TypeVar
+
+import numpy as np
 
 from qdrant_embed.encoder.batching import (
     TOKENS_PER_BATCH,
@@ -62,11 +65,18 @@ class Pipeline(Generic[T]):
             window: texts tokenised and sorted by length together.
             workers: threads that compute.
         """
+        parts = windows(texts, window)
+        first = next(parts, None)
+        if first is None:
+            return
+        if len(first) == 1 < window and workers > 1:  # a single text: a query, most likely
+            yield from self._single(first)
+            return
         pool = ThreadPoolExecutor(workers, thread_name_prefix="qdrant-embed")
         running: _Running[T] | None = None
         try:
-            for part in windows(texts, window):
-                following = self._start(part, pool, workers)
+            for part in chain([first], parts):
+                following = self._start(part, pool)
                 if running is not None:
                     yield from running.wait()
                 running = following
@@ -75,15 +85,18 @@ class Pipeline(Generic[T]):
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _start(self, texts: Sequence[str], pool: ThreadPoolExecutor, workers: int) -> _Running[T]:
+    def _single(self, texts: Sequence[str]) -> Iterable[T]:
+        runtime = self._model.runtime
+        tokens = runtime.tokenizer.tokenize(texts)
+        self._warn_of_truncation(tokens.truncated)
+        return self._finish(runtime.queries.run(np.array(tokens.ids, np.int64)))
+
+    def _start(self, texts: Sequence[str], pool: ThreadPoolExecutor) -> _Running[T]:
         tokens = self._model.runtime.tokenizer.tokenize(texts)
         self._warn_of_truncation(tokens.truncated)
         batches = equal_length_batches([len(ids) for ids in tokens.ids], self._tokens_per_batch)
         running = _Running[T]()
-        if len(texts) == 1 and workers > 1:
-            vectors = self._model.runtime.queries.run(batches[0].token_ids(tokens.ids))
-            running.results.update(enumerate(self._finish(vectors)))
-        elif len(batches) == 1:  # a thread would only add its start
+        if len(batches) == 1:  # a thread would only add its start
             self._run(batches[0], tokens.ids, running.results)
         else:
             running.batches.extend(
