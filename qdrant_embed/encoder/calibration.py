@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,8 @@ _LONGEST = 192  # tokens of a passage; the random sequences are longer
 _RANDOM_TEXTS, _SAMPLED_ROWS, _SEED = 100, 2500, 0
 _TOKENS_PER_BATCH = 256  # each batch gives the inputs of all groups at once
 
-# token ids [batch, tokens] to outputs by name
-Run = Callable[[NDArray[np.int64], Sequence[str]], Sequence[Array]]
+# inputs of a graph and names of its outputs to those outputs
+Run = Callable[[Mapping[str, NDArray[Any]], Sequence[str]], Sequence[Array]]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,31 @@ class CalibrationTokens:
     texts: list[list[int]]
     random: list[list[int]]
     held_back: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a model that can be run alone: one layer.
+
+    Attributes:
+        run: runs its graph.
+        reads: the input that takes the hidden states; ``None`` for the first, which embeds.
+        gives: the output with the next hidden states; the last's with the vectors.
+        taps: by group, the input or output that the group reads.
+    """
+
+    run: Run
+    reads: str | None
+    gives: str
+    taps: Mapping[str, str]
+
+
+@dataclass
+class _Batch:
+    """Sequences of one length on their way through the model."""
+
+    token_ids: NDArray[np.int64]
+    hidden: Array | None = None
 
 
 @dataclass
@@ -75,65 +101,92 @@ def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationToke
     )
 
 
-def observe(
-    run: Run, inputs: Mapping[str, str], tokens: CalibrationTokens, threads: int
-) -> dict[str, Activations]:
-    """What was seen at the input of each group.
-
-    Ranges are those of texts and random sequences, rows are of texts alone.
+class Calibration:
+    """The calibration tokens on their way through a float32 model, layer after layer.
 
     Args:
-        run: runs the float32 graph with its taps.
-        inputs: name of the tapped output by group.
         tokens: what to run on.
         threads: batches at once.
     """
-    seen: dict[str, _Seen] = {}
-    lock = threading.Lock()
-    total = sum(len(text) for text in tokens.texts)
 
-    def look(sequences: list[list[int]], batch: Batch, number: int, share: float) -> None:
-        outputs = run(batch.token_ids(sequences), list(inputs.values()))
-        for key, output in zip(inputs, outputs, strict=True):
-            rows = output.reshape(-1, output.shape[-1])
-            chosen = np.random.default_rng((_SEED, number)).random(len(rows)) < share
-            low, high, sample = rows.min(axis=0), rows.max(axis=0), rows[chosen]
-            with lock:
-                known = seen.setdefault(key, _Seen(low, high, {}))
-                known.low = np.minimum(known.low, low)
-                known.high = np.maximum(known.high, high)
-                known.rows[number] = sample.astype(np.float16)  # half the memory, enough digits
-
-    with ThreadPoolExecutor(threads) as pool:
-        futures: list[Future[None]] = []
-        for sequences, share in (
-            (tokens.texts, min(1.0, _SAMPLED_ROWS / total)),
-            (tokens.random, 0.0),
-        ):
-            batches = equal_length_batches(
-                [len(sequence) for sequence in sequences], _TOKENS_PER_BATCH
-            )
-            futures += [
-                pool.submit(look, sequences, batch, len(futures) + i, share)
-                for i, batch in enumerate(batches)
-            ]
-        for future in futures:
-            future.result()
-    return {
-        # in the order of the batches, whichever ended first
-        key: Activations(
-            known.low, known.high, np.concatenate([known.rows[n] for n in sorted(known.rows)])
+    def __init__(self, tokens: CalibrationTokens, threads: int) -> None:
+        self._threads = threads
+        self._texts, self._random, self._held_back = (
+            [_Batch(batch.token_ids(sequences)) for batch in _batches(sequences)]
+            for sequences in (tokens.texts, tokens.random, tokens.held_back)
         )
-        for key, known in seen.items()
-    }
+        self._order = np.argsort(
+            [position for batch in _batches(tokens.held_back) for position in batch.positions]
+        )
+
+    def step(self, stage: Stage) -> dict[str, Activations]:
+        """Takes all sequences one stage on; what was seen at the input of each group.
+
+        Ranges are those of texts and random sequences, rows are of texts alone.
+        """
+        seen: dict[str, _Seen] = {}
+        lock = threading.Lock()
+        sizes = [batch.token_ids.size for batch in self._texts]
+        share = min(1.0, _SAMPLED_ROWS / sum(sizes))
+
+        def look(number: int, batch: _Batch, share: float) -> None:
+            for key, rows in self._advance(batch, stage).items():
+                chosen = np.random.default_rng((_SEED, number)).random(len(rows)) < share
+                low, high, sample = rows.min(axis=0), rows.max(axis=0), rows[chosen]
+                with lock:
+                    known = seen.setdefault(key, _Seen(low, high, {}))
+                    known.low = np.minimum(known.low, low)
+                    known.high = np.maximum(known.high, high)
+                    known.rows[number] = sample.astype(np.float16)  # half the memory, enough digits
+
+        work = [(batch, share) for batch in self._texts] + [(batch, 0.0) for batch in self._random]
+        with ThreadPoolExecutor(self._threads) as pool:
+            futures: list[Future[Any]] = [
+                pool.submit(look, number, *item) for number, item in enumerate(work)
+            ]
+            futures += [pool.submit(self._advance, batch, stage) for batch in self._held_back]
+            for future in futures:
+                future.result()
+        return {
+            # in the order of the batches, whichever ended first
+            key: Activations(
+                known.low, known.high, np.concatenate([known.rows[n] for n in sorted(known.rows)])
+            )
+            for key, known in seen.items()
+        }
+
+    def vectors(self) -> Array:
+        """After the last stage, the vectors of the texts that were held back, in order."""
+        found = [batch.hidden for batch in self._held_back if batch.hidden is not None]
+        return np.concatenate(found)[self._order]
+
+    def _advance(self, batch: _Batch, stage: Stage) -> dict[str, Array]:
+        """Takes one batch on; what each group read, float32 [rows, inputs]."""
+        feeds: dict[str, NDArray[Any]] = {"input_ids": batch.token_ids}
+        if stage.reads is not None and batch.hidden is not None:
+            feeds[stage.reads] = batch.hidden
+        names = [stage.gives, *(set(stage.taps.values()) - feeds.keys())]
+        values = feeds | dict(zip(names, stage.run(feeds, names), strict=True))
+        batch.hidden = values[stage.gives]
+        return {
+            key: values[name].reshape(-1, values[name].shape[-1])
+            for key, name in stage.taps.items()
+        }
 
 
 def encode(run: Run, sequences: list[list[int]], threads: int) -> Array:
     """Vectors of token sequences, float32 [sequences, dimension], in order."""
-    batches = equal_length_batches([len(sequence) for sequence in sequences])
+    batches = _batches(sequences)
     with ThreadPoolExecutor(threads) as pool:
         results = list(
-            pool.map(lambda batch: run(batch.token_ids(sequences), ["embedding"])[0], batches)
+            pool.map(
+                lambda batch: run({"input_ids": batch.token_ids(sequences)}, ["embedding"])[0],
+                batches,
+            )
         )
     positions = list(chain.from_iterable(batch.positions for batch in batches))
     return np.concatenate(results)[np.argsort(positions)]
+
+
+def _batches(sequences: Sequence[Sequence[int]]) -> list[Batch]:
+    return equal_length_batches([len(sequence) for sequence in sequences], _TOKENS_PER_BATCH)

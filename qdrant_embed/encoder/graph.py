@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,19 @@ class _Node:
 class Graph:
     """Nodes and constants; methods give the name of what they add.
 
-    Its input is ``input_ids``, int64 [batch, tokens]: texts of one length, so neither padding nor
+    It reads ``input_ids``, int64 [batch, tokens]: texts of one length, so neither padding nor
     mask.
     """
 
     def __init__(self) -> None:
         self.constants: dict[str, NDArray[Any]] = {}
         self._nodes: list[_Node] = []
+        self._inputs: dict[str, list[str | int]] = {}
+
+    def input(self, name: str, shape: list[str | int]) -> str:
+        """A further input, float32."""
+        self._inputs[name] = shape
+        return name
 
     def constant(self, value: NDArray[Any]) -> str:
         """A constant; the same array twice is one."""
@@ -69,7 +75,7 @@ class Graph:
         self._nodes[-1].output = name
 
     def save(self, path: Path, outputs: Mapping[str, list[Any] | None]) -> None:
-        """Writes the graph to `path`, and large constants beside it, to be mapped, not read.
+        """Writes what `outputs` need to `path`, and large constants beside it, to be mapped.
 
         Raises:
             MissingDependencyError: ``onnx`` is not installed.
@@ -78,6 +84,7 @@ class Graph:
             from onnx import TensorProto, helper
         except ImportError as error:
             raise MissingDependencyError("onnx", "compiling a model") from error
+        needed = self._needed(outputs)
         nodes = [
             helper.make_node(
                 node.op,
@@ -88,11 +95,18 @@ class Graph:
                 **node.attributes,
             )
             for number, node in enumerate(self._nodes)
+            if node.output in needed
         ]
         graph = helper.make_graph(
             nodes,
             "encoder",
-            [helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"])],
+            [
+                helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"]),
+                *(
+                    helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+                    for name, shape in self._inputs.items()
+                ),
+            ],
             [
                 helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
                 for name, shape in outputs.items()
@@ -101,6 +115,8 @@ class Graph:
         beside = path.with_name(path.name + WEIGHTS_SUFFIX)
         with beside.open("wb") as file:
             for name, value in self.constants.items():
+                if name not in needed:
+                    continue
                 tensor = graph.initializer.add()
                 tensor.name = name
                 tensor.data_type = helper.np_dtype_to_tensor_dtype(value.dtype)
@@ -124,3 +140,11 @@ class Graph:
             ir_version=_IR_VERSION,
         )
         path.write_bytes(model.SerializeToString())
+
+    def _needed(self, outputs: Iterable[str]) -> set[str]:
+        """Names of all that `outputs` are computed from, their own included."""
+        needed = set(outputs)
+        for node in reversed(self._nodes):
+            if node.output in needed:
+                needed.update(node.inputs)
+        return needed

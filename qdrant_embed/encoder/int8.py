@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from qdrant_embed.encoder.architectures.transformer import TransformerGraph
+from qdrant_embed.encoder.architectures.transformer import HIDDEN, TransformerGraph
 from qdrant_embed.encoder.calibration import (
+    Calibration,
     CalibrationTokens,
+    Stage,
     calibration_tokens,
     encode,
-    observe,
 )
 from qdrant_embed.encoder.cores import usable_cores
 from qdrant_embed.encoder.fidelity import LARGEST_ERROR, Fidelity
 from qdrant_embed.encoder.progress import Progress
 from qdrant_embed.encoder.quantize import (
     NOTHING_QUANTIZED,
-    Activations,
     Array,
     QuantizationPlan,
     QuantizedGroup,
@@ -72,17 +72,7 @@ class Int8Trial:
         The groups that harm most are put back to float32, one by one and up to half of them,
         until the mean error is at most `LARGEST_ERROR`.
         """
-        graph = self._graph(NOTHING_QUANTIZED)
-        with TemporaryDirectory(dir=self._workspace) as folder:
-            path = Path(folder) / "taps.onnx"
-            graph.save(path, taps=True)
-            session = Session(path, keep_memory=False)
-            reference = encode(session.outputs, self._tokens.held_back, self._threads)
-            seen = observe(session.outputs, graph.group_inputs, self._tokens, self._threads)
-            del session
-        self._progress.step("calibrated")
-        groups = self._quantized(graph, seen)
-        self._progress.step("quantised")
+        groups, reference = self._calibrated()
         for kept in self._candidates(groups, reference):
             plan = QuantizationPlan(kept, words=True)
             fidelity = self._fidelity(plan, reference)
@@ -90,14 +80,28 @@ class Int8Trial:
                 return Int8Plan(plan, fidelity, tuple(sorted(groups.keys() - kept.keys())))
         return None
 
-    def _quantized(
-        self, graph: TransformerGraph[Any], seen: dict[str, Activations]
-    ) -> dict[str, QuantizedGroup]:
-        # one after the other: numpy uses the cores, and memory is that of one group
-        return {
-            key: quantize_group(key.partition(".")[2], graph.group(key), seen.pop(key))
-            for key in list(seen)
-        }
+    def _calibrated(self) -> tuple[dict[str, QuantizedGroup], Array]:
+        """The int8 form of all groups, and the float32 vectors of the texts held back.
+
+        One layer after the other is run and quantised, and one group after the other: numpy uses
+        the cores, and memory is that of one group.
+        """
+        graph = self._graph(NOTHING_QUANTIZED)
+        calibration = Calibration(self._tokens, self._threads)
+        groups: dict[str, QuantizedGroup] = {}
+        for number in range(graph.config.num_hidden_layers):
+            part = graph.stage(number)
+            with TemporaryDirectory(dir=self._workspace) as folder:
+                path = Path(folder) / "layer.onnx"
+                part.save(path, taps=True)
+                run = Session(path, keep_memory=False).feed
+                reads = HIDDEN if number else None
+                seen = calibration.step(Stage(run, reads, part.output, part.group_inputs))
+            for key in part.group_inputs:
+                kind = key.partition(".")[2]
+                groups[key] = quantize_group(kind, graph.group(key), seen.pop(key))
+            self._progress.step(f"layer {number}")
+        return groups, calibration.vectors()
 
     def _candidates(
         self, groups: Mapping[str, QuantizedGroup], reference: Array
@@ -117,7 +121,7 @@ class Int8Trial:
         with TemporaryDirectory(dir=self._workspace) as folder:
             path = Path(folder) / "trial.onnx"
             self._graph(plan).save(path)
-            vectors = encode(Session(path).outputs, self._tokens.held_back, self._threads)
+            vectors = encode(Session(path).feed, self._tokens.held_back, self._threads)
         self._progress.step("checked")
         lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(reference, axis=1)
         cosines = (vectors * reference).sum(axis=1) / lengths

@@ -57,6 +57,7 @@ class BertConfig(BertFamilyConfig):
 class BertGraph(TransformerGraph[BertFamilyConfig]):
     """The graph of a model of architecture ``bert``; see `TransformerGraph`."""
 
+    plain_attention: ClassVar[bool] = True  # `attend` is that of all transformers
     tensors: ClassVar = LayerTensors(
         layers="encoder.layer",
         qkv=("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -95,8 +96,8 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
         One operator projects and attends, which is faster for a single text spread over cores,
         and no slower for many texts.
         """
-        if first_row_only:
-            return super().attention(rows, shared, number, first_row_only=True)
+        if first_row_only or not self.plain_attention:
+            return super().attention(rows, shared, number, first_row_only=first_row_only)
         graph, key = self.graph, f"{number}.qkv"
         parts = [self.parameters(key, position) for position in range(3)]
         weight = graph.constant(np.concatenate([part.weight for part in parts], axis=1))

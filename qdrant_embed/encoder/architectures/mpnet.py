@@ -40,6 +40,7 @@ class MPNetConfig(BertFamilyConfig):
 class MPNetGraph(BertGraph):
     """The graph of a model of architecture ``mpnet``; see `TransformerGraph`."""
 
+    plain_attention = False
     tensors: ClassVar = LayerTensors(
         layers="encoder.layer",
         qkv=("attention.attn.q", "attention.attn.k", "attention.attn.v"),
