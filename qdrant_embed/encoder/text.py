@@ -1,4 +1,4 @@
-"""Text to vectors: prefix, tokens, batches, session, and the caller's order again."""
+"""Text to dense vectors, documents and queries each with their prefix."""
 
 from __future__ import annotations
 
