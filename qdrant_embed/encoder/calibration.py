@@ -141,10 +141,10 @@ class Calibration:
 
         work = [(batch, share) for batch in self._texts] + [(batch, 0.0) for batch in self._random]
         with ThreadPoolExecutor(self._threads) as pool:
-            futures: list[Future[Any]] = [
+            futures: list[Future[None]] = [
                 pool.submit(look, number, *item) for number, item in enumerate(work)
             ]
-            futures += [pool.submit(self._advance, batch, stage) for batch in self._held_back]
+            futures += [pool.submit(self._pass, batch, stage) for batch in self._held_back]
             for future in futures:
                 future.result()
         return {
@@ -159,6 +159,9 @@ class Calibration:
         """After the last stage, the vectors of the texts that were held back, in order."""
         found = [batch.hidden for batch in self._held_back if batch.hidden is not None]
         return np.concatenate(found)[self._order]
+
+    def _pass(self, batch: _Batch, stage: Stage) -> None:
+        self._advance(batch, stage)
 
     def _advance(self, batch: _Batch, stage: Stage) -> dict[str, Array]:
         """Takes one batch on; what each group read, float32 [rows, inputs]."""

@@ -94,9 +94,10 @@ class Int8Trial:
             with TemporaryDirectory(dir=self._workspace) as folder:
                 path = Path(folder) / "layer.onnx"
                 part.save(path, taps=True)
-                run = Session(path, keep_memory=False).feed
+                session = Session(path, keep_memory=False)
                 reads = HIDDEN if number else None
-                seen = calibration.step(Stage(run, reads, part.output, part.group_inputs))
+                seen = calibration.step(Stage(session.feed, reads, part.output, part.group_inputs))
+                del session  # the memory is needed to quantise
             for key in part.group_inputs:
                 kind = key.partition(".")[2]
                 groups[key] = quantize_group(kind, graph.group(key), seen.pop(key))

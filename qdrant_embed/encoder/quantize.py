@@ -26,6 +26,7 @@ SMOOTHING = {"qkv": 0.8, "o": 0.65, "f1": 0.8, "f2": 0.9}
 OUTLIERS = {"qkv": 0, "o": 0, "f1": 0, "f2": 16}
 
 _DAMPING = 0.01  # of the Hessian's mean diagonal
+_ROWS = 4096  # of a table, quantised together
 _BLOCK = 64  # columns whose rounding errors are carried on together
 _WEIGHT_STEPS = 124  # three less than int8 has, for what GPTQ adds to a weight
 
@@ -120,9 +121,12 @@ def quantize_group(kind: str, linears: Sequence[Linear], seen: Activations) -> Q
     rows /= divisor
     exact_mean = rows.mean(axis=0)
     _round(rows, scale, zero_point)
-    integers, weight_scales = _gptq(smoothed, rows)
+    rounded_mean: Array = rows.mean(axis=0)
+    moments: Array = rows.T @ rows / np.float32(len(rows))
+    del rows  # large
+    integers, weight_scales = _gptq(smoothed, _error_factors(moments))
     # what the rounding of inputs and weights adds on average is taken off the bias
-    error = exact_mean @ smoothed - rows.mean(axis=0) @ (integers * weight_scales)
+    error = exact_mean @ smoothed - rounded_mean @ (integers * weight_scales)
     quantized, start = [], 0
     for weight, bias in linears:
         columns = slice(start, start + weight.shape[1])
@@ -140,8 +144,14 @@ def quantize_group(kind: str, linears: Sequence[Linear], seen: Activations) -> Q
 
 def quantize_rows(table: Array) -> tuple[NDArray[np.int8], Array]:
     """Each row as int8 [rows, columns] and its scale [rows, 1]."""
-    scales = np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127
-    return np.rint(table / scales).astype(np.int8), scales.astype(np.float32)
+    integers = np.empty(table.shape, np.int8)
+    scales = np.empty((len(table), 1), np.float32)
+    for start in range(0, len(table), _ROWS):  # a table of words is large
+        rows = table[start : start + _ROWS]
+        largest = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))
+        scales[start : start + _ROWS] = np.maximum(largest, 1e-12) / 127
+        integers[start : start + _ROWS] = np.rint(rows / scales[start : start + _ROWS])
+    return integers, scales
 
 
 def _round(rows: Array, scale: np.float32, zero_point: int) -> None:
@@ -161,16 +171,16 @@ def _smoothing(weights: Array, reach: Array, strength: float) -> Array:
     return scaled
 
 
-def _gptq(weights: Array, inputs: Array) -> tuple[NDArray[np.int8], Array]:
+def _gptq(weights: Array, factors: Array) -> tuple[NDArray[np.int8], Array]:
     """Integers and a scale for each column, such that ``inputs @ weights`` changes least.
 
-    Rows are rounded one after the other, each error being made up for by those that follow. Sums
-    of adjacent pairs of weights stay within int8, for AVX2 adds pairs of products in 16 bits.
+    `factors` are the `_error_factors` of the inputs. Rows are rounded one after the other, each
+    error being made up for by those that follow. Sums of adjacent pairs of weights stay within
+    int8, for AVX2 adds pairs of products in 16 bits.
     """
     scales = _column_scales(weights)
     pending = (weights / scales).astype(np.float32)
     integers = np.zeros_like(pending)
-    factors = _error_factors(inputs)
     count = len(pending)
     for start in range(0, count, _BLOCK):
         stop = min(start + _BLOCK, count)
@@ -202,13 +212,11 @@ def _column_scales(weights: Array) -> Array:
     return scales
 
 
-def _error_factors(inputs: Array) -> Array:
-    """Upper triangular factor of the inverse of the inputs' damped second moments."""
-    moments = (inputs.T @ inputs).astype(np.float64)
-    moments /= len(inputs)
+def _error_factors(moments: Array) -> Array:
+    """Upper triangular factor of the inverse of an input's second moments, which are damped."""
     diagonal = np.diag_indices_from(moments)
     moments[diagonal] += _DAMPING * moments[diagonal].mean() + 1e-12
-    inverse = np.linalg.inv(moments)
-    del moments  # large
-    factors: Array = np.linalg.cholesky(inverse).T.astype(np.float32)
-    return factors
+    # the factor of the inverse is the inverse of the factor, taken from the last row to the
+    # first: so nothing ill-conditioned is inverted, and float32 is enough
+    factors = np.linalg.inv(np.linalg.cholesky(moments[::-1, ::-1]))
+    return np.ascontiguousarray(factors[::-1, ::-1], np.float32)
