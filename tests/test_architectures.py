@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import save, save_file
+from tiny import write_model
 
+from qdrant_embed import ModelFileError, TextEmbedding
 from qdrant_embed.encoder.architectures import config_class
 from qdrant_embed.encoder.interfaces import Pooling
 from qdrant_embed.encoder.session import Session
@@ -82,3 +88,199 @@ def test_vectors_are_those_of_transformers_at_every_length(
 ) -> None:
     fixture = load(name)
     assert_near(vectors(fixture, pooling, tmp_path), fixture.expected[pooling])
+
+
+def write(path: Path, name: str, pooling: str = "mean") -> Fixture:
+    """A model's folder from a fixture."""
+    fixture = load(name)
+    config = {**fixture.config, "hidden_size": fixture.expected["cls"].shape[1]}
+    write_model(path, config, fixture.weights, pooling=pooling)
+    return fixture
+
+
+TEXTS = ["cat", "the cat sat on the mat", "the ship sailed to sea in a storm " * 30]
+
+
+def embedded(path: Path, **options: Any) -> NDArray[np.float32]:
+    return np.stack(list(TextEmbedding(path, **options).embed(TEXTS)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_architecture_is_int8_through_the_gate(name: str, tmp_path: Path) -> None:
+    write(tmp_path / "model", name, "cls")
+    encoder = TextEmbedding(tmp_path / "model")
+    assert encoder.report.precision == "int8"
+    assert encoder.report.fidelity is not None
+    exact = embedded(tmp_path / "model", precision="fp32")
+    found = embedded(tmp_path / "model")
+    assert not np.array_equal(found, exact)
+    assert (found * exact).sum(axis=1).min() >= 0.9  # of random weights
+
+
+def test_the_last_token_is_pooled_too(tmp_path: Path) -> None:
+    fixture = write(tmp_path / "model", "bert", "last_token")
+    assert TextEmbedding(tmp_path / "model", precision="fp32").describe().pooling == "last_token"
+    last, mean = (vectors(fixture, pooling, tmp_path) for pooling in ("last_token", "mean"))
+    np.testing.assert_allclose(last[0], mean[0], atol=1e-5)  # of one token
+    first = vectors(fixture, "cls", tmp_path)
+    np.testing.assert_allclose(last[1], 2 * mean[1] - first[1], atol=1e-5)
+
+
+def test_nomics_own_words_come_before_those_of_transformers() -> None:
+    theirs = load("nomic_bert").config
+    own = {
+        "model_type": "nomic_bert",
+        "vocab_size": 96,
+        "n_embd": 24,
+        "n_head": 3,
+        "n_inner": 40,
+        "n_layer": 2,
+        "n_positions": 8192,
+        "max_position_embeddings": 2048,
+        "layer_norm_epsilon": 1e-12,
+        "activation_function": "swiglu",
+        "rotary_emb_base": 1000,
+        "rotary_scaling_factor": None,
+    }
+    kind = config_class("nomic_bert")
+    assert kind is not None
+    found, expected = kind.model_validate(own), kind.model_validate(theirs)
+    assert found.positions == 8192
+    changes = {"max_position_embeddings": 0, "activation": "", "rope_parameters": None}
+    assert found.model_copy(update=changes) == expected.model_copy(update=changes)
+    assert kind.model_validate({**own, "rotary_scaling_factor": 2}).positions == 2048
+
+
+def test_modernbert_as_transformers_4_wrote_it(tmp_path: Path) -> None:
+    fixture = load("modernbert")
+    old = {key: value for key, value in fixture.config.items() if key != "layer_types"}
+    old |= {"rope_parameters": None, "global_rope_theta": 160_000.0, "local_rope_theta": 10_000.0}
+    old |= {"global_attn_every_n_layers": 3}
+    fixture = Fixture(old, fixture.weights, fixture.ids[:40], fixture.expected)
+    assert_near(vectors(fixture, "mean", tmp_path), fixture.expected["mean"][:40])
+
+
+@pytest.mark.parametrize("prefix", ["model.", "0.auto_model.", "nomic_bert."])
+def test_tensors_may_have_any_one_prefix(prefix: str, tmp_path: Path) -> None:
+    fixture = load("nomic_bert")
+    weights = {prefix + name: tensor for name, tensor in fixture.weights.items()}
+    named = Fixture(fixture.config, weights, fixture.ids[:3], fixture.expected)
+    assert_near(vectors(named, "mean", tmp_path), fixture.expected["mean"][:3])
+
+
+def sharded(path: Path, weights: dict[str, NDArray[np.float32]]) -> None:
+    names = sorted(weights)
+    shards = {"model-00001-of-00002.safetensors": names[::2]}
+    shards["model-00002-of-00002.safetensors"] = names[1::2]
+    for file, held in shards.items():
+        save_file({name: weights[name] for name in held}, path / file)
+    index = {"weight_map": {name: file for file, held in shards.items() for name in held}}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def halved(path: Path, weights: dict[str, NDArray[np.float32]]) -> None:
+    save_file({n: w.astype(np.float16) for n, w in weights.items()}, path / "model.safetensors")
+
+
+def bfloats(path: Path, weights: dict[str, NDArray[np.float32]]) -> None:
+    """The weights' upper halves, which numpy can write as something else only."""
+    upper = {n: (w.view(np.uint32) >> 16).astype(np.uint16) for n, w in weights.items()}
+    content = save({**upper, "ids": np.arange(3)}).replace(b'"U16"', b'"BF16"')
+    size = int.from_bytes(content[:8], "little") + content.count(b'"BF16"')
+    (path / "model.safetensors").write_bytes(size.to_bytes(8, "little") + content[8:])
+
+
+@pytest.mark.parametrize(("rewrite", "digits"), [(sharded, 7), (halved, 6), (bfloats, 1)])
+def test_weights_in_parts_and_in_halves_are_read(
+    rewrite: Callable[[Path, dict[str, NDArray[np.float32]]], None], digits: int, tmp_path: Path
+) -> None:
+    fixture = write(tmp_path / "model", "roberta")
+    expected = embedded(tmp_path / "model", precision="fp32")
+    (tmp_path / "model/model.safetensors").unlink()
+    rewrite(tmp_path / "model", fixture.weights)
+    np.testing.assert_array_almost_equal(
+        embedded(tmp_path / "model", precision="fp32"), expected, digits
+    )
+
+
+def test_a_missing_shard_is_named_and_none_is_read_from_elsewhere(tmp_path: Path) -> None:
+    fixture = write(tmp_path / "model", "roberta")
+    (tmp_path / "model/model.safetensors").rename(tmp_path / "model-1.safetensors")
+    sharded(tmp_path / "model", fixture.weights)
+    (tmp_path / "model/model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(ModelFileError, match=r"missing: model-00002-of-00002"):
+        TextEmbedding(tmp_path / "model")
+    index = {"weight_map": {"pooler.bias": "../model-1.safetensors"}}
+    (tmp_path / "model/model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelFileError, match=r"missing: \.\./model-1"):
+        TextEmbedding(tmp_path / "model")
+
+
+def test_texts_are_lower_cased_where_the_model_says_so(tmp_path: Path) -> None:
+    write(tmp_path / "model", "bert")
+    tokenizer = json.loads((tmp_path / "model/tokenizer.json").read_text())
+    tokenizer["normalizer"]["lowercase"] = False
+    (tmp_path / "model/tokenizer.json").write_text(json.dumps(tokenizer))
+    settings = tmp_path / "model/sentence_bert_config.json"
+    for lower_case in (False, True):
+        settings.write_text(json.dumps({"max_seq_length": 32, "do_lower_case": lower_case}))
+        encoder = TextEmbedding(tmp_path / "model", precision="fp32")
+        upper, lower = encoder.embed(["THE CAT", "the cat"])
+        assert np.array_equal(upper, lower) == lower_case
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("bert", {"vocab_size": 10**15}),
+        ("bert", {"num_hidden_layers": 10**9}),
+        ("bert", {"max_position_embeddings": 10**15}),
+        ("bert", {"num_attention_heads": 10**15}),
+        ("bert", {"layer_norm_eps": -1}),
+        ("bert", {"layer_norm_eps": float("nan")}),
+        ("bert", {"intermediate_size": 0}),
+        ("roberta", {"pad_token_id": -5}),
+        ("roberta", {"pad_token_id": 10**15}),
+        ("mpnet", {"max_position_embeddings": 10**15}),
+        ("mpnet", {"relative_attention_num_buckets": 64}),
+        ("distilbert", {"n_heads": 5}),
+        ("modernbert", {"max_position_embeddings": 10**15}),
+        ("modernbert", {"local_attention": -2}),
+        ("modernbert", {"local_attention": 10**30}),
+        ("modernbert", {"layer_types": ["full_attention", "linear_attention"]}),
+        ("modernbert", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}),
+        ("nomic_bert", {"n_positions": 10**15}),
+        ("nomic_bert", {"num_experts": 8}),
+        ("nomic_bert", {"rotary_emb_fraction": 0.5}),
+        ("nomic_bert", {"rotary_emb_base": 0}),
+        ("nomic_bert", {"num_attention_heads": 24}),
+    ],
+)
+def test_a_config_that_cannot_be_run_or_asks_for_too_much_is_refused(
+    name: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    write(tmp_path / "model", name)
+    path = tmp_path / "model/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    (tmp_path / "model/sentence_bert_config.json").write_text('{"max_seq_length": 1000000000000}')
+    with pytest.raises(ModelFileError):
+        TextEmbedding(tmp_path / "model", precision="fp32")
+
+
+def test_a_config_too_deep_to_be_read_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "model", "bert")
+    (tmp_path / "model/config.json").write_text("[" * 200_000)
+    with pytest.raises(ModelFileError, match=r"config\.json is not valid JSON"):
+        TextEmbedding(tmp_path / "model")
+
+
+def test_only_the_architecture_of_the_model_is_loaded(tmp_path: Path) -> None:
+    write(tmp_path / "model", "mpnet")
+    code = (
+        "import sys; from qdrant_embed import TextEmbedding; "
+        "TextEmbedding(sys.argv[1], lazy_load=True).spec; "
+        "print(*sorted(m.rpartition('.')[2] for m in sys.modules if '.architectures.' in m))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "model")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split() == ["bert", "config", "mpnet", "static", "transformer"]

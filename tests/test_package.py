@@ -98,7 +98,7 @@ def test_each_heavy_library_has_one_importer(library: str, owner: str) -> None:
 
 
 def test_the_encoder_half_knows_nothing_of_qdrant() -> None:
-    for path in (PACKAGE / "encoder").glob("*.py"):
+    for path in (PACKAGE / "encoder").rglob("*.py"):
         own = {name for name in imports(path) if name.startswith("qdrant_embed")}
         assert not uses(path, "qdrant_client"), path
         assert all(name.startswith(("qdrant_embed.encoder", "qdrant_embed.errors")) for name in own)

@@ -7,14 +7,13 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from qdrant_embed.encoder.architectures.config import (
-    Activation,
-    Epsilon,
-    LayerTensors,
-    TransformerConfig,
-    Weights,
+from qdrant_embed.encoder.architectures.config import Activation, Epsilon, LayerTensors, Weights
+from qdrant_embed.encoder.architectures.rotary import (
+    RopeParameters,
+    Rotary,
+    RotaryConfig,
+    Theta,
 )
-from qdrant_embed.encoder.architectures.rotary import Positions, RopeParameters, Rotary, Theta
 from qdrant_embed.encoder.architectures.transformer import TransformerGraph
 from qdrant_embed.encoder.jsonfile import JsonFile
 from qdrant_embed.encoder.quantize import NOTHING_QUANTIZED, QuantizationPlan
@@ -26,11 +25,10 @@ class _RopeByLayer(JsonFile):
     sliding_attention: RopeParameters
 
 
-class ModernBertConfig(TransformerConfig):
+class ModernBertConfig(RotaryConfig):
     """``config.json`` of architecture ``modernbert``, as transformers 4 or 5 writes it."""
 
     model_type: Literal["modernbert"]
-    max_position_embeddings: Positions
     hidden_activation: Activation = "gelu"
     norm_eps: Epsilon = 1e-5
     norm_bias: bool = False

@@ -6,20 +6,20 @@ from typing import ClassVar, Literal
 
 from pydantic import AliasChoices, Field, NonNegativeInt, PositiveInt
 
-from qdrant_embed.encoder.architectures.config import (
-    Activation,
-    Epsilon,
-    LayerTensors,
-    TransformerConfig,
-    Weights,
+from qdrant_embed.encoder.architectures.config import Activation, Epsilon, LayerTensors, Weights
+from qdrant_embed.encoder.architectures.rotary import (
+    Positions,
+    RopeParameters,
+    Rotary,
+    RotaryConfig,
+    Theta,
 )
-from qdrant_embed.encoder.architectures.rotary import Positions, RopeParameters, Rotary, Theta
 from qdrant_embed.encoder.architectures.transformer import TransformerGraph
 from qdrant_embed.encoder.quantize import NOTHING_QUANTIZED, QuantizationPlan
 from qdrant_embed.encoder.spec import ModelSpec
 
 
-class NomicBertConfig(TransformerConfig):
+class NomicBertConfig(RotaryConfig):
     """``config.json`` of architecture ``nomic_bert``, in the vendor's words or transformers'.
 
     The vendor's come first: repositories have both, and state the length in theirs alone.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from qdrant_embed.encoder.architectures.config import TransformerConfig
 from qdrant_embed.encoder.graph import MICROSOFT, Graph
 from qdrant_embed.encoder.jsonfile import JsonFile
 
@@ -20,6 +21,18 @@ class RopeParameters(JsonFile):
 
     rope_theta: Theta
     rope_type: Literal["default"] = "default"
+
+
+class RotaryConfig(TransformerConfig):
+    """``config.json`` of an architecture with rotary positions."""
+
+    max_position_embeddings: Positions
+
+    @model_validator(mode="after")
+    def _check_head_size(self) -> RotaryConfig:
+        if self.head_size % 2:
+            raise ValueError(f"heads of {self.head_size} numbers cannot be turned in pairs")
+        return self
 
 
 class Rotary:
