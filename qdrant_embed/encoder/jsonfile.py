@@ -16,7 +16,10 @@ T = TypeVar("T")
 class JsonFile(BaseModel):
     """A JSON file of a model: unknown keys are somebody else's business."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+    # most are never needed: schemas are built when first used
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, protected_namespaces=(), defer_build=True
+    )
 
 
 def read_json(path: Path, kind: TypeAdapter[T]) -> T:
