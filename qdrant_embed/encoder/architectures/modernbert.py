@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field, PositiveInt
 
 from qdrant_embed.encoder.architectures.config import Activation, Epsilon, LayerTensors, Weights
@@ -15,6 +14,7 @@ from qdrant_embed.encoder.architectures.rotary import (
     Theta,
 )
 from qdrant_embed.encoder.architectures.transformer import TransformerGraph
+from qdrant_embed.encoder.architectures.window import SlidingWindow
 from qdrant_embed.encoder.jsonfile import JsonFile
 from qdrant_embed.encoder.quantize import NOTHING_QUANTIZED, QuantizationPlan
 from qdrant_embed.encoder.spec import ModelSpec
@@ -104,7 +104,9 @@ class ModernBertGraph(TransformerGraph[ModernBertConfig]):
             )
             for is_global in (True, False)
         }
-        self._window = self._window_bias()
+        self._window = SlidingWindow(
+            self.graph, self._reach, config.hidden_size, config.num_attention_heads
+        )
         return self._norm(self.word_vectors(), "embeddings.norm")
 
     def hidden_states(self, *, first_row_only: bool = False) -> str:
@@ -127,38 +129,27 @@ class ModernBertGraph(TransformerGraph[ModernBertConfig]):
     def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
         """Adds the attention to the whole text or, in most layers, to a token's neighbours."""
         is_global = self.config.is_global(number)
-        rotary = self._rotary[is_global]
-        if first_row_only and not is_global:
-            key, value = self._first_neighbours(key), self._first_neighbours(value)
-        if not first_row_only:  # at position 0 nothing is turned
-            query = rotary.turned(query)
-        bias = "" if is_global or first_row_only else self._window
-        return self.multi_head_attention(query, rotary.turned(key), value, bias)
+        rotary, window = self._rotary[is_global], self._window
+        if first_row_only:  # at position 0 nothing is turned
+            if not is_global:
+                key, value = self._first_neighbours(key), self._first_neighbours(value)
+            return self.multi_head_attention(query, rotary.turned(key), value)
+        query, key = rotary.turned(query), rotary.turned(key)
+        if is_global:
+            return self.multi_head_attention(query, key, value)
+        key, value = window.neighbourhoods(key), window.neighbourhoods(value)
+        attended = self.multi_head_attention(window.split(query), key, value, window.bias)
+        return window.joined(attended)
+
+    @property
+    def _reach(self) -> int:
+        """Tokens that a local layer sees on each side."""
+        return self.config.local_attention // 2
 
     def _first_neighbours(self, hidden: str) -> str:
         """Adds the rows that the first token sees."""
-        seen = self.config.local_attention // 2 + 1
-        constants = [self.graph.integers(number) for number in (0, seen, 1)]
+        constants = [self.graph.integers(number) for number in (0, self._reach + 1, 1)]
         return self.graph.node("Slice", hidden, *constants)
-
-    def _window_bias(self) -> str:
-        """Adds what hides tokens that are too far from each other: [1, 1, tokens, tokens]."""
-        graph = self.graph
-        length = graph.node("Squeeze", graph.node("Shape", "input_ids", start=1, end=2))
-        zero, one = graph.scalar(0, np.int64), graph.scalar(1, np.int64)
-        positions = graph.node("Range", zero, length, one)
-        distances = graph.node(
-            "Abs",
-            graph.node("Sub", positions, graph.node("Unsqueeze", positions, graph.integers(1))),
-        )
-        reach = graph.scalar(self.config.local_attention // 2, np.int64)
-        bias = graph.node(
-            "Where",
-            graph.node("LessOrEqual", distances, reach),
-            graph.scalar(0, np.float32),
-            graph.scalar(-1e30, np.float32),
-        )
-        return graph.node("Unsqueeze", bias, graph.integers(0, 1))
 
     def _norm(self, hidden: str, name: str) -> str:
         return self.layer_norm(hidden, name, has_bias=self.config.norm_bias)
