@@ -283,4 +283,6 @@ def test_only_the_architecture_of_the_model_is_loaded(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code, str(tmp_path / "model")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout.split() == ["bert", "config", "mpnet", "static", "transformer"]
+    others = {"distilbert", "modernbert", "nomic_bert", "roberta"}
+    assert "mpnet" in done.stdout.split()
+    assert not others & set(done.stdout.split())
