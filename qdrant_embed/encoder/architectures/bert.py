@@ -42,7 +42,7 @@ class BertFamilyConfig(TransformerConfig):
 class BertConfig(BertFamilyConfig):
     """``config.json`` of architecture ``bert``."""
 
-    has_terms: ClassVar = True
+    has_terms: ClassVar[bool] = True
     model_type: Literal["bert"]
     position_embedding_type: Literal["absolute"] = "absolute"
 
@@ -58,7 +58,7 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
     """The graph of a model of architecture ``bert``; see `TransformerGraph`."""
 
     plain_attention: ClassVar[bool] = True  # `attend` is that of all transformers
-    tensors: ClassVar = LayerTensors(
+    tensors: ClassVar[LayerTensors] = LayerTensors(
         layers="encoder.layer",
         qkv=("attention.self.query", "attention.self.key", "attention.self.value"),
         o=("attention.output.dense",),

@@ -33,7 +33,7 @@ class DistilBertConfig(BertFamilyConfig):
 class DistilBertGraph(BertGraph):
     """The graph of a model of architecture ``distilbert``; see `TransformerGraph`."""
 
-    tensors: ClassVar = LayerTensors(
+    tensors: ClassVar[LayerTensors] = LayerTensors(
         layers="transformer.layer",
         qkv=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
         o=("attention.out_lin",),

@@ -66,9 +66,9 @@ class ModernBertConfig(RotaryConfig):
 class ModernBertGraph(TransformerGraph[ModernBertConfig]):
     """The graph of a model of architecture ``modernbert``; see `TransformerGraph`."""
 
-    words: ClassVar = "embeddings.tok_embeddings.weight"
+    words: ClassVar[str] = "embeddings.tok_embeddings.weight"
     gated = True
-    tensors: ClassVar = LayerTensors(
+    tensors: ClassVar[LayerTensors] = LayerTensors(
         layers="layers",
         qkv=("attn.Wqkv",),
         o=("attn.Wo",),

@@ -87,7 +87,7 @@ class NomicBertGraph(TransformerGraph[NomicBertConfig]):
     """The graph of a model of architecture ``nomic_bert``; see `TransformerGraph`."""
 
     gated = True
-    tensors: ClassVar = LayerTensors(
+    tensors: ClassVar[LayerTensors] = LayerTensors(
         layers="encoder.layers",
         qkv=("attn.Wqkv",),
         o=("attn.out_proj",),
