@@ -1,11 +1,15 @@
-"""A model hub on loopback: the few endpoints huggingface_hub asks, serving a folder."""
+"""A model hub on loopback: the endpoints that are asked, serving a folder, with faults on order."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+import socket
+import struct
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,13 +19,52 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @dataclass
+class Fault:
+    """What goes wrong with requests whose path contains `where`, the first `times` of them.
+
+    Attributes:
+        where: part of the path.
+        times: how often.
+        status: answered instead of 200.
+        headers: added; `None` removes one.
+        body: what becomes of the body, before its length is stated.
+        reset_after: bytes of the body after which the connection is reset.
+        close_after: bytes of the body after which it is closed.
+        pause: seconds before each ten bytes of the body.
+    """
+
+    where: str
+    times: int = 1_000_000
+    status: int | None = None
+    headers: dict[str, str | None] = field(default_factory=dict)
+    body: Callable[[bytes], bytes] | None = None
+    reset_after: int | None = None
+    close_after: int | None = None
+    pause: float = 0.0
+
+
+@dataclass
 class Hub:
-    """One repository, and a record of what was asked."""
+    """One repository, what goes wrong with it, and a record of what was asked."""
 
     name: str
     folder: Path
     url: str = ""
+    commit: str = COMMIT
+    token: str | None = None
+    redirects: bool = False
+    faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    ranges: list[str] = field(default_factory=list)
+
+    def asked(self, what: str) -> int:
+        """How many requests had `what` in their path."""
+        return sum(what in request for request in self.requests)
+
+
+def corrupted(body: bytes) -> bytes:
+    """The same length, one bit different."""
+    return body[:-1] + bytes([body[-1] ^ 1])
 
 
 @contextmanager
@@ -35,53 +78,103 @@ def serving(name: str, folder: Path) -> Iterator[Hub]:
         def do_GET(self) -> None:
             hub.requests.append(f"{self.command} {self.path}")
             path = self.path.partition("?")[0]
-            files = sorted(file for file in folder.rglob("*") if file.is_file())
-            if path == f"/api/models/{name}/revision/main":
-                siblings = [{"rfilename": file.relative_to(folder).as_posix()} for file in files]
-                self.answer(200, json.dumps({"id": name, "sha": COMMIT, "siblings": siblings}))
-            elif path.startswith(f"/api/models/{name}/tree/"):
-                self.answer(
-                    200,
-                    json.dumps(
-                        [
-                            {
-                                "type": "file",
-                                "path": file.relative_to(folder).as_posix(),
-                                "size": file.stat().st_size,
-                                "oid": hashlib.sha1(file.read_bytes()).hexdigest(),
-                            }
-                            for file in files
-                        ]
-                    ),
-                )
-            elif path.startswith(f"/{name}/resolve/"):
-                file = folder / path.split("/", 5)[5]
-                if file.is_file():
-                    etag = hashlib.sha256(file.read_bytes()).hexdigest()
-                    self.answer(200, file.read_bytes(), ETag=f'"{etag}"')
+            if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
+                self.answer(401, b"{}", {"X-Error-Code": "RepoNotFound"})
+            elif path.startswith(f"/api/models/{name}/revision/"):
+                if path.rpartition("/")[2] in ("main", hub.commit):
+                    self.answer(200, json.dumps(self.model()).encode(), {})
                 else:
-                    self.answer(404, "{}", **{"X-Error-Code": "EntryNotFound"})
+                    self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            elif path.startswith(f"/{name}/resolve/") and hub.redirects:
+                self.answer(302, b"", {"Location": f"/cdn/{path.split('/', 5)[5]}"})
+            elif path.startswith((f"/{name}/resolve/", "/cdn/")):
+                parts = path.split("/", 2 if path.startswith("/cdn/") else 5)
+                file = folder / parts[-1]
+                if file.is_file():
+                    self.file(file)
+                else:
+                    self.answer(404, b"{}", {"X-Error-Code": "EntryNotFound"})
             else:
-                self.answer(404, "{}", **{"X-Error-Code": "RepoNotFound"})
+                self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
-        do_HEAD = do_GET
+        do_HEAD = do_GET  # huggingface_hub's own downloads ask so
 
-        def answer(self, status: int, body: str | bytes, **headers: str) -> None:
-            content = body.encode() if isinstance(body, str) else body
+        def model(self) -> dict[str, object]:
+            files = sorted(file for file in folder.rglob("*") if file.is_file())
+            siblings = []
+            for file in files:
+                content = file.read_bytes()
+                sibling: dict[str, object] = {
+                    "rfilename": file.relative_to(folder).as_posix(),
+                    "size": len(content),
+                    "blobId": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(),
+                }
+                if file.suffix in (".safetensors", ".onnx"):
+                    digest = hashlib.sha256(content).hexdigest()
+                    sibling["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
+                siblings.append(sibling)
+            return {"id": name, "sha": hub.commit, "siblings": siblings}
+
+        def file(self, file: Path) -> None:
+            content = file.read_bytes()
+            headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"'}
+            asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+            if not asked:
+                self.answer(200, content, headers)
+                return
+            hub.ranges.append(asked[0])
+            start = int(asked[1])
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            self.answer(206, content[start:], headers)
+
+        def answer(self, status: int, body: bytes, extra: dict[str, str]) -> None:
+            fault = next((f for f in hub.faults if f.where in self.path and f.times), Fault(""))
+            fault.times -= 1
+            if fault.status is not None:
+                status = fault.status
+            if fault.body is not None:
+                body = fault.body(body)
+            headers: dict[str, str | None] = {
+                "Content-Length": str(len(body)),
+                "X-Repo-Commit": hub.commit,
+                **extra,
+                **fault.headers,
+            }
             self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("X-Repo-Commit", COMMIT)
             for header, value in headers.items():
-                self.send_header(header, value)
+                if value is not None:
+                    self.send_header(header, value)
             self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(content)
+            if self.command == "HEAD":
+                return
+            try:
+                self.send(body, fault)
+            except OSError:
+                self.close_connection = True  # whoever asked is gone
+
+        def send(self, body: bytes, fault: Fault) -> None:
+            if fault.pause:
+                for start in range(0, len(body), 10):
+                    time.sleep(fault.pause)
+                    self.wfile.write(body[start : start + 10])
+                return
+            cut = fault.reset_after if fault.reset_after is not None else fault.close_after
+            self.wfile.write(body[:cut])
+            if cut is not None:
+                self.wfile.flush()
+                time.sleep(0.1)  # for what was sent to be read
+                self.close_connection = True
+            if fault.reset_after is not None:
+                linger = struct.pack("ii", 1, 0)
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                self.connection.close()
 
         def log_message(self, format: str, *args: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda request, client_address: None  # type: ignore[method-assign] # resets are ordered
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     hub.url = f"http://127.0.0.1:{server.server_port}"

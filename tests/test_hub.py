@@ -96,5 +96,5 @@ def test_a_repository_without_safetensors_is_refused_by_name(
         (folder / name).write_bytes((tiny.path / name).read_bytes())
     with serving("someone/half", folder) as hub:
         result = load(hub.url, tmp_path, "someone/half")
-    assert result["error"] == "ModelDownloadError"
-    assert "without model.safetensors" in result["message"]
+    assert result["error"] == "ModelFileError"
+    assert "neither model.safetensors nor" in result["message"]

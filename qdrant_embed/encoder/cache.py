@@ -32,6 +32,22 @@ def cache_folder(chosen: str | os.PathLike[str] | None = None) -> Path:
 
 
 @contextmanager
+def explained(target: Path) -> Iterator[None]:
+    """Says of any ``OSError`` of the block which folder it was and how to name another.
+
+    Raises:
+        ModelFileError: in place of the ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ModelFileError(
+            f"cannot write {target}: {error}; name a folder that can be written with cache_dir= "
+            f"or the environment variable {CACHE_VARIABLE}"
+        ) from error
+
+
+@contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its name when the block ends well.
 
@@ -41,12 +57,12 @@ def new_folder(target: Path) -> Iterator[Path]:
     Raises:
         ModelFileError: the folder cannot be written.
     """
-    with _explained(target):
+    with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = _beside(target)
         temporary.mkdir()
     try:
-        with _explained(target):
+        with explained(target):
             yield temporary
             try:
                 temporary.rename(target)
@@ -58,17 +74,40 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def sha256(path: Path, cache: Path) -> str:
-    """Hex sha256 of a file; remembered in `cache` until the file's size or time changes."""
-    status = path.stat()
+    """Hex sha256 of a file; remembered in `cache` until the file's size or time changes.
+
+    Raises:
+        ModelFileError: the file cannot be read.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error}") from error
     state = f"{path.resolve()}\n{status.st_size}\n{status.st_mtime_ns}\n{status.st_ino}"
     note = cache / "sha256" / hashlib.sha256(state.encode()).hexdigest()
     with suppress(OSError):
         remembered = note.read_text()
         if len(remembered) == 64:
             return remembered
-    digest = _digest(path)
+    digest = file_sha256(path)
     note_down(note, digest)
     return digest
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file as it is now.
+
+    Raises:
+        ModelFileError: the file cannot be read.
+    """
+    total = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                total.update(block)
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error}") from error
+    return total.hexdigest()
 
 
 def note_down(note: Path, text: str) -> None:
@@ -77,31 +116,20 @@ def note_down(note: Path, text: str) -> None:
     Notes only save time: what they say can be found out again.
     """
     with suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _beside(note)
-        temporary.write_text(text)
-        temporary.replace(note)
+        write_whole(note, text)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes a small file so that a reader sees the old content or the new, never a part."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(file)
+    try:
+        temporary.write_text(text, "utf-8")
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _beside(target: Path) -> Path:
     """A name nobody else uses; `tempfile` would make it unreadable for other users."""
     return target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
-
-
-def _digest(path: Path) -> str:
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            total.update(block)
-    return total.hexdigest()
-
-
-@contextmanager
-def _explained(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ModelFileError(
-            f"cannot write {target}: {error}; name a folder that can be written with cache_dir= "
-            f"or the environment variable {CACHE_VARIABLE}"
-        ) from error

@@ -121,8 +121,8 @@ class Model:
         source = find_model(
             options.model_name,
             cache=cache,
-            hub_cache=cache / "hub" if options.cache_dir is not None else None,
             revision=options.revision,
+            precision=options.precision,
             local_files_only=options.local_files_only,
         )
         directory = ModelDirectory(source.folder, source.entry.spec if source.entry else None)

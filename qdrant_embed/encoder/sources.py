@@ -19,9 +19,15 @@ from qdrant_embed.encoder.catalog import (
     find,
     sparse_name,
 )
-from qdrant_embed.errors import ModelDownloadError, ModelFileError, UnknownModelError
+from qdrant_embed.encoder.fidelity import Precision
+from qdrant_embed.encoder.remote import RepositoryNotOnHubError
+from qdrant_embed.encoder.snapshots import Snapshot, Snapshots
+from qdrant_embed.errors import ModelDownloadError, UnknownModelError
 
 logger = logging.getLogger(__name__)
+
+# what vectors depend on; a repository's other files change for other reasons
+_DECISIVE = ("model.safetensors", "tokenizer.json")
 
 
 @dataclass(frozen=True)
@@ -45,18 +51,20 @@ def find_model(
     name: str | os.PathLike[str],
     *,
     cache: Path,
-    hub_cache: Path | None = None,
     revision: str | None = None,
+    precision: Precision = "int8",
     local_files_only: bool = False,
+    update: bool = False,
 ) -> ModelSource:
     """The files of model `name`: a folder, else an installed package, else the hub.
 
     Args:
         name: a folder; or a model's name, the catalog's without regard to case.
-        cache: the cache folder; digests of files are remembered in it.
-        hub_cache: where downloads are kept; huggingface_hub's own cache by default.
+        cache: the cache folder; keeps downloads, and remembers digests of files.
         revision: a branch, tag or commit on the hub; with it, packages are not looked at.
+        precision: decides between weights that a repository has in several kinds.
         local_files_only: never use the network.
+        update: ask the hub what it has now, even if the model is here.
 
     Raises:
         UnknownModelError: no such folder, and no model of that name.
@@ -79,7 +87,12 @@ def find_model(
                 return packaged
     if entry is None and text.count("/") != 1:
         raise _unknown(text)
-    return _from_hub(text, entry, cache, hub_cache, revision, local_files_only)
+    known_name = entry.spec.name if entry else text
+    snapshots = Snapshots(cache, known_name)
+    snapshot = None if update else snapshots.find(revision, precision)
+    if snapshot is None:
+        snapshot = _from_hub(text, entry, snapshots, revision, precision, local_files_only, update)
+    return ModelSource(known_name, snapshot.folder, entry, snapshot.commit)
 
 
 def _from_folder(folder: Path, cache: Path) -> ModelSource:
@@ -118,20 +131,19 @@ def _locations(module: str) -> Iterator[Path]:
 def _from_hub(
     text: str,
     entry: CatalogEntry | None,
-    cache: Path,
-    hub_cache: Path | None,
+    snapshots: Snapshots,
     revision: str | None,
+    precision: Precision,
     local_files_only: bool,
-) -> ModelSource:
-    from qdrant_embed.encoder.hub import RepositoryNotOnHubError, download
-
-    name = entry.spec.name if entry else text
+    update: bool,
+) -> Snapshot:
+    pins = entry.sha256 if entry and revision is None else {}
     try:
-        snapshot = download(
-            name,
-            cache,
-            hub_cache=hub_cache,
-            revision=revision,
+        return snapshots.fetch(
+            revision,
+            precision,
+            pinned={file: digest for file, digest in pins.items() if file in _DECISIVE},
+            update=update,
             local_files_only=local_files_only,
         )
     except RepositoryNotOnHubError as error:
@@ -139,15 +151,8 @@ def _from_hub(
     except ModelDownloadError as error:
         if entry is None and close_matches(text):
             raise _unknown(text, str(error)) from error.__cause__
+        name = entry.spec.name if entry else text
         raise ModelDownloadError(f"{error}\n{_offline_ways(name, entry)}") from error.__cause__
-    weights = snapshot.folder / "model.safetensors"
-    pinned = entry.sha256.get("model.safetensors") if entry and revision is None else None
-    if pinned and weights.is_file() and (found := sha256(weights, cache)) != pinned:
-        raise ModelFileError(
-            f"{weights} is not the file of {name}: sha256 {found}, expected {pinned}; "
-            "delete it to download it again"
-        )
-    return ModelSource(name, snapshot.folder, entry, snapshot.commit)
 
 
 def _offline_ways(name: str, entry: CatalogEntry | None) -> str:
