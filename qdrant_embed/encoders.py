@@ -36,6 +36,7 @@ class _Followed:
     query_prefix: str | None = None
     document_prefix: str | None = None
     revision: str | None = None
+    dimensions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,11 @@ class EncoderChoice:
                 found={"model": None},
             )
         followed = _Followed(
-            stamp.model, stamp.max_tokens, stamp.query_prefix, stamp.document_prefix
+            stamp.model,
+            stamp.max_tokens,
+            stamp.query_prefix,
+            stamp.document_prefix,
+            dimensions=stamp.dimension,
         )
         encoder = self._loaded(followed)
         if stamp.revision and encoder.describe().weights_sha256 != stamp.weights_sha256:
@@ -187,6 +192,7 @@ class EncoderChoice:
                 query_prefix=followed.query_prefix,
                 document_prefix=followed.document_prefix,
                 revision=followed.revision,
+                dimensions=followed.dimensions,
                 lazy_load=True,
             )
         return self._following[followed]

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from qdrant_client import models
 
 from qdrant_embed.collection import vector_field_name, vector_params
-from qdrant_embed.encoder.catalog import CATALOG, find
+from qdrant_embed.encoder.catalog import CATALOG
 from qdrant_embed.encoder.fidelity import Precision
 from qdrant_embed.encoder.interfaces import DenseEncoder, check_encoder, describe
+from qdrant_embed.encoder.spec import ModelSpec
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.encoders import EncoderChoice
 from qdrant_embed.errors import InputError
@@ -55,6 +56,8 @@ class ModelSettings:
         revision: str | None = None,
         local_files_only: bool = False,
         precision: Precision = "int8",
+        dimensions: int | None = None,
+        spec: ModelSpec | None = None,
     ) -> None:
         """Chooses the model for every collection this client uses from now on.
 
@@ -75,6 +78,8 @@ class ModelSettings:
             revision: branch, tag or commit on the hub.
             local_files_only: never use the network.
             precision: ``int8``, or ``fp32`` for exact vectors; see `TextEmbedding`.
+            dimensions: cut vectors to so many numbers; see `TextEmbedding`.
+            spec: the model's facts, in place of what its files and the catalog say.
 
         Raises:
             InputError: options that cannot be met, or that an encoder object cannot take.
@@ -93,6 +98,8 @@ class ModelSettings:
             "revision": revision,
             "local_files_only": local_files_only,
             "precision": precision,
+            "dimensions": dimensions,
+            "spec": spec,
         }
         if isinstance(embedding_model_name, str | os.PathLike):
             encoder: DenseEncoder = TextEmbedding(
@@ -115,9 +122,6 @@ class ModelSettings:
         Raises:
             ModelError: the model is not known, and its files cannot be had.
         """
-        entry = find(model_name or self.embedding_model_name)
-        if entry is not None:
-            return entry.spec.dimension
         if model_name is None:
             return self._encoders.current.dimension
         return TextEmbedding(model_name, lazy_load=True).dimension

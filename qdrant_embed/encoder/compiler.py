@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,11 @@ class CompiledModel:
 
     graph: Path
     report: CompileReport
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The graph, and the constants that it reads from beside itself."""
+        return self.graph, self.graph.with_name(_WEIGHTS)
 
 
 def compiled_model(
@@ -122,6 +127,13 @@ def compiled_model(
         (temporary / _REPORT).write_text(report.model_dump_json(indent=2))
     logger.info("compiled %s to %s in %.1f s", spec.name, report.precision, report.seconds)
     return CompiledModel(folder / _GRAPH, report)
+
+
+def compiled_models(cache: Path) -> Iterator[CompiledModel]:
+    """Every compiled model in `cache` that is whole."""
+    for folder in sorted((cache / "compiled").glob("*")):
+        if (report := _whole_report(folder)) is not None:
+            yield CompiledModel(folder / _GRAPH, report)
 
 
 def discard(graph: Path) -> None:

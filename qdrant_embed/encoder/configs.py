@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,24 @@ class ModelDirectory:
                 known.document_prefix if known else None,
             ),
             license=known.license if known else "",
+            smallest_dimension=known.smallest_dimension if known else None,
         )
+
+    def accept(self, spec: ModelSpec, max_tokens: int | None = None) -> ModelSpec:
+        """The caller's own `spec`, which wins over all the files say, but must fit them.
+
+        Raises:
+            InputError: it does not, in dimension or length.
+        """
+        if max_tokens is not None:
+            spec = replace(spec, max_tokens=max_tokens)
+        dimension, limit = self._dimension(), self._limit()
+        if spec.dimension != dimension or spec.max_tokens > limit:
+            raise InputError(
+                f"spec= has {spec.dimension} dimensions and {spec.max_tokens} tokens, but the "
+                f"model in {self.path} has {dimension} and at most {limit}"
+            )
+        return spec
 
     def _read_content(self) -> dict[str, Any]:
         path = self._modules.first / "config.json"

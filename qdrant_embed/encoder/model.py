@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.cache import cache_folder
 from qdrant_embed.encoder.catalog import find, sparse_name
 from qdrant_embed.encoder.configs import ModelDirectory
+from qdrant_embed.encoder.exported import ExportedModel, export
 from qdrant_embed.encoder.fidelity import Precision
 from qdrant_embed.encoder.sources import ModelSource, find_model
 from qdrant_embed.encoder.spec import ModelSpec
 from qdrant_embed.encoder.weights import weights_digest
-from qdrant_embed.errors import InputError
+from qdrant_embed.errors import InputError, ModelFileError, check_whole
 
 if TYPE_CHECKING:
-    from qdrant_embed.encoder.runtime import ModelRuntime
+    from qdrant_embed.encoder.runtime import ModelRuntime, Runnable
     from qdrant_embed.encoder.session import Provider
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,12 @@ class ModelOptions:
     local_files_only: bool = False
     precision: Precision = "int8"
     splade: bool = False
+    dimensions: int | None = None
+    spec: ModelSpec | None = None
 
     def __post_init__(self) -> None:
+        if self.dimensions is not None:
+            check_whole("dimensions", self.dimensions, 1)
         if self.precision not in ("int8", "fp32"):
             raise InputError(f"precision must be 'int8' or 'fp32', not {self.precision!r}")
         if self.cuda and self.providers is not None:
@@ -68,13 +76,19 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model once its files are found."""
+    """What is known of a model once its files are found.
+
+    Attributes:
+        source: where they are.
+        spec: its facts, with the dimension that is asked for.
+        weights_sha256: digest of its weights.
+        runnable: makes it ready to run; compiles it where it must be.
+    """
 
     source: ModelSource
-    directory: ModelDirectory
     spec: ModelSpec
-    weights: list[Path]
     weights_sha256: str
+    runnable: Callable[[], Runnable]
 
 
 class Model:
@@ -89,13 +103,29 @@ class Model:
     @property
     def name(self) -> str:
         """The model's name; a catalogued one needs no files to be known."""
+        if (known := self._known) is not None:
+            return known.name
+        sparse = sparse_name(os.fspath(self._options.model_name))
+        return self.facts.spec.name if self._facts or sparse is None else sparse
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in one vector; a catalogued model needs no files for it to be known."""
+        known = self._known
+        if known is not None:
+            return self._options.dimensions or known.dimension
+        return self.facts.spec.dimension
+
+    @property
+    def _known(self) -> ModelSpec | None:
+        """What is known before the files are found; ``None`` once they are."""
+        if self._facts is not None:
+            return None
+        if self._options.spec is not None:
+            return self._options.spec
         requested = os.fspath(self._options.model_name)
-        if self._facts is None and not Path(requested).is_dir():
-            entry = find(requested)
-            known = entry.spec.name if entry else sparse_name(requested)
-            if known is not None:
-                return known
-        return self.facts.source.name
+        entry = None if Path(requested).is_dir() else find(requested)
+        return entry.spec if entry is not None else None
 
     @property
     def facts(self) -> ModelFacts:
@@ -115,6 +145,20 @@ class Model:
                     self._runtime = self._load()
         return self._runtime
 
+    def export(self, folder: Path, spec: ModelSpec) -> None:
+        """Writes the model, with the prefixes of `spec`, to a folder that needs nothing else."""
+        facts, runnable = self.facts, self.facts.runnable()
+        spec = replace(
+            runnable.spec, query_prefix=spec.query_prefix, document_prefix=spec.document_prefix
+        )
+        export(
+            replace(runnable, spec=spec),
+            folder,
+            revision=facts.source.revision,
+            weights_sha256=facts.weights_sha256,
+            cache=cache_folder(self._options.cache_dir),
+        )
+
     def _find(self) -> ModelFacts:
         options = self._options
         cache = cache_folder(options.cache_dir)
@@ -122,30 +166,89 @@ class Model:
             options.model_name,
             cache=cache,
             revision=options.revision,
-            precision=options.precision,
+            precision=options.possible_precision,
             local_files_only=options.local_files_only,
         )
+        if source.exported is not None:
+            return self._exported(source, source.exported)
         directory = ModelDirectory(source.folder, source.entry.spec if source.entry else None)
         weights = directory.weights(options.possible_precision)
+        if options.spec is None:
+            spec = directory.spec(
+                source.name, max_tokens=options.max_tokens, splade=options.splade
+            )
+        else:
+            spec = directory.accept(options.spec, max_tokens=options.max_tokens)
+        digest = weights_digest(weights, cache)
+
+        def runnable() -> Runnable:
+            from qdrant_embed.encoder.runtime import prepare
+
+            return prepare(directory, spec, weights, digest, options.possible_precision, cache)
+
+        return ModelFacts(source, self._shortened(spec), digest, runnable)
+
+    def _exported(self, source: ModelSource, exported: ExportedModel) -> ModelFacts:
+        """An exported model is run as it was exported."""
+        options, spec, folder = self._options, exported.spec, source.folder
+        if options.splade:
+            raise ModelFileError(f"{folder} is an exported dense model, not a SPLADE model")
+        if options.spec is not None:
+            raise InputError(f"spec= cannot change {folder}: it is exported; export it anew")
+        if exported.report.precision == "int8" and options.possible_precision == "fp32":
+            raise InputError(f"{folder} was exported in int8: for fp32, export it in fp32")
+        if options.max_tokens is not None:
+            if options.max_tokens > spec.max_tokens:
+                raise InputError(
+                    f"max_tokens={options.max_tokens}, but {folder} was exported for "
+                    f"{spec.max_tokens} tokens at most"
+                )
+            spec = replace(spec, max_tokens=options.max_tokens)
         return ModelFacts(
-            source=source,
-            directory=directory,
-            spec=directory.spec(source.name, max_tokens=options.max_tokens, splade=options.splade),
-            weights=weights,
-            weights_sha256=weights_digest(weights, cache),
+            source,
+            self._shortened(spec),
+            exported.weights_sha256,
+            lambda: replace(exported.runnable(folder), spec=spec),
         )
+
+    def _shortened(self, spec: ModelSpec) -> ModelSpec:
+        dimensions = self._options.dimensions
+        if dimensions in (None, spec.dimension):
+            return spec
+        if dimensions > spec.dimension:
+            raise InputError(
+                f"dimensions={dimensions}, but vectors of {spec.name} have {spec.dimension}"
+            )
+        if spec.smallest_dimension is None or dimensions < spec.smallest_dimension:
+            trained = (
+                "it is not known to be trained for being cut"
+                if spec.smallest_dimension is None
+                else f"it is trained for {spec.smallest_dimension} or more"
+            )
+            logger.warning(
+                "vectors of %s are cut from %d to %d numbers, but %s: expect worse hits",
+                spec.name,
+                spec.dimension,
+                dimensions,
+                trained,
+            )
+        return replace(spec, dimension=dimensions, normalize=True)
 
     def _load(self) -> ModelRuntime:
         # here, so that no library is loaded before a model is
-        from qdrant_embed.encoder.runtime import RuntimeLoader
+        from qdrant_embed.encoder.compiler import discard
+        from qdrant_embed.encoder.runtime import start
 
-        facts, options = self.facts, self._options
-        return RuntimeLoader(
-            facts.directory,
-            facts.spec,
-            facts.weights,
-            facts.weights_sha256,
-            options.possible_precision,
-            options.execution_providers,
-            cache_folder(options.cache_dir),
-        ).load()
+        facts, providers = self.facts, self._options.execution_providers
+        if providers is not None:
+            from qdrant_embed.encoder.session import check_providers
+
+            check_providers(providers)  # before anything long
+        runnable = facts.runnable()
+        try:
+            return start(runnable, providers, facts.spec.dimension)
+        except ModelFileError:
+            if runnable.kind != "graph" or facts.source.exported is not None:
+                raise
+            discard(runnable.files[0])  # damaged in the cache: make it once more
+            return start(facts.runnable(), providers, facts.spec.dimension)

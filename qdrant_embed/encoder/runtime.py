@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from qdrant_embed.encoder.architectures.config import TransformerConfig
 from qdrant_embed.encoder.architectures.static import StaticConfig, StaticModel
-from qdrant_embed.encoder.compiler import CompiledModel, compiled_model, discard
+from qdrant_embed.encoder.compiler import compiled_model
 from qdrant_embed.encoder.configs import ModelDirectory
 from qdrant_embed.encoder.cores import usable_cores
 from qdrant_embed.encoder.fidelity import ModelReport, Precision
+from qdrant_embed.encoder.matryoshka import Shortened
 from qdrant_embed.encoder.query import QueryRunner
 from qdrant_embed.encoder.runner import Runner
 from qdrant_embed.encoder.spec import ModelSpec
@@ -40,8 +41,105 @@ class ModelRuntime:
     report: ModelReport
 
 
-class RuntimeLoader:
-    """Makes the parts that run a model.
+@dataclass(frozen=True)
+class Runnable:
+    """A model with everything decided and compiled: what it takes to start it.
+
+    Attributes:
+        kind: a ``graph`` of ours, the model's own ``onnx`` file, or a ``static`` table.
+        spec: the model's facts.
+        report: of how it was made.
+        tokenizer: its ``tokenizer.json``.
+        files: what is run, then what that file reads from beside itself.
+        lower_case: lower-case texts before they are tokenised.
+        skips_unknown: leave unknown tokens out of a static model's mean.
+        pooled: only the file itself can pool, as with Dense layers after the pooling.
+    """
+
+    kind: Literal["graph", "onnx", "static"]
+    spec: ModelSpec
+    report: ModelReport
+    tokenizer: Path
+    files: tuple[Path, ...]
+    lower_case: bool = False
+    skips_unknown: bool = False
+    pooled: bool = False
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The model's tokenizer.
+
+        Raises:
+            ModelFileError: it cannot be read.
+        """
+        return Tokenizer(
+            self.tokenizer,
+            self.spec.max_tokens,
+            special_tokens=self.kind != "static",
+            lower_case=self.lower_case,
+        )
+
+
+def start(runnable: Runnable, providers: Sequence[Provider] | None, dimension: int) -> ModelRuntime:
+    """The parts that run a model.
+
+    Args:
+        runnable: the model.
+        providers: onnxruntime's execution providers; ``None`` for the CPU.
+        dimension: of the vectors; below the model's own, they are cut.
+
+    Raises:
+        ModelFileError: the files cannot be run.
+        MissingDependencyError: a library or an execution provider is missing.
+    """
+    tokenizer = runnable.load_tokenizer()
+    if runnable.kind == "static":
+        model: Runner = StaticModel(
+            read_tensors(runnable.files),
+            tokenizer.vocabulary_size,
+            tokenizer.unknown_id if runnable.skips_unknown else None,
+            normalize=runnable.spec.normalize,
+        )
+        model = _cut(model, runnable.spec, dimension)
+        return ModelRuntime(tokenizer, model, QueryRunner(model, None), runnable.report)
+    from qdrant_embed.encoder.session import CPU, Session
+
+    path, chosen = runnable.files[0], providers or CPU
+
+    def load(threads: int) -> Runner:
+        session = Session(path, chosen, threads=threads)
+        if runnable.kind == "graph":
+            return _cut(session, runnable.spec, dimension)
+        from qdrant_embed.encoder.onnx_file import OnnxFile
+
+        file = OnnxFile(
+            session,
+            path,
+            runnable.spec,
+            one_by_one=runnable.report.precision == "int8",
+            pooled=runnable.pooled,
+            trial=tokenizer.tokenize([""]).ids[0],
+        )
+        return _cut(file, runnable.spec, dimension)
+
+    runner = load(1)
+    on_cores = usable_cores() > 1 and all(provider in CPU for provider in chosen)
+    queries = QueryRunner(runner, partial(load, 2) if on_cores else None)
+    return ModelRuntime(tokenizer, runner, queries, runnable.report)
+
+
+def _cut(runner: Runner, spec: ModelSpec, dimension: int) -> Runner:
+    return runner if dimension == spec.dimension else Shortened(runner, dimension)
+
+
+def prepare(
+    directory: ModelDirectory,
+    spec: ModelSpec,
+    weights: Sequence[Path],
+    weights_sha256: str,
+    precision: Precision,
+    cache: Path,
+) -> Runnable:
+    """A model's files as they can be run; compiled now, where it must be and `cache` has it not.
 
     Args:
         directory: the model's files.
@@ -49,122 +147,41 @@ class RuntimeLoader:
         weights: those of its files that are run.
         weights_sha256: their digest.
         precision: asked for.
-        providers: onnxruntime's execution providers; ``None`` for the CPU.
         cache: the cache folder.
+
+    Raises:
+        ModelFileError: the files cannot be run, or do not belong together.
+        MissingDependencyError: a library is missing.
     """
-
-    def __init__(
-        self,
-        directory: ModelDirectory,
-        spec: ModelSpec,
-        weights: Sequence[Path],
-        weights_sha256: str,
-        precision: Precision,
-        providers: Sequence[Provider] | None,
-        cache: Path,
-    ) -> None:
-        self._directory, self._spec, self._config = directory, spec, directory.config
-        self._weights, self._weights_sha256 = weights, weights_sha256
-        self._precision: Precision = precision
-        self._providers, self._cache = providers, cache
-        self._tokenizer = Tokenizer(
-            directory.tokenizer,
-            spec.max_tokens,
-            special_tokens=not isinstance(self._config, StaticConfig),
-            lower_case=directory.lower_case,
+    config = directory.config
+    own_file = weights[0].suffix == ".onnx"
+    runnable = Runnable(
+        kind="onnx" if own_file else "static" if isinstance(config, StaticConfig) else "graph",
+        spec=spec,
+        report=ModelReport(
+            model=spec.name,
+            weights_sha256=weights_sha256,
+            file=weights[0].relative_to(directory.path).as_posix(),
+            precision="int8" if own_file and is_quantized(weights[0].name) else "fp32",
+        ),
+        tokenizer=directory.tokenizer,
+        files=tuple(weights),
+        lower_case=directory.lower_case,
+        skips_unknown=isinstance(config, StaticConfig) and config.skips_unknown,
+        pooled=directory.has_dense,
+    )
+    if isinstance(config, StaticConfig):
+        return runnable
+    tokenizer = runnable.load_tokenizer()
+    if tokenizer.vocabulary_size > (config.vocab_size or math.inf):
+        raise ModelFileError(
+            f"{directory.tokenizer} has {tokenizer.vocabulary_size} tokens, but the model has "
+            f"vectors for {config.vocab_size}: they do not belong together"
         )
-
-    def load(self) -> ModelRuntime:
-        """The parts; compiles the graph where the model needs one and the cache has none.
-
-        Raises:
-            ModelFileError: the files cannot be run, or do not belong together.
-            MissingDependencyError: a library or an execution provider is missing.
-        """
-        if isinstance(self._config, StaticConfig):
-            return self._static(self._config)
-        vocabulary = self._tokenizer.vocabulary_size
-        if vocabulary > (self._config.vocab_size or math.inf):
-            raise ModelFileError(
-                f"{self._directory.tokenizer} has {vocabulary} tokens, but the model has vectors "
-                f"for {self._config.vocab_size}: they do not belong together"
-            )
-        from qdrant_embed.encoder.session import check_providers
-
-        if self._providers is not None:
-            check_providers(self._providers)  # before anything long
-        if isinstance(self._config, TransformerConfig):
-            return self._compiled(self._config)
-        return self._own_file()
-
-    def _static(self, config: StaticConfig) -> ModelRuntime:
-        tokenizer = self._tokenizer
-        model = StaticModel(
-            read_tensors(self._weights),
-            tokenizer.vocabulary_size,
-            tokenizer.unknown_id if config.skips_unknown else None,
-            normalize=self._spec.normalize,
+    if not isinstance(config, TransformerConfig):
+        logger.info(
+            "%s is run from its own file %s (%s)", spec.name, weights[0], runnable.report.precision
         )
-        return ModelRuntime(tokenizer, model, QueryRunner(model, None), self._report("fp32"))
-
-    def _compiled(self, config: TransformerConfig) -> ModelRuntime:
-        from qdrant_embed.encoder.session import CPU, Session
-
-        providers = self._providers or CPU
-        compiled = self._compile(config)
-        try:
-            session = Session(compiled.graph, providers)
-        except ModelFileError:  # damaged in the cache: make it once more
-            discard(compiled.graph)
-            compiled = self._compile(config)
-            session = Session(compiled.graph, providers)
-        spread = partial(Session, compiled.graph, providers, threads=2)
-        return self._runtime(session, spread, compiled.report)
-
-    def _compile(self, config: TransformerConfig) -> CompiledModel:
-        return compiled_model(
-            self._weights,
-            self._weights_sha256,
-            config,
-            self._spec,
-            self._tokenizer,
-            self._precision,
-            self._cache,
-        )
-
-    def _own_file(self) -> ModelRuntime:
-        from qdrant_embed.encoder.onnx_file import OnnxFile
-        from qdrant_embed.encoder.session import CPU, Session
-
-        path = self._weights[0]
-        precision: Precision = "int8" if is_quantized(path.name) else "fp32"
-        logger.info("%s is run from its own file %s (%s)", self._spec.name, path, precision)
-
-        def start(threads: int) -> OnnxFile:
-            return OnnxFile(
-                Session(path, self._providers or CPU, threads=threads),
-                path,
-                self._spec,
-                one_by_one=precision == "int8",
-                pooled=self._directory.has_dense,
-                trial=self._tokenizer.tokenize([""]).ids[0],
-            )
-
-        return self._runtime(start(1), partial(start, 2), self._report(precision))
-
-    def _runtime(
-        self, runner: Runner, spread: Callable[[], Runner], report: ModelReport
-    ) -> ModelRuntime:
-        from qdrant_embed.encoder.session import CPU
-
-        on_cores = usable_cores() > 1 and all(p in CPU for p in self._providers or CPU)
-        queries = QueryRunner(runner, spread if on_cores else None)
-        return ModelRuntime(self._tokenizer, runner, queries, report)
-
-    def _report(self, precision: Precision) -> ModelReport:
-        return ModelReport(
-            model=self._spec.name,
-            weights_sha256=self._weights_sha256,
-            file=self._weights[0].relative_to(self._directory.path).as_posix(),
-            precision=precision,
-        )
+        return runnable
+    compiled = compiled_model(weights, weights_sha256, config, spec, tokenizer, precision, cache)
+    return replace(runnable, report=compiled.report, files=compiled.files)

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from qdrant_embed.encoder.cache import explained, file_sha256, sha256, write_whole
 from qdrant_embed.encoder.downloads import Download
 from qdrant_embed.encoder.fidelity import Precision
+from qdrant_embed.encoder.jsonfile import JsonFile, read_json
 from qdrant_embed.encoder.weights import weight_files
 from qdrant_embed.errors import ModelDownloadError, ModelFileError
 
@@ -82,9 +83,7 @@ class KeptModel(BaseModel):
     files: Mapping[str, KeptFile] = {}
 
 
-class _Module(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
+class _Module(JsonFile):
     type: str
     path: str
 
@@ -209,42 +208,27 @@ def _needed(paths: Collection[str], folder: Path, precision: Precision) -> Itera
     Each must be in `folder` before the next is asked for: what the first ones say decides which
     others there are.
     """
-    folders, transformer = [""], ""
+    modules: list[_Module] = []
     if "modules.json" in paths:
         yield "modules.json"
-        for module in _modules(folder / "modules.json"):
-            inside = "" if module.path in ("", ".") else f"{PurePosixPath(module.path)}/"
-            folders.append(inside)
-            if module.type.endswith(".Transformer"):
-                transformer = inside
-    for place in dict.fromkeys(folders):
+        modules = read_json(folder / "modules.json", TypeAdapter(list[_Module]))
+    places = [
+        "" if module.path in ("", ".") else f"{PurePosixPath(module.path)}/" for module in modules
+    ]
+    for place in dict.fromkeys(["", *places]):
         yield from (place + name for name in _CONFIGS if place + name in paths)
-    config = f"{transformer}config.json"
-    weights = weight_files(paths, _content(folder / config) if config in paths else {}, precision)
+    config = f"{places[0] if places else ''}config.json"
+    static = bool(modules) and modules[0].type.endswith(".StaticEmbedding")
+    content: dict[str, object] = {}
+    if config in paths and not static:
+        content = read_json(folder / config, TypeAdapter(dict[str, object]))
+    weights = weight_files(paths, content, precision)
     if not weights:
         raise ModelFileError(
-            f"the repository has neither model.safetensors nor an ONNX file that can be run in "
+            "the repository has neither model.safetensors nor an ONNX file that can be run in "
             f"{precision}: other weight formats are not read (pickled ones can run code)"
         )
     yield from weights
-
-
-def _modules(path: Path) -> list[_Module]:
-    try:
-        return TypeAdapter(list[_Module]).validate_json(path.read_bytes())
-    except OSError:
-        return []  # vanished: whoever asked will find that out
-    except ValidationError as error:
-        raise ModelFileError(f"{path} is not a list of modules") from error
-
-
-def _content(path: Path) -> Mapping[str, object]:
-    try:
-        return TypeAdapter(dict[str, object]).validate_json(path.read_bytes())
-    except OSError:
-        return {}
-    except ValidationError as error:
-        raise ModelFileError(f"{path} is not a model's config") from error
 
 
 def _read(record: Path) -> KeptModel | None:

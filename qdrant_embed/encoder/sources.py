@@ -19,6 +19,11 @@ from qdrant_embed.encoder.catalog import (
     find,
     sparse_name,
 )
+from qdrant_embed.encoder.exported import MANIFEST, ExportedModel, check_export, read_export
+from qdrant_embed.encoder.fidelity import Precision
+from qdrant_embed.encoder.remote import RepositoryNotOnHubError
+from qdrant_embed.encoder.snapshots import Snapshot, Snapshots
+from qdrant_embed.errors import ModelDownloadError, UnknownModelError
 from qdrant_embed.encoder.fidelity import Precision
 from qdrant_embed.encoder.remote import RepositoryNotOnHubError
 from qdrant_embed.encoder.snapshots import Snapshot, Snapshots
@@ -39,12 +44,14 @@ class ModelSource:
         folder: holds the files.
         entry: what the catalog knows of the model, if anything.
         revision: the commit on the hub, where the files came from there.
+        exported: what the folder holds, where it was exported.
     """
 
     name: str
     folder: Path
     entry: CatalogEntry | None = None
     revision: str | None = None
+    exported: ExportedModel | None = None
 
 
 def find_model(
@@ -73,6 +80,10 @@ def find_model(
     """
     text = os.fspath(name)
     folder = Path(text).expanduser()
+    if (folder / MANIFEST).is_file():
+        exported = read_export(folder)
+        check_export(folder, exported, cache)
+        return ModelSource(exported.spec.name, folder, None, exported.revision, exported)
     if (folder / "config.json").is_file() or (folder / "modules.json").is_file():
         return _from_folder(folder, cache)
     if _looks_like_path(name):

@@ -22,6 +22,8 @@ class ModelSpec:
         query_prefix: put before every query.
         document_prefix: put before every document.
         license: SPDX identifier, or the name of the terms.
+        smallest_dimension: how far vectors may be cut (`TextEmbedding`'s ``dimensions=``), for
+            models trained for it (Matryoshka); ``None`` for others.
     """
 
     name: str
@@ -32,6 +34,7 @@ class ModelSpec:
     query_prefix: str = ""
     document_prefix: str = ""
     license: str = ""
+    smallest_dimension: int | None = None
 
     def __post_init__(self) -> None:
         if self.dimension < 1:

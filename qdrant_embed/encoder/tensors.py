@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +27,15 @@ def read_tensors(files: Sequence[Path]) -> dict[str, NDArray[Any]]:
     """The tensors of a model: float32, or int64 where the file has whole numbers.
 
     Args:
-        files: one safetensors file; or its index, then its shards.
+        files: one safetensors file; or its index, then its shards; or an ``.npz`` file.
 
     Raises:
-        ModelFileError: a file is missing or no safetensors, or holds numbers of an unknown kind.
+        ModelFileError: a file is missing or no such file, or holds numbers of an unknown kind.
         MissingDependencyError: ``safetensors`` is not installed.
     """
     index, shards = files[0], files
+    if index.suffix == ".npz":
+        return _archived(index)
     if index.suffix == ".json":
         shards = files[1:]
         named = set(read_json(index, TypeAdapter(_Index)).weight_map.values())
@@ -68,6 +71,14 @@ def _tensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
                 return
         for name, tensor in library.deserialize(path.read_bytes()):
             yield name, _decoded(path, name, tensor)
+
+
+def _archived(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (OSError, ValueError, BadZipFile) as error:
+        raise ModelFileError(f"{path} cannot be read as an archive of arrays: {error}") from error
 
 
 def _library() -> ModuleType:

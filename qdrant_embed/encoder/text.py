@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL
@@ -31,8 +32,8 @@ class TextEmbedding:
     Args:
         model_name: a known model (see `list_supported_models`), a folder with a model's files
             as sentence-transformers saves them, or ``owner/name`` on the hub.
-        cache_dir: keeps downloads and compiled models. By default compiled models go to
-            ``QDRANT_EMBED_CACHE`` or the user's cache folder, downloads to huggingface_hub's.
+        cache_dir: keeps downloads and compiled models; ``QDRANT_EMBED_CACHE`` or the user's
+            cache folder by default.
         threads: texts computed at once; by default the cores this process may use, by affinity
             and container limit.
         providers: onnxruntime's execution providers; one that is missing is an error.
@@ -45,6 +46,9 @@ class TextEmbedding:
         lazy_load: find and load the model when it is first used instead of now.
         revision: branch, tag or commit on the hub.
         local_files_only: never use the network.
+        dimensions: cut vectors to so many numbers, scaled to length 1 again; for models that
+            are trained for it (`ModelSpec.smallest_dimension`), with a warning for others.
+        spec: the model's facts, in place of what its files and the catalog say.
         precision: ``int8`` computes linear layers in 8 bits, several times faster and nearly as
             exact (see `report`); ``fp32`` is exact. A GPU always takes ``fp32``.
 
@@ -72,6 +76,8 @@ class TextEmbedding:
         revision: str | None = None,
         local_files_only: bool = False,
         precision: Precision = "int8",
+        dimensions: int | None = None,
+        spec: ModelSpec | None = None,
     ) -> None:
         options = ModelOptions(
             model_name=model_name,
@@ -83,6 +89,8 @@ class TextEmbedding:
             revision=revision,
             local_files_only=local_files_only,
             precision=precision,
+            dimensions=dimensions,
+            spec=spec,
         )
         self._model = Model(options)
         self._pipeline = Pipeline(self._model, iter)
@@ -100,7 +108,7 @@ class TextEmbedding:
     @property
     def dimension(self) -> int:
         """Numbers in one vector."""
-        return self.spec.dimension
+        return self._model.dimension
 
     @property
     def spec(self) -> ModelSpec:
@@ -125,6 +133,19 @@ class TextEmbedding:
     def report(self) -> ModelReport:
         """What is run: the file, its precision, and how near int8 is to float32."""
         return self._model.runtime.report
+
+    def export(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the model to a new folder that needs no network, hub, or compiling to load.
+
+        Pass the folder in place of a model's name. Name, revision, prefixes and the digest of
+        the weights go with it, so collections know both for the same model; vectors that
+        ``dimensions=`` cuts are cut when it is loaded, not in the folder.
+
+        Raises:
+            InputError: there is something in the folder.
+            ModelFileError: it cannot be written.
+        """
+        self._model.export(Path(folder), self.spec)
 
     def describe(self) -> EncoderDescription:
         """Everything the vectors depend on; collections are stamped with it."""
@@ -191,21 +212,10 @@ class TextEmbedding:
         """Known models, a dict each with ``model``, ``dim`` and further facts; no network.
 
         Keys: ``model``, ``dim``, ``pooling``, ``normalize``, ``max_tokens``, ``query_prefix``,
-        ``document_prefix``, ``license``.
+        ``document_prefix``, ``smallest_dimension``, ``license``.
         """
-        return [
-            {
-                "model": spec.name,
-                "dim": spec.dimension,
-                "pooling": spec.pooling,
-                "normalize": spec.normalize,
-                "max_tokens": spec.max_tokens,
-                "query_prefix": spec.query_prefix,
-                "document_prefix": spec.document_prefix,
-                "license": spec.license,
-            }
-            for spec in (entry.spec for entry in CATALOG)
-        ]
+        specs = [asdict(entry.spec) for entry in CATALOG]
+        return [{"model": spec.pop("name"), "dim": spec.pop("dimension"), **spec} for spec in specs]
 
     def _embed(
         self, texts: str | Iterable[str], prefix: str, batch_size: int, parallel: int | None
