@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -32,13 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], _Answer] = options.run
     try:
         found, lines = run(options)
+        text = json.dumps(found, indent=2, default=str) if options.json else "\n".join(lines)
+        print(text, flush=True)
     except QdrantEmbedError as error:
         print(f"qdrant-embed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("qdrant-embed: interrupted", file=sys.stderr)
         return 130
-    print(json.dumps(found, indent=2, default=str) if options.json else "\n".join(lines))
+    except BrokenPipeError:  # whoever reads has seen enough; nothing shall be flushed at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -175,7 +179,8 @@ def _full_name(name: str | None) -> str | None:
 
 
 def _cell(value: object) -> str:
-    return "" if value is None else repr(value) if str(value) != str(value).strip() else str(value)
+    text = "" if value is None else str(value)
+    return text if text == " ".join(text.split()) else repr(text)  # shows spaces that count
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:

@@ -181,7 +181,7 @@ class Snapshots:
         return KeptModel(name=self._name, commit=repository.commit, paths=paths, files=files)
 
     def _commit(self, revision: str | None) -> str | None:
-        if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
+        if is_commit(revision):
             return revision
         try:
             return self._ref(revision).read_text()
@@ -193,6 +193,11 @@ class Snapshots:
 
     def _ref(self, revision: str | None) -> Path:
         return self._base / "refs" / quote(revision or "main", safe="")
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether `revision` names one state of a repository, which never changes."""
+    return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
 def kept_models(cache: Path) -> Iterator[tuple[Path, KeptModel]]:

@@ -22,7 +22,7 @@ from qdrant_embed.encoder.catalog import (
 from qdrant_embed.encoder.exported import MANIFEST, ExportedModel, check_export, read_export
 from qdrant_embed.encoder.fidelity import Precision
 from qdrant_embed.encoder.remote import RepositoryNotOnHubError
-from qdrant_embed.encoder.snapshots import Snapshot, Snapshots
+from qdrant_embed.encoder.snapshots import Snapshot, Snapshots, is_commit
 from qdrant_embed.errors import ModelDownloadError, UnknownModelError
 from qdrant_embed.encoder.fidelity import Precision
 from qdrant_embed.encoder.remote import RepositoryNotOnHubError
@@ -71,7 +71,7 @@ def find_model(
         revision: a branch, tag or commit on the hub; with it, packages are not looked at.
         precision: decides between weights that a repository has in several kinds.
         local_files_only: never use the network.
-        update: ask the hub what it has now, even if the model is here.
+        update: ask the hub what a branch or tag is now, even if the model is here.
 
     Raises:
         UnknownModelError: no such folder, and no model of that name.
@@ -100,6 +100,7 @@ def find_model(
         raise _unknown(text)
     known_name = entry.spec.name if entry else text
     snapshots = Snapshots(cache, known_name)
+    update = update and not is_commit(revision)
     snapshot = None if update else snapshots.find(revision, precision)
     if snapshot is None:
         snapshot = _from_hub(text, entry, snapshots, revision, precision, local_files_only, update)
