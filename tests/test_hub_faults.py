@@ -164,6 +164,32 @@ def test_a_fault_that_lasts_is_a_typed_error(
     check_recovery(ours, hub)
 
 
+def test_only_the_files_that_are_needed_are_fetched(hub: Hub, ours: Path) -> None:
+    for name in ("README.md", "pytorch_model.bin", "onnx/model.onnx", "openvino/model.bin"):
+        (hub.folder / name).parent.mkdir(exist_ok=True)
+        (hub.folder / name).write_bytes(b"x" * 100)
+    check_whole(fetch(ours), hub)
+    for name in ("README", "pytorch_model", "onnx", "openvino"):
+        assert hub.asked(name) == 0
+    fetched = [request.partition(hub.commit)[2] for request in hub.requests]
+    assert fetched[-1] == f"/{WEIGHTS}"  # small files first
+
+
+def test_a_precision_that_needs_other_weights_fetches_them(hub: Hub, ours: Path) -> None:
+    (hub.folder / "onnx").mkdir()
+    for name in ("model.onnx", "model_quantized.onnx"):
+        (hub.folder / "onnx" / name).write_bytes(name.encode())
+    (hub.folder / "config.json").write_text('{"model_type": "other"}')
+    assert (fetch(ours).folder / "onnx" / "model_quantized.onnx").is_file()
+    assert hub.asked("onnx/model.onnx") == 0
+    assert (fetch(ours, precision="fp32").folder / "onnx" / "model.onnx").is_file()
+    assert hub.asked("model_quantized") == hub.asked("tokenizer.json") == 1
+    asked = len(hub.requests)
+    for precision in ("int8", "fp32"):
+        fetch(ours, precision=precision)
+    assert len(hub.requests) == asked
+
+
 def test_what_was_fetched_before_a_reset_is_not_fetched_again(hub: Hub, ours: Path) -> None:
     hub.faults.append(Fault(WEIGHTS, 1, reset_after=5000))
     check_whole(fetch(ours), hub)

@@ -166,7 +166,7 @@ def _opened(url: str, name: str, revision: str | None, start: int = 0) -> Iterat
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     with ExitStack() as stack:
         with _connected(name):
-            if hasattr(session, "stream"):
+            if callable(session.stream):  # of requests it is a setting
                 opening = session.stream(
                     "GET", url, headers=headers, timeout=timeout, follow_redirects=True
                 )

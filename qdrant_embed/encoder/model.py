@@ -174,9 +174,7 @@ class Model:
         directory = ModelDirectory(source.folder, source.entry.spec if source.entry else None)
         weights = directory.weights(options.possible_precision)
         if options.spec is None:
-            spec = directory.spec(
-                source.name, max_tokens=options.max_tokens, splade=options.splade
-            )
+            spec = directory.spec(source.name, max_tokens=options.max_tokens, splade=options.splade)
         else:
             spec = directory.accept(options.spec, max_tokens=options.max_tokens)
         digest = weights_digest(weights, cache)

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from qdrant_client import models
 
 import qdrant_embed
-from qdrant_embed import DenseEncoder, QdrantClient, QdrantEmbedMixin, QueryResponse, TextEmbedding
+from qdrant_embed import (
+    DenseEncoder,
+    ModelSpec,
+    QdrantClient,
+    QdrantEmbedMixin,
+    QueryResponse,
+    TextEmbedding,
+)
 
 
 class MyEncoder:
@@ -36,6 +43,9 @@ def program() -> None:
     """Uses every public method as documented."""
     client = QdrantClient(":memory:", timeout=10)
     client.set_model("BAAI/bge-small-en-v1.5", threads=2, lazy_load=True)
+    client.set_model("nomic-ai/nomic-embed-text-v1.5", dimensions=256, lazy_load=True)
+    client.set_model("folder", spec=ModelSpec("acme/embed", 384, "cls", 512), lazy_load=True)
+    TextEmbedding("folder", lazy_load=True).export("/models/embed")
     ids: list[str | int] = client.add(
         "demo", ["a"], metadata=[{"k": 1}], ids=[1], batch_size=64, wait=False
     )
