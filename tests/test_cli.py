@@ -31,7 +31,13 @@ def hub(tiny: TinyModel, tmp_path: Path) -> Iterator[Hub]:
 
 
 NOWHERE = "http://127.0.0.1:9"
-MAIN = [sys.executable, "-c", "import sys; from qdrant_embed.cli import main; sys.exit(main())"]
+PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
+from qdrant_embed.cli import main
+sys.exit(main())
+"""
+MAIN = [sys.executable, "-c", PROGRAM]
 
 
 def command(home: Path, *arguments: str, endpoint: str = NOWHERE) -> Any:

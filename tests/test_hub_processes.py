@@ -19,7 +19,8 @@ from tiny import TinyModel
 NAME = "someone/tiny"
 WEIGHTS = "model.safetensors"
 PROGRAM = """
-import json, resource, sys
+import json, resource, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
 from qdrant_embed import QdrantEmbedError
 from qdrant_embed.encoder.cache import cache_folder
 from qdrant_embed.encoder.sources import find_model

@@ -24,10 +24,6 @@ from qdrant_embed.encoder.fidelity import Precision
 from qdrant_embed.encoder.remote import RepositoryNotOnHubError
 from qdrant_embed.encoder.snapshots import Snapshot, Snapshots, is_commit
 from qdrant_embed.errors import ModelDownloadError, UnknownModelError
-from qdrant_embed.encoder.fidelity import Precision
-from qdrant_embed.encoder.remote import RepositoryNotOnHubError
-from qdrant_embed.encoder.snapshots import Snapshot, Snapshots
-from qdrant_embed.errors import ModelDownloadError, UnknownModelError
 
 logger = logging.getLogger(__name__)
 
