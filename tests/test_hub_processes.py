@@ -73,6 +73,11 @@ def check_recovery(hub: Hub, home: Path) -> None:
 
 
 def test_two_processes_at_once_share_one_download(hub: Hub, tmp_path: Path) -> None:
+    def slowly(body: bytes) -> bytes:
+        time.sleep(2)  # long enough for the other to come too
+        return body
+
+    hub.faults.append(Fault(WEIGHTS, 1, body=slowly))
     processes = [start(hub, tmp_path) for _ in range(2)]
     assert result(processes[0]) == result(processes[1])
     assert hub.asked(WEIGHTS) == 1
