@@ -28,13 +28,19 @@ from qdrant_embed.errors import (
     QdrantEmbedError,
     UnknownModelError,
 )
+from qdrant_embed.reranking import Reranker
 
 if TYPE_CHECKING:
+    from qdrant_embed.async_client import AsyncQdrantClient, AsyncQdrantEmbedMixin
     from qdrant_embed.client import QdrantClient, QdrantEmbedMixin
+    from qdrant_embed.options import CollectionOptions
     from qdrant_embed.queries import QueryResponse
 
 __all__ = [
+    "AsyncQdrantClient",
+    "AsyncQdrantEmbedMixin",
     "CollectionMismatchError",
+    "CollectionOptions",
     "CompileReport",
     "DefaultEmbedding",
     "DenseEncoder",
@@ -51,6 +57,7 @@ __all__ = [
     "QdrantEmbedError",
     "QdrantEmbedMixin",
     "QueryResponse",
+    "Reranker",
     "SparseDescription",
     "SparseEncoder",
     "SparseTextEmbedding",
@@ -61,6 +68,9 @@ __all__ = [
 
 # qdrant_client takes a second to import, which who only wants vectors need not wait for
 _WITH_QDRANT = {
+    "AsyncQdrantClient": "qdrant_embed.async_client",
+    "AsyncQdrantEmbedMixin": "qdrant_embed.async_client",
+    "CollectionOptions": "qdrant_embed.options",
     "QdrantClient": "qdrant_embed.client",
     "QdrantEmbedMixin": "qdrant_embed.client",
     "QueryResponse": "qdrant_embed.queries",

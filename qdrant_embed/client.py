@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 from uuid import UUID
 
-import grpc
 import qdrant_client
 from qdrant_client import models
-from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.conversions import common_types as types
-from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
-from qdrant_embed.collection import check_is_stamped, read_collection, vector_params
-from qdrant_embed.encoder.batching import windows
-from qdrant_embed.encoder.interfaces import describe
-from qdrant_embed.encoders import Target
-from qdrant_embed.errors import IngestError, check_whole
-from qdrant_embed.points import id_of, pair
-from qdrant_embed.queries import QueryResponse, Search, checked_queries, results
-from qdrant_embed.retries import is_transient, wait_seconds
-from qdrant_embed.settings import ModelSettings
+from qdrant_embed.filters import combined
+from qdrant_embed.flows import Flow, Flows, Pause, Step, Work
+from qdrant_embed.ingestion import Ingestion
+from qdrant_embed.local import database_of
+from qdrant_embed.options import CollectionOptions
+from qdrant_embed.queries import Fusion, QueryResponse, Search, checked_queries
+from qdrant_embed.reranking import Reranker
+from qdrant_embed.settings import ModelSettings, sparse_models, text_models
 
-logger = logging.getLogger(__name__)
-
-_WINDOW = 1024  # documents encoded while the window before is uploaded
+T = TypeVar("T")
 
 
 class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
     """`add` and `query` for a Qdrant client; mix it into a client class of your own.
 
-    Every method of ``qdrant_client.QdrantClient`` stays as it is.
+    Every method of ``qdrant_client.QdrantClient`` stays as it is. Threads may share a client; on
+    a local database `add` and `query` take turns.
     """
 
     # documents in
@@ -51,6 +45,7 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         wait: bool = True,
         max_retries: int = 3,
         shard_key_selector: types.ShardKeySelector | None = None,
+        collection_options: CollectionOptions | None = None,
     ) -> list[str | int]:
         """Embeds and stores texts; the ids of their points, in order.
 
@@ -71,55 +66,53 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
             max_retries: further tries of a request that failed for a passing reason. The same
                 ids are sent again, so nothing is stored twice.
             shard_key_selector: shards to write to, in a collection with custom sharding.
+            collection_options: quantisation, shards and the like for a collection that is created.
 
         Raises:
             InputError: documents, metadata, ids or an option cannot be used.
             CollectionMismatchError: the collection belongs to another model.
-            IngestError: it ended after a part was stored; says which, and why.
+            IngestError: it ended after a part was stored; says which, and why. After a
+                ``KeyboardInterrupt``, `IngestError.behind` says so.
             ModelError: the model cannot be found, fetched or read.
         """
-        check_whole("batch_size", batch_size, 1)
-        check_whole("max_retries", max_retries, 0)
-        pending = windows(pair(documents, metadata, ids), _WINDOW)
-        first = next(pending, None)
-        if first is None:
+        key = self.document_key
+        ingestion = Ingestion(
+            collection_name,
+            documents,
+            metadata,
+            ids,
+            batch_size=batch_size,
+            max_retries=max_retries,
+            document_key=key,
+        )
+        window = ingestion.next_window()
+        if not window:
             return []
-        exists = self.collection_exists(collection_name)
-        target = self._target(collection_name) if exists else self._encoders.new_target()
-        target = target.with_threads(parallel)
-        stored: list[str | int] = []
-
-        def upload(points: list[models.PointStruct]) -> None:
-            if not stored:
-                self._prepare(collection_name, target)
-            self._retried(
-                lambda: self.upsert(
-                    collection_name, points, wait=wait, shard_key_selector=shard_key_selector
-                ),
-                max_retries,
-            )
-            stored.extend(id_of(point) for point in points)
-
+        flows = Flows(self, self._encoders, collection_name)
+        target = self._carry_out(flows.open(parallel))
         with ThreadPoolExecutor(1, thread_name_prefix="qdrant-embed-add") as encoding:
             try:
-                coming: Future[list[models.PointStruct]] | None
-                coming = encoding.submit(target.to_points, first)
-                while coming is not None:
-                    following = next(pending, None)
-                    points = coming.result()
-                    coming = encoding.submit(target.to_points, following) if following else None
-                    for batch in windows(points, batch_size):
-                        upload(batch)
-            except Exception as error:
-                if not stored:
-                    raise
-                raise IngestError(
-                    f"{len(stored)} documents are stored in {collection_name!r}, then it failed "
-                    f"at number {len(stored)}: {error}",
-                    stored_ids=stored,
-                    failed_index=len(stored),
-                ) from error
-        return stored
+                coming = encoding.submit(target.to_points, window, key)
+                while window:
+                    window, points = ingestion.next_window(), coming.result()
+                    coming = encoding.submit(target.to_points, window, key)
+                    if not ingestion.stored_ids:
+                        self._carry_out(
+                            flows.prepare(target, collection_options, shard_key_selector)
+                        )
+                    for batch in ingestion.batches(points):
+                        storing = flows.store(
+                            batch,
+                            ingestion.note_stored,
+                            wait=wait,
+                            shard_key_selector=shard_key_selector,
+                            max_retries=max_retries,
+                        )
+                        self._carry_out(storing)
+            except BaseException as error:
+                ingestion.account_for(error)
+                raise
+        return ingestion.stored_ids
 
     # answers out
 
@@ -130,31 +123,48 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         query_filter: models.Filter | None = None,
         limit: int = 10,
         *,
+        where: Mapping[str, Any] | None = None,
         with_vectors: bool = False,
         search_params: models.SearchParams | None = None,
         score_threshold: float | None = None,
         offset: int | None = None,
+        fusion: Fusion = "rrf",
+        prefetch_limit: int | None = None,
+        reranker: Reranker | None = None,
+        rerank_limit: int | None = None,
         consistency: types.ReadConsistency | None = None,
         shard_key_selector: types.ShardKeySelector | None = None,
         timeout: int | None = None,
     ) -> list[QueryResponse]:
         """The stored texts nearest in meaning to `query_text`, best first, in one request.
 
+        In a collection with sparse vectors the search is hybrid: Qdrant finds candidates by
+        either vector and fuses them.
+
         Args:
             collection_name: of the collection.
             query_text: what to look for.
             query_filter: only points whose payload fits.
             limit: how many at most.
-            with_vectors: fill `QueryResponse.embedding`.
+            where: the same as a plain dict, ``{"source": "docs", "year": {"gte": 2020}}``; see
+                `qdrant_embed.filters`. With `query_filter` both must fit.
+            with_vectors: fill `QueryResponse.embedding` and ``sparse_embedding``.
             search_params: Qdrant's options for the search (exactness, rescoring ...).
-            score_threshold: only hits with at least this score.
+            score_threshold: only hits with at least this score; in a hybrid search the fused
+                one, with a reranker the score before it.
             offset: leave out so many of the best.
+            fusion: of a hybrid search: by ranks (``"rrf"``) or by scores (``"dbsf"``).
+            prefetch_limit: candidates of each vector in a hybrid search; by default 4 times as
+                many as hits are wanted, and at least 100.
+            reranker: an object that scores the found texts anew; see `Reranker`.
+            rerank_limit: how many it is given; by default 3 times as many as hits are wanted, and
+                at least 50.
             consistency: how many replicas must agree.
             shard_key_selector: shards to search, in a collection with custom sharding.
             timeout: seconds, instead of the client's own.
 
         Raises:
-            InputError: the text is empty, or `limit` is below 1.
+            InputError: the text is empty, or an option cannot be used.
             CollectionMismatchError: the collection belongs to another model.
             ModelError: the model cannot be found, fetched or read.
         """
@@ -163,10 +173,15 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
             [query_text],
             query_filter,
             limit,
+            where=where,
             with_vectors=with_vectors,
             search_params=search_params,
             score_threshold=score_threshold,
             offset=offset,
+            fusion=fusion,
+            prefetch_limit=prefetch_limit,
+            reranker=reranker,
+            rerank_limit=rerank_limit,
             consistency=consistency,
             shard_key_selector=shard_key_selector,
             timeout=timeout,
@@ -180,10 +195,15 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         query_filter: models.Filter | None = None,
         limit: int = 10,
         *,
+        where: Mapping[str, Any] | None = None,
         with_vectors: bool = False,
         search_params: models.SearchParams | None = None,
         score_threshold: float | None = None,
         offset: int | None = None,
+        fusion: Fusion = "rrf",
+        prefetch_limit: int | None = None,
+        reranker: Reranker | None = None,
+        rerank_limit: int | None = None,
         consistency: types.ReadConsistency | None = None,
         shard_key_selector: types.ShardKeySelector | None = None,
         timeout: int | None = None,
@@ -194,73 +214,62 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         """
         texts = checked_queries(query_texts)
         search = Search(
-            query_filter=query_filter,
+            query_filter=combined(query_filter, where),
             limit=limit,
             with_vectors=with_vectors,
             search_params=search_params,
             score_threshold=score_threshold,
             offset=offset,
             shard_key_selector=shard_key_selector,
+            fusion=fusion,
+            prefetch_limit=prefetch_limit,
+            reranker=reranker,
+            rerank_limit=rerank_limit,
+            document_key=self.document_key,
         )
-        if not texts:
-            return []
+        flows = Flows(self, self._encoders, collection_name)
+        return self._carry_out(
+            flows.answer(search, texts, consistency=consistency, timeout=timeout)
+        )
 
-        def ask(target: Target) -> list[list[QueryResponse]]:
-            requests = search.requests(target, texts)
-            answers = self.query_batch_points(
-                collection_name, requests, consistency=consistency, timeout=timeout
-            )
-            return [results(answer, target.vector_name) for answer in answers]
+    # known models
 
-        remembered = self._encoders.remembered(collection_name)
-        if remembered is None:
-            return ask(self._target(collection_name))
+    @classmethod
+    def list_text_models(cls) -> dict[str, tuple[int, models.Distance]]:
+        """Known models: vector size and distance by name; needs no network."""
+        return text_models()
+
+    @classmethod
+    def list_sparse_models(cls) -> dict[str, dict[str, Any]]:
+        """Known sparse models: their facts by name; needs no network."""
+        return sparse_models()
+
+    # steps
+
+    def _carry_out(self, flow: Flow[T]) -> T:
         try:
-            return ask(remembered)
-        except (UnexpectedResponse, grpc.RpcError, ValueError):
-            # the collection may have been made anew since it was looked at
-            target = self._target(collection_name)
-            if target == remembered:
-                raise
-            return ask(target)
+            step = next(flow)
+            while True:
+                try:
+                    result = self._do(step)
+                except Exception as error:  # noqa: BLE001 - the flow decides what it means
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value
 
-    # shared
-
-    def _target(self, collection_name: str) -> Target:
-        info = self.get_collection(collection_name)
-        return self._encoders.target(read_collection(collection_name, info))
-
-    def _prepare(self, collection_name: str, target: Target) -> None:
-        """Has the collection ready for the target's points: created, and stamped if empty."""
-        if not self.collection_exists(collection_name):
-            try:
-                self.create_collection(
-                    collection_name,
-                    vectors_config={target.vector_name: vector_params(describe(target.encoder))},
-                    metadata=target.stamp().metadata(),
-                )
-            except (UnexpectedResponse, grpc.RpcError, ValueError):
-                # another process may have been first
-                if not self.collection_exists(collection_name):
-                    raise
-        collection = read_collection(collection_name, self.get_collection(collection_name))
-        if collection.stamp is None and collection.is_empty:
-            self.update_collection(collection_name, metadata=target.stamp().metadata())
-            collection = read_collection(collection_name, self.get_collection(collection_name))
-            check_is_stamped(collection)
-        self._encoders.accept(collection, target)
-
-    def _retried(self, request: Callable[[], object], max_retries: int) -> None:
-        for tries in range(1, max_retries + 2):
-            try:
-                request()
-                return
-            except (ApiException, QdrantException, grpc.RpcError) as error:
-                if tries > max_retries or not is_transient(error):
-                    raise
-                wait = wait_seconds(error, tries)
-                logger.warning("trying again in %.1f s: %s", wait, error)
-                time.sleep(wait)
+    def _do(self, step: Step) -> object:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        if isinstance(step, Work):
+            return step.call()
+        result = database_of(self).run(step.call)
+        if step.on_success is not None:
+            step.on_success()
+        return result
 
 
 class QdrantClient(QdrantEmbedMixin):

@@ -1,28 +1,26 @@
-"""Which encoder serves which collection, and what it gives, checked."""
+"""Which encoders serve which collection."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
-from qdrant_client import models
+from dataclasses import dataclass, field, replace
 
 from qdrant_embed.collection import (
-    Stamp,
     StoredCollection,
     check_collection,
-    stamp_of,
+    check_has_sparse,
+    check_sparse_collection,
+    sparse_field_name,
     vector_field_name,
 )
 from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL
-from qdrant_embed.encoder.cores import usable_cores
-from qdrant_embed.encoder.interfaces import DenseEncoder, Vector, describe
+from qdrant_embed.encoder.interfaces import DenseEncoder, SparseDescription, SparseEncoder, describe
+from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.text import TextEmbedding
-from qdrant_embed.errors import CollectionMismatchError, InputError, ModelError, check_whole
-from qdrant_embed.points import Document, to_points
+from qdrant_embed.errors import CollectionMismatchError, UnknownModelError
+from qdrant_embed.fields import DenseField, SparseField, Target
+from qdrant_embed.stamp import SparseStamp
 
 logger = logging.getLogger(__name__)
 
@@ -40,122 +38,150 @@ class _Followed:
 
 
 @dataclass(frozen=True)
-class Target:
-    """A collection's vector, and the encoder that fills and searches it."""
+class _Choice:
+    """What `set_model` and `set_sparse_model` chose, and the targets found with it."""
 
-    encoder: DenseEncoder
-    vector_name: str
-
-    def to_points(self, documents: Sequence[Document]) -> list[models.PointStruct]:
-        """Points with the vectors of the documents' texts.
-
-        Raises:
-            ModelError: the encoder gave something else than a vector for each.
-        """
-        texts = [document.text for document in documents]
-        vectors = self._checked(list(self.encoder.passage_embed(texts)), len(texts))
-        return to_points(documents, vectors, self.vector_name)
-
-    def encode_queries(self, texts: Sequence[str]) -> Vector:
-        """Vectors of queries, float32 [texts, dimension].
-
-        Raises:
-            ModelError: the encoder gave something else.
-        """
-        return self._checked(list(self.encoder.query_embed(texts)), len(texts))
-
-    def with_threads(self, threads: int | None) -> Target:
-        """The same target, encoding with so many threads; 0 for every usable core.
-
-        Raises:
-            InputError: the encoder is a user's own object, or `threads` is below 0.
-        """
-        if threads is None:
-            return self
-        if not isinstance(self.encoder, TextEmbedding):
-            raise InputError("parallel= is for models by name; an encoder object has its own ways")
-        check_whole("parallel", threads, 0)
-        return replace(self, encoder=self.encoder.variant(threads=threads or usable_cores()))
-
-    def stamp(self) -> Stamp:
-        """The stamp of a collection that this encoder writes."""
-        return stamp_of(describe(self.encoder), self.vector_name)
-
-    def _checked(self, vectors: list[Vector], count: int) -> Vector:
-        name, expected = self.encoder.model_name, (count, self.encoder.dimension)
-        if len(vectors) != count:
-            raise ModelError(f"encoder {name} gave {len(vectors)} vectors for {count} texts")
-        try:
-            matrix = np.asarray(vectors, np.float32)
-        except (ValueError, TypeError) as error:
-            raise ModelError(f"encoder {name} gave vectors that are no numbers: {error}") from error
-        if count and matrix.shape != expected:
-            raise ModelError(f"encoder {name} gave vectors of shape {matrix.shape}, not {expected}")
-        if not np.isfinite(matrix).all():
-            raise ModelError(f"encoder {name} gave a vector with NaN or infinity in it")
-        return matrix.reshape(expected)
+    dense: DenseEncoder | None = None
+    dense_name: str | None = None
+    sparse: SparseEncoder | None = None
+    sparse_name: str | None = None
+    follows_sparse: bool = True
+    targets: dict[str, Target] = field(default_factory=dict)
 
 
 class EncoderChoice:
-    """The encoders of one client: the one chosen by `set_model`, and those collections ask for.
+    """The encoders of one client: those chosen, and those that collections ask for.
 
-    Any number of threads may ask at once; no model is loaded twice.
+    Any number of threads may ask at once; no model is loaded twice, and asking for a name never
+    waits for a model that is being loaded.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._chosen: DenseEncoder | None = None
+        self._lock = threading.Lock()
+        self._choice = _Choice()
         self._following: dict[_Followed, TextEmbedding] = {}
-        self._targets: dict[str, Target] = {}
+        self._following_sparse: dict[SparseDescription, SparseEncoder] = {}
         self._warned: set[str] = set()
 
     @property
     def current(self) -> DenseEncoder:
         """The chosen encoder, else one of the default model, not loaded yet."""
-        with self._lock:
-            return self._chosen or self._loaded(_Followed(DEFAULT_MODEL))
+        return self._choice.dense or self._loaded(_Followed(DEFAULT_MODEL))
 
-    def choose(self, encoder: DenseEncoder) -> None:
+    @property
+    def current_sparse(self) -> SparseEncoder | None:
+        """The chosen sparse encoder, if any."""
+        return self._choice.sparse
+
+    def vector_name(self) -> str:
+        """The dense vector's name in a new collection."""
+        chosen = self._choice.dense_name
+        return vector_field_name(self.current.model_name) if chosen is None else chosen
+
+    def sparse_name(self) -> str | None:
+        """The sparse vector's name in a new collection; ``None`` without a sparse encoder."""
+        sparse, chosen = self._choice.sparse, self._choice.sparse_name
+        if sparse is None:
+            return None
+        return sparse_field_name(sparse.model_name) if chosen is None else chosen
+
+    def choose(self, encoder: DenseEncoder, vector_name: str | None = None) -> None:
         """Makes `encoder` the one for every collection."""
         with self._lock:
-            self._chosen = encoder
-            self._targets.clear()
+            self._choice = replace(self._choice, dense=encoder, dense_name=vector_name, targets={})
+
+    def choose_sparse(self, encoder: SparseEncoder | None, vector_name: str | None = None) -> None:
+        """Makes `encoder` the sparse one for every collection; ``None`` for no sparse vectors."""
+        with self._lock:
+            self._choice = replace(
+                self._choice,
+                sparse=encoder,
+                sparse_name=vector_name,
+                follows_sparse=False,
+                targets={},
+            )
 
     def remembered(self, collection_name: str) -> Target | None:
         """The target found before, so that a query need not ask the server again."""
-        return self._targets.get(collection_name)
+        return self._choice.targets.get(collection_name)
 
-    def new_target(self) -> Target:
-        """The target for a collection that is yet to be created."""
-        encoder = self.current
-        return Target(encoder, vector_field_name(describe(encoder).model))
+    def searched(self, collection: StoredCollection) -> Target:
+        """The target for queries in a collection, which is remembered.
+
+        A stamped collection is served by its own models unless others were chosen; one that the
+        predecessor wrote keeps its documents without a prefix.
+
+        Raises:
+            CollectionMismatchError: the chosen encoders do not fit, or none can be found.
+        """
+        choice = self._choice
+        target = self._target(collection, choice)
+        if target.sparse is not None:
+            check_has_sparse(collection, target.sparse.vector_name)
+        choice.targets[collection.name] = target
+        return target
+
+    def extended(self, collection: StoredCollection | None) -> Target:
+        """The target for new documents in a collection; ``None`` for one yet to be created.
+
+        Raises:
+            CollectionMismatchError: as of `searched`; or the documents would lack the sparse
+                vectors that all others in the collection have.
+        """
+        if collection is None:
+            return self._new_target()
+        target = self._target(collection, self._choice)
+        stamp = collection.stamp
+        if target.sparse is None and stamp is not None and stamp.sparse is not None:
+            raise CollectionMismatchError(
+                f"collection {collection.name!r} has sparse vectors of {stamp.sparse.model}, which "
+                "set_sparse_model(None) turned off: documents without them would not be found by "
+                "their words. Choose that model, or use a client that never chose one",
+                expected={"sparse model": None},
+                found={"sparse model": stamp.sparse.model},
+            )
+        return target
 
     def accept(self, collection: StoredCollection, target: Target) -> None:
-        """Remembers `target` for a collection that was created for it, if it fits.
+        """Remembers `target` for a collection that was made ready for it, if it fits.
 
         Raises:
             CollectionMismatchError: it does not: another process was first, with another model.
         """
-        check_collection(collection, describe(target.encoder))
-        self._targets[collection.name] = target
+        choice, sparse = self._choice, target.sparse
+        dense = target.dense
+        check_collection(collection, describe(dense.encoder), dense.vector_name)
+        if sparse is not None:
+            description = sparse.encoder.describe()
+            name = check_sparse_collection(collection, description, sparse.vector_name)
+            check_has_sparse(collection, name)
+        choice.targets[collection.name] = target
 
-    def target(self, collection: StoredCollection) -> Target:
-        """The target for a collection that exists.
+    def _new_target(self) -> Target:
+        dense = DenseField(self.current, self.vector_name())
+        sparse, name = self._choice.sparse, self.sparse_name()
+        if sparse is None or name is None:
+            return Target(dense)
+        return Target(dense, SparseField(sparse, name))
 
-        A stamped collection is served by its own model unless another was chosen; one that the
-        predecessor wrote keeps its documents without a prefix.
-
-        Raises:
-            CollectionMismatchError: the chosen encoder does not fit, or none can be found.
-        """
-        with self._lock:
-            encoder = self._chosen or self._encoder_of(collection)
-            vector_name = check_collection(collection, describe(encoder))
-            if collection.stamp is None and not collection.is_empty:
-                encoder = self._without_prefixes(encoder, collection.name)
-            target = Target(encoder, vector_name)
-            self._targets[collection.name] = target
-            return target
+    def _target(self, collection: StoredCollection, choice: _Choice) -> Target:
+        encoder = choice.dense or self._encoder_of(collection)
+        vector_name = check_collection(collection, describe(encoder), choice.dense_name)
+        if collection.stamp is None and not collection.is_empty:
+            if choice.dense is None and vector_name != vector_field_name(encoder.model_name):
+                raise CollectionMismatchError(
+                    f"collection {collection.name!r} does not say which model wrote its vectors: "
+                    "pass that model to set_model() first",
+                    expected={"model": "chosen"},
+                    found={"model": None},
+                )
+            encoder = self._without_prefixes(encoder, collection.name)
+        dense = DenseField(encoder, vector_name)
+        sparse = self._followed_sparse(collection) if choice.follows_sparse else choice.sparse
+        if sparse is None:
+            return Target(dense)
+        name = check_sparse_collection(collection, sparse.describe(), choice.sparse_name)
+        return Target(dense, SparseField(sparse, name))
 
     def _encoder_of(self, collection: StoredCollection) -> DenseEncoder:
         """The encoder for a collection when none was chosen."""
@@ -184,18 +210,57 @@ class EncoderChoice:
             encoder = self._loaded(replace(followed, revision=stamp.revision))
         return encoder
 
+    def _followed_sparse(self, collection: StoredCollection) -> SparseEncoder | None:
+        """The sparse encoder for a collection when nothing was chosen; ``None`` if it has none."""
+        stamp = collection.stamp.sparse if collection.stamp is not None else None
+        if stamp is not None:
+            return self._loaded_sparse(collection.name, stamp)
+        if collection.stamp is not None:
+            return None
+        for known in SparseTextEmbedding.list_supported_models():  # the predecessor's collections
+            name = sparse_field_name(known["model"])
+            if name in collection.sparse_vectors:
+                stamp = SparseStamp(vector_name=name, model=known["model"])
+                return self._loaded_sparse(collection.name, stamp)
+        return None
+
     def _loaded(self, followed: _Followed) -> TextEmbedding:
-        if followed not in self._following:
-            self._following[followed] = TextEmbedding(
-                followed.model,
-                max_tokens=followed.max_tokens,
-                query_prefix=followed.query_prefix,
-                document_prefix=followed.document_prefix,
-                revision=followed.revision,
-                dimensions=followed.dimensions,
-                lazy_load=True,
-            )
-        return self._following[followed]
+        with self._lock:
+            if followed not in self._following:
+                self._following[followed] = TextEmbedding(
+                    followed.model,
+                    max_tokens=followed.max_tokens,
+                    query_prefix=followed.query_prefix,
+                    document_prefix=followed.document_prefix,
+                    revision=followed.revision,
+                    dimensions=followed.dimensions,
+                    lazy_load=True,
+                )
+            return self._following[followed]
+
+    def _loaded_sparse(self, collection_name: str, stamp: SparseStamp) -> SparseEncoder:
+        asked = SparseDescription(**stamp.model_dump(exclude={"vector_name"}))
+        with self._lock:
+            if asked not in self._following_sparse:
+                try:
+                    self._following_sparse[asked] = SparseTextEmbedding(
+                        asked.model,
+                        revision=asked.revision,
+                        max_tokens=asked.max_tokens,
+                        language=asked.language,
+                        k=asked.k,
+                        b=asked.b,
+                        average_length=asked.average_length,
+                        lazy_load=True,
+                    )
+                except UnknownModelError as error:
+                    raise CollectionMismatchError(
+                        f"collection {collection_name!r} was written with a sparse encoder object "
+                        f"named {asked.model!r}: pass that encoder to set_sparse_model() first",
+                        expected={"sparse model": asked.model},
+                        found={"sparse model": None},
+                    ) from error
+            return self._following_sparse[asked]
 
     def _without_prefixes(self, encoder: DenseEncoder, collection_name: str) -> DenseEncoder:
         """The encoder as the predecessor would have used it, for documents it has written.

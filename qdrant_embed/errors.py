@@ -49,6 +49,8 @@ class CollectionMismatchError(QdrantEmbedError, ValueError):
 class IngestError(QdrantEmbedError):
     """An `add` that ended after part of its input was stored; the reason is ``__cause__``.
 
+    An interrupt or a cancellation stays what it is; `behind` finds the `IngestError` it carries.
+
     Attributes:
         stored_ids: ids known to be stored, in the order of the input.
         failed_index: position in the input of the first document not known to be stored.
@@ -58,6 +60,17 @@ class IngestError(QdrantEmbedError):
         super().__init__(message)
         self.stored_ids = list(stored_ids)
         self.failed_index = failed_index
+
+    @staticmethod
+    def behind(error: BaseException | None) -> IngestError | None:
+        """The `IngestError` that `error` is or carries; ``None`` where nothing was stored.
+
+        For a ``CancelledError``, a ``TimeoutError`` of asyncio or a ``KeyboardInterrupt`` that
+        ended an `add`.
+        """
+        while error is not None and not isinstance(error, IngestError):
+            error = error.__cause__ or error.__context__
+        return error
 
 
 class ModelError(QdrantEmbedError):

@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, SupportsIndex
 
-import numpy as np
-from numpy.typing import NDArray
 from qdrant_client import models
 
 from qdrant_embed.errors import InputError
 
 DOCUMENT_KEY = "document"
-
 _ENDED = object()
 
 
@@ -34,6 +31,7 @@ def pair(
     documents: Iterable[str],
     metadata: Iterable[Mapping[str, Any]] | None = None,
     ids: Iterable[int | str | uuid.UUID] | None = None,
+    document_key: str = DOCUMENT_KEY,
 ) -> Iterator[Document]:
     """Each text with its metadata and its id, in order; a random UUID where `ids` is ``None``.
 
@@ -51,22 +49,25 @@ def pair(
         counts = ", ".join(f"{length} {name}" for name, length in lengths.items())
         raise InputError(f"one of each is needed for every document, but there are {counts}")
     if len(sequences) == sum(items is not None for items in given.values()):
-        for _ in _paired(documents, metadata, ids):
+        for _ in _paired(documents, metadata, ids, document_key):
             pass
-    return _paired(documents, metadata, ids)
+    return _paired(documents, metadata, ids, document_key)
 
 
 def to_points(
-    documents: Sequence[Document], vectors: NDArray[np.float32], vector_name: str
+    documents: Sequence[Document],
+    vectors: Sequence[Mapping[str, Any]],
+    document_key: str = DOCUMENT_KEY,
 ) -> list[models.PointStruct]:
-    """Points, one for each document, with the rows of `vectors` (float32 [documents, dim])."""
+    """Points, one for each document, with the vectors of the same place, by their names."""
     return [
         models.PointStruct(
             id=document.id,
-            vector={vector_name: vector},
-            payload={DOCUMENT_KEY: document.text, **document.metadata},
+            # a vector without a name goes without a dict, unless a sparse one stands beside it
+            vector=named[""] if set(named) == {""} else dict(named),
+            payload={document_key: document.text, **document.metadata},
         )
-        for document, vector in zip(documents, vectors.tolist(), strict=True)
+        for document, named in zip(documents, vectors, strict=True)
     ]
 
 
@@ -79,6 +80,7 @@ def _paired(
     documents: Iterable[str],
     metadata: Iterable[Mapping[str, Any]] | None,
     ids: Iterable[int | str | uuid.UUID] | None,
+    document_key: str,
 ) -> Iterator[Document]:
     seen: set[str | int] = set()
     columns: dict[str, Iterable[object]] = {"documents": documents}
@@ -98,7 +100,7 @@ def _paired(
         yield Document(
             id=_checked_id(row["ids"], index, seen) if "ids" in row else str(uuid.uuid4()),
             text=_checked_text(row["documents"], index),
-            metadata=_checked_metadata(row.get("metadata", {}), index),
+            metadata=_checked_metadata(row.get("metadata", {}), index, document_key),
         )
 
 
@@ -125,12 +127,12 @@ def _checked_text(text: object, index: int) -> str:
     return text
 
 
-def _checked_metadata(metadata: object, index: int) -> Mapping[str, Any]:
+def _checked_metadata(metadata: object, index: int, document_key: str) -> Mapping[str, Any]:
     if not isinstance(metadata, Mapping):
         raise InputError(f"metadata[{index}] must be a dict, not {_shown(metadata)}")
-    if DOCUMENT_KEY in metadata:
+    if document_key in metadata:
         raise InputError(
-            f"metadata[{index}] has the key {DOCUMENT_KEY!r}, where the text itself is stored: "
+            f"metadata[{index}] has the key {document_key!r}, where the text itself is stored: "
             "give it another name"
         )
     for key in metadata:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 from qdrant_client import models
 
-from qdrant_embed.encoders import Target
 from qdrant_embed.errors import InputError, check_whole
+from qdrant_embed.fields import DenseField, SparseField, Target
 from qdrant_embed.points import DOCUMENT_KEY, id_of
+from qdrant_embed.reranking import Reranker, check_reranker, rerank_scores
+
+Fusion: TypeAlias = Literal["rrf", "dbsf"]
+
+_LEAST_CANDIDATES = 100  # of each branch of a hybrid query
+_CANDIDATES_PER_HIT = 4
+_LEAST_RERANKED = 50
+_RERANKED_PER_HIT = 3
 
 
 class QueryResponse(BaseModel):
@@ -21,7 +29,8 @@ class QueryResponse(BaseModel):
         id: of the point; a UUID as Qdrant writes it (with hyphens), or a whole number.
         document: the text that was stored; ``""`` for a point stored without one.
         metadata: the whole payload, the text included, as the predecessor had it.
-        score: higher is better; cosine similarity with the models of this package.
+        score: higher is better; cosine similarity with the models of this package, in a hybrid
+            query what the fusion makes of the ranks or scores, with a reranker its own score.
         embedding: the stored vector, with ``with_vectors=True`` only.
         sparse_embedding: the stored sparse vector, likewise.
     """
@@ -38,7 +47,10 @@ class QueryResponse(BaseModel):
 
 @dataclass(frozen=True)
 class Search:
-    """What is asked of a collection besides the text; the names are those of ``query``."""
+    """What is asked of a collection besides the text; the names are those of ``query``.
+
+    `query_filter` is the whole filter, ``where`` included.
+    """
 
     query_filter: models.Filter | None = None
     limit: int = 10
@@ -47,29 +59,120 @@ class Search:
     score_threshold: float | None = None
     offset: int | None = None
     shard_key_selector: models.ShardKeySelector | None = None
+    fusion: Fusion = "rrf"
+    prefetch_limit: int | None = None
+    reranker: Reranker | None = None
+    rerank_limit: int | None = None
+    document_key: str = DOCUMENT_KEY
 
     def __post_init__(self) -> None:
         check_whole("limit", self.limit, 1)
         if self.offset is not None:
             check_whole("offset", self.offset, 0)
+        if self.fusion not in ("rrf", "dbsf"):
+            raise InputError(f"fusion must be 'rrf' or 'dbsf', not {self.fusion!r}")
+        check_reranker(self.reranker)
+        if self.rerank_limit is not None:
+            check_whole("rerank_limit", self.rerank_limit, self._reach)
+        if self.prefetch_limit is not None:
+            check_whole("prefetch_limit", self.prefetch_limit, self._fetched + self._skipped)
+
+    @property
+    def _reach(self) -> int:
+        """How far down the ranking the last hit is."""
+        return self.limit + (self.offset or 0)
+
+    @property
+    def _fetched(self) -> int:
+        """Hits asked of Qdrant: with a reranker more than are wanted, from the first on."""
+        if self.reranker is None:
+            return self.limit
+        return self.rerank_limit or max(_LEAST_RERANKED, _RERANKED_PER_HIT * self._reach)
+
+    @property
+    def _skipped(self) -> int:
+        return 0 if self.reranker is not None else self.offset or 0
 
     def requests(self, target: Target, texts: Sequence[str]) -> list[models.QueryRequest]:
         """A request for each text, which is encoded here."""
+        dense = target.dense.queries(texts).tolist()
+        if target.sparse is None:
+            return [
+                self._request(target, using=target.dense.vector_name or None, query=vector)
+                for vector in dense
+            ]
+        sparse = target.sparse.queries(texts)
         return [
-            models.QueryRequest(
-                query=vector,
-                using=target.vector_name,
-                filter=self.query_filter,
-                limit=self.limit,
-                with_payload=True,
-                with_vector=[target.vector_name] if self.with_vectors else False,
-                params=self.search_params,
-                score_threshold=self.score_threshold,
-                offset=self.offset,
-                shard_key=self.shard_key_selector,
+            self._request(
+                target,
+                prefetch=[
+                    self._branch(target.dense, vector),
+                    # a text without any word of the sparse model finds nothing there
+                    *([self._branch(target.sparse, words)] if words.indices else []),
+                ],
+                query=models.FusionQuery(fusion=models.Fusion(self.fusion)),
             )
-            for vector in target.encode_queries(texts).tolist()
+            for vector, words in zip(dense, sparse, strict=True)
         ]
+
+    def responses(
+        self, target: Target, texts: Sequence[str], answers: Sequence[models.QueryResponse]
+    ) -> list[list[QueryResponse]]:
+        """What was found for each text, best first, reranked if so asked.
+
+        Raises:
+            ModelError: the reranker gave something else than a score for each text.
+        """
+        found = [
+            [_result(point, target, self.document_key) for point in answer.points]
+            for answer in answers
+        ]
+        if self.reranker is None:
+            return found
+        return [
+            self._reranked(self.reranker, text, hits)
+            for text, hits in zip(texts, found, strict=True)
+        ]
+
+    def _request(self, target: Target, **query: Any) -> models.QueryRequest:
+        names = [target.dense.vector_name]
+        if target.sparse is not None:
+            names.append(target.sparse.vector_name)
+        hybrid = target.sparse is not None
+        return models.QueryRequest(
+            **query,
+            filter=None if hybrid else self.query_filter,
+            params=None if hybrid else self.search_params,
+            limit=self._fetched,
+            offset=self._skipped or None,
+            with_payload=True,
+            with_vector=(names if any(names) else True) if self.with_vectors else False,
+            score_threshold=self.score_threshold,
+            shard_key=self.shard_key_selector,
+        )
+
+    def _branch(
+        self, field: DenseField | SparseField, query: list[float] | models.SparseVector
+    ) -> models.Prefetch:
+        reach = self._fetched + self._skipped
+        limit = self.prefetch_limit or max(_LEAST_CANDIDATES, _CANDIDATES_PER_HIT * reach)
+        return models.Prefetch(
+            query=query,
+            using=field.vector_name or None,
+            filter=self.query_filter,
+            params=self.search_params,
+            limit=limit,
+        )
+
+    def _reranked(
+        self, reranker: Reranker, text: str, hits: Sequence[QueryResponse]
+    ) -> list[QueryResponse]:
+        scores = rerank_scores(reranker, text, [hit.document for hit in hits])
+        rescored = [
+            hit.model_copy(update={"score": score}) for hit, score in zip(hits, scores, strict=True)
+        ]
+        rescored.sort(key=lambda hit: hit.score, reverse=True)
+        return rescored[self.offset or 0 : self._reach]
 
 
 def checked_queries(texts: Iterable[str]) -> list[str]:
@@ -89,18 +192,15 @@ def checked_queries(texts: Iterable[str]) -> list[str]:
     return checked
 
 
-def results(answer: models.QueryResponse, vector_name: str) -> list[QueryResponse]:
-    """The found points as the user sees them, best first."""
-    return [_result(point, vector_name) for point in answer.points]
-
-
-def _result(point: models.ScoredPoint, vector_name: str) -> QueryResponse:
+def _result(point: models.ScoredPoint, target: Target, document_key: str) -> QueryResponse:
     payload = point.payload or {}
-    vectors: dict[str, Any] = point.vector if isinstance(point.vector, dict) else {}
+    # one unnamed vector comes without its name
+    vectors: dict[str, Any] = point.vector if isinstance(point.vector, dict) else {"": point.vector}
     return QueryResponse(
         id=id_of(point),
-        embedding=vectors.get(vector_name),
+        embedding=vectors.get(target.dense.vector_name),
+        sparse_embedding=vectors.get(target.sparse.vector_name) if target.sparse else None,
         metadata=payload,
-        document=str(payload.get(DOCUMENT_KEY, "")),
+        document=str(payload.get(document_key, "")),
         score=point.score,
     )

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import random
 
 import grpc
 import httpx
-from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
-from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
+from qdrant_client.http.exceptions import (
+    ApiException,
+    ResponseHandlingException,
+    UnexpectedResponse,
+)
+
+logger = logging.getLogger(__name__)
+
+# what a request may raise, and what a refusal of the server or of a local database raises
+REQUEST_ERRORS = (ApiException, QdrantException, grpc.RpcError)
+REFUSALS = (UnexpectedResponse, grpc.RpcError, ValueError)
 
 _PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 _PASSING_CODES = frozenset(
@@ -39,3 +50,12 @@ def wait_seconds(error: Exception, tries: int) -> float:
         return float(error.retry_after_s)
     longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (tries - 1))
     return random.uniform(longest / 2, longest)  # noqa: S311 - spreads clients, hides nothing
+
+
+def wait_before_retry(error: Exception, tries: int, max_retries: int) -> float | None:
+    """Seconds before the next try, or ``None`` where there should be none."""
+    if tries > max_retries or not is_transient(error):
+        return None
+    wait = wait_seconds(error, tries)
+    logger.warning("trying again in %.1f s: %s", wait, error)
+    return wait

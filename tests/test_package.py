@@ -106,12 +106,13 @@ def test_the_encoder_half_knows_nothing_of_qdrant() -> None:
 
 def test_imports_go_downward_only() -> None:
     order = [
-        ["errors", "retries"],
-        ["points", "collection"],
-        ["encoders"],
-        ["queries"],
-        ["settings"],
-        ["client"],
+        ["errors", "retries", "local"],
+        ["reranking", "filters", "options", "points", "stamp"],
+        ["collection", "ingestion"],
+        ["fields"],
+        ["encoders", "queries"],
+        ["flows", "settings"],
+        ["client", "async_client"],
         ["cli"],
         ["__init__"],
     ]

@@ -132,11 +132,29 @@ def check_encoder(candidate: object) -> DenseEncoder:
     Raises:
         InputError: a name is missing.
     """
-    names = ("model_name", "dimension", "passage_embed", "query_embed")
-    missing = [name for name in names if getattr(candidate, name, None) is None]
+    missing = _missing(candidate, "model_name", "dimension", "passage_embed", "query_embed")
     if missing or not isinstance(candidate, DenseEncoder):
         raise InputError(
-            f"an encoder has {', '.join(names)}; "
-            f"{type(candidate).__name__} is missing {', '.join(missing)}"
+            "an encoder has model_name, dimension, passage_embed, query_embed; "
+            f"{type(candidate).__name__} is missing {missing}"
         )
     return candidate
+
+
+def check_sparse_encoder(candidate: object) -> SparseEncoder:
+    """`candidate` itself, once it is seen to have the names of `SparseEncoder`.
+
+    Raises:
+        InputError: a name is missing.
+    """
+    missing = _missing(candidate, "model_name", "describe", "passage_embed", "query_embed")
+    if missing or not isinstance(candidate, SparseEncoder):
+        raise InputError(
+            "a sparse encoder has model_name, describe, passage_embed, query_embed; "
+            f"{type(candidate).__name__} is missing {missing}"
+        )
+    return candidate
+
+
+def _missing(candidate: object, *names: str) -> str:
+    return ", ".join(name for name in names if getattr(candidate, name, None) is None)

@@ -1,0 +1,260 @@
+"""The asynchronous client: the same as the synchronous one, and the event loop stays free."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+from uuid import UUID
+
+import qdrant_client
+from qdrant_client import models
+from qdrant_client.conversions import common_types as types
+
+from qdrant_embed.filters import combined
+from qdrant_embed.flows import Flow, Flows, Pause, Request, Step, Work
+from qdrant_embed.ingestion import WINDOW, Ingestion, ReadAhead
+from qdrant_embed.local import database_of
+from qdrant_embed.options import CollectionOptions
+from qdrant_embed.queries import Fusion, QueryResponse, Search, checked_queries
+from qdrant_embed.reranking import Reranker
+from qdrant_embed.settings import ModelSettings, sparse_models, text_models
+
+T = TypeVar("T")
+
+
+class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
+    """`add` and `query` for an asynchronous Qdrant client; mix it into a class of your own.
+
+    Every method of ``qdrant_client.AsyncQdrantClient`` stays as it is. Models are loaded, texts
+    encoded and points built in threads; a local database, which would block the loop, is used
+    from threads, too, by `add` and `query`, which take turns. Any number of tasks may share a
+    client.
+    """
+
+    _loads_at_once: ClassVar[bool] = False
+
+    # documents in
+
+    async def add(
+        self,
+        collection_name: str,
+        documents: Iterable[str] | AsyncIterable[str],
+        metadata: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]] | None = None,
+        ids: Iterable[int | str | UUID] | AsyncIterable[int | str | UUID] | None = None,
+        batch_size: int = 32,
+        parallel: int | None = None,
+        *,
+        wait: bool = True,
+        max_retries: int = 3,
+        shard_key_selector: types.ShardKeySelector | None = None,
+        collection_options: CollectionOptions | None = None,
+    ) -> list[str | int]:
+        """Embeds and stores texts; the ids of their points, in order.
+
+        As `QdrantEmbedMixin.add`. Asynchronous iterables are read on the loop, others in a
+        thread. When it is cancelled, the request under way is carried out to its end, and
+        `IngestError.behind` tells from the ``CancelledError`` (or the ``TimeoutError`` that became
+        of it) what is stored.
+
+        Raises:
+            As `QdrantEmbedMixin.add` does.
+        """
+        key = self.document_key
+        ahead = ReadAhead()
+        ingestion = await asyncio.to_thread(
+            Ingestion,
+            collection_name,
+            ahead.column(documents),
+            None if metadata is None else ahead.column(metadata),
+            None if ids is None else ahead.column(ids),
+            batch_size=batch_size,
+            max_retries=max_retries,
+            document_key=key,
+        )
+        await ahead.fill(WINDOW)
+        window = await asyncio.to_thread(ingestion.next_window)
+        if not window:
+            return []
+        flows = Flows(self, self._encoders, collection_name)
+        target = await self._carry_out(flows.open(parallel))
+
+        async def following() -> list[models.PointStruct]:
+            await ahead.fill(WINDOW)
+            return await asyncio.to_thread(lambda: target.to_points(ingestion.next_window(), key))
+
+        coming = asyncio.create_task(asyncio.to_thread(target.to_points, window, key))
+        try:
+            while points := await coming:
+                coming = asyncio.create_task(following())
+                if not ingestion.stored_ids:
+                    await self._carry_out(
+                        flows.prepare(target, collection_options, shard_key_selector)
+                    )
+                for batch in ingestion.batches(points):
+                    storing = flows.store(
+                        batch,
+                        ingestion.note_stored,
+                        wait=wait,
+                        shard_key_selector=shard_key_selector,
+                        max_retries=max_retries,
+                    )
+                    await self._carry_out(storing)
+        except BaseException as error:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+            ingestion.account_for(error)
+            raise
+        return ingestion.stored_ids
+
+    # answers out
+
+    async def query(
+        self,
+        collection_name: str,
+        query_text: str,
+        query_filter: models.Filter | None = None,
+        limit: int = 10,
+        *,
+        where: Mapping[str, Any] | None = None,
+        with_vectors: bool = False,
+        search_params: models.SearchParams | None = None,
+        score_threshold: float | None = None,
+        offset: int | None = None,
+        fusion: Fusion = "rrf",
+        prefetch_limit: int | None = None,
+        reranker: Reranker | None = None,
+        rerank_limit: int | None = None,
+        consistency: types.ReadConsistency | None = None,
+        shard_key_selector: types.ShardKeySelector | None = None,
+        timeout: int | None = None,
+    ) -> list[QueryResponse]:
+        """The stored texts nearest in meaning to `query_text`, best first, in one request.
+
+        Args and Raises are those of `QdrantEmbedMixin.query`.
+        """
+        (answers,) = await self.query_batch(
+            collection_name,
+            [query_text],
+            query_filter,
+            limit,
+            where=where,
+            with_vectors=with_vectors,
+            search_params=search_params,
+            score_threshold=score_threshold,
+            offset=offset,
+            fusion=fusion,
+            prefetch_limit=prefetch_limit,
+            reranker=reranker,
+            rerank_limit=rerank_limit,
+            consistency=consistency,
+            shard_key_selector=shard_key_selector,
+            timeout=timeout,
+        )
+        return answers
+
+    async def query_batch(
+        self,
+        collection_name: str,
+        query_texts: Sequence[str],
+        query_filter: models.Filter | None = None,
+        limit: int = 10,
+        *,
+        where: Mapping[str, Any] | None = None,
+        with_vectors: bool = False,
+        search_params: models.SearchParams | None = None,
+        score_threshold: float | None = None,
+        offset: int | None = None,
+        fusion: Fusion = "rrf",
+        prefetch_limit: int | None = None,
+        reranker: Reranker | None = None,
+        rerank_limit: int | None = None,
+        consistency: types.ReadConsistency | None = None,
+        shard_key_selector: types.ShardKeySelector | None = None,
+        timeout: int | None = None,
+    ) -> list[list[QueryResponse]]:
+        """What `query` gives for each of `query_texts`, in order, in one request for all.
+
+        Args and Raises are those of `QdrantEmbedMixin.query`; an empty list gives an empty list.
+        """
+        texts = checked_queries(query_texts)
+        search = Search(
+            query_filter=combined(query_filter, where),
+            limit=limit,
+            with_vectors=with_vectors,
+            search_params=search_params,
+            score_threshold=score_threshold,
+            offset=offset,
+            shard_key_selector=shard_key_selector,
+            fusion=fusion,
+            prefetch_limit=prefetch_limit,
+            reranker=reranker,
+            rerank_limit=rerank_limit,
+            document_key=self.document_key,
+        )
+        flows = Flows(self, self._encoders, collection_name)
+        return await self._carry_out(
+            flows.answer(search, texts, consistency=consistency, timeout=timeout)
+        )
+
+    # known models
+
+    @classmethod
+    async def list_text_models(cls) -> dict[str, tuple[int, models.Distance]]:
+        """Known models: vector size and distance by name; needs no network."""
+        return text_models()
+
+    @classmethod
+    async def list_sparse_models(cls) -> dict[str, dict[str, Any]]:
+        """Known sparse models: their facts by name; needs no network."""
+        return sparse_models()
+
+    # steps
+
+    async def _carry_out(self, flow: Flow[T]) -> T:
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result = await self._do(step)
+                except Exception as error:  # noqa: BLE001 - the flow decides what it means
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    async def _do(self, step: Step) -> object:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        if isinstance(step, Work):
+            return await asyncio.to_thread(step.call)
+        if step.on_success is None:
+            return await database_of(self).run_async(step.call)
+        return await _to_its_end(self._request(step))
+
+    async def _request(self, step: Request) -> object:
+        result = await database_of(self).run_async(step.call)
+        if step.on_success is not None:
+            step.on_success()
+        return result
+
+
+async def _to_its_end(request: Coroutine[Any, Any, T]) -> T:
+    """What `request` gives; cancelled, it still waits for it, once."""
+    task = asyncio.create_task(request)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
+class AsyncQdrantClient(AsyncQdrantEmbedMixin):
+    """``qdrant_client.AsyncQdrantClient`` with `add`, `query` and `query_batch`.
+
+    The constructor is that of ``qdrant_client``: ``":memory:"``, ``path="folder"``,
+    ``url="http://host:6333"`` and so on.
+    """

@@ -1,0 +1,213 @@
+"""What the clients do, step by step, written once for both.
+
+A flow is a generator. It yields what is to be done next and is sent the result, or has the error
+thrown into it: a `Request` to Qdrant, `Work` for the processor, a `Pause`. The clients carry the
+steps out, each in its own way; the asynchronous one does work in a thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from qdrant_client import models
+
+from qdrant_embed.collection import StoredCollection, check_is_stamped, read_collection
+from qdrant_embed.encoders import EncoderChoice
+from qdrant_embed.errors import CollectionMismatchError
+from qdrant_embed.fields import Target
+from qdrant_embed.options import CollectionOptions
+from qdrant_embed.queries import QueryResponse, Search
+from qdrant_embed.retries import REFUSALS, REQUEST_ERRORS, is_transient, wait_before_retry
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: `call` gives the result, or its coroutine.
+
+    `on_success` is called when it has been carried out, even if nobody waits for it any more;
+    such a request is never left in the middle.
+    """
+
+    call: Callable[[], Any]
+    on_success: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something to compute."""
+
+    call: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Seconds to wait."""
+
+    seconds: float
+
+
+Step: TypeAlias = Request | Work | Pause
+Flow: TypeAlias = Generator[Step, Any, T]
+
+
+class Flows:
+    """The flows of one client, whose methods give results or coroutines."""
+
+    def __init__(self, client: Any, encoders: EncoderChoice, collection_name: str) -> None:
+        self._client = client
+        self._encoders = encoders
+        self._name = collection_name
+
+    def open(self, parallel: int | None) -> Flow[Target]:
+        """What new documents are encoded with; the collection need not exist."""
+        existing = (yield from self._read()) if (yield from self._exists()) else None
+        target: Target = yield Work(lambda: self._encoders.extended(existing))
+        return target.with_threads(parallel)
+
+    def prepare(
+        self,
+        target: Target,
+        options: CollectionOptions | None,
+        shard_keys: models.ShardKeySelector | None,
+    ) -> Flow[None]:
+        """Has the collection ready for the target's points: created, stamped if empty, with the
+        sparse vector.
+        """
+        if not (yield from self._exists()):
+            yield from self._create(target, options or CollectionOptions(), shard_keys)
+        collection = yield from self._read()
+        missing = target.missing_sparse(collection)
+        for vector_name, config in missing.items():
+            yield from self._add_vector(collection, vector_name, config)
+        stamp = target.missing_stamp(collection)
+        if stamp is not None:
+            yield Request(
+                lambda: self._client.update_collection(self._name, metadata=stamp.metadata())
+            )
+        if stamp is not None or missing:
+            collection = yield from self._read()
+        if stamp is not None:
+            check_is_stamped(collection)
+        self._encoders.accept(collection, target)
+
+    def store(
+        self,
+        points: Sequence[models.PointStruct],
+        note: Callable[[Sequence[models.PointStruct]], None],
+        *,
+        wait: bool,
+        shard_key_selector: models.ShardKeySelector | None,
+        max_retries: int,
+    ) -> Flow[None]:
+        """One batch uploaded and noted; tried again as long as that may help."""
+        request = Request(
+            lambda: self._client.upsert(
+                self._name, points, wait=wait, shard_key_selector=shard_key_selector
+            ),
+            on_success=lambda: note(points),
+        )
+        tries, waiting = 1, 0.0
+        while True:
+            try:
+                yield request
+                return
+            except REQUEST_ERRORS as error:
+                pause = wait_before_retry(error, tries, max_retries)
+                if pause is None:
+                    raise
+                waiting = pause
+            yield Pause(waiting)
+            tries += 1
+
+    def answer(
+        self, search: Search, texts: Sequence[str], **options: Any
+    ) -> Flow[list[list[QueryResponse]]]:
+        """What is found for each text; `options` go with the request."""
+        if not texts:
+            return []
+        remembered = self._encoders.remembered(self._name)
+        if remembered is None:
+            target = yield from self._searched()
+            return (yield from self._ask(target, search, texts, options))
+        try:
+            return (yield from self._ask(remembered, search, texts, options))
+        except REFUSALS:  # the collection may have been made anew since it was looked at
+            target = yield from self._searched()
+            if target == remembered:
+                raise
+            return (yield from self._ask(target, search, texts, options))
+
+    def _ask(
+        self, target: Target, search: Search, texts: Sequence[str], options: dict[str, Any]
+    ) -> Flow[list[list[QueryResponse]]]:
+        requests = yield Work(lambda: search.requests(target, texts))
+        answers = yield Request(
+            lambda: self._client.query_batch_points(self._name, requests, **options)
+        )
+        found: list[list[QueryResponse]] = yield Work(
+            lambda: search.responses(target, texts, answers)
+        )
+        return found
+
+    def _searched(self) -> Flow[Target]:
+        collection = yield from self._read()
+        target: Target = yield Work(lambda: self._encoders.searched(collection))
+        return target
+
+    def _exists(self) -> Flow[bool]:
+        exists: bool = yield Request(lambda: self._client.collection_exists(self._name))
+        return exists
+
+    def _read(self) -> Flow[StoredCollection]:
+        info = yield Request(lambda: self._client.get_collection(self._name))
+        return read_collection(self._name, info)
+
+    def _create(
+        self,
+        target: Target,
+        options: CollectionOptions,
+        shard_keys: models.ShardKeySelector | None,
+    ) -> Flow[None]:
+        try:
+            yield Request(
+                lambda: self._client.create_collection(self._name, **target.creation(options))
+            )
+        except REFUSALS:
+            if not (yield from self._exists()):
+                raise
+            return  # another process was first
+        for key in options.shard_keys(shard_keys):
+            yield Request(lambda key=key: self._client.create_shard_key(self._name, key))  # type: ignore[misc] # mypy types no default of a lambda
+
+    def _add_vector(
+        self, collection: StoredCollection, vector_name: str, config: models.SparseVectorNameConfig
+    ) -> Flow[None]:
+        """Gives an existing collection a sparse vector, where the server can."""
+        try:
+            yield Request(lambda: self._client.create_vector_name(self._name, vector_name, config))
+        except REFUSALS as error:
+            collection = yield from self._read()
+            if vector_name in collection.sparse_vectors:  # another process was first
+                return
+            if is_transient(error):
+                raise
+            raise CollectionMismatchError(
+                f"collection {self._name!r} has no sparse vector {vector_name!r}, and the server "
+                f"would not add it ({error}): Qdrant 1.18 or newer can. Else use another "
+                "collection name and let add() create it, or set_sparse_model(None)",
+                expected={"sparse vector": vector_name},
+                found={"sparse vectors": sorted(collection.sparse_vectors)},
+            ) from error
+        if not collection.is_empty:
+            logger.warning(
+                "collection %r has sparse vectors from now on: documents stored before have none, "
+                "and are found by their dense vectors alone until they are added again",
+                self._name,
+            )

@@ -1,0 +1,103 @@
+"""How a collection is created: Qdrant's own options beside the vectors' size and distance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from qdrant_client import models
+
+from qdrant_embed.encoder.interfaces import EncoderDescription, SparseDescription
+
+
+@dataclass(frozen=True)
+class CollectionOptions:
+    """Options for a collection that `add` creates; one that exists keeps its own.
+
+    Whatever is ``None`` is left to the server. Local databases store everything exactly, in
+    memory, and ignore these options.
+
+    Quantisation trades recall for memory, and most of the recall can be won back with
+    ``search_params=models.SearchParams(quantization=models.QuantizationSearchParams(rescore=True,
+    oversampling=2.0))``. Scalar takes a quarter of the memory at almost no cost in recall; turbo
+    with 4 bits an eighth, within one or two points of scalar; binary and turbo with 1 bit a
+    thirty-second, to be used with rescoring, binary for models of 1,024 dimensions and more;
+    product up to a sixty-fourth, at the highest cost and slower. These are Qdrant's own figures
+    (its pages on quantisation and TurboQuant): measure on your own texts. Turbo needs Qdrant 1.18.
+
+    Attributes:
+        on_disk: keep dense vectors on disk instead of in memory; slower without fast disks.
+        quantization_config: `models.ScalarQuantization`, `BinaryQuantization`,
+            `ProductQuantization` or `TurboQuantization`.
+        hnsw_config: the index: a higher ``m`` or ``ef_construct`` finds more, and takes longer.
+        sparse_on_disk: keep the index of sparse vectors on disk.
+        on_disk_payload: keep texts and metadata on disk.
+        shard_number: shards; with custom sharding, for each shard key.
+        sharding_method: custom sharding makes `add` create the shards of its
+            ``shard_key_selector`` as well.
+        replication_factor: copies of each shard.
+        write_consistency_factor: copies that must have a write before it counts.
+    """
+
+    on_disk: bool | None = None
+    quantization_config: models.QuantizationConfig | None = None
+    hnsw_config: models.HnswConfigDiff | None = None
+    sparse_on_disk: bool | None = None
+    on_disk_payload: bool | None = None
+    shard_number: int | None = None
+    sharding_method: models.ShardingMethod | None = None
+    replication_factor: int | None = None
+    write_consistency_factor: int | None = None
+
+    def vector_params(self, dimension: int, distance: str) -> models.VectorParams:
+        """The parameters of the dense vector."""
+        return models.VectorParams(
+            size=dimension,
+            distance=models.Distance(distance),
+            on_disk=self.on_disk,
+            quantization_config=self.quantization_config,
+            hnsw_config=self.hnsw_config,
+        )
+
+    def creation(
+        self,
+        dense: EncoderDescription,
+        vector_name: str,
+        sparse: SparseDescription | None = None,
+        sparse_name: str = "",
+    ) -> dict[str, Any]:
+        """The arguments of ``create_collection`` besides the name and the metadata."""
+        params = self.vector_params(dense.dimension, dense.distance)
+        sparse_params = (
+            sparse_vector_params(sparse, on_disk=self.sparse_on_disk) if sparse else None
+        )
+        return {
+            "vectors_config": {vector_name: params} if vector_name else params,
+            "sparse_vectors_config": {sparse_name: sparse_params} if sparse_params else None,
+            "on_disk_payload": self.on_disk_payload,
+            "shard_number": self.shard_number,
+            "sharding_method": self.sharding_method,
+            "replication_factor": self.replication_factor,
+            "write_consistency_factor": self.write_consistency_factor,
+        }
+
+    def shard_keys(self, selector: models.ShardKeySelector | None) -> list[models.ShardKey]:
+        """The shards to create for an `add` with this ``shard_key_selector``."""
+        if selector is None or self.sharding_method != models.ShardingMethod.CUSTOM:
+            return []
+        if isinstance(selector, models.ShardKeyWithFallback):
+            return [selector.target, selector.fallback]
+        return list(selector) if isinstance(selector, list) else [selector]
+
+
+def sparse_vector_params(
+    encoder: SparseDescription,
+    *,
+    on_disk: bool | None = None,
+    modifier: models.Modifier | None = None,
+) -> models.SparseVectorParams:
+    """The parameters of a sparse vector: IDF where the encoder wants it, or else `modifier`."""
+    if modifier is None and encoder.idf:
+        modifier = models.Modifier.IDF
+    index = models.SparseIndexParams(on_disk=on_disk)
+    return models.SparseVectorParams(index=index, modifier=modifier)

@@ -1,0 +1,149 @@
+"""The stamp: what a collection says of the encoders that wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from qdrant_embed.encoder.interfaces import (
+    Distance,
+    EncoderDescription,
+    Pooling,
+    SparseDescription,
+)
+from qdrant_embed.errors import CollectionMismatchError
+
+STAMP_KEY = "qdrant_embed"
+
+_DENSE_FACTS = ("dimension", "distance", "pooling", "query_prefix", "document_prefix")
+_TEXT_FACTS = ("max_tokens", "overflow")
+_SPARSE_FACTS = ("idf", "max_tokens", "language", "k", "b", "average_length")
+
+
+class SparseStamp(BaseModel):
+    """The fields of `SparseDescription`, and the sparse vector's name."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    vector_name: str
+    model: str
+    idf: bool = False
+    revision: str | None = None
+    weights_sha256: str | None = None
+    max_tokens: int | None = None
+    language: str | None = None
+    k: float | None = None
+    b: float | None = None
+    average_length: float | None = None
+
+
+class Stamp(BaseModel):
+    """What wrote a collection; kept in its Qdrant metadata under ``qdrant_embed``.
+
+    The fields are those of `EncoderDescription`, the vector's name, and the same of the sparse
+    encoder where there is one. ``weights_sha256`` is ``None`` where the encoder was an object of
+    the user's own. An unnamed vector's name is ``""``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+    version: int = 1
+    vector_name: str
+    model: str
+    dimension: int
+    distance: Distance = "Cosine"
+    revision: str | None = None
+    weights_sha256: str | None = None
+    pooling: Pooling | None = None
+    query_prefix: str | None = None
+    document_prefix: str | None = None
+    max_tokens: int | None = None
+    overflow: str | None = None
+    sparse: SparseStamp | None = None
+
+    def metadata(self) -> dict[str, Any]:
+        """The collection metadata that holds this stamp."""
+        return {STAMP_KEY: self.model_dump(exclude_none=True)}
+
+
+def stamp_of(
+    encoder: EncoderDescription, vector_name: str, sparse: SparseStamp | None = None
+) -> Stamp:
+    """The stamp for a collection that `encoder` writes."""
+    return Stamp(vector_name=vector_name, sparse=sparse, **asdict(encoder))
+
+
+def sparse_stamp_of(encoder: SparseDescription, vector_name: str) -> SparseStamp:
+    """The part of the stamp for the sparse encoder."""
+    return SparseStamp(vector_name=vector_name, **asdict(encoder))
+
+
+def read_stamp(name: str, metadata: Mapping[str, Any] | None) -> Stamp | None:
+    """The stamp in the metadata of the collection `name`, if there is one.
+
+    Raises:
+        CollectionMismatchError: it cannot be read.
+    """
+    stored = (metadata or {}).get(STAMP_KEY)
+    if stored is None:
+        return None
+    try:
+        stamp = Stamp.model_validate(stored)
+    except ValidationError as error:
+        raise CollectionMismatchError(
+            f"the stamp of collection {name!r} cannot be read ({error.error_count()} fields): "
+            f"its metadata {STAMP_KEY!r} was changed by something else",
+            expected={"version": 1},
+            found={STAMP_KEY: stored},
+        ) from error
+    if stamp.version != 1:
+        raise CollectionMismatchError(
+            f"collection {name!r} was written by a newer qdrant-embed (stamp version "
+            f"{stamp.version}): upgrade this one",
+            expected={"version": 1},
+            found={"version": stamp.version},
+        )
+    return stamp
+
+
+def check_stamp(name: str, stamp: Stamp, encoder: EncoderDescription) -> None:
+    """Raises `CollectionMismatchError` where `encoder` gives other vectors than the stamp's."""
+    wrote, asks = stamp.model_dump(), asdict(encoder)
+    _compare(name, wrote, asks, (*_DENSE_FACTS, *_TEXT_FACTS), "set_model()")
+
+
+def check_sparse_stamp(name: str, stamp: SparseStamp, encoder: SparseDescription) -> None:
+    """The same for a sparse encoder."""
+    _compare(name, stamp.model_dump(), asdict(encoder), _SPARSE_FACTS, "set_sparse_model()")
+
+
+def _compare(
+    name: str,
+    wrote: Mapping[str, Any],
+    asks: Mapping[str, Any],
+    facts: Sequence[str],
+    setter: str,
+) -> None:
+    compared = list(facts)
+    if wrote["weights_sha256"] and asks["weights_sha256"]:
+        compared.append("weights_sha256")  # equal weights are the same model by any name
+    elif wrote["model"].lower() != asks["model"].lower():
+        compared.append("model")
+    differing = [
+        key
+        for key in compared
+        if wrote[key] is not None and asks[key] is not None and wrote[key] != asks[key]
+    ]
+    if not differing:
+        return
+    sides = "; ".join(f"{key} {wrote[key]!r}, not {asks[key]!r}" for key in differing)
+    raise CollectionMismatchError(
+        f"collection {name!r} was written by {wrote['model']}, which differs from this client's "
+        f"{asks['model']}: {sides}. Without {setter} the client follows the collection's own "
+        "model; to change a collection's model, add its documents to a new collection",
+        expected={key: asks[key] for key in differing},
+        found={key: wrote[key] for key in differing},
+    )
