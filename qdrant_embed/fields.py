@@ -15,7 +15,7 @@ from qdrant_embed.encoder.interfaces import DenseEncoder, SparseEncoder, Vector,
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.errors import InputError, ModelError, check_whole
 from qdrant_embed.options import CollectionOptions, sparse_vector_params
-from qdrant_embed.points import Document, PointVector, to_points
+from qdrant_embed.points import Document, to_points
 from qdrant_embed.stamp import Stamp, sparse_stamp_of, stamp_of
 
 
@@ -98,7 +98,7 @@ class Target:
             return []
         texts = [document.text for document in documents]
         rows = self.dense.documents(texts).tolist()
-        vectors: list[dict[str, PointVector]] = [{self.dense.vector_name: row} for row in rows]
+        vectors: list[dict[str, Any]] = [{self.dense.vector_name: row} for row in rows]
         if self.sparse is not None:
             for named, vector in zip(vectors, self.sparse.documents(texts), strict=True):
                 if vector.indices:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ for _variable in ("HF_HUB_OFFLINE", "HF_TOKEN", "QDRANT_EMBED_CACHE"):
     os.environ.pop(_variable, None)
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="qdrant-embed-tests-hf-")
 
+from clients import KINDS, opened
+from rest_server import Server, serving
 from tiny import TinyModel, tiny_bert
 
 from qdrant_embed import QdrantClient, TextEmbedding
@@ -58,10 +61,48 @@ def tiny_e5(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     )
 
 
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The synchronous and the asynchronous client."""
+    return str(request.param)
+
+
 @pytest.fixture
-def client(tiny: TinyModel) -> Iterator[QdrantClient]:
-    """An in-memory client on the tiny model."""
-    client = QdrantClient(":memory:")
-    client.set_model(tiny.path)
-    yield client
-    client.close()
+def client(kind: str, tiny: TinyModel) -> Iterator[QdrantClient]:
+    """An in-memory client of either kind on the tiny model."""
+    with opened(kind, ":memory:") as client:
+        client.set_model(tiny.path)
+        yield client
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A Qdrant on loopback."""
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "path", "server"])
+def anywhere(
+    request: pytest.FixtureRequest, kind: str, tiny: TinyModel, tmp_path: Path
+) -> Iterator[QdrantClient]:
+    """A client of either kind on a database of every kind, on the tiny model."""
+    places: dict[str, Callable[[], dict[str, Any]]] = {
+        "memory": lambda: {"location": ":memory:"},
+        "path": lambda: {"path": str(tmp_path / "db")},
+        "server": lambda: {
+            "url": request.getfixturevalue("server").url,
+            "check_compatibility": False,
+        },
+    }
+    with opened(kind, **places[request.param]()) as client:
+        client.set_model(tiny.path)
+        yield client
+
+
+@pytest.fixture(params=["dense", "hybrid"])
+def everywhere(request: pytest.FixtureRequest, anywhere: QdrantClient) -> QdrantClient:
+    """The same, with and without a sparse model."""
+    if request.param == "hybrid":
+        anywhere.set_sparse_model("Qdrant/bm25")
+    return anywhere

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import qdrant_client
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from qdrant_client import models
 
 
@@ -41,6 +41,7 @@ class Server:
     database: qdrant_client.QdrantClient
     url: str = ""
     requests: list[str] = field(default_factory=list)
+    bodies: list[tuple[str, bytes]] = field(default_factory=list)
     fault: Callable[[str], Fault | None] = lambda _: None
 
     def fail_once(self, fragment: str, fault: Fault, *, times: int = 1) -> None:
@@ -71,6 +72,7 @@ def serving() -> Iterator[Server]:
             path = self.path.partition("?")[0]
             request = f"{self.command} {path}"
             running.requests.append(request)
+            running.bodies.append((request, body))
             fault = running.fault(request)
             if fault is None or fault.after_commit:
                 with lock:
@@ -142,6 +144,20 @@ def answer(
     if (method, rest) == ("PATCH", ""):
         update = models.UpdateCollection.model_validate_json(body)
         return 200, database.update_collection(name, metadata=update.metadata)
+    if (method, parts[2]) == ("PUT", "vectors"):
+        config: Any = TypeAdapter(models.VectorNameConfig).validate_json(body)
+        return 200, plain(database.create_vector_name(name, parts[3], config))
+    if (method, rest) == ("PUT", "shards"):  # which a local database has none of
+        models.CreateShardingKey.model_validate_json(body)
+        return 200, True
+    if (method, rest) == ("POST", "points"):
+        wanted = models.PointRequest.model_validate_json(body)
+        found = database.retrieve(name, wanted.ids, with_vectors=wanted.with_vector or False)
+        return 200, [plain(record) for record in found]
+    if (method, rest) == ("POST", "points/scroll"):
+        scroll = models.ScrollRequest.model_validate_json(body)
+        points, following = database.scroll(name, limit=scroll.limit or 10)
+        return 200, {"points": [plain(point) for point in points], "next_page_offset": following}
     if (method, rest) == ("PUT", "points"):
         points = models.PointsList.model_validate_json(body).points
         return 200, plain(database.upsert(name, points))

@@ -1,0 +1,142 @@
+"""Clients of either kind on databases of every kind, and what tests ask of them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import qdrant_client
+from numpy.typing import NDArray
+from qdrant_client import models
+
+from qdrant_embed import (
+    AsyncQdrantClient,
+    QdrantClient,
+    QueryResponse,
+    SparseDescription,
+    SparseVector,
+)
+
+KINDS = ["sync", "async"]
+
+SENTENCES = [
+    "The cat sat on the mat and purred",
+    "Paris is the capital of France",
+    "The stock market fell by three percent",
+    "The striker scored two goals in the final",
+    "The ship sailed through the storm",
+]
+
+
+class Blocking:
+    """An asynchronous client that is called as the synchronous one is."""
+
+    def __init__(self, client: AsyncQdrantClient, loop: asyncio.AbstractEventLoop) -> None:
+        vars(self).update(client=client, loop=loop)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(vars(self)["client"], name)
+        if not callable(value):
+            return value
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            result = value(*args, **kwargs)
+            if inspect.isawaitable(result):
+                return vars(self)["loop"].run_until_complete(result)
+            return result
+
+        return call
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(vars(self)["client"], name, value)
+
+
+@contextmanager
+def opened(kind: str, *args: Any, **kwargs: Any) -> Iterator[QdrantClient]:
+    """A client of the kind, called as the synchronous one is."""
+    if kind == "sync":
+        client = QdrantClient(*args, **kwargs)
+        try:
+            yield client
+        finally:
+            client.close()
+        return
+    loop = asyncio.new_event_loop()
+    blocking = Blocking(AsyncQdrantClient(*args, **kwargs), loop)
+    try:
+        yield cast(QdrantClient, blocking)
+    finally:
+        blocking.close()
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+class LetterEncoder:
+    """An encoder of a user's own: counts letters."""
+
+    model_name = "mine/Letters"
+    dimension = 26
+
+    def passage_embed(self, texts: Iterable[str], /) -> Iterable[NDArray[np.float32]]:
+        return np.array([[text.count(chr(97 + i)) + 0.1 for i in range(26)] for text in texts])
+
+    query_embed = passage_embed
+
+
+class WordEncoder:
+    """A sparse encoder of a user's own: words by their length, twice as much for documents."""
+
+    model_name = "mine/Words"
+
+    def __init__(self, **facts: Any) -> None:
+        self.facts = facts
+
+    def describe(self) -> SparseDescription:
+        return SparseDescription(model=self.model_name, **self.facts)
+
+    def passage_embed(self, texts: Iterable[str], /) -> list[SparseVector]:
+        return [self._vector(text, 2) for text in texts]
+
+    def query_embed(self, query: Iterable[str], /) -> list[SparseVector]:
+        return [self._vector(text, 1) for text in query]
+
+    def _vector(self, text: str, weight: float) -> SparseVector:
+        lengths = sorted({len(word) for word in text.split()})
+        return SparseVector(np.array(lengths, np.int64), np.full(len(lengths), weight, np.float32))
+
+
+def same(found: list[QueryResponse], expected: list[QueryResponse]) -> bool:
+    """The same hits; scores may differ by what float32 rounds off in another batch."""
+    return [hit.model_copy(update={"score": 0.0}) for hit in found] == [
+        hit.model_copy(update={"score": 0.0}) for hit in expected
+    ] and [hit.score for hit in found] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+
+
+def stored(client: qdrant_client.QdrantClient, name: str = "demo") -> dict[Any, dict[str, Any]]:
+    """Payloads by id."""
+    points, _ = client.scroll(name, limit=10_000)
+    return {point.id: point.payload or {} for point in points}
+
+
+def vectors(
+    client: qdrant_client.QdrantClient, point: str | int, name: str = "demo"
+) -> dict[str, Any]:
+    """The vectors of one point by their names."""
+    (record,) = client.retrieve(name, [point], with_vectors=True)
+    return record.vector if isinstance(record.vector, dict) else {"": record.vector}
+
+
+def stamp(client: qdrant_client.QdrantClient, name: str = "demo") -> dict[str, Any]:
+    """What the collection says of itself."""
+    found: dict[str, Any] = (client.get_collection(name).config.metadata or {})["qdrant_embed"]
+    return found
+
+
+def cosine(size: int) -> models.VectorParams:
+    """Parameters of a vector as people write them by hand."""
+    return models.VectorParams(size=size, distance=models.Distance.COSINE)
