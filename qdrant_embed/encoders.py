@@ -168,13 +168,6 @@ class EncoderChoice:
         encoder = choice.dense or self._encoder_of(collection)
         vector_name = check_collection(collection, describe(encoder), choice.dense_name)
         if collection.stamp is None and not collection.is_empty:
-            if choice.dense is None and vector_name != vector_field_name(encoder.model_name):
-                raise CollectionMismatchError(
-                    f"collection {collection.name!r} does not say which model wrote its vectors: "
-                    "pass that model to set_model() first",
-                    expected={"model": "chosen"},
-                    found={"model": None},
-                )
             encoder = self._without_prefixes(encoder, collection.name)
         dense = DenseField(encoder, vector_name)
         sparse = self._followed_sparse(collection) if choice.follows_sparse else choice.sparse
@@ -190,7 +183,14 @@ class EncoderChoice:
             for entry in CATALOG:
                 if vector_field_name(entry.spec.name) in collection.vectors:
                     return self._loaded(_Followed(entry.spec.name))
-            return self.current
+            if collection.is_empty:
+                return self.current
+            raise CollectionMismatchError(
+                f"collection {collection.name!r} does not say which model wrote its vectors: pass "
+                "that model to set_model() first",
+                expected={"model": "chosen"},
+                found={"model": None},
+            )
         if stamp.weights_sha256 is None:
             raise CollectionMismatchError(
                 f"collection {collection.name!r} was written with an encoder object named "

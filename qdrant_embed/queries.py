@@ -73,6 +73,8 @@ class Search:
             raise InputError(f"fusion must be 'rrf' or 'dbsf', not {self.fusion!r}")
         check_reranker(self.reranker)
         if self.rerank_limit is not None:
+            if self.reranker is None:
+                raise InputError("rerank_limit needs a reranker")
             check_whole("rerank_limit", self.rerank_limit, self._reach)
         if self.prefetch_limit is not None:
             check_whole("prefetch_limit", self.prefetch_limit, self._fetched + self._skipped)

@@ -17,8 +17,8 @@ from qdrant_embed.encoder.interfaces import (
     check_sparse_encoder,
     describe,
 )
-from qdrant_embed.encoder.spec import ModelSpec
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
+from qdrant_embed.encoder.spec import ModelSpec
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.encoders import EncoderChoice
 from qdrant_embed.errors import InputError

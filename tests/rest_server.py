@@ -154,6 +154,8 @@ def answer(
         wanted = models.PointRequest.model_validate_json(body)
         found = database.retrieve(name, wanted.ids, with_vectors=wanted.with_vector or False)
         return 200, [plain(record) for record in found]
+    if (method, rest) == ("POST", "points/count"):
+        return 200, plain(database.count(name))
     if (method, rest) == ("POST", "points/scroll"):
         scroll = models.ScrollRequest.model_validate_json(body)
         points, following = database.scroll(name, limit=scroll.limit or 10)

@@ -11,15 +11,15 @@ from qdrant_client import models
 from qdrant_embed import CollectionMismatchError, EncoderDescription
 from qdrant_embed.client import QdrantClient
 from qdrant_embed.collection import (
-    STAMP_KEY,
     StoredCollection,
     check_collection,
     check_is_stamped,
     read_collection,
-    stamp_of,
+    sparse_field_name,
     vector_field_name,
-    vector_params,
 )
+from qdrant_embed.options import CollectionOptions
+from qdrant_embed.stamp import STAMP_KEY, stamp_of
 
 ENCODER = EncoderDescription(
     model="owner/Model",
@@ -40,7 +40,9 @@ def stored(
     client = QdrantClient(":memory:")
     stamp = stamp_of(encoder, vector_name).metadata()
     client.create_collection(
-        "demo", vectors_config={vector_name: vector_params(encoder)}, metadata=stamp | metadata
+        "demo",
+        **CollectionOptions().creation(encoder, vector_name),
+        metadata=stamp | metadata,
     )
     return read_collection("demo", client.get_collection("demo"))
 
@@ -55,6 +57,7 @@ def stored(
 )
 def test_vector_names_are_the_predecessors(model: str, name: str) -> None:
     assert vector_field_name(model) == name
+    assert sparse_field_name(model) == name.replace("fast-", "fast-sparse-")
 
 
 def test_a_stamp_comes_back_as_it_was_written() -> None:
@@ -122,7 +125,6 @@ def hand_made(config: Any) -> StoredCollection:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (models.VectorParams(size=4, distance=models.Distance.COSINE), "one unnamed vector"),
         ({}, "no dense vector"),
         ({"mine": models.VectorParams(size=4, distance=models.Distance.COSINE)}, "'mine'"),
         (
@@ -138,6 +140,17 @@ def hand_made(config: Any) -> StoredCollection:
 def test_a_collection_made_by_hand_must_have_the_vector(config: Any, message: str) -> None:
     with pytest.raises(CollectionMismatchError, match=message):
         check_collection(hand_made(config), ENCODER)
+
+
+def test_an_unnamed_vector_is_taken_where_there_is_no_other() -> None:
+    unnamed = models.VectorParams(size=4, distance=models.Distance.COSINE)
+    assert check_collection(hand_made(unnamed), ENCODER) == ""
+    assert check_collection(hand_made(unnamed), ENCODER, "") == ""
+    with pytest.raises(CollectionMismatchError, match=r"no vector 'text'.*one unnamed vector"):
+        check_collection(hand_made(unnamed), ENCODER, "text")
+    both = {"": unnamed, "fast-model": unnamed}
+    assert check_collection(hand_made(both), ENCODER) == "fast-model"
+    assert check_collection(stored(), ENCODER, "text") == "fast-model"  # as the stamp says
 
 
 def test_a_server_that_keeps_no_metadata_is_called_too_old() -> None:

@@ -139,7 +139,22 @@ def test_generators_are_read_once_as_they_are_needed() -> None:
 
 def test_points_hold_text_metadata_and_vector() -> None:
     documents = list(pair(["one", "two"], [{"n": 1}, {"n": 2}], [1, 2]))
-    points = to_points(documents, np.eye(2, dtype=np.float32), "fast-x")
+    points = to_points(documents, [{"fast-x": [1.0, 0.0]}, {"fast-x": [0.0, 1.0]}])
     assert points[1] == models.PointStruct(
         id=2, vector={"fast-x": [0.0, 1.0]}, payload={"document": "two", "n": 2}
     )
+
+
+def test_a_lone_unnamed_vector_goes_without_a_name() -> None:
+    words = models.SparseVector(indices=[1], values=[1.0])
+    documents = list(pair(["one", "two"], ids=[1, 2]))
+    lone, beside = to_points(documents, [{"": [1.0]}, {"": [1.0], "s": words}], "text")
+    assert lone == models.PointStruct(id=1, vector=[1.0], payload={"text": "one"})
+    assert beside.vector == {"": [1.0], "s": words}
+
+
+def test_the_documents_own_key_may_be_another() -> None:
+    (document,) = pair(["a"], [{"document": "b"}], document_key="text")
+    assert document.metadata == {"document": "b"}
+    with pytest.raises(InputError, match="'text'"):
+        pair(["a"], [{"text": "b"}], document_key="text")

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import grpc
 import httpx
 import pytest
+from clients import opened
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
-from rest_server import Fault, Server, serving
+from rest_server import Fault, Server
 from tiny import TinyModel
 
 from qdrant_embed import IngestError, QdrantClient, retries
@@ -18,33 +19,24 @@ UPSERT = "PUT /collections/demo/points"
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture
 def remote(
-    server: Server, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
+    kind: str, server: Server, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[QdrantClient]:
     """A client of the server, on the tiny model, that waits no time between tries."""
     monkeypatch.setattr(retries, "_FIRST_WAIT", 0.001)
-    client = QdrantClient(url=server.url, check_compatibility=False)
-    client.set_model(tiny.path)
-    yield client
-    client.close()
+    with opened(kind, url=server.url, check_compatibility=False) as client:
+        client.set_model(tiny.path)
+        yield client
 
 
 def count(server: Server) -> int:
     return server.database.count("demo").count
 
 
-def test_text_goes_in_and_comes_out_over_rest(remote: QdrantClient, server: Server) -> None:
-    texts = [f"cat {n}" for n in range(70)]
-    ids = remote.add("demo", texts, [{"n": n} for n in range(70)])
+def test_each_batch_is_one_request(remote: QdrantClient, server: Server) -> None:
+    ids = remote.add("demo", [f"cat {n}" for n in range(70)])
     assert server.requests.count(UPSERT) == 3
     assert count(server) == len(set(ids)) == 70
-    assert {hit.document for hit in remote.query("demo", "cat", limit=100)} == set(texts)
 
 
 def test_a_query_is_one_request(remote: QdrantClient, server: Server) -> None:
@@ -82,7 +74,12 @@ def test_retry_after_is_honoured(
     remote: QdrantClient, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waited.append(seconds)
+
     monkeypatch.setattr("qdrant_embed.client.time.sleep", waited.append)
+    monkeypatch.setattr("qdrant_embed.async_client.asyncio.sleep", wait)
     server.fail_once(UPSERT, Fault(429, headers=(("Retry-After", "3"),)))
     remote.add("demo", ["cat"])
     assert waited == [3.0]

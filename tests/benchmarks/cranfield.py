@@ -1,6 +1,7 @@
 """Retrieval quality on Cranfield, through ``add`` and ``query_batch``.
 
     python tests/benchmarks/cranfield.py --data FOLDER [--model NAME] [--precision fp32]
+    python tests/benchmarks/cranfield.py --data FOLDER --sparse Qdrant/bm25 [--fusion dbsf]
 
 FOLDER holds ``cran.all.1400.xml``, ``cran.qry.xml`` and ``cranqrel.trec.txt``. A query's id in the
 judgements is its position (1 to 225), not its ``<num>``. Cosine search is exact (local mode).
@@ -25,20 +26,25 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the three files")
     parser.add_argument("--model", default=MINILM)
     parser.add_argument("--precision", choices=["int8", "fp32"], default="int8")
+    parser.add_argument("--sparse", help="a sparse model's name, for hybrid search")
+    parser.add_argument("--fusion", choices=["rrf", "dbsf"], default="rrf")
     arguments = parser.parse_args()
     documents = read_documents(arguments.data / "cran.all.1400.xml")
     queries = read_queries(arguments.data / "cran.qry.xml")
     relevant = read_judgements(arguments.data / "cranqrel.trec.txt")
     client = QdrantClient(":memory:")
     client.set_model(arguments.model, precision=arguments.precision)
+    if arguments.sparse:
+        client.set_sparse_model(arguments.sparse)
     client.add("cranfield", documents.values(), ids=documents.keys())
-    answers = client.query_batch("cranfield", queries, limit=100)
+    answers = client.query_batch("cranfield", queries, limit=100, fusion=arguments.fusion)
     found = {
         number: [int(hit.id) for hit in answer] for number, answer in enumerate(answers, start=1)
     }
     ndcg = mean([ndcg_at(10, found[number], relevant[number]) for number in relevant])
     recall = mean([recall_at(100, found[number], relevant[number]) for number in relevant])
-    print(f"{arguments.model} {arguments.precision}: {len(documents)} texts")
+    search = f"with {arguments.sparse}, {arguments.fusion}" if arguments.sparse else "dense alone"
+    print(f"{arguments.model} {arguments.precision}, {search}: {len(documents)} texts")
     print(f"nDCG@10 {ndcg:.4f}  recall@100 {recall:.4f}")
 
 

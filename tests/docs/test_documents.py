@@ -49,6 +49,18 @@ def test_the_quickstart_finds_what_was_asked() -> None:
     ]
 
 
+def test_a_script_of_the_predecessor_finds_the_same() -> None:
+    printed = run(str(ROOT / "examples/migrate_from_qdrant_client.py"), folder=ROOT)
+    lines = [line.strip() for line in printed.splitlines()]
+    assert lines[0] == "stored [1, 2, 3, 4] in fast-all-minilm-l6-v2"
+    assert lines[1].endswith("Scalar quantization stores a vector in a quarter of the memory")
+    assert lines[3] == "chapter 9: Backups are written every night at two o'clock"
+    assert lines[4] == "chapter 9: Error E4711 means that the disk is full"
+    assert lines[6] == "'E4711': Error E4711 means that the disk is full"
+    assert lines[7].endswith("Qdrant stores vectors together with a payload")
+    assert lines[8] == "'night': Backups are written every night at two o'clock"
+
+
 def test_there_are_blocks_and_examples() -> None:
     assert len(BLOCKS) >= 5
     assert EXAMPLES

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -11,11 +12,19 @@ from qdrant_client import models
 
 import qdrant_embed
 from qdrant_embed import (
+    AsyncQdrantClient,
+    AsyncQdrantEmbedMixin,
+    CollectionOptions,
     DenseEncoder,
+    IngestError,
     ModelSpec,
     QdrantClient,
     QdrantEmbedMixin,
     QueryResponse,
+    Reranker,
+    SparseDescription,
+    SparseEncoder,
+    SparseVector,
     TextEmbedding,
 )
 
@@ -35,8 +44,36 @@ class MyEncoder:
         return np.ones((len(list(query)), 3), np.float32)
 
 
+class MyWords:
+    """Fits SparseEncoder without naming it."""
+
+    model_name = "words"
+
+    def describe(self) -> SparseDescription:
+        """What decides the vectors."""
+        return SparseDescription("words", idf=True)
+
+    def passage_embed(self, texts: Iterable[str], /) -> list[SparseVector]:
+        """The same for every text."""
+        return [SparseVector(np.array([1]), np.ones(1, np.float32)) for _ in texts]
+
+    query_embed = passage_embed
+
+
+class MyReranker:
+    """Fits Reranker without naming it."""
+
+    def rerank(self, query: str, documents: Sequence[str]) -> list[float]:
+        """Longer is better."""
+        return [float(len(document)) for document in documents]
+
+
 class MyClient(QdrantEmbedMixin):
     """A client class of the user's own."""
+
+
+class MyAsyncClient(AsyncQdrantEmbedMixin):
+    """The same, asynchronous."""
 
 
 def program() -> None:
@@ -63,9 +100,41 @@ def program() -> None:
     MyClient(":memory:").set_model(encoder)
     vectors: list[NDArray[np.float32]] = list(TextEmbedding().embed(["a", "b"]))
     print(ids, score, text, vector, batches, vectors, client.get_embedding_size())
+    words: SparseEncoder = MyWords()
+    client.set_sparse_model(words, vector_name="words")
+    client.set_sparse_model("Qdrant/bm25", language="german")
+    sparse: dict[str, models.SparseVectorParams] | None
+    sparse = client.get_fastembed_sparse_vector_params(modifier=models.Modifier.IDF)
+    reranker: Reranker = MyReranker()
+    where: Mapping[str, Any] = {"source": "docs", "year": {"gte": 2020}}
+    client.query("demo", "b", where=where, fusion="dbsf", prefetch_limit=50, reranker=reranker)
+    client.query("demo", "b", fusion="sum")  # type: ignore[arg-type] # must be refused
+    client.add("demo", ["a"], collection_options=CollectionOptions(on_disk=True, shard_number=2))
+    client.document_key = "page_content"
+    print(sparse, client.list_sparse_models(), client.list_text_models())
     client.query("demo", "b", no_such_option=1)  # type: ignore[call-arg] # must be refused
     client.set_model(3)  # type: ignore[arg-type] # must be refused
     try:
         client.add("demo", ["a"])
     except qdrant_embed.IngestError as error:
         print(error.stored_ids, error.failed_index)
+
+
+async def asynchronous_program() -> None:
+    """The same with await."""
+    client = AsyncQdrantClient(url="http://localhost:6333")
+    client.set_model("BAAI/bge-small-en-v1.5", vector_name="text")
+    client.set_sparse_model("Qdrant/bm25")
+
+    async def texts() -> AsyncIterator[str]:
+        """Documents as they come."""
+        yield "a"
+
+    ids: list[str | int] = await client.add("demo", texts(), metadata=[{"k": 1}])
+    hits: list[QueryResponse] = await client.query("demo", "b", where={"k": [1, 2]}, limit=3)
+    batches: list[list[QueryResponse]] = await client.query_batch("demo", ["a"], rerank_limit=9)
+    known: dict[str, tuple[int, models.Distance]] = await client.list_text_models()
+    print(ids, hits, batches, known, client.get_vector_field_name())
+    await client.query("demo", "b", no_such_option=1)  # type: ignore[call-arg] # must be refused
+    account: IngestError | None = IngestError.behind(TimeoutError())
+    print(account, await MyAsyncClient(":memory:").query("demo", "b"))
