@@ -55,7 +55,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
         As `QdrantEmbedMixin.add`. Asynchronous iterables are read on the loop, others in a
         thread. When it is cancelled, the request under way is carried out to its end, and
         `IngestError.behind` tells from the ``CancelledError`` (or the ``TimeoutError`` that became
-        of it) what is stored.
+        of it) what is stored; how much it is, is logged, too.
 
         Raises:
             As `QdrantEmbedMixin.add` does.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -12,6 +13,8 @@ from qdrant_client import models
 from qdrant_embed.encoder.batching import windows
 from qdrant_embed.errors import IngestError, check_whole
 from qdrant_embed.points import Document, id_of, pair
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -64,7 +67,7 @@ class Ingestion:
 
         Raises:
             IngestError: from `error`; only where `error` is an interrupt or a cancellation, which
-                must stay what it is, it becomes its cause instead.
+                must stay what it is, it becomes its cause instead, and is logged.
         """
         if not self.stored_ids:
             return
@@ -78,6 +81,7 @@ class Ingestion:
         if isinstance(error, Exception):
             raise account from error
         error.__cause__ = account
+        logger.warning("%s", account)  # asyncio may drop a cancellation and what it carries
 
 
 class _Column(Generic[T]):

@@ -152,14 +152,14 @@ def answer(
         return 200, True
     if (method, rest) == ("POST", "points"):
         wanted = models.PointRequest.model_validate_json(body)
-        found = database.retrieve(name, wanted.ids, with_vectors=wanted.with_vector or False)
-        return 200, [plain(record) for record in found]
+        records = database.retrieve(name, wanted.ids, with_vectors=wanted.with_vector or False)
+        return 200, [plain(record) for record in records]
     if (method, rest) == ("POST", "points/count"):
         return 200, plain(database.count(name))
     if (method, rest) == ("POST", "points/scroll"):
         scroll = models.ScrollRequest.model_validate_json(body)
-        points, following = database.scroll(name, limit=scroll.limit or 10)
-        return 200, {"points": [plain(point) for point in points], "next_page_offset": following}
+        records, following = database.scroll(name, limit=scroll.limit or 10)
+        return 200, {"points": [plain(point) for point in records], "next_page_offset": following}
     if (method, rest) == ("PUT", "points"):
         points = models.PointsList.model_validate_json(body).points
         return 200, plain(database.upsert(name, points))

@@ -245,15 +245,17 @@ def test_a_cancelled_add_says_exactly_what_is_stored(
     run(program())
 
 
-def test_a_timeout_says_what_is_stored_and_retries_no_more(
-    server: Server, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
+def test_an_add_cancelled_between_two_tries_says_what_is_stored(
+    server: Server,
+    tiny: TinyModel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("qdrant_embed.retries._FIRST_WAIT", 600)
 
     async def program() -> None:
         client = AsyncQdrantClient(url=server.url, check_compatibility=False)
         client.set_model(tiny.path)
-        await client.query_points("demo") if await client.collection_exists("demo") else None
         waiting = asyncio.Event()
         upserts = 0
 
@@ -267,9 +269,7 @@ def test_a_timeout_says_what_is_stored_and_retries_no_more(
 
         loop = asyncio.get_running_loop()
         server.fault = fault
-        adding = asyncio.create_task(
-            asyncio.wait_for(client.add("demo", ["cat"] * 64, ids=range(64)), 60)
-        )
+        adding = asyncio.create_task(client.add("demo", ["cat"] * 64, ids=range(64)))
         await waiting.wait()
         adding.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
@@ -277,6 +277,7 @@ def test_a_timeout_says_what_is_stored_and_retries_no_more(
         account = IngestError.behind(caught.value)
         assert account is not None
         assert account.stored_ids == list(range(32))
+        assert "32 documents are stored in 'demo'" in caplog.messages[-1]
         assert upserts == 2
         await client.close()
 

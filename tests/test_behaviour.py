@@ -26,7 +26,8 @@ def test_text_goes_in_and_the_right_answer_comes_out(everywhere: QdrantClient) -
     assert (best.id, best.document) == (ids[1], TEXTS[1])
     assert best.metadata == {"document": TEXTS[1], **metadata[1]}
     assert best.score > second.score
-    assert best.embedding is best.sparse_embedding is None
+    assert best.embedding is None
+    assert best.sparse_embedding is None
 
 
 def test_only_points_that_fit_both_filters_are_found(everywhere: QdrantClient) -> None:

@@ -197,8 +197,9 @@ def test_without_a_sparse_model_its_names_are_none(client: QdrantClient) -> None
     assert client.sparse_embedding_model_name is None
     assert client.get_sparse_vector_field_name() is None
     assert client.get_fastembed_sparse_vector_params() is None
-    client.set_sparse_model("Qdrant/bm25")
+
+
+def test_a_sparse_models_names_are_the_predecessors(client: QdrantClient) -> None:
+    client.set_sparse_model("qdrant/BM25")
     assert client.sparse_embedding_model_name == "Qdrant/bm25"
     assert client.get_sparse_vector_field_name() == "fast-sparse-bm25"
-    client.set_sparse_model(None)
-    assert client.get_sparse_vector_field_name() is None

@@ -75,7 +75,11 @@ def test_options_reach_both_branches_and_the_server(remote: QdrantClient, server
         quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0)
     )
     remote.query(
-        "demo", "cat", search_params=params, consistency="majority", shard_key_selector="a"
+        "demo",
+        "cat",
+        search_params=params,
+        consistency=models.ReadConsistencyType.MAJORITY,
+        shard_key_selector="a",
     )
     (search,) = json.loads(server.bodies[-1][1])["searches"]
     assert search["shard_key"] == "a"
@@ -87,7 +91,7 @@ def test_fusion_finds_what_either_vector_finds(client: QdrantClient) -> None:
     client.set_sparse_model("Qdrant/bm25")
     client.add("demo", TEXTS)
     for fusion in ("rrf", "dbsf"):
-        (best, *_) = client.query("demo", "capital of paris", fusion=fusion)  # type: ignore[arg-type]
+        (best, *_) = client.query("demo", "capital of paris", fusion=fusion)
         assert best.document == TEXTS[1]
     assert len(client.query("demo", "the of", limit=3)) == 3  # without a word that BM25 knows
 
@@ -139,7 +143,7 @@ def test_another_sparse_model_is_a_mismatch(client: QdrantClient) -> None:
     client.set_sparse_model("Qdrant/bm25")
     client.add("demo", ["cat"])
     for options, fact in (({"k": 2.0}, "k 1.2, not 2.0"), ({"language": "german"}, "language")):
-        client.set_sparse_model("Qdrant/bm25", **options)  # type: ignore[arg-type]
+        client.set_sparse_model("Qdrant/bm25", **options)
         with pytest.raises(CollectionMismatchError, match=fact):
             client.query("demo", "cat")
         with pytest.raises(CollectionMismatchError, match=fact):

@@ -125,6 +125,14 @@ def test_imports_go_downward_only() -> None:
                 assert layer[parts[1]] < level, f"{name} imports {imported}"
 
 
+def test_nothing_is_checked_by_assert() -> None:
+    """``python -O`` would not check it, and users would see an AssertionError."""
+    for path in MODULES:
+        assert not any(
+            isinstance(node, ast.Assert) for node in ast.walk(ast.parse(path.read_text()))
+        )
+
+
 def test_no_module_is_long() -> None:
     assert [path for path in MODULES if path.read_text().count("\n") > 320] == []
 

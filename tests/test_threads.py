@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clients import same
@@ -58,6 +60,27 @@ def test_threads_may_add_and_query_at_once(tiny: TinyModel, tmp_path: Path, plac
         documents = {(r.payload or {})["document"] for r in client.retrieve("demo", ids[number])}
         assert documents == {f"{word} {n}" for n in range(20)}
     client.close()
+
+
+def test_parallel_is_threads_over_one_model_and_one_upload(tiny: TinyModel) -> None:
+    uploading: set[str] = set()
+
+    class Watched(QdrantClient):
+        def upsert(self, *args: Any, **kwargs: Any) -> Any:
+            assert not multiprocessing.active_children()
+            uploading.add(threading.current_thread().name)
+            return super().upsert(*args, **kwargs)
+
+    client = Watched(":memory:")
+    client.set_model(tiny.path)
+    texts = [f"{word} {n}" for n in range(30) for word in WORDS]
+    for name, parallel in (("default", None), ("two", 2), ("all", 0)):
+        client.add(name, texts, ids=range(len(texts)), parallel=parallel)
+    assert uploading == {threading.current_thread().name}
+    expected = client.query("default", "cat", limit=240, with_vectors=True)
+    for name in ("two", "all"):
+        found = client.query(name, "cat", limit=240, with_vectors=True)
+        assert [hit.embedding for hit in found] == [hit.embedding for hit in expected]
 
 
 def test_answers_to_threads_equal_the_serial_ones(tiny: TinyModel) -> None:
