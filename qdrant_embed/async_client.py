@@ -77,13 +77,14 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
         if not window:
             return []
         flows = Flows(self, self._encoders, collection_name)
-        target = await self._carry_out(flows.open(parallel))
+        target = await self._carry_out(flows.open())
+        encoding = target.with_threads(parallel)
 
         async def following() -> list[models.PointStruct]:
             await ahead.fill(WINDOW)
-            return await asyncio.to_thread(lambda: target.to_points(ingestion.next_window(), key))
+            return await asyncio.to_thread(lambda: encoding.to_points(ingestion.next_window(), key))
 
-        coming = asyncio.create_task(asyncio.to_thread(target.to_points, window, key))
+        coming = asyncio.create_task(asyncio.to_thread(encoding.to_points, window, key))
         try:
             while points := await coming:
                 coming = asyncio.create_task(following())

@@ -89,13 +89,14 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         if not window:
             return []
         flows = Flows(self, self._encoders, collection_name)
-        target = self._carry_out(flows.open(parallel))
-        with ThreadPoolExecutor(1, thread_name_prefix="qdrant-embed-add") as encoding:
+        target = self._carry_out(flows.open())
+        encoding = target.with_threads(parallel)
+        with ThreadPoolExecutor(1, thread_name_prefix="qdrant-embed-add") as pool:
             try:
-                coming = encoding.submit(target.to_points, window, key)
+                coming = pool.submit(encoding.to_points, window, key)
                 while window:
                     window, points = ingestion.next_window(), coming.result()
-                    coming = encoding.submit(target.to_points, window, key)
+                    coming = pool.submit(encoding.to_points, window, key)
                     if not ingestion.stored_ids:
                         self._carry_out(
                             flows.prepare(target, collection_options, shard_key_selector)

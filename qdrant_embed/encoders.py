@@ -155,7 +155,15 @@ class EncoderChoice:
             description = sparse.encoder.describe()
             name = check_sparse_collection(collection, description, sparse.vector_name)
             check_has_sparse(collection, name)
-        choice.targets[collection.name] = target
+        if self._is_of(target, choice):
+            choice.targets[collection.name] = target
+
+    def _is_of(self, target: Target, choice: _Choice) -> bool:
+        """Whether the choice is still the one the target was found with."""
+        sparse = None if target.sparse is None else target.sparse.encoder
+        return (choice.dense is None or choice.dense is target.dense.encoder) and (
+            choice.follows_sparse or choice.sparse is sparse
+        )
 
     def _new_target(self) -> Target:
         dense = DenseField(self.current, self.vector_name())

@@ -65,11 +65,11 @@ class Flows:
         self._encoders = encoders
         self._name = collection_name
 
-    def open(self, parallel: int | None) -> Flow[Target]:
+    def open(self) -> Flow[Target]:
         """What new documents are encoded with; the collection need not exist."""
         existing = (yield from self._read()) if (yield from self._exists()) else None
         target: Target = yield Work(lambda: self._encoders.extended(existing))
-        return target.with_threads(parallel)
+        return target
 
     def prepare(
         self,

@@ -42,6 +42,7 @@ class Server:
     url: str = ""
     requests: list[str] = field(default_factory=list)
     bodies: list[tuple[str, bytes]] = field(default_factory=list)
+    parameters: list[str] = field(default_factory=list)
     fault: Callable[[str], Fault | None] = lambda _: None
 
     def fail_once(self, fragment: str, fault: Fault, *, times: int = 1) -> None:
@@ -69,10 +70,11 @@ def serving() -> Iterator[Server]:
 
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            path = self.path.partition("?")[0]
+            path, _, parameters = self.path.partition("?")
             request = f"{self.command} {path}"
             running.requests.append(request)
             running.bodies.append((request, body))
+            running.parameters.append(parameters)
             fault = running.fault(request)
             if fault is None or fault.after_commit:
                 with lock:

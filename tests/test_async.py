@@ -18,6 +18,7 @@ from tiny import TinyModel
 from qdrant_embed import (
     AsyncQdrantClient,
     AsyncQdrantEmbedMixin,
+    EncoderDescription,
     IngestError,
     InputError,
     QdrantClient,
@@ -45,6 +46,10 @@ class MeetingEncoder(LetterEncoder):
 
     def __init__(self, meeting: Meeting) -> None:
         self.meeting = meeting
+
+    def describe(self) -> EncoderDescription:
+        assert threading.current_thread() is not threading.main_thread()  # models are read here
+        return EncoderDescription(model=self.model_name, dimension=self.dimension)
 
     def passage_embed(self, texts: Iterable[str], /) -> Iterable[NDArray[np.float32]]:
         self.meeting.wait("documents")

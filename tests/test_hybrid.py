@@ -80,9 +80,11 @@ def test_options_reach_both_branches_and_the_server(remote: QdrantClient, server
         search_params=params,
         consistency=models.ReadConsistencyType.MAJORITY,
         shard_key_selector="a",
+        timeout=5,
     )
     (search,) = json.loads(server.bodies[-1][1])["searches"]
     assert search["shard_key"] == "a"
+    assert set(server.parameters[-1].split("&")) == {"consistency=majority", "timeout=5"}
     for branch in search["prefetch"]:
         assert branch["params"]["quantization"]["oversampling"] == 2.0
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import qdrant_embed
 from qdrant_embed import (
+    AsyncQdrantClient,
     MissingDependencyError,
     QdrantClient,
+    SparseDescription,
     SparseTextEmbedding,
+    SparseVector,
     TextEmbedding,
 )
 
@@ -56,6 +61,33 @@ def test_the_users_own_encoder_needs_no_extra() -> None:
     assert [hit.document for hit in client.query("demo", "b")] == ["bbb", "aaa"]
 
 
+class LetterWords:
+    """A sparse encoder of the user's own."""
+
+    model_name = "mine/words"
+
+    def describe(self) -> SparseDescription:
+        return SparseDescription(self.model_name)
+
+    def passage_embed(self, texts: Iterable[str], /) -> list[SparseVector]:
+        return [SparseVector(np.array([len(text)]), np.ones(1, np.float32)) for text in texts]
+
+    query_embed = passage_embed
+
+
+def test_hybrid_search_with_encoders_of_ones_own_needs_no_extra() -> None:
+    async def program() -> None:
+        client = AsyncQdrantClient(":memory:")
+        client.set_model(LetterEncoder())
+        client.set_sparse_model(LetterWords())
+        await client.add("demo", ["aaa", "bbbb"])
+        (best, *_) = await client.query("demo", "bbbb")
+        assert best.document == "bbbb"
+        await client.close()
+
+    asyncio.run(program())
+
+
 def test_what_needs_no_encoder_works() -> None:
     client = QdrantClient(":memory:")
     assert client.get_embedding_size() == 384
@@ -76,3 +108,5 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(tmp_path: Pa
     with pytest.raises(MissingDependencyError, match="BM25 needs mmh3"):
         SparseTextEmbedding()
     assert len(SparseTextEmbedding.list_supported_models()) >= 1
+    with pytest.raises(MissingDependencyError):
+        client.set_sparse_model("Qdrant/bm25")
