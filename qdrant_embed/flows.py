@@ -83,10 +83,10 @@ class Flows:
         if not (yield from self._exists()):
             yield from self._create(target, options or CollectionOptions(), shard_keys)
         collection = yield from self._read()
-        missing = target.missing_sparse(collection)
+        missing = yield Work(lambda: target.missing_sparse(collection))
         for vector_name, config in missing.items():
             yield from self._add_vector(collection, vector_name, config)
-        stamp = target.missing_stamp(collection)
+        stamp = yield Work(lambda: target.missing_stamp(collection))
         if stamp is not None:
             yield Request(
                 lambda: self._client.update_collection(self._name, metadata=stamp.metadata())
@@ -95,7 +95,7 @@ class Flows:
             collection = yield from self._read()
         if stamp is not None:
             check_is_stamped(collection)
-        self._encoders.accept(collection, target)
+        yield Work(lambda: self._encoders.accept(collection, target))
 
     def store(
         self,
@@ -175,10 +175,9 @@ class Flows:
         options: CollectionOptions,
         shard_keys: models.ShardKeySelector | None,
     ) -> Flow[None]:
+        arguments = yield Work(lambda: target.creation(options))
         try:
-            yield Request(
-                lambda: self._client.create_collection(self._name, **target.creation(options))
-            )
+            yield Request(lambda: self._client.create_collection(self._name, **arguments))
         except REFUSALS:
             if not (yield from self._exists()):
                 raise

@@ -13,6 +13,7 @@ import pytest
 import qdrant_client
 from numpy.typing import NDArray
 from qdrant_client import models
+from rest_server import Server
 
 from qdrant_embed import (
     AsyncQdrantClient,
@@ -54,6 +55,11 @@ class Blocking:
 
     def __setattr__(self, name: str, value: object) -> None:
         setattr(vars(self)["client"], name, value)
+
+
+def at(server: Server) -> dict[str, Any]:
+    """Arguments of a client of the server, patient with a busy machine."""
+    return {"url": server.url, "check_compatibility": False, "timeout": 120}
 
 
 @contextmanager

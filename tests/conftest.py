@@ -16,7 +16,7 @@ for _variable in ("HF_HUB_OFFLINE", "HF_TOKEN", "QDRANT_EMBED_CACHE"):
     os.environ.pop(_variable, None)
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="qdrant-embed-tests-hf-")
 
-from clients import KINDS, opened
+from clients import KINDS, at, opened
 from rest_server import Server, serving
 from tiny import TinyModel, tiny_bert
 
@@ -90,10 +90,7 @@ def anywhere(
     places: dict[str, Callable[[], dict[str, Any]]] = {
         "memory": lambda: {"location": ":memory:"},
         "path": lambda: {"path": str(tmp_path / "db")},
-        "server": lambda: {
-            "url": request.getfixturevalue("server").url,
-            "check_compatibility": False,
-        },
+        "server": lambda: at(request.getfixturevalue("server")),
     }
     with opened(kind, **places[request.param]()) as client:
         client.set_model(tiny.path)

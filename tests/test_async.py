@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clients import LetterEncoder, WordEncoder, same
+from clients import LetterEncoder, WordEncoder, at, same
 from numpy.typing import NDArray
 from rest_server import Fault, Server
 from tiny import TinyModel
@@ -223,8 +223,7 @@ def test_a_cancelled_add_says_exactly_what_is_stored(
                     await asyncio.to_thread(go_on.wait, 30)
                 return await super().upsert(*args, **kwargs)
 
-        where = {"url": server.url} if place == "server" else {"location": ":memory:"}
-        client = Slow(**where, check_compatibility=False)  # type: ignore[arg-type] # of a union
+        client = Slow(**at(server)) if place == "server" else Slow(":memory:")
         client.set_model(tiny.path)
         texts = [f"cat {n}" for n in range(3000)]
         adding = asyncio.create_task(client.add("demo", texts, ids=range(3000), batch_size=100))
@@ -259,7 +258,7 @@ def test_an_add_cancelled_between_two_tries_says_what_is_stored(
     monkeypatch.setattr("qdrant_embed.retries._FIRST_WAIT", 600)
 
     async def program() -> None:
-        client = AsyncQdrantClient(url=server.url, check_compatibility=False)
+        client = AsyncQdrantClient(**at(server))
         client.set_model(tiny.path)
         waiting = asyncio.Event()
         upserts = 0

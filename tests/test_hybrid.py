@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clients import WordEncoder, cosine, opened, same, stamp, stored, vectors
+from clients import WordEncoder, at, cosine, opened, same, stamp, stored, vectors
 from qdrant_client import models
 from rest_server import Fault, Server
 from tiny import TinyModel
@@ -22,7 +22,7 @@ QUERY = "POST /collections/demo/points/query/batch"
 @pytest.fixture
 def remote(kind: str, server: Server, tiny: TinyModel) -> Any:
     """A hybrid client of the server."""
-    with opened(kind, url=server.url, check_compatibility=False) as client:
+    with opened(kind, **at(server)) as client:
         client.set_model(tiny.path)
         client.set_sparse_model("Qdrant/bm25")
         yield client

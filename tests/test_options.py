@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from clients import opened
+from clients import at, opened
 from qdrant_client import models
 from rest_server import Server
 from tiny import TinyModel
@@ -20,7 +20,7 @@ CREATE = "PUT /collections/demo"
 @pytest.fixture
 def remote(kind: str, server: Server, tiny: TinyModel) -> Iterator[QdrantClient]:
     """A client of the server."""
-    with opened(kind, url=server.url, check_compatibility=False) as client:
+    with opened(kind, **at(server)) as client:
         client.set_model(tiny.path)
         yield client
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import grpc
 import httpx
 import pytest
-from clients import opened
+from clients import at, opened
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from rest_server import Fault, Server
@@ -24,7 +24,7 @@ def remote(
 ) -> Iterator[QdrantClient]:
     """A client of the server, on the tiny model, that waits no time between tries."""
     monkeypatch.setattr(retries, "_FIRST_WAIT", 0.001)
-    with opened(kind, url=server.url, check_compatibility=False) as client:
+    with opened(kind, **at(server)) as client:
         client.set_model(tiny.path)
         yield client
 

@@ -58,7 +58,7 @@ def test_hybrid_candidates_are_reranked(client: QdrantClient) -> None:
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        ([1.0], "gave 1 scores for 50 texts"),
+        ([1.0], "1 scores for 50 texts"),
         ([float("nan")] * 50, "NaN"),
         (["good"] * 50, "no numbers"),
         (None, "no numbers"),
