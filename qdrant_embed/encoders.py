@@ -14,13 +14,12 @@ from qdrant_embed.collection import (
     sparse_field_name,
     vector_field_name,
 )
-from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL
+from qdrant_embed.encoder.catalog import BM25, CATALOG, DEFAULT_MODEL, SPARSE_MODELS
 from qdrant_embed.encoder.interfaces import DenseEncoder, SparseDescription, SparseEncoder, describe
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.text import TextEmbedding
-from qdrant_embed.errors import CollectionMismatchError, UnknownModelError
+from qdrant_embed.errors import CollectionMismatchError
 from qdrant_embed.fields import DenseField, SparseField, Target
-from qdrant_embed.stamp import SparseStamp
 
 logger = logging.getLogger(__name__)
 
@@ -220,17 +219,26 @@ class EncoderChoice:
 
     def _followed_sparse(self, collection: StoredCollection) -> SparseEncoder | None:
         """The sparse encoder for a collection when nothing was chosen; ``None`` if it has none."""
-        stamp = collection.stamp.sparse if collection.stamp is not None else None
-        if stamp is not None:
-            return self._loaded_sparse(collection.name, stamp)
-        if collection.stamp is not None:
+        if collection.stamp is None:
+            for name in SPARSE_MODELS:  # the predecessor's collections
+                if sparse_field_name(name) in collection.sparse_vectors:
+                    return self._loaded_sparse(SparseDescription(name))
             return None
-        for known in SparseTextEmbedding.list_supported_models():  # the predecessor's collections
-            name = sparse_field_name(known["model"])
-            if name in collection.sparse_vectors:
-                stamp = SparseStamp(vector_name=name, model=known["model"])
-                return self._loaded_sparse(collection.name, stamp)
-        return None
+        stamp = collection.stamp.sparse
+        if stamp is None:
+            return None
+        if stamp.weights_sha256 is None and stamp.model != BM25:
+            raise CollectionMismatchError(
+                f"collection {collection.name!r} was written with a sparse encoder object named "
+                f"{stamp.model!r}: pass that encoder to set_sparse_model() first",
+                expected={"sparse model": stamp.model},
+                found={"sparse model": None},
+            )
+        asked = SparseDescription(**stamp.model_dump(exclude={"vector_name", "revision"}))
+        encoder = self._loaded_sparse(asked)
+        if stamp.revision and encoder.describe().weights_sha256 != stamp.weights_sha256:
+            encoder = self._loaded_sparse(replace(asked, revision=stamp.revision))
+        return encoder
 
     def _loaded(self, followed: _Followed) -> TextEmbedding:
         with self._lock:
@@ -246,28 +254,20 @@ class EncoderChoice:
                 )
             return self._following[followed]
 
-    def _loaded_sparse(self, collection_name: str, stamp: SparseStamp) -> SparseEncoder:
-        asked = SparseDescription(**stamp.model_dump(exclude={"vector_name"}))
+    def _loaded_sparse(self, asked: SparseDescription) -> SparseEncoder:
         with self._lock:
             if asked not in self._following_sparse:
-                try:
-                    self._following_sparse[asked] = SparseTextEmbedding(
-                        asked.model,
-                        revision=asked.revision,
-                        max_tokens=asked.max_tokens,
-                        language=asked.language,
-                        k=asked.k,
-                        b=asked.b,
-                        average_length=asked.average_length,
-                        lazy_load=True,
-                    )
-                except UnknownModelError as error:
-                    raise CollectionMismatchError(
-                        f"collection {collection_name!r} was written with a sparse encoder object "
-                        f"named {asked.model!r}: pass that encoder to set_sparse_model() first",
-                        expected={"sparse model": asked.model},
-                        found={"sparse model": None},
-                    ) from error
+                self._following_sparse[asked] = SparseTextEmbedding(
+                    asked.model,
+                    max_tokens=asked.max_tokens,
+                    max_terms=asked.max_terms,
+                    revision=asked.revision,
+                    language=asked.language,
+                    k=asked.k,
+                    b=asked.b,
+                    average_length=asked.average_length,
+                    lazy_load=True,
+                )
             return self._following_sparse[asked]
 
     def _without_prefixes(self, encoder: DenseEncoder, collection_name: str) -> DenseEncoder:

@@ -144,6 +144,7 @@ class ModelSettings:
         *,
         vector_name: str | None = None,
         max_tokens: int | None = None,
+        max_terms: int | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
         language: str | None = None,
@@ -158,8 +159,9 @@ class ModelSettings:
         own model; after ``set_sparse_model(None)`` none is.
 
         Args:
-            embedding_model_name: a known sparse model's name, such as ``Qdrant/bm25``, an encoder
-                object with the methods of `SparseEncoder`, or ``None`` for dense search alone.
+            embedding_model_name: ``Qdrant/bm25``, a SPLADE model's folder or name on the hub, an
+                encoder object with the methods of `SparseEncoder`, or ``None`` for dense search
+                alone.
             cache_dir: keeps downloads and compiled models.
             threads: texts computed at once.
             providers: onnxruntime's execution providers; one that is missing is an error.
@@ -169,6 +171,7 @@ class ModelSettings:
             vector_name: of the sparse vector; `get_sparse_vector_field_name` says what it is
                 otherwise.
             max_tokens: tokens read of each text; the model's own limit by default.
+            max_terms: terms kept of each text, the heaviest; all above 0 by default.
             revision: branch, tag or commit on the hub.
             local_files_only: never use the network.
             language: BM25's stop words and stemmer; ``english`` by default.
@@ -186,6 +189,7 @@ class ModelSettings:
             "cuda": cuda,
             "device_ids": device_ids,
             "max_tokens": max_tokens,
+            "max_terms": max_terms,
             "revision": revision,
             "local_files_only": local_files_only,
             "language": language,

