@@ -97,8 +97,10 @@ class Target:
         if not documents:
             return []
         texts = [document.text for document in documents]
-        rows = self.dense.documents(texts).tolist()
-        vectors: list[dict[str, Any]] = [{self.dense.vector_name: row} for row in rows]
+        # row by row, for all at once would keep every other thread waiting
+        vectors: list[dict[str, Any]] = [
+            {self.dense.vector_name: row.tolist()} for row in self.dense.documents(texts)
+        ]
         if self.sparse is not None:
             for named, vector in zip(vectors, self.sparse.documents(texts), strict=True):
                 if vector.indices:
