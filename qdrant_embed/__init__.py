@@ -5,36 +5,35 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from qdrant_embed.encoder.compiler import CompileReport
-from qdrant_embed.encoder.interfaces import (
-    DenseEncoder,
-    DescribedEncoder,
-    EncoderDescription,
-    SparseDescription,
-    SparseEncoder,
-    SparseVector,
-)
-from qdrant_embed.encoder.sparse import SparseTextEmbedding
-from qdrant_embed.encoder.spec import ModelSpec
-from qdrant_embed.encoder.text import DefaultEmbedding, TextEmbedding
-from qdrant_embed.errors import (
-    CollectionMismatchError,
-    IngestError,
-    InputError,
-    MissingDependencyError,
-    ModelDownloadError,
-    ModelError,
-    ModelFileError,
-    QdrantEmbedError,
-    UnknownModelError,
-)
-from qdrant_embed.reranking import Reranker
-
 if TYPE_CHECKING:
     from qdrant_embed.async_client import AsyncQdrantClient, AsyncQdrantEmbedMixin
     from qdrant_embed.client import QdrantClient, QdrantEmbedMixin
+    from qdrant_embed.encoder.fidelity import CompileReport
+    from qdrant_embed.encoder.interfaces import (
+        DenseEncoder,
+        DescribedEncoder,
+        EncoderDescription,
+        SparseDescription,
+        SparseEncoder,
+        SparseVector,
+    )
+    from qdrant_embed.encoder.sparse import SparseTextEmbedding
+    from qdrant_embed.encoder.spec import ModelSpec
+    from qdrant_embed.encoder.text import DefaultEmbedding, TextEmbedding
+    from qdrant_embed.errors import (
+        CollectionMismatchError,
+        IngestError,
+        InputError,
+        MissingDependencyError,
+        ModelDownloadError,
+        ModelError,
+        ModelFileError,
+        QdrantEmbedError,
+        UnknownModelError,
+    )
     from qdrant_embed.options import CollectionOptions
     from qdrant_embed.queries import QueryResponse
+    from qdrant_embed.reranking import Reranker
 
 __all__ = [
     "AsyncQdrantClient",
@@ -66,21 +65,43 @@ __all__ = [
     "UnknownModelError",
 ]
 
-# qdrant_client takes a second to import, which who only wants vectors need not wait for
-_WITH_QDRANT = {
+# loaded when first asked for: qdrant_client takes a second to import, pydantic a tenth of one, and
+# who only wants vectors needs neither
+_HOMES = {
     "AsyncQdrantClient": "qdrant_embed.async_client",
     "AsyncQdrantEmbedMixin": "qdrant_embed.async_client",
+    "CollectionMismatchError": "qdrant_embed.errors",
     "CollectionOptions": "qdrant_embed.options",
+    "CompileReport": "qdrant_embed.encoder.fidelity",
+    "DefaultEmbedding": "qdrant_embed.encoder.text",
+    "DenseEncoder": "qdrant_embed.encoder.interfaces",
+    "DescribedEncoder": "qdrant_embed.encoder.interfaces",
+    "EncoderDescription": "qdrant_embed.encoder.interfaces",
+    "IngestError": "qdrant_embed.errors",
+    "InputError": "qdrant_embed.errors",
+    "MissingDependencyError": "qdrant_embed.errors",
+    "ModelDownloadError": "qdrant_embed.errors",
+    "ModelError": "qdrant_embed.errors",
+    "ModelFileError": "qdrant_embed.errors",
+    "ModelSpec": "qdrant_embed.encoder.spec",
     "QdrantClient": "qdrant_embed.client",
+    "QdrantEmbedError": "qdrant_embed.errors",
     "QdrantEmbedMixin": "qdrant_embed.client",
     "QueryResponse": "qdrant_embed.queries",
+    "Reranker": "qdrant_embed.reranking",
+    "SparseDescription": "qdrant_embed.encoder.interfaces",
+    "SparseEncoder": "qdrant_embed.encoder.interfaces",
+    "SparseTextEmbedding": "qdrant_embed.encoder.sparse",
+    "SparseVector": "qdrant_embed.encoder.interfaces",
+    "TextEmbedding": "qdrant_embed.encoder.text",
+    "UnknownModelError": "qdrant_embed.errors",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _WITH_QDRANT:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(_WITH_QDRANT[name]), name)
+    value: object = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

@@ -160,7 +160,7 @@ def _facts(encoder: TextEmbedding) -> dict[str, Any]:
         "weights_sha256": description.weights_sha256,
         "dimension": description.dimension,
         "precision": report.precision,
-        "fidelity": report.fidelity.model_dump() if report.fidelity else None,
+        "fidelity": asdict(report.fidelity) if report.fidelity else None,
     }
 
 

@@ -14,7 +14,7 @@ from hub_server import corrupted
 from tiny import TinyModel, tiny_bert
 
 from qdrant_embed import InputError, ModelFileError, QdrantClient, TextEmbedding
-from qdrant_embed.encoder.exported import MANIFEST
+from qdrant_embed.encoder.runnable import MANIFEST
 
 ALONE = """
 import socket, sys

@@ -7,16 +7,16 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from qdrant_embed.encoder.cache import new_folder
-from qdrant_embed.encoder.fidelity import LARGEST_ERROR, ModelReport, Precision
+from qdrant_embed.encoder.fidelity import GRAPH_VERSION, LARGEST_ERROR, CompileReport, Precision
 from qdrant_embed.encoder.progress import Progress
 from qdrant_embed.encoder.quantize import NOTHING_QUANTIZED
 from qdrant_embed.encoder.spec import ModelSpec
@@ -29,27 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-GRAPH_VERSION = 3  # part of the cache key: raise it when the same weights give another graph
-
 _GRAPH, _WEIGHTS, _REPORT = "model.onnx", "model.onnx.weights", "compiled.json"
-
-
-class CompileReport(ModelReport):
-    """What was compiled; kept beside the graph as ``compiled.json``.
-
-    Attributes:
-        graph_version: of the code that made it.
-        float32_groups: linear layers that stayed float32 in an int8 graph, as ``layer.kind``.
-        graph_bytes: size of the graph file, to recognise one that was cut short.
-        weights_bytes: likewise of the file with its constants.
-        seconds: wall time of the whole.
-    """
-
-    graph_version: int
-    float32_groups: tuple[str, ...] = ()
-    graph_bytes: int
-    weights_bytes: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -70,7 +50,7 @@ def compiled_model(
     weights_sha256: str,
     config: TransformerConfig,
     spec: ModelSpec,
-    tokenizer: Tokenizer,
+    load_tokenizer: Callable[[], Tokenizer],
     precision: Precision,
     cache: Path,
 ) -> CompiledModel:
@@ -81,7 +61,7 @@ def compiled_model(
         weights_sha256: their hex digest, part of the name in the cache.
         config: the model's ``config.json``.
         spec: pooling, normalisation, length and prefixes.
-        tokenizer: the model's, to calibrate with.
+        load_tokenizer: gives the model's tokenizer, to calibrate with.
         precision: ``int8`` or ``fp32``.
         cache: the cache folder.
 
@@ -101,7 +81,7 @@ def compiled_model(
     found: Int8Plan | None = None
     with new_folder(folder) as temporary, Progress(f"compiling {spec.name}") as progress:
         if precision == "int8":
-            trial = Int8Trial(graph, spec, tokenizer, temporary, progress)
+            trial = Int8Trial(graph, spec, load_tokenizer(), temporary, progress)
             found = trial.plan()
             if found is None:
                 logger.warning(
@@ -124,7 +104,7 @@ def compiled_model(
             weights_bytes=(temporary / _WEIGHTS).stat().st_size,
             seconds=round(time.perf_counter() - started, 3),
         )
-        (temporary / _REPORT).write_text(report.model_dump_json(indent=2))
+        (temporary / _REPORT).write_text(json.dumps(asdict(report), indent=2))
     logger.info("compiled %s to %s in %.1f s", spec.name, report.precision, report.seconds)
     return CompiledModel(folder / _GRAPH, report)
 
@@ -164,7 +144,7 @@ def _key(
 def _whole_report(folder: Path) -> CompileReport | None:
     """The report of a compiled model whose files have the sizes it states."""
     try:
-        report = CompileReport.model_validate_json((folder / _REPORT).read_bytes())
+        report = TypeAdapter(CompileReport).validate_json((folder / _REPORT).read_bytes())
         sizes = ((folder / _GRAPH).stat().st_size, (folder / _WEIGHTS).stat().st_size)
     except (OSError, ValidationError):
         return None

@@ -5,23 +5,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from qdrant_embed.encoder.cache import new_folder, sha256
-from qdrant_embed.encoder.compiler import CompileReport
-from qdrant_embed.encoder.fidelity import ModelReport
+from qdrant_embed.encoder.fidelity import CompileReport, ModelReport
+from qdrant_embed.encoder.runnable import MANIFEST, Runnable
 from qdrant_embed.encoder.snapshots import KeptFile
 from qdrant_embed.encoder.spec import ModelSpec
 from qdrant_embed.encoder.tensors import read_tensors
 from qdrant_embed.errors import InputError, ModelFileError
 
-if TYPE_CHECKING:
-    from qdrant_embed.encoder.runtime import Runnable
-
-MANIFEST = "qdrant-embed.json"
 _TOKENIZER, _TABLE = "tokenizer.json", "static.npz"
 
 
@@ -53,8 +49,6 @@ class ExportedModel(BaseModel):
 
     def runnable(self, folder: Path) -> Runnable:
         """The model, to be started."""
-        from qdrant_embed.encoder.runtime import Runnable
-
         return Runnable(
             kind=self.kind,
             spec=self.spec,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
-
-from pydantic import BaseModel, ConfigDict
 
 Precision: TypeAlias = Literal["int8", "fp32"]
 
+GRAPH_VERSION = 3  # raise it when the same weights give another graph
 LARGEST_ERROR = 0.003  # mean 1 - cosine to float32; healthy models measured 0.0003 to 0.0019
 
 
-class Fidelity(BaseModel):
+@dataclass(frozen=True)
+class Fidelity:
     """Cosines between int8 and float32 vectors of texts that were not calibrated with.
 
     Attributes:
@@ -20,14 +21,13 @@ class Fidelity(BaseModel):
         texts: how many.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     mean: float
     least: float
     texts: int
 
 
-class ModelReport(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class ModelReport:
     """What is run of a model, and how exact it is.
 
     Attributes:
@@ -39,10 +39,27 @@ class ModelReport(BaseModel):
             quantised file is run.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
     model: str
     weights_sha256: str
     file: str
     precision: Precision
     fidelity: Fidelity | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileReport(ModelReport):
+    """What was compiled; kept beside the graph as ``compiled.json``.
+
+    Attributes:
+        graph_version: of the code that made it.
+        float32_groups: linear layers that stayed float32 in an int8 graph, as ``layer.kind``.
+        graph_bytes: size of the graph file, to recognise one that was cut short.
+        weights_bytes: likewise of the file with its constants.
+        seconds: wall time of the whole.
+    """
+
+    graph_version: int
+    float32_groups: tuple[str, ...] = ()
+    graph_bytes: int
+    weights_bytes: int
+    seconds: float

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from qdrant_embed.encoder.compiler import compiled_models
-from qdrant_embed.encoder.exported import MANIFEST, damaged_files, read_export
+from qdrant_embed.encoder.exported import damaged_files, read_export
+from qdrant_embed.encoder.runnable import MANIFEST
 from qdrant_embed.encoder.snapshots import kept_models
 from qdrant_embed.errors import ModelFileError
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.cache import cache_folder
 from qdrant_embed.encoder.catalog import find, sparse_name
-from qdrant_embed.encoder.configs import ModelDirectory
-from qdrant_embed.encoder.exported import ExportedModel, export
-from qdrant_embed.encoder.fidelity import Precision
+from qdrant_embed.encoder.fidelity import GRAPH_VERSION, Precision
+from qdrant_embed.encoder.recall import Recalled, Recollection
 from qdrant_embed.encoder.sources import ModelSource, find_model
 from qdrant_embed.encoder.spec import ModelSpec
-from qdrant_embed.encoder.weights import weights_digest
 from qdrant_embed.errors import InputError, ModelFileError, check_whole
 
 if TYPE_CHECKING:
-    from qdrant_embed.encoder.runtime import ModelRuntime, Runnable
+    from qdrant_embed.encoder.exported import ExportedModel
+    from qdrant_embed.encoder.runnable import Runnable
+    from qdrant_embed.encoder.runtime import ModelRuntime
     from qdrant_embed.encoder.session import Provider
 
 logger = logging.getLogger(__name__)
@@ -147,6 +147,8 @@ class Model:
 
     def export(self, folder: Path, spec: ModelSpec) -> None:
         """Writes the model, with the prefixes of `spec`, to a folder that needs nothing else."""
+        from qdrant_embed.encoder.exported import export
+
         facts, runnable = self.facts, self.facts.runnable()
         spec = replace(
             runnable.spec, query_prefix=spec.query_prefix, document_prefix=spec.document_prefix
@@ -171,6 +173,24 @@ class Model:
         )
         if source.exported is not None:
             return self._exported(source, source.exported)
+        asked = (GRAPH_VERSION, source, options.max_tokens, options.splade, options.spec)
+        recollection = Recollection(source.folder, (*asked, options.possible_precision), cache)
+        known = recollection.read()
+        if known is not None:
+            runnable = known.runnable
+            return ModelFacts(
+                source, self._shortened(known.spec), known.weights_sha256, lambda: runnable
+            )
+        return self._read(source, recollection, cache)
+
+    def _read(self, source: ModelSource, recollection: Recollection, cache: Path) -> ModelFacts:
+        """What the files of a model say that is not known yet."""
+        # here, for a model that is known needs none of it
+        from qdrant_embed.encoder.configs import ModelDirectory
+        from qdrant_embed.encoder.preparation import prepare
+        from qdrant_embed.encoder.weights import weights_digest
+
+        options = self._options
         directory = ModelDirectory(source.folder, source.entry.spec if source.entry else None)
         weights = directory.weights(options.possible_precision)
         if options.spec is None:
@@ -180,9 +200,9 @@ class Model:
         digest = weights_digest(weights, cache)
 
         def runnable() -> Runnable:
-            from qdrant_embed.encoder.runtime import prepare
-
-            return prepare(directory, spec, weights, digest, options.possible_precision, cache)
+            found = prepare(directory, spec, weights, digest, options.possible_precision, cache)
+            recollection.write(Recalled(spec, digest, found))
+            return found
 
         return ModelFacts(source, self._shortened(spec), digest, runnable)
 
@@ -234,7 +254,6 @@ class Model:
 
     def _load(self) -> ModelRuntime:
         # here, so that no library is loaded before a model is
-        from qdrant_embed.encoder.compiler import discard
         from qdrant_embed.encoder.runtime import start
 
         facts, providers = self.facts, self._options.execution_providers
@@ -248,5 +267,8 @@ class Model:
         except ModelFileError:
             if runnable.kind != "graph" or facts.source.exported is not None:
                 raise
+            from qdrant_embed.encoder.compiler import discard
+
             discard(runnable.files[0])  # damaged in the cache: make it once more
-            return start(facts.runnable(), providers, facts.spec.dimension)
+            self._facts = self._find()
+            return start(self._facts.runnable(), providers, facts.spec.dimension)

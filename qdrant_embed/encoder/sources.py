@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.cache import sha256
 from qdrant_embed.encoder.catalog import (
@@ -19,11 +20,12 @@ from qdrant_embed.encoder.catalog import (
     find,
     sparse_name,
 )
-from qdrant_embed.encoder.exported import MANIFEST, ExportedModel, check_export, read_export
 from qdrant_embed.encoder.fidelity import Precision
-from qdrant_embed.encoder.remote import RepositoryNotOnHubError
-from qdrant_embed.encoder.snapshots import Snapshot, Snapshots, is_commit
+from qdrant_embed.encoder.runnable import MANIFEST
 from qdrant_embed.errors import ModelDownloadError, UnknownModelError
+
+if TYPE_CHECKING:
+    from qdrant_embed.encoder.exported import ExportedModel
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,8 @@ def find_model(
     text = os.fspath(name)
     folder = Path(text).expanduser()
     if (folder / MANIFEST).is_file():
+        from qdrant_embed.encoder.exported import check_export, read_export
+
         exported = read_export(folder)
         check_export(folder, exported, cache)
         return ModelSource(exported.spec.name, folder, None, exported.revision, exported)
@@ -94,13 +98,7 @@ def find_model(
                 return packaged
     if entry is None and text.count("/") != 1:
         raise _unknown(text)
-    known_name = entry.spec.name if entry else text
-    snapshots = Snapshots(cache, known_name)
-    update = update and not is_commit(revision)
-    snapshot = None if update else snapshots.find(revision, precision)
-    if snapshot is None:
-        snapshot = _from_hub(text, entry, snapshots, revision, precision, local_files_only, update)
-    return ModelSource(known_name, snapshot.folder, entry, snapshot.commit)
+    return _from_hub(text, entry, cache, revision, precision, local_files_only, update)
 
 
 def _from_folder(folder: Path, cache: Path) -> ModelSource:
@@ -139,15 +137,23 @@ def _locations(module: str) -> Iterator[Path]:
 def _from_hub(
     text: str,
     entry: CatalogEntry | None,
-    snapshots: Snapshots,
+    cache: Path,
     revision: str | None,
     precision: Precision,
     local_files_only: bool,
     update: bool,
-) -> Snapshot:
+) -> ModelSource:
+    # here, for models that come from elsewhere need not wait for it
+    from qdrant_embed.encoder.remote import RepositoryNotOnHubError
+    from qdrant_embed.encoder.snapshots import Snapshots, is_commit
+
+    name = entry.spec.name if entry else text
+    snapshots = Snapshots(cache, name)
+    update = update and not is_commit(revision)
+    snapshot = None if update else snapshots.find(revision, precision)
     pins = entry.sha256 if entry and revision is None else {}
     try:
-        return snapshots.fetch(
+        snapshot = snapshot or snapshots.fetch(
             revision,
             precision,
             pinned={file: digest for file, digest in pins.items() if file in _DECISIVE},
@@ -159,8 +165,8 @@ def _from_hub(
     except ModelDownloadError as error:
         if entry is None and close_matches(text):
             raise _unknown(text, str(error)) from error.__cause__
-        name = entry.spec.name if entry else text
         raise ModelDownloadError(f"{error}\n{_offline_ways(name, entry)}") from error.__cause__
+    return ModelSource(name, snapshot.folder, entry, snapshot.commit)
 
 
 def _offline_ways(name: str, entry: CatalogEntry | None) -> str:
