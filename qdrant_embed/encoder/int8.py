@@ -86,7 +86,7 @@ class Int8Trial:
         One layer after the other is run and quantised, and one group after the other: numpy uses
         the cores, and memory is that of one group.
         """
-        graph = self._graph(NOTHING_QUANTIZED)
+        graph = self._graph(NOTHING_QUANTIZED).stage(0)  # which holds the weights of one layer
         calibration = Calibration(self._tokens, self._threads)
         groups: dict[str, QuantizedGroup] = {}
         for number in range(graph.config.num_hidden_layers):
@@ -94,7 +94,7 @@ class Int8Trial:
             with TemporaryDirectory(dir=self._workspace) as folder:
                 path = Path(folder) / "layer.onnx"
                 part.save(path, taps=True)
-                session = Session(path, keep_memory=False)
+                session = Session(path)
                 reads = HIDDEN if number else None
                 seen = calibration.step(Stage(session.feed, reads, part.output, part.group_inputs))
                 del session  # the memory is needed to quantise

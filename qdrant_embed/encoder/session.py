@@ -69,7 +69,6 @@ class Session:
         path: the compiled graph.
         providers: execution providers in order of preference, all of which must be there.
         threads: used by one run, the calling one included.
-        keep_memory: keep the memory of one run for the next: faster, but never given back.
 
     Raises:
         MissingDependencyError: a provider is not in this build of onnxruntime.
@@ -82,7 +81,6 @@ class Session:
         path: Path,
         providers: Sequence[Provider] = CPU,
         *,
-        keep_memory: bool = True,
         threads: int = 1,
     ) -> None:
         names = check_providers(providers)
@@ -90,7 +88,6 @@ class Session:
         options.intra_op_num_threads = threads
         # between two texts the helpers go on waiting awake, for about as long as a text takes
         options.add_session_config_entry("session.intra_op.spin_duration_us", "2000")
-        options.enable_cpu_mem_arena = keep_memory
         options.log_severity_level = 3  # errors only
         options.enable_mem_pattern = False  # a plan for each new shape is memory that only grows
         try:

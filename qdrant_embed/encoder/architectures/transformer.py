@@ -57,7 +57,7 @@ class TransformerGraph(LayerParts[C]):
         """
         part = copy.copy(self)
         part.graph, part.group_inputs, part._numbers = Graph(), {}, range(number, number + 1)
-        if number == self._numbers[-1]:
+        if number == self.config.num_hidden_layers - 1:
             part.vectors()
         else:
             part.output = "next_hidden"
