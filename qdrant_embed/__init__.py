@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from qdrant_embed.async_client import AsyncQdrantClient, AsyncQdrantEmbedMixin
     from qdrant_embed.client import QdrantClient, QdrantEmbedMixin
+    from qdrant_embed.documents import Document
     from qdrant_embed.encoder.fidelity import CompileReport
     from qdrant_embed.encoder.interfaces import (
         DenseEncoder,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         QdrantEmbedError,
         UnknownModelError,
     )
+    from qdrant_embed.ids import ContentIds, point_id
     from qdrant_embed.options import CollectionOptions
     from qdrant_embed.queries import QueryResponse
     from qdrant_embed.reranking import Reranker
@@ -41,9 +43,11 @@ __all__ = [
     "CollectionMismatchError",
     "CollectionOptions",
     "CompileReport",
+    "ContentIds",
     "DefaultEmbedding",
     "DenseEncoder",
     "DescribedEncoder",
+    "Document",
     "EncoderDescription",
     "IngestError",
     "InputError",
@@ -63,6 +67,7 @@ __all__ = [
     "SparseVector",
     "TextEmbedding",
     "UnknownModelError",
+    "point_id",
 ]
 
 # loaded when first asked for: qdrant_client takes a second to import, pydantic a tenth of one, and
@@ -73,9 +78,11 @@ _HOMES = {
     "CollectionMismatchError": "qdrant_embed.errors",
     "CollectionOptions": "qdrant_embed.options",
     "CompileReport": "qdrant_embed.encoder.fidelity",
+    "ContentIds": "qdrant_embed.ids",
     "DefaultEmbedding": "qdrant_embed.encoder.text",
     "DenseEncoder": "qdrant_embed.encoder.interfaces",
     "DescribedEncoder": "qdrant_embed.encoder.interfaces",
+    "Document": "qdrant_embed.documents",
     "EncoderDescription": "qdrant_embed.encoder.interfaces",
     "IngestError": "qdrant_embed.errors",
     "InputError": "qdrant_embed.errors",
@@ -95,6 +102,7 @@ _HOMES = {
     "SparseVector": "qdrant_embed.encoder.interfaces",
     "TextEmbedding": "qdrant_embed.encoder.text",
     "UnknownModelError": "qdrant_embed.errors",
+    "point_id": "qdrant_embed.ids",
 }
 
 

@@ -11,8 +11,10 @@ import qdrant_client
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
+from qdrant_embed.documents import Document, PendingPoint
 from qdrant_embed.filters import combined
 from qdrant_embed.flows import Flow, Flows, Pause, Request, Step, Work
+from qdrant_embed.ids import IdScheme
 from qdrant_embed.ingestion import WINDOW, Ingestion, ReadAhead
 from qdrant_embed.local import database_of
 from qdrant_embed.options import CollectionOptions
@@ -39,9 +41,9 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
     async def add(
         self,
         collection_name: str,
-        documents: Iterable[str] | AsyncIterable[str],
+        documents: Iterable[str | Document] | AsyncIterable[str | Document],
         metadata: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]] | None = None,
-        ids: Iterable[int | str | UUID] | AsyncIterable[int | str | UUID] | None = None,
+        ids: Iterable[int | str | UUID] | AsyncIterable[int | str | UUID] | IdScheme | None = None,
         batch_size: int = 32,
         parallel: int | None = None,
         *,
@@ -66,8 +68,8 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
             Ingestion,
             collection_name,
             ahead.column(documents),
-            None if metadata is None else ahead.column(metadata),
-            None if ids is None else ahead.column(ids),
+            ahead.column(metadata),
+            ahead.column(ids),
             batch_size=batch_size,
             max_retries=max_retries,
             document_key=key,
@@ -80,15 +82,18 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
         target = await self._carry_out(flows.open())
         encoding = target.with_threads(parallel)
 
-        async def following() -> list[models.PointStruct]:
-            await ahead.fill(WINDOW)
-            return await asyncio.to_thread(lambda: encoding.to_points(ingestion.next_window(), key))
+        def encoded(window: Sequence[PendingPoint]) -> list[models.PointStruct] | None:
+            return encoding.to_points(ingestion.wanted(window), key) if window else None
 
-        coming = asyncio.create_task(asyncio.to_thread(encoding.to_points, window, key))
+        async def following() -> list[models.PointStruct] | None:
+            await ahead.fill(WINDOW)
+            return await asyncio.to_thread(lambda: encoded(ingestion.next_window()))
+
+        coming = asyncio.create_task(asyncio.to_thread(encoded, window))
         try:
-            while points := await coming:
+            while (points := await coming) is not None:
                 coming = asyncio.create_task(following())
-                if not ingestion.stored_ids:
+                if points and not ingestion.stored_ids:
                     await self._carry_out(
                         flows.prepare(target, collection_options, shard_key_selector)
                     )
@@ -101,6 +106,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
                         max_retries=max_retries,
                     )
                     await self._carry_out(storing)
+                ingestion.note_stored(())  # a window may hold nothing but repeats
         except BaseException as error:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)

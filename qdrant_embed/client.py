@@ -12,8 +12,10 @@ import qdrant_client
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
+from qdrant_embed.documents import Document
 from qdrant_embed.filters import combined
 from qdrant_embed.flows import Flow, Flows, Pause, Step, Work
+from qdrant_embed.ids import IdScheme
 from qdrant_embed.ingestion import Ingestion
 from qdrant_embed.local import database_of
 from qdrant_embed.options import CollectionOptions
@@ -36,9 +38,9 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
     def add(
         self,
         collection_name: str,
-        documents: Iterable[str],
+        documents: Iterable[str | Document],
         metadata: Iterable[Mapping[str, Any]] | None = None,
-        ids: Iterable[int | str | UUID] | None = None,
+        ids: Iterable[int | str | UUID] | IdScheme | None = None,
         batch_size: int = 32,
         parallel: int | None = None,
         *,
@@ -55,11 +57,15 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
 
         Args:
             collection_name: of the collection.
-            documents: the texts.
+            documents: the texts, or `Document` objects, each with its own metadata and id.
             metadata: one dict of JSON values for each text, stored beside it.
-            ids: one for each text: whole numbers or UUIDs (as `uuid.UUID` or str). Without them
-                each text gets a random UUID, as a str with hyphens. An id that the collection
-                has already is overwritten.
+            ids: one for each text: whole numbers, UUIDs (as `uuid.UUID` or str) or any other
+                str, which is kept in the payload beside the UUID that `point_id` makes of it.
+                Or ``"content"``: UUIDs made of text and metadata, so that adding the same again
+                changes nothing, and equal documents in one input are one point; `ContentIds`
+                names the metadata that counts, and of documents that agree in it the first of
+                an input is stored. Without ids each text gets a random UUID, as a str with
+                hyphens. An id that the collection has already is overwritten.
             batch_size: points in one request.
             parallel: threads that encode; every usable core by default and with 0.
             wait: return when the points can be found, not already when they are accepted.
@@ -93,11 +99,11 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         encoding = target.with_threads(parallel)
         with ThreadPoolExecutor(1, thread_name_prefix="qdrant-embed-add") as pool:
             try:
-                coming = pool.submit(encoding.to_points, window, key)
+                coming = pool.submit(encoding.to_points, ingestion.wanted(window), key)
                 while window:
                     window, points = ingestion.next_window(), coming.result()
-                    coming = pool.submit(encoding.to_points, window, key)
-                    if not ingestion.stored_ids:
+                    coming = pool.submit(encoding.to_points, ingestion.wanted(window), key)
+                    if points and not ingestion.stored_ids:
                         self._carry_out(
                             flows.prepare(target, collection_options, shard_key_selector)
                         )
@@ -110,6 +116,7 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
                             max_retries=max_retries,
                         )
                         self._carry_out(storing)
+                    ingestion.note_stored(())  # a window may hold nothing but repeats
             except BaseException as error:
                 ingestion.account_for(error)
                 raise

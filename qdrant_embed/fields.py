@@ -10,12 +10,13 @@ import numpy as np
 from qdrant_client import models
 
 from qdrant_embed.collection import StoredCollection
+from qdrant_embed.documents import PendingPoint
 from qdrant_embed.encoder.cores import usable_cores
 from qdrant_embed.encoder.interfaces import DenseEncoder, SparseEncoder, Vector, describe
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.errors import InputError, ModelError, check_whole
 from qdrant_embed.options import CollectionOptions, sparse_vector_params
-from qdrant_embed.points import Document, to_points
+from qdrant_embed.points import to_points
 from qdrant_embed.stamp import Stamp, sparse_stamp_of, stamp_of
 
 
@@ -87,7 +88,7 @@ class Target:
     sparse: SparseField | None = None
 
     def to_points(
-        self, documents: Sequence[Document], document_key: str
+        self, documents: Sequence[PendingPoint], document_key: str
     ) -> list[models.PointStruct]:
         """Points with the vectors of the documents' texts.
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
 from qdrant_client import models
 
+from qdrant_embed.documents import Document, PendingPoint, pair
 from qdrant_embed.encoder.batching import windows
 from qdrant_embed.errors import IngestError, check_whole
-from qdrant_embed.points import Document, id_of, pair
+from qdrant_embed.ids import IdScheme
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 WINDOW = 1024  # documents encoded while the window before is uploaded
 
@@ -29,15 +31,18 @@ class Ingestion:
         documents: and the rest, as `add` takes them.
 
     Raises:
-        InputError: as of `points.pair`; or an option is no whole number.
+        InputError: as of `documents.pair`; or an option is no whole number.
+
+    Attributes:
+        stored_ids: of the documents known to be stored, from the first one on without a gap.
     """
 
     def __init__(
         self,
         collection_name: str,
-        documents: Iterable[str],
+        documents: Iterable[str | Document],
         metadata: Iterable[Mapping[str, Any]] | None,
-        ids: Iterable[int | str | UUID] | None,
+        ids: Iterable[int | str | UUID] | IdScheme | None,
         *,
         batch_size: int,
         max_retries: int,
@@ -48,11 +53,19 @@ class Ingestion:
         self._name = collection_name
         self._batch_size = batch_size
         self._pending = windows(pair(documents, metadata, ids, document_key), WINDOW)
+        self._under_way: deque[PendingPoint] = deque()
+        self._noted: set[str | int] = set()
         self.stored_ids: list[str | int] = []
 
-    def next_window(self) -> list[Document]:
+    def next_window(self) -> list[PendingPoint]:
         """The next documents, read from what the caller gave; none when it has ended."""
-        return next(self._pending, [])
+        window = next(self._pending, [])
+        self._under_way.extend(window)
+        return window
+
+    def wanted(self, window: Sequence[PendingPoint]) -> list[PendingPoint]:
+        """Those of a window that are to be stored: all but repeats of earlier ones."""
+        return [document for document in window if not document.repeats]
 
     def batches(self, points: Sequence[models.PointStruct]) -> Iterator[list[models.PointStruct]]:
         """The points of one request after the other."""
@@ -60,7 +73,14 @@ class Ingestion:
 
     def note_stored(self, points: Sequence[models.PointStruct]) -> None:
         """Counts points as stored."""
-        self.stored_ids.extend(id_of(point) for point in points)
+        self._noted.update(cast(str | int, point.id) for point in points)
+        while self._under_way:
+            document = self._under_way[0]
+            if not document.repeats and document.id not in self._noted:
+                return
+            self._noted.discard(document.id)
+            self._under_way.popleft()
+            self.stored_ids.append(document.shown_id)
 
     def account_for(self, error: BaseException) -> None:
         """Says what is stored when `error` has ended the `add`; nothing is said if nothing is.
@@ -113,11 +133,11 @@ class ReadAhead:
     def __init__(self) -> None:
         self._columns: list[_Column[Any]] = []
 
-    def column(self, items: Iterable[T] | AsyncIterable[T]) -> Iterable[T]:
+    def column(self, items: T | AsyncIterable[C]) -> T | Iterable[C]:
         """`items` as an `Ingestion` takes them: asynchronous ones wrapped, all else as it is."""
         if not isinstance(items, AsyncIterable):
             return items
-        column = _Column(items)
+        column: _Column[C] = _Column(items)
         self._columns.append(column)
         return column
 

@@ -9,9 +9,10 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict
 from qdrant_client import models
 
+from qdrant_embed.documents import DOCUMENT_KEY
 from qdrant_embed.errors import InputError, check_whole
 from qdrant_embed.fields import DenseField, SparseField, Target
-from qdrant_embed.points import DOCUMENT_KEY, id_of
+from qdrant_embed.points import id_of
 from qdrant_embed.reranking import Reranker, check_reranker, rerank_scores
 
 Fusion: TypeAlias = Literal["rrf", "dbsf"]
@@ -26,7 +27,8 @@ class QueryResponse(BaseModel):
     """One hit of a query.
 
     Attributes:
-        id: of the point; a UUID as Qdrant writes it (with hyphens), or a whole number.
+        id: as `add` returned it: a whole number, a UUID as Qdrant writes it (with hyphens), or
+            the str that was given.
         document: the text that was stored; ``""`` for a point stored without one.
         metadata: the whole payload, the text included, as the predecessor had it.
         score: higher is better; cosine similarity with the models of this package, in a hybrid

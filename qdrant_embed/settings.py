@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from qdrant_client import models
 
+from qdrant_embed.documents import DOCUMENT_KEY
 from qdrant_embed.encoder.catalog import CATALOG
 from qdrant_embed.encoder.fidelity import Precision
 from qdrant_embed.encoder.interfaces import (
@@ -23,7 +24,6 @@ from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.encoders import EncoderChoice
 from qdrant_embed.errors import InputError
 from qdrant_embed.options import CollectionOptions, sparse_vector_params
-from qdrant_embed.points import DOCUMENT_KEY
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.session import Provider

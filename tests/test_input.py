@@ -20,7 +20,7 @@ BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"documents": ["a"], "ids": []}, "1 documents, 0 ids"),
     ({"documents": ["a"], "metadata": ["x"]}, r"metadata\[0\] must be a dict"),
     ({"documents": ["a"], "metadata": [{"document": "x"}]}, "'document'"),
-    ({"documents": ["a"], "ids": ["x"]}, r"ids\[0\]"),
+    ({"documents": ["a"], "ids": [1.5]}, r"ids\[0\]"),
     ({"documents": ["a", "b"], "ids": [1, 1]}, r"ids\[1\]"),
     ({"documents": ["a"], "batch_size": 0}, "batch_size"),
     ({"documents": ["a"], "max_retries": -1}, "max_retries"),

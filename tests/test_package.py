@@ -107,9 +107,10 @@ def test_the_encoder_half_knows_nothing_of_qdrant() -> None:
 def test_imports_go_downward_only() -> None:
     order = [
         ["errors", "retries", "local"],
-        ["reranking", "filters", "options", "points", "stamp"],
-        ["collection", "ingestion"],
-        ["fields"],
+        ["reranking", "filters", "options", "ids", "stamp"],
+        ["collection", "documents"],
+        ["points"],
+        ["fields", "ingestion"],
         ["encoders", "queries"],
         ["flows", "settings"],
         ["client", "async_client"],

@@ -15,7 +15,9 @@ from qdrant_embed import (
     AsyncQdrantClient,
     AsyncQdrantEmbedMixin,
     CollectionOptions,
+    ContentIds,
     DenseEncoder,
+    Document,
     IngestError,
     ModelSpec,
     QdrantClient,
@@ -87,6 +89,10 @@ def program() -> None:
         "demo", ["a"], metadata=[{"k": 1}], ids=[1], batch_size=64, wait=False
     )
     client.add(collection_name="demo", documents=("a" for _ in range(3)), ids=[UUID(int=1), "x", 2])
+    client.add("demo", [Document("a", {"k": 1}, "name"), "b"])
+    client.add("demo", ["a"], ids="content")
+    client.add("demo", ["a"], ids=ContentIds(keys=["k"]))
+    client.retrieve("demo", [qdrant_embed.point_id("name")])
     hits: list[QueryResponse] = client.query("demo", query_text="b", limit=3, with_vectors=True)
     score: float = hits[0].score
     text: str = hits[0].document
