@@ -15,7 +15,7 @@ from qdrant_embed.documents import Document, PendingPoint
 from qdrant_embed.filters import combined
 from qdrant_embed.flows import Flow, Flows, Pause, Request, Step, Work
 from qdrant_embed.ids import IdScheme
-from qdrant_embed.ingestion import WINDOW, Ingestion, ReadAhead
+from qdrant_embed.ingestion import WINDOW, Ingestion, OnExisting, ReadAhead
 from qdrant_embed.local import database_of
 from qdrant_embed.options import CollectionOptions
 from qdrant_embed.queries import Fusion, QueryResponse, Search, checked_queries
@@ -49,6 +49,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
         *,
         wait: bool = True,
         max_retries: int = 3,
+        on_existing: OnExisting = "overwrite",
         shard_key_selector: types.ShardKeySelector | None = None,
         collection_options: CollectionOptions | None = None,
     ) -> list[str | int]:
@@ -72,6 +73,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
             ahead.column(ids),
             batch_size=batch_size,
             max_retries=max_retries,
+            on_existing=on_existing,
             document_key=key,
         )
         await ahead.fill(WINDOW)
@@ -82,14 +84,17 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
         target = await self._carry_out(flows.open())
         encoding = target.with_threads(parallel)
 
-        def encoded(window: Sequence[PendingPoint]) -> list[models.PointStruct] | None:
-            return encoding.to_points(ingestion.wanted(window), key) if window else None
+        async def encoded(window: Sequence[PendingPoint]) -> list[models.PointStruct]:
+            wanted = await self._carry_out(flows.wanted(window, ingestion, shard_key_selector))
+            return await asyncio.to_thread(encoding.to_points, wanted, key)
 
         async def following() -> list[models.PointStruct] | None:
             await ahead.fill(WINDOW)
-            return await asyncio.to_thread(lambda: encoded(ingestion.next_window()))
+            window = await asyncio.to_thread(ingestion.next_window)
+            return await encoded(window) if window else None
 
-        coming = asyncio.create_task(asyncio.to_thread(encoded, window))
+        coming: asyncio.Task[list[models.PointStruct] | None]
+        coming = asyncio.create_task(encoded(window))
         try:
             while (points := await coming) is not None:
                 coming = asyncio.create_task(following())
@@ -106,7 +111,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
                         max_retries=max_retries,
                     )
                     await self._carry_out(storing)
-                ingestion.note_stored(())  # a window may hold nothing but repeats
+                ingestion.note_stored(())  # a window may hold nothing new
         except BaseException as error:
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)

@@ -16,7 +16,7 @@ from qdrant_embed.documents import Document
 from qdrant_embed.filters import combined
 from qdrant_embed.flows import Flow, Flows, Pause, Step, Work
 from qdrant_embed.ids import IdScheme
-from qdrant_embed.ingestion import Ingestion
+from qdrant_embed.ingestion import Ingestion, OnExisting
 from qdrant_embed.local import database_of
 from qdrant_embed.options import CollectionOptions
 from qdrant_embed.queries import Fusion, QueryResponse, Search, checked_queries
@@ -46,6 +46,7 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         *,
         wait: bool = True,
         max_retries: int = 3,
+        on_existing: OnExisting = "overwrite",
         shard_key_selector: types.ShardKeySelector | None = None,
         collection_options: CollectionOptions | None = None,
     ) -> list[str | int]:
@@ -65,12 +66,16 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
                 changes nothing, and equal documents in one input are one point; `ContentIds`
                 names the metadata that counts, and of documents that agree in it the first of
                 an input is stored. Without ids each text gets a random UUID, as a str with
-                hyphens. An id that the collection has already is overwritten.
+                hyphens.
             batch_size: points in one request.
             parallel: threads that encode; every usable core by default and with 0.
             wait: return when the points can be found, not already when they are accepted.
             max_retries: further tries of a request that failed for a passing reason. The same
                 ids are sent again, so nothing is stored twice.
+            on_existing: what becomes of documents whose ids the collection has already. They are
+                stored anew (``"overwrite"``); or, with ``"skip"``, only if their text or metadata
+                differ from what is stored, and else not even encoded; or, with ``"error"``, they
+                are refused, at most 1024 at a time, before any of those is stored.
             shard_key_selector: shards to write to, in a collection with custom sharding.
             collection_options: quantisation, shards and the like for a collection that is created.
 
@@ -89,6 +94,7 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
             ids,
             batch_size=batch_size,
             max_retries=max_retries,
+            on_existing=on_existing,
             document_key=key,
         )
         window = ingestion.next_window()
@@ -99,10 +105,13 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         encoding = target.with_threads(parallel)
         with ThreadPoolExecutor(1, thread_name_prefix="qdrant-embed-add") as pool:
             try:
-                coming = pool.submit(encoding.to_points, ingestion.wanted(window), key)
+                wanted = self._carry_out(flows.wanted(window, ingestion, shard_key_selector))
+                coming = pool.submit(encoding.to_points, wanted, key)
                 while window:
-                    window, points = ingestion.next_window(), coming.result()
-                    coming = pool.submit(encoding.to_points, ingestion.wanted(window), key)
+                    window = ingestion.next_window()
+                    wanted = self._carry_out(flows.wanted(window, ingestion, shard_key_selector))
+                    points = coming.result()
+                    coming = pool.submit(encoding.to_points, wanted, key)
                     if points and not ingestion.stored_ids:
                         self._carry_out(
                             flows.prepare(target, collection_options, shard_key_selector)
@@ -116,7 +125,7 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
                             max_retries=max_retries,
                         )
                         self._carry_out(storing)
-                    ingestion.note_stored(())  # a window may hold nothing but repeats
+                    ingestion.note_stored(())  # a window may hold nothing new
             except BaseException as error:
                 ingestion.account_for(error)
                 raise

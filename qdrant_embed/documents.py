@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from qdrant_embed.errors import InputError
-from qdrant_embed.ids import ID_KEY, ContentIds, GivenId, IdScheme, given_id
+from qdrant_embed.ids import ID_KEY, ContentIds, GivenId, IdScheme, canonical_json, given_id
 
 DOCUMENT_KEY = "document"
 _ENDED = object()
@@ -53,14 +53,28 @@ class PendingPoint:
         payload = {document_key: self.text, **self.metadata}
         return payload if self.shown_id == self.id else payload | {ID_KEY: self.shown_id}
 
+    def is_in(self, stored: Mapping[str, Any], document_key: str) -> bool:
+        """Whether the payload `stored` holds all that would be stored; it may hold more."""
+        own = self.payload(document_key)
+        if not own.keys() <= stored.keys():
+            return False
+        try:
+            return canonical_json(own) == canonical_json({key: stored[key] for key in own})
+        except (TypeError, ValueError):  # what is no JSON is for Qdrant to refuse
+            return False
+
 
 def pair(
     documents: Iterable[str | Document],
     metadata: Iterable[Mapping[str, Any]] | None = None,
     ids: Iterable[int | str | uuid.UUID] | IdScheme | None = None,
     document_key: str = DOCUMENT_KEY,
+    *,
+    draws_ids: bool = True,
 ) -> Iterator[PendingPoint]:
     """Each text with its metadata and its id, in order; a random UUID where none is given.
+
+    Without `draws_ids` a document without an id is refused.
 
     Sequences are checked whole, at once; other iterables are read once, in lockstep, each item
     being checked when its turn comes.
@@ -83,13 +97,17 @@ def pair(
         counts = ", ".join(f"{length} {name}" for name, length in lengths.items())
         raise InputError(f"one of each is needed for every document, but there are {counts}")
     if len(sequences) == len(columns):
-        for _ in _paired(columns, scheme, document_key):
+        for _ in _paired(columns, scheme, document_key, draws_ids=draws_ids):
             pass
-    return _paired(columns, scheme, document_key)
+    return _paired(columns, scheme, document_key, draws_ids=draws_ids)
 
 
 def _paired(
-    columns: Mapping[str, Iterable[object]], scheme: ContentIds | None, document_key: str
+    columns: Mapping[str, Iterable[object]],
+    scheme: ContentIds | None,
+    document_key: str,
+    *,
+    draws_ids: bool,
 ) -> Iterator[PendingPoint]:
     seen: set[str | int] = set()
     for index, values in enumerate(zip_longest(*columns.values(), fillvalue=_ENDED)):
@@ -113,6 +131,11 @@ def _paired(
         elif "ids" in row:
             checked = _checked_id(row["ids"], index, seen)
             yield PendingPoint(checked.point, checked.shown, text, metadata)
+        elif not draws_ids:
+            raise InputError(
+                f"documents[{index}] has no id, and one drawn at random is never in a collection "
+                "already: on_existing= needs ids='content' or ids of your own"
+            )
         else:
             drawn = str(uuid.uuid4())
             yield PendingPoint(drawn, drawn, text, metadata)

@@ -15,9 +15,11 @@ from typing import Any, TypeAlias, TypeVar
 from qdrant_client import models
 
 from qdrant_embed.collection import StoredCollection, check_is_stamped, read_collection
+from qdrant_embed.documents import PendingPoint
 from qdrant_embed.encoders import EncoderChoice
 from qdrant_embed.errors import CollectionMismatchError
 from qdrant_embed.fields import Target
+from qdrant_embed.ingestion import Ingestion
 from qdrant_embed.options import CollectionOptions
 from qdrant_embed.queries import QueryResponse, Search
 from qdrant_embed.retries import REFUSALS, REQUEST_ERRORS, is_transient, wait_before_retry
@@ -96,6 +98,31 @@ class Flows:
         if stamp is not None:
             check_is_stamped(collection)
         yield Work(lambda: self._encoders.accept(collection, target))
+
+    def wanted(
+        self,
+        window: Sequence[PendingPoint],
+        ingestion: Ingestion,
+        shard_key_selector: models.ShardKeySelector | None,
+    ) -> Flow[list[PendingPoint]]:
+        """Those of a window's documents that are to be encoded and stored."""
+        documents = ingestion.firsts(window)
+        if not documents or not ingestion.looks_up:
+            return documents
+        if not ingestion.found_collection:
+            ingestion.found_collection = ingestion.looks_up = yield from self._exists()
+        if not ingestion.looks_up:  # nor later: all there will be is of this `add`
+            return documents
+        existing = yield Request(
+            lambda: self._client.retrieve(
+                self._name,
+                [document.id for document in documents],
+                with_payload=not ingestion.ids_tell_all,
+                shard_key_selector=shard_key_selector,
+            )
+        )
+        wanted: list[PendingPoint] = yield Work(lambda: ingestion.wanted(documents, existing))
+        return wanted
 
     def store(
         self,

@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from qdrant_client import models
 
 from qdrant_embed.documents import Document, PendingPoint, pair
 from qdrant_embed.encoder.batching import windows
-from qdrant_embed.errors import IngestError, check_whole
-from qdrant_embed.ids import IdScheme
+from qdrant_embed.errors import IngestError, InputError, check_whole
+from qdrant_embed.ids import ContentIds, IdScheme
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 C = TypeVar("C")
+
+OnExisting: TypeAlias = Literal["overwrite", "skip", "error"]
 
 WINDOW = 1024  # documents encoded while the window before is uploaded
 
@@ -35,6 +37,9 @@ class Ingestion:
 
     Attributes:
         stored_ids: of the documents known to be stored, from the first one on without a gap.
+        looks_up: whether it matters what the collection has under the documents' ids.
+        found_collection: whether the collection is known to have been there before.
+        ids_tell_all: whether a point that has a document's id has its content, too.
     """
 
     def __init__(
@@ -46,13 +51,25 @@ class Ingestion:
         *,
         batch_size: int,
         max_retries: int,
+        on_existing: OnExisting,
         document_key: str,
     ) -> None:
         check_whole("batch_size", batch_size, 1)
         check_whole("max_retries", max_retries, 0)
+        if on_existing not in ("overwrite", "skip", "error"):
+            raise InputError(
+                f"on_existing must be 'overwrite', 'skip' or 'error', not {on_existing!r}"
+            )
         self._name = collection_name
         self._batch_size = batch_size
-        self._pending = windows(pair(documents, metadata, ids, document_key), WINDOW)
+        self._on_existing = on_existing
+        self._document_key = document_key
+        # such an id says all there is to say of its document
+        self.ids_tell_all = ids == "content" or (isinstance(ids, ContentIds) and ids.keys is None)
+        self.looks_up = on_existing != "overwrite"
+        self.found_collection = False
+        paired = pair(documents, metadata, ids, document_key, draws_ids=not self.looks_up)
+        self._pending = windows(paired, WINDOW)
         self._under_way: deque[PendingPoint] = deque()
         self._noted: set[str | int] = set()
         self.stored_ids: list[str | int] = []
@@ -63,9 +80,38 @@ class Ingestion:
         self._under_way.extend(window)
         return window
 
-    def wanted(self, window: Sequence[PendingPoint]) -> list[PendingPoint]:
-        """Those of a window that are to be stored: all but repeats of earlier ones."""
+    def firsts(self, window: Sequence[PendingPoint]) -> list[PendingPoint]:
+        """A window without repeats of earlier documents."""
         return [document for document in window if not document.repeats]
+
+    def wanted(
+        self, documents: Sequence[PendingPoint], existing: Sequence[models.Record]
+    ) -> list[PendingPoint]:
+        """Those of the documents that are to be stored; the others are counted as stored.
+
+        Args:
+            documents: without repeats.
+            existing: what the collection has under their ids.
+
+        Raises:
+            InputError: there is something, and that should be an error.
+        """
+        payloads = {point.id: point.payload or {} for point in existing}
+        found = [document for document in documents if document.id in payloads]
+        if found and self._on_existing == "error":
+            ids = ", ".join(repr(document.shown_id) for document in found[:5])
+            raise InputError(
+                f"{len(found)} of the next {len(documents)} documents have ids that {self._name!r} "
+                f"has already ({ids}{', ...' if len(found) > 5 else ''}): nothing of them was "
+                "stored; on_existing='skip' leaves them alone, 'overwrite' stores them anew"
+            )
+        unchanged = {
+            document.id
+            for document in found
+            if self.ids_tell_all or document.is_in(payloads[document.id], self._document_key)
+        }
+        self._noted.update(unchanged)
+        return [document for document in documents if document.id not in unchanged]
 
     def batches(self, points: Sequence[models.PointStruct]) -> Iterator[list[models.PointStruct]]:
         """The points of one request after the other."""

@@ -165,6 +165,9 @@ def answer(
     if (method, rest) == ("PUT", "points"):
         points = models.PointsList.model_validate_json(body).points
         return 200, plain(database.upsert(name, points))
+    if (method, rest) == ("POST", "points/payload"):
+        change = models.SetPayload.model_validate_json(body)
+        return 200, plain(database.set_payload(name, change.payload, change.points or []))
     if (method, rest) == ("POST", "points/query/batch"):
         searches = models.QueryRequestBatch.model_validate_json(body).searches
         return 200, [plain(found) for found in database.query_batch_points(name, searches)]
