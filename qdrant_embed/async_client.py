@@ -20,6 +20,7 @@ from qdrant_embed.local import database_of
 from qdrant_embed.options import CollectionOptions
 from qdrant_embed.queries import Fusion, QueryResponse, Search, checked_queries
 from qdrant_embed.reranking import Reranker
+from qdrant_embed.retries import MAX_RETRIES
 from qdrant_embed.settings import ModelSettings, sparse_models, text_models
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
         parallel: int | None = None,
         *,
         wait: bool = True,
-        max_retries: int = 3,
+        max_retries: int = MAX_RETRIES,
         on_existing: OnExisting = "overwrite",
         shard_key_selector: types.ShardKeySelector | None = None,
         collection_options: CollectionOptions | None = None,
@@ -80,7 +81,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
         window = await asyncio.to_thread(ingestion.next_window)
         if not window:
             return []
-        flows = Flows(self, self._encoders, collection_name)
+        flows = Flows(self, self._encoders, collection_name, max_retries)
         target = await self._carry_out(flows.open())
         encoding = target.with_threads(parallel)
 
@@ -108,7 +109,6 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
                         ingestion.note_stored,
                         wait=wait,
                         shard_key_selector=shard_key_selector,
-                        max_retries=max_retries,
                     )
                     await self._carry_out(storing)
                 ingestion.note_stored(())  # a window may hold nothing new

@@ -21,6 +21,7 @@ from qdrant_embed.local import database_of
 from qdrant_embed.options import CollectionOptions
 from qdrant_embed.queries import Fusion, QueryResponse, Search, checked_queries
 from qdrant_embed.reranking import Reranker
+from qdrant_embed.retries import MAX_RETRIES
 from qdrant_embed.settings import ModelSettings, sparse_models, text_models
 
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         parallel: int | None = None,
         *,
         wait: bool = True,
-        max_retries: int = 3,
+        max_retries: int = MAX_RETRIES,
         on_existing: OnExisting = "overwrite",
         shard_key_selector: types.ShardKeySelector | None = None,
         collection_options: CollectionOptions | None = None,
@@ -70,8 +71,9 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
             batch_size: points in one request.
             parallel: threads that encode; every usable core by default and with 0.
             wait: return when the points can be found, not already when they are accepted.
-            max_retries: further tries of a request that failed for a passing reason. The same
-                ids are sent again, so nothing is stored twice.
+            max_retries: further tries of a request that failed for a passing reason, within five
+                minutes. The same ids are sent again, so nothing is stored twice. A request that is
+                too large for the server is sent in halves.
             on_existing: what becomes of documents whose ids the collection has already. They are
                 stored anew (``"overwrite"``); or, with ``"skip"``, only if their text or metadata
                 differ from what is stored, and else not even encoded; or, with ``"error"``, they
@@ -100,7 +102,7 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         window = ingestion.next_window()
         if not window:
             return []
-        flows = Flows(self, self._encoders, collection_name)
+        flows = Flows(self, self._encoders, collection_name, max_retries)
         target = self._carry_out(flows.open())
         encoding = target.with_threads(parallel)
         with ThreadPoolExecutor(1, thread_name_prefix="qdrant-embed-add") as pool:
@@ -122,7 +124,6 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
                             ingestion.note_stored,
                             wait=wait,
                             shard_key_selector=shard_key_selector,
-                            max_retries=max_retries,
                         )
                         self._carry_out(storing)
                     ingestion.note_stored(())  # a window may hold nothing new

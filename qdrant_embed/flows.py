@@ -22,7 +22,14 @@ from qdrant_embed.fields import Target
 from qdrant_embed.ingestion import Ingestion
 from qdrant_embed.options import CollectionOptions
 from qdrant_embed.queries import QueryResponse, Search
-from qdrant_embed.retries import REFUSALS, REQUEST_ERRORS, is_transient, wait_before_retry
+from qdrant_embed.retries import (
+    MAX_RETRIES,
+    REFUSALS,
+    REQUEST_ERRORS,
+    Retries,
+    is_too_large,
+    is_transient,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +67,19 @@ Flow: TypeAlias = Generator[Step, Any, T]
 
 
 class Flows:
-    """The flows of one client, whose methods give results or coroutines."""
+    """The flows of one client, whose methods give results or coroutines.
 
-    def __init__(self, client: Any, encoders: EncoderChoice, collection_name: str) -> None:
+    Requests are tried again, `max_retries` times each, as long as that may help.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        encoders: EncoderChoice,
+        collection_name: str,
+        max_retries: int = MAX_RETRIES,
+    ) -> None:
+        self._max_retries = max_retries
         self._client = client
         self._encoders = encoders
         self._name = collection_name
@@ -90,8 +107,10 @@ class Flows:
             yield from self._add_vector(collection, vector_name, config)
         stamp = yield Work(lambda: target.missing_stamp(collection))
         if stamp is not None:
-            yield Request(
-                lambda: self._client.update_collection(self._name, metadata=stamp.metadata())
+            yield from self._tried(
+                Request(
+                    lambda: self._client.update_collection(self._name, metadata=stamp.metadata())
+                )
             )
         if stamp is not None or missing:
             collection = yield from self._read()
@@ -113,12 +132,14 @@ class Flows:
             ingestion.found_collection = ingestion.looks_up = yield from self._exists()
         if not ingestion.looks_up:  # nor later: all there will be is of this `add`
             return documents
-        existing = yield Request(
-            lambda: self._client.retrieve(
-                self._name,
-                [document.id for document in documents],
-                with_payload=not ingestion.ids_tell_all,
-                shard_key_selector=shard_key_selector,
+        existing = yield from self._tried(
+            Request(
+                lambda: self._client.retrieve(
+                    self._name,
+                    [document.id for document in documents],
+                    with_payload=not ingestion.ids_tell_all,
+                    shard_key_selector=shard_key_selector,
+                )
             )
         )
         wanted: list[PendingPoint] = yield Work(lambda: ingestion.wanted(documents, existing))
@@ -131,27 +152,23 @@ class Flows:
         *,
         wait: bool,
         shard_key_selector: models.ShardKeySelector | None,
-        max_retries: int,
     ) -> Flow[None]:
-        """One batch uploaded and noted; tried again as long as that may help."""
+        """One batch uploaded and noted, in two halves where the server says it is too large."""
         request = Request(
             lambda: self._client.upsert(
                 self._name, points, wait=wait, shard_key_selector=shard_key_selector
             ),
             on_success=lambda: note(points),
         )
-        tries, waiting = 1, 0.0
-        while True:
-            try:
-                yield request
-                return
-            except REQUEST_ERRORS as error:
-                pause = wait_before_retry(error, tries, max_retries)
-                if pause is None:
-                    raise
-                waiting = pause
-            yield Pause(waiting)
-            tries += 1
+        try:
+            yield from self._tried(request)
+            return
+        except REQUEST_ERRORS as error:
+            if len(points) == 1 or not is_too_large(error):
+                raise
+        middle = len(points) // 2
+        for half in (points[:middle], points[middle:]):
+            yield from self.store(half, note, wait=wait, shard_key_selector=shard_key_selector)
 
     def answer(
         self, search: Search, texts: Sequence[str], **options: Any
@@ -175,13 +192,25 @@ class Flows:
         self, target: Target, search: Search, texts: Sequence[str], options: dict[str, Any]
     ) -> Flow[list[list[QueryResponse]]]:
         requests = yield Work(lambda: search.requests(target, texts))
-        answers = yield Request(
-            lambda: self._client.query_batch_points(self._name, requests, **options)
+        answers = yield from self._tried(
+            Request(lambda: self._client.query_batch_points(self._name, requests, **options))
         )
         found: list[list[QueryResponse]] = yield Work(
             lambda: search.responses(target, texts, answers)
         )
         return found
+
+    def _tried(self, request: Request) -> Flow[Any]:
+        """The result of a request that may be repeated."""
+        retries = Retries(self._max_retries)
+        while True:
+            try:
+                return (yield request)
+            except REQUEST_ERRORS as error:
+                wait = retries.wait_after(error)
+                if wait is None:
+                    raise
+            yield Pause(wait)
 
     def _searched(self) -> Flow[Target]:
         collection = yield from self._read()
@@ -189,11 +218,13 @@ class Flows:
         return target
 
     def _exists(self) -> Flow[bool]:
-        exists: bool = yield Request(lambda: self._client.collection_exists(self._name))
+        exists: bool = yield from self._tried(
+            Request(lambda: self._client.collection_exists(self._name))
+        )
         return exists
 
     def _read(self) -> Flow[StoredCollection]:
-        info = yield Request(lambda: self._client.get_collection(self._name))
+        info = yield from self._tried(Request(lambda: self._client.get_collection(self._name)))
         return read_collection(self._name, info)
 
     def _create(
@@ -204,11 +235,13 @@ class Flows:
     ) -> Flow[None]:
         arguments = yield Work(lambda: target.creation(options))
         try:
-            yield Request(lambda: self._client.create_collection(self._name, **arguments))
+            yield from self._tried(
+                Request(lambda: self._client.create_collection(self._name, **arguments))
+            )
         except REFUSALS:
             if not (yield from self._exists()):
                 raise
-            return  # another process was first
+            return  # another process was first, or an earlier try whose answer was lost
         for key in options.shard_keys(shard_keys):
             yield Request(lambda key=key: self._client.create_shard_key(self._name, key))  # type: ignore[misc] # mypy types no default of a lambda
 
@@ -217,7 +250,9 @@ class Flows:
     ) -> Flow[None]:
         """Gives an existing collection a sparse vector, where the server can."""
         try:
-            yield Request(lambda: self._client.create_vector_name(self._name, vector_name, config))
+            yield from self._tried(
+                Request(lambda: self._client.create_vector_name(self._name, vector_name, config))
+            )
         except REFUSALS as error:
             collection = yield from self._read()
             if vector_name in collection.sparse_vectors:  # another process was first

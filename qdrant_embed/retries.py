@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 
 import grpc
 import httpx
@@ -29,6 +30,8 @@ _PASSING_CODES = frozenset(
     }
 )
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0  # seconds
+LONGEST_RETRYING = 300.0  # seconds after a request's first try
+MAX_RETRIES = 3
 
 
 def is_transient(error: Exception) -> bool:
@@ -42,20 +45,53 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, ResourceExhaustedResponse)
 
 
+def is_too_large(error: Exception) -> bool:
+    """Whether the server takes no request of that size: a smaller one may succeed."""
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code == 413 or (  # Qdrant itself says 400, proxies 413
+            error.status_code == 400 and b"larger than allowed" in error.content
+        )
+    return (
+        isinstance(error, grpc.RpcError)
+        and isinstance(error, grpc.Call)
+        and "message length too large" in (error.details() or "")
+    )
+
+
 def wait_seconds(error: Exception, tries: int) -> float:
     """Seconds before the next try, after `tries` of them: what the server asked for, else
     doubling from a quarter second to eight, with jitter so that clients do not come together.
     """
     if isinstance(error, ResourceExhaustedResponse):
         return float(error.retry_after_s)
+    if isinstance(error, UnexpectedResponse):
+        asked = error.headers.get("Retry-After", "")
+        if asked.isdecimal():  # a date, its other form, is left to the doubling
+            return float(asked)
     longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (tries - 1))
     return random.uniform(longest / 2, longest)  # noqa: S311 - spreads clients, hides nothing
 
 
-def wait_before_retry(error: Exception, tries: int, max_retries: int) -> float | None:
-    """Seconds before the next try, or ``None`` where there should be none."""
-    if tries > max_retries or not is_transient(error):
-        return None
-    wait = wait_seconds(error, tries)
-    logger.warning("trying again in %.1f s: %s", wait, error)
-    return wait
+class Retries:
+    """The tries of one request: how many more there may be, and when.
+
+    Args:
+        max_retries: further tries after the first. None begins later than five minutes after it,
+            however long a server asks to wait.
+    """
+
+    def __init__(self, max_retries: int) -> None:
+        self._max_retries = max_retries
+        self._tries = 0
+        self._start = time.monotonic()
+
+    def wait_after(self, error: Exception) -> float | None:
+        """Seconds before the next try, or ``None`` where there should be none."""
+        self._tries += 1
+        if self._tries > self._max_retries or not is_transient(error):
+            return None
+        wait = wait_seconds(error, self._tries)
+        if time.monotonic() - self._start + wait > LONGEST_RETRYING:
+            return None
+        logger.warning("trying again in %.1f s: %s", wait, error)
+        return wait

@@ -27,11 +27,13 @@ class Fault:
         status: answer with this status; 0 to cut the connection.
         after_commit: carry the request out first, then fail.
         headers: sent with the status.
+        message: of the error.
     """
 
     status: int
     after_commit: bool = False
     headers: tuple[tuple[str, str], ...] = ()
+    message: str = "injected"
 
 
 @dataclass
@@ -44,6 +46,9 @@ class Server:
     bodies: list[tuple[str, bytes]] = field(default_factory=list)
     parameters: list[str] = field(default_factory=list)
     fault: Callable[[str], Fault | None] = lambda _: None
+    largest: int | None = None  # bytes of a request's body, as of Qdrant's max_request_size_mb
+
+    too_large: Fault = Fault(413)
 
     def fail_once(self, fragment: str, fault: Fault, *, times: int = 1) -> None:
         """Breaks the next `times` requests whose "METHOD path" contains `fragment`."""
@@ -76,13 +81,15 @@ def serving() -> Iterator[Server]:
             running.bodies.append((request, body))
             running.parameters.append(parameters)
             fault = running.fault(request)
+            if running.largest is not None and len(body) > running.largest:
+                fault = running.too_large
             if fault is None or fault.after_commit:
                 with lock:
                     status, result = answer(running.database, self.command, path, body)
             if fault is None:
                 self.reply(status, {"result": result, "status": "ok", "time": 0.0})
             elif fault.status:
-                self.reply(fault.status, {"status": {"error": "injected"}}, *fault.headers)
+                self.reply(fault.status, {"status": {"error": fault.message}}, *fault.headers)
             else:
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)

@@ -86,6 +86,83 @@ def test_retry_after_is_honoured(
     assert count(server) == 1
 
 
+def test_what_takes_too_long_is_given_up(
+    remote: QdrantClient, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits an hour because a server says so."""
+    for status in (429, 503):
+        server.requests.clear()
+        server.fail_once(UPSERT, Fault(status, headers=(("Retry-After", "3600"),)))
+        with pytest.raises((ResourceExhaustedResponse, UnexpectedResponse)):
+            remote.add("demo", ["cat"])
+        assert server.requests.count(UPSERT) == 1
+    monkeypatch.setattr(retries, "LONGEST_RETRYING", 0.0)
+    server.fail_once(UPSERT, Fault(503), times=9)
+    with pytest.raises(UnexpectedResponse, match="503"):
+        remote.add("demo", ["cat"])
+
+
+@pytest.mark.parametrize("after_commit", [False, True])
+@pytest.mark.parametrize("status", [0, 503])
+def test_every_request_is_tried_again(
+    remote: QdrantClient, server: Server, status: int, after_commit: bool
+) -> None:
+    """Each kind of request fails the first time."""
+    failed: set[str] = set()
+
+    def first_time(request: str) -> Fault | None:
+        if request in failed or not request.partition(" ")[2].strip("/"):
+            return None
+        failed.add(request)
+        return Fault(status, after_commit)
+
+    server.fault = first_time
+    remote.add("demo", ["cat", "dog"], ids="content", on_existing="skip")
+    remote.add("demo", ["cat", "ship"], ids="content", on_existing="skip")
+    assert remote.query("demo", "dog")[0].document == "dog"
+    assert count(server) == 3
+    assert len(failed) == 6  # exists, read, create, look up, store, query
+
+
+def test_queries_are_tried_again_for_a_passing_failure_only(
+    remote: QdrantClient, server: Server
+) -> None:
+    remote.add("demo", ["cat"])
+    query = "POST /collections/demo/points/query/batch"
+    server.fail_once(query, Fault(503), times=3)
+    assert len(remote.query("demo", "cat")) == 1
+    server.fail_once(query, Fault(503), times=4)
+    with pytest.raises(UnexpectedResponse, match="503"):
+        remote.query("demo", "cat")
+    server.requests.clear()
+    server.fail_once(query, Fault(403), times=9)
+    with pytest.raises(UnexpectedResponse, match="403"):
+        remote.query("demo", "cat")
+    assert server.requests.count(query) == 1
+
+
+@pytest.mark.parametrize(
+    "too_large",
+    [
+        Fault(413),
+        Fault(400, message="Payload error: JSON payload (9 bytes) is larger than allowed"),
+    ],
+)
+def test_batches_that_are_too_large_are_sent_in_parts(
+    remote: QdrantClient, server: Server, too_large: Fault
+) -> None:
+    server.largest, server.too_large = 20_000, too_large
+    texts = ["cat " * 2000 if n == 20 else f"cat {n}" for n in range(70)]
+    ids = remote.add("demo", texts, ids=range(70), batch_size=70)
+    assert ids == list(range(70))
+    assert count(server) == 70
+    assert server.database.retrieve("demo", [20])[0].payload == {"document": texts[20]}
+    with pytest.raises(IngestError, match="1 documents are stored") as caught:
+        remote.add("demo", ["cat", "dog " * 6000], ids=[100, 101])
+    assert caught.value.stored_ids == [100]
+    assert isinstance(caught.value.__cause__, UnexpectedResponse)
+
+
 def test_a_refusal_is_not_tried_again(remote: QdrantClient, server: Server) -> None:
     remote.add("demo", ["cat"])
     server.requests.clear()
