@@ -140,7 +140,9 @@ class Ingestion:
         count = len(self.stored_ids)
         account = IngestError(
             f"{count} documents are stored in {self._name!r}, then it failed at number {count}: "
-            f"{error or type(error).__name__}",
+            f"{error or type(error).__name__}. The rest is not known to be stored: add() that, or, "
+            "with ids='content' or ids of your own, the same as before (on_existing='skip' then "
+            "leaves alone what is there)",
             stored_ids=self.stored_ids,
             failed_index=count,
         )

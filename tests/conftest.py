@@ -24,6 +24,11 @@ from qdrant_embed import QdrantClient, TextEmbedding
 from qdrant_embed.encoder.catalog import MINILM
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How often the test of killed processes kills one: ``--kills 20``."""
+    parser.addoption("--kills", type=int, default=2)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One cache folder for the run: MiniLM is compiled once."""
