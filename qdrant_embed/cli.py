@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # whoever reads has seen enough; nothing shall be flushed at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a name that no file can have, for instance
+        print(f"qdrant-embed: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -65,15 +68,15 @@ def models(options: argparse.Namespace) -> _Answer:
 
 def pull(options: argparse.Namespace) -> _Answer:
     """Asks the hub what it has now, fetches what is missing, checks and compiles it."""
-    cache = cache_folder(options.cache_dir)
+    encoder = _encoder(options.name, options)
     find_model(
         options.name,
-        cache=cache,
+        cache=cache_folder(options.cache_dir),
         revision=options.revision,
         precision=options.precision,
         update=True,
     )
-    facts = _facts(_encoder(options.name, options))
+    facts = _facts(encoder)
     return facts, [f"{facts['model']} is ready ({_summary(facts)})"]
 
 
@@ -149,6 +152,7 @@ def _encoder(name: str, options: argparse.Namespace) -> TextEmbedding:
         cache_dir=options.cache_dir,
         revision=getattr(options, "revision", None),
         precision=options.precision,
+        lazy_load=True,
     )
 
 

@@ -94,6 +94,13 @@ def check_collection(
             expected=expected,
             found=found,
         )
+    if params.multivector_config is not None:
+        raise CollectionMismatchError(
+            f"{_named(name)} of collection {collection.name!r} takes several vectors for each "
+            f"point, and {encoder.model} gives one: use another vector or collection",
+            expected=expected | {"multivector": False},
+            found={"vector": name, "multivector": True},
+        )
     found = {"vector": name, "size": params.size, "distance": params.distance.value}
     if found != expected:
         raise CollectionMismatchError(

@@ -18,6 +18,7 @@ unwrapped, except where `IngestError` carries one as its cause.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 
@@ -117,3 +118,15 @@ def check_whole(option: str, value: object, least: int) -> None:
     """Raises `InputError` unless `value` is a whole number, `least` or more."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise InputError(f"{option} must be a whole number from {least} up, not {value!r}")
+
+
+def check_str(option: str, value: object) -> None:
+    """Raises `InputError` unless `value` is a str."""
+    if not isinstance(value, str):
+        raise InputError(f"{option} must be a str, not {value!r:.80} ({type(value).__name__})")
+
+
+def check_path(option: str, value: object) -> None:
+    """Raises `InputError` unless `value` can be a path: a str, or a `pathlib.Path` or its like."""
+    if not isinstance(value, os.PathLike):
+        check_str(option, value)

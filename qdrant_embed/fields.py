@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,14 +33,15 @@ class DenseField:
         Raises:
             ModelError: the encoder gave something else.
         """
-        return self._checked(list(self.encoder.passage_embed(texts)), len(texts))
+        return self._checked(self.encoder.passage_embed(texts), len(texts))
 
     def queries(self, texts: Sequence[str]) -> Vector:
         """The same of queries."""
-        return self._checked(list(self.encoder.query_embed(texts)), len(texts))
+        return self._checked(self.encoder.query_embed(texts), len(texts))
 
-    def _checked(self, vectors: list[Vector], count: int) -> Vector:
+    def _checked(self, given: Iterable[Vector], count: int) -> Vector:
         name, expected = self.encoder.model_name, (count, self.encoder.dimension)
+        vectors = _listed(given, name)
         if len(vectors) != count:
             raise ModelError(f"encoder {name} gave {len(vectors)} vectors for {count} texts")
         try:
@@ -67,14 +68,15 @@ class SparseField:
         Raises:
             ModelError: the encoder gave something else.
         """
-        return self._checked(list(self.encoder.passage_embed(texts)), len(texts))
+        return self._checked(self.encoder.passage_embed(texts), len(texts))
 
     def queries(self, texts: Sequence[str]) -> list[models.SparseVector]:
         """The same of queries."""
-        return self._checked(list(self.encoder.query_embed(texts)), len(texts))
+        return self._checked(self.encoder.query_embed(texts), len(texts))
 
-    def _checked(self, vectors: list[Any], count: int) -> list[models.SparseVector]:
+    def _checked(self, given: Iterable[Any], count: int) -> list[models.SparseVector]:
         name = self.encoder.model_name
+        vectors = _listed(given, name)
         if len(vectors) != count:
             raise ModelError(f"sparse encoder {name} gave {len(vectors)} vectors for {count} texts")
         return [_checked_sparse(name, vector) for vector in vectors]
@@ -162,6 +164,12 @@ class Target:
         if self.sparse is None or stamp.sparse is not None:
             return None
         return stamp.model_copy(update={"sparse": self.stamp().sparse})
+
+
+def _listed(vectors: Iterable[Any], name: str) -> list[Any]:
+    if not isinstance(vectors, Iterable):
+        raise ModelError(f"encoder {name} gave a {type(vectors).__name__}, not a list of vectors")
+    return list(vectors)
 
 
 def _checked_sparse(name: str, vector: Any) -> models.SparseVector:

@@ -36,8 +36,13 @@ def combined(
     """The filter that lets through what both let through; ``None`` for everything.
 
     Raises:
-        InputError: `where` says something that has no meaning here.
+        InputError: `where` says something that has no meaning here, or `query_filter` is none.
     """
+    if not isinstance(query_filter, models.Filter | None):
+        raise InputError(
+            f"query_filter must be a qdrant_client.models.Filter, not {query_filter!r:.80}; "
+            "where= takes plain dicts"
+        )
     if where is None:
         return query_filter
     own = to_filter(where)

@@ -17,10 +17,10 @@ from qdrant_client import models
 from qdrant_embed.collection import StoredCollection, check_is_stamped, read_collection
 from qdrant_embed.documents import PendingPoint
 from qdrant_embed.encoders import EncoderChoice
-from qdrant_embed.errors import CollectionMismatchError
+from qdrant_embed.errors import CollectionMismatchError, InputError, check_str
 from qdrant_embed.fields import Target
 from qdrant_embed.ingestion import Ingestion
-from qdrant_embed.options import CollectionOptions
+from qdrant_embed.options import CollectionOptions, checked_options
 from qdrant_embed.queries import QueryResponse, Search
 from qdrant_embed.retries import (
     MAX_RETRIES,
@@ -82,6 +82,10 @@ class Flows:
         self._max_retries = max_retries
         self._client = client
         self._encoders = encoders
+        check_str("collection_name", collection_name)
+        if not collection_name:
+            raise InputError("collection_name is empty: name a collection")
+        check_str("document_key", client.document_key)
         self._name = collection_name
 
     def open(self) -> Flow[Target]:
@@ -99,8 +103,9 @@ class Flows:
         """Has the collection ready for the target's points: created, stamped if empty, with the
         sparse vector.
         """
+        options = checked_options(options)
         if not (yield from self._exists()):
-            yield from self._create(target, options or CollectionOptions(), shard_keys)
+            yield from self._create(target, options, shard_keys)
         collection = yield from self._read()
         missing = yield Work(lambda: target.missing_sparse(collection))
         for vector_name, config in missing.items():

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from qdrant_client import models
 
 from qdrant_embed.encoder.interfaces import EncoderDescription, SparseDescription
+from qdrant_embed.errors import InputError, check_whole
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,25 @@ class CollectionOptions:
     replication_factor: int | None = None
     write_consistency_factor: int | None = None
 
+    def __post_init__(self) -> None:
+        for option in ("shard_number", "replication_factor", "write_consistency_factor"):
+            if getattr(self, option) is not None:
+                check_whole(option, getattr(self, option), 1)
+        if not isinstance(self.sharding_method, models.ShardingMethod | None):
+            raise InputError(
+                "sharding_method must be a qdrant_client.models.ShardingMethod, not "
+                f"{self.sharding_method!r:.80}"
+            )
+        try:
+            self.vector_params(1, "Cosine")
+            models.SparseIndexParams(on_disk=self.sparse_on_disk)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            raise InputError(
+                f"CollectionOptions: {wrong['loc'][0]} cannot be {wrong['input']!r:.80}; see "
+                f"qdrant_client.models.{error.title}"
+            ) from error
+
     def vector_params(self, dimension: int, distance: str) -> models.VectorParams:
         """The parameters of the dense vector."""
         return models.VectorParams(
@@ -88,6 +109,17 @@ class CollectionOptions:
         if isinstance(selector, models.ShardKeyWithFallback):
             return [selector.target, selector.fallback]
         return list(selector) if isinstance(selector, list) else [selector]
+
+
+def checked_options(options: CollectionOptions | None) -> CollectionOptions:
+    """The options themselves, or those that leave all to the server.
+
+    Raises:
+        InputError: they are something else.
+    """
+    if not isinstance(options, CollectionOptions | None):
+        raise InputError(f"collection_options must be CollectionOptions(...), not {options!r:.80}")
+    return options or CollectionOptions()
 
 
 def sparse_vector_params(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from qdrant_client import models
 
 from qdrant_embed.documents import DOCUMENT_KEY
@@ -73,6 +73,7 @@ class Search:
             check_whole("offset", self.offset, 0)
         if self.fusion not in ("rrf", "dbsf"):
             raise InputError(f"fusion must be 'rrf' or 'dbsf', not {self.fusion!r}")
+        self._check_options()
         check_reranker(self.reranker)
         if self.rerank_limit is not None:
             if self.reranker is None:
@@ -80,6 +81,23 @@ class Search:
             check_whole("rerank_limit", self.rerank_limit, self._reach)
         if self.prefetch_limit is not None:
             check_whole("prefetch_limit", self.prefetch_limit, self._fetched + self._skipped)
+
+    def _check_options(self) -> None:
+        """Raises `InputError` where Qdrant's own options cannot be sent to it."""
+        try:
+            models.QueryRequest(
+                params=self.search_params,
+                score_threshold=self.score_threshold,
+                shard_key=self.shard_key_selector,
+            )
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            option = {"params": "search_params", "shard_key": "shard_key_selector"}.get(
+                str(wrong["loc"][0]), "score_threshold"
+            )
+            raise InputError(
+                f"{option} cannot be {getattr(self, option)!r:.80}: {wrong['msg']}"
+            ) from error
 
     @property
     def _reach(self) -> int:

@@ -23,6 +23,8 @@ class Reranker(Protocol):
 
 def check_reranker(candidate: object) -> None:
     """Raises `InputError` unless `candidate` is a `Reranker`, or ``None``."""
+    if isinstance(candidate, type):
+        raise InputError(f"a reranker is an object, and {candidate.__name__} a class: make one")
     if candidate is not None and not isinstance(candidate, Reranker):
         raise InputError(
             "a reranker has the method rerank(query, documents); "

@@ -22,7 +22,7 @@ from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.spec import ModelSpec
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.encoders import EncoderChoice
-from qdrant_embed.errors import InputError
+from qdrant_embed.errors import InputError, check_str
 from qdrant_embed.options import CollectionOptions, sparse_vector_params
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ class ModelSettings:
             "dimensions": dimensions,
             "spec": spec,
         }
+        if vector_name is not None:
+            check_str("vector_name", vector_name)
         if isinstance(embedding_model_name, str | os.PathLike):
             lazy = lazy_load or not self._loads_at_once
             encoder: DenseEncoder = TextEmbedding(embedding_model_name, lazy_load=lazy, **options)
@@ -198,6 +200,8 @@ class ModelSettings:
             "average_length": average_length,
         }
         encoder: SparseEncoder | None
+        if vector_name is not None:
+            check_str("vector_name", vector_name)
         if isinstance(embedding_model_name, str | os.PathLike):
             lazy = lazy_load or not self._loads_at_once
             encoder = SparseTextEmbedding(embedding_model_name, lazy_load=lazy, **options)

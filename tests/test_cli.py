@@ -131,6 +131,8 @@ def test_a_folder_is_compiled_into_another(tiny: TinyModel, tmp_path: Path) -> N
     [
         (("pull", NAME), "could not be had"),
         (("pull", "no such model"), "no model named"),
+        (("pull", "Qdrant/bm25"), "is a sparse model"),
+        (("pull", "x" * 400), "too long"),
         (("compile", "nowhere", "--out", "x"), "no folder nowhere"),
         (("verify", "someone/other"), "neither in"),
         (("verify", "."), "only exported models"),

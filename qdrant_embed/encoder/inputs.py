@@ -26,4 +26,11 @@ def _checked(texts: Iterable[str], prefix: str) -> Iterator[str]:
             raise InputError(
                 f"text number {position} is {type(text).__name__}, not str: {text!r:.80}"
             )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"text number {position} is no valid Unicode ({error.reason} at character "
+                f"{error.start}): text.encode('utf-8', 'replace').decode() is a text without it"
+            ) from error
         yield prefix + text

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_embed.errors import InputError
+from qdrant_embed.errors import InputError, check_str, check_whole
 
 Vector: TypeAlias = NDArray[np.float32]
 Pooling: TypeAlias = Literal["cls", "mean", "last_token", "splade"]
@@ -130,14 +130,12 @@ def check_encoder(candidate: object) -> DenseEncoder:
     """`candidate` itself, once it is seen to have the names of `DenseEncoder`.
 
     Raises:
-        InputError: a name is missing.
+        InputError: a name is missing, or stands for something else.
     """
-    missing = _missing(candidate, "model_name", "dimension", "passage_embed", "query_embed")
-    if missing or not isinstance(candidate, DenseEncoder):
-        raise InputError(
-            "an encoder has model_name, dimension, passage_embed, query_embed; "
-            f"{type(candidate).__name__} is missing {missing}"
-        )
+    names = ("model_name", "dimension", "passage_embed", "query_embed")
+    _check_names("a model", candidate, names)
+    if not isinstance(candidate, DenseEncoder):
+        raise InputError(f"{candidate!r:.80} is no encoder: it has to have {', '.join(names)}")
     return candidate
 
 
@@ -145,16 +143,31 @@ def check_sparse_encoder(candidate: object) -> SparseEncoder:
     """`candidate` itself, once it is seen to have the names of `SparseEncoder`.
 
     Raises:
-        InputError: a name is missing.
+        InputError: a name is missing, or stands for something else.
     """
-    missing = _missing(candidate, "model_name", "describe", "passage_embed", "query_embed")
-    if missing or not isinstance(candidate, SparseEncoder):
-        raise InputError(
-            "a sparse encoder has model_name, describe, passage_embed, query_embed; "
-            f"{type(candidate).__name__} is missing {missing}"
-        )
+    names = ("model_name", "describe", "passage_embed", "query_embed")
+    _check_names("a sparse model", candidate, names)
+    if not isinstance(candidate, SparseEncoder):
+        raise InputError(f"{candidate!r:.80} is no encoder: it has to have {', '.join(names)}")
     return candidate
 
 
-def _missing(candidate: object, *names: str) -> str:
-    return ", ".join(name for name in names if getattr(candidate, name, None) is None)
+def _check_names(what: str, candidate: object, names: Sequence[str]) -> None:
+    """Raises `InputError` unless `candidate` is an object with the names an encoder has."""
+    if isinstance(candidate, type):
+        raise InputError(f"{candidate.__name__} is a class: pass an object of it")
+    kind = type(candidate).__name__
+    missing = [name for name in names if getattr(candidate, name, None) is None]
+    if missing:
+        raise InputError(
+            f"{what} is a name, a folder, or an object with {', '.join(names)}; "
+            f"{candidate!r:.80} ({kind}) is missing {', '.join(missing)}"
+        )
+    for name in names:
+        value = getattr(candidate, name)
+        if name == "model_name":
+            check_str(f"model_name of {kind}", value)
+        elif name == "dimension":
+            check_whole(f"dimension of {kind}", value, 1)
+        elif not callable(value):
+            raise InputError(f"{name} of {kind} must be a method")

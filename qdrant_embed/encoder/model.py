@@ -16,7 +16,7 @@ from qdrant_embed.encoder.fidelity import GRAPH_VERSION, Precision
 from qdrant_embed.encoder.recall import Recalled, Recollection
 from qdrant_embed.encoder.sources import ModelSource, find_model
 from qdrant_embed.encoder.spec import ModelSpec
-from qdrant_embed.errors import InputError, ModelFileError, check_whole
+from qdrant_embed.errors import InputError, ModelFileError, check_path, check_str, check_whole
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.exported import ExportedModel
@@ -45,6 +45,21 @@ class ModelOptions:
     spec: ModelSpec | None = None
 
     def __post_init__(self) -> None:
+        check_path("the name of a model", self.model_name)
+        if self.cache_dir is not None:
+            check_path("cache_dir", self.cache_dir)
+        if self.max_tokens is not None:
+            check_whole("max_tokens", self.max_tokens, 3)  # [CLS], one token, [SEP]
+        if self.revision is not None:
+            check_str("revision", self.revision)
+        if self.revision == "":
+            raise InputError("revision is empty: name a branch, tag or commit, or leave it out")
+        if self.spec is not None and not isinstance(self.spec, ModelSpec):
+            raise InputError(f"spec must be a ModelSpec, not {type(self.spec).__name__}")
+        for option in ("providers", "device_ids"):
+            value = getattr(self, option)
+            if value is not None and not isinstance(value, list | tuple):
+                raise InputError(f"{option} must be a list, not {value!r:.80}")
         if self.dimensions is not None:
             check_whole("dimensions", self.dimensions, 1)
         if self.precision not in ("int8", "fp32"):

@@ -11,6 +11,7 @@ from qdrant_embed.encoder.catalog import (
     BM25,
     SPARSE_MODELS,
     close_sparse_matches,
+    find,
     sparse_name,
 )
 from qdrant_embed.encoder.cores import worker_count
@@ -18,7 +19,7 @@ from qdrant_embed.encoder.inputs import checked_texts
 from qdrant_embed.encoder.interfaces import SparseDescription, SparseVector
 from qdrant_embed.encoder.model import ModelOptions
 from qdrant_embed.encoder.splade import Splade
-from qdrant_embed.errors import InputError, UnknownModelError, check_whole
+from qdrant_embed.errors import InputError, UnknownModelError, check_path, check_whole
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.bm25 import Bm25
@@ -178,10 +179,17 @@ class SparseTextEmbedding:
 
 
 def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    check_path("the name of a sparse model", model_name)
     text = os.fspath(model_name)
     if (known := sparse_name(text)) is not None:
         return known
-    if not {"/", "\\"} & set(text) and not Path(text).is_dir():
+    if isinstance(model_name, str) and find(text) is not None and not Path(text).is_dir():
+        raise UnknownModelError(
+            f"{text!r} is a dense model: TextEmbedding runs it, and set_model() sets it; "
+            f"{' and '.join(SPARSE_MODELS)} are sparse",
+            name=text,
+        )
+    if not text or (not {"/", "\\"} & set(text) and not Path(text).is_dir()):
         raise UnknownModelError(
             f"no sparse model named {text!r}: {' and '.join(SPARSE_MODELS)} are known; a folder "
             "with a SPLADE model's files and any repository of the hub ('owner/name') will do too",

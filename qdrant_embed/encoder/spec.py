@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from qdrant_embed.encoder.interfaces import Pooling
-from qdrant_embed.errors import InputError
+from qdrant_embed.errors import InputError, check_str, check_whole
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,15 @@ class ModelSpec:
     smallest_dimension: int | None = None
 
     def __post_init__(self) -> None:
-        if self.dimension < 1:
-            raise InputError(f"{self.name}: dimension must be at least 1, not {self.dimension}")
-        if self.max_tokens < 3:  # [CLS], one token, [SEP]
-            raise InputError(f"{self.name}: max_tokens must be at least 3, not {self.max_tokens}")
+        check_str("name", self.name)
+        check_str(f"{self.name}: query_prefix", self.query_prefix)
+        check_str(f"{self.name}: document_prefix", self.document_prefix)
+        check_whole(f"{self.name}: dimension", self.dimension, 1)
+        check_whole(f"{self.name}: max_tokens", self.max_tokens, 3)  # [CLS], one token, [SEP]
+        if self.smallest_dimension is not None:
+            check_whole(f"{self.name}: smallest_dimension", self.smallest_dimension, 1)
+        if self.pooling not in get_args(Pooling):
+            raise InputError(
+                f"{self.name}: pooling must be one of {', '.join(get_args(Pooling))}, not "
+                f"{self.pooling!r}"
+            )

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL
+from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL, sparse_name
 from qdrant_embed.encoder.cores import worker_count
 from qdrant_embed.encoder.fidelity import ModelReport, Precision
 from qdrant_embed.encoder.inputs import checked_texts
@@ -17,7 +17,7 @@ from qdrant_embed.encoder.interfaces import EncoderDescription, Vector
 from qdrant_embed.encoder.model import Model, ModelOptions
 from qdrant_embed.encoder.pipeline import Pipeline
 from qdrant_embed.encoder.spec import ModelSpec
-from qdrant_embed.errors import check_whole
+from qdrant_embed.errors import UnknownModelError, check_path, check_str, check_whole
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.session import Provider
@@ -79,6 +79,12 @@ class TextEmbedding:
         dimensions: int | None = None,
         spec: ModelSpec | None = None,
     ) -> None:
+        if isinstance(model_name, str) and sparse_name(model_name) is not None:
+            raise UnknownModelError(
+                f"{model_name!r} is a sparse model: SparseTextEmbedding runs it, and "
+                "set_sparse_model() sets it",
+                name=model_name,
+            )
         options = ModelOptions(
             model_name=model_name,
             cache_dir=cache_dir,
@@ -94,8 +100,8 @@ class TextEmbedding:
         )
         self._model = Model(options)
         self._pipeline = Pipeline(self._model, iter)
-        self._query_prefix = query_prefix
-        self._document_prefix = document_prefix
+        self._query_prefix = _checked_prefix("query_prefix", query_prefix)
+        self._document_prefix = _checked_prefix("document_prefix", document_prefix)
         self._threads = worker_count("threads", threads)
         if not lazy_load:
             self.load()
@@ -145,6 +151,7 @@ class TextEmbedding:
             InputError: there is something in the folder.
             ModelFileError: it cannot be written.
         """
+        check_path("folder", folder)
         self._model.export(Path(folder), self.spec)
 
     def describe(self) -> EncoderDescription:
@@ -172,9 +179,9 @@ class TextEmbedding:
         """An encoder over the same loaded model that differs in what is given."""
         other = copy.copy(self)
         if query_prefix is not None:
-            other._query_prefix = query_prefix
+            other._query_prefix = _checked_prefix("query_prefix", query_prefix)
         if document_prefix is not None:
-            other._document_prefix = document_prefix
+            other._document_prefix = _checked_prefix("document_prefix", document_prefix)
         if threads is not None:
             other._threads = worker_count("threads", threads)
         return other
@@ -228,3 +235,9 @@ class TextEmbedding:
 
 class DefaultEmbedding(TextEmbedding):
     """A `TextEmbedding` of the default model, ``BAAI/bge-small-en-v1.5``."""
+
+
+def _checked_prefix(option: str, prefix: str | None) -> str | None:
+    if prefix is not None:
+        check_str(option, prefix)
+    return prefix
