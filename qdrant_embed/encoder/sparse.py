@@ -56,7 +56,7 @@ class SparseTextEmbedding:
 
     Raises:
         InputError: options that the model cannot take, or of a wrong kind.
-        UnknownModelError: no model of that name.
+        UnknownModelError: no model of that name, or a dense one.
         ModelDownloadError: the model's files could not be fetched.
         ModelFileError: a file is missing, damaged, or not that of a SPLADE model.
         MissingDependencyError: the extra ``fastembed`` is not installed.

@@ -54,7 +54,7 @@ class TextEmbedding:
 
     Raises:
         InputError: options that contradict each other or cannot be met.
-        UnknownModelError: no model of that name.
+        UnknownModelError: no model of that name, or a sparse one.
         ModelDownloadError: the model's files could not be fetched.
         ModelFileError: a file is missing, damaged, or of a kind that cannot be run.
         MissingDependencyError: the extra ``fastembed`` (or ``gpu``) is not installed.
