@@ -45,6 +45,7 @@ class Server:
     requests: list[str] = field(default_factory=list)
     bodies: list[tuple[str, bytes]] = field(default_factory=list)
     parameters: list[str] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
     fault: Callable[[str], Fault | None] = lambda _: None
     largest: int | None = None  # bytes of a request's body, as of Qdrant's max_request_size_mb
 
@@ -80,6 +81,7 @@ def serving() -> Iterator[Server]:
             running.requests.append(request)
             running.bodies.append((request, body))
             running.parameters.append(parameters)
+            running.keys.append(self.headers.get("api-key"))
             fault = running.fault(request)
             if running.largest is not None and len(body) > running.largest:
                 fault = running.too_large

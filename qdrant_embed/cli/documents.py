@@ -1,0 +1,210 @@
+"""The commands about documents. Only running one imports qdrant_client."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import tee
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from qdrant_embed.cli.command import Answer, Commands, add_command, table, with_json
+from qdrant_embed.cli.records import FORMATS, Fields, Format, Record, RecordFile
+from qdrant_embed.encoder.progress import Progress
+from qdrant_embed.errors import IngestError, InputError, QdrantEmbedError
+
+if TYPE_CHECKING:
+    from qdrant_embed.client import QdrantClient
+
+_STDIN = "-"
+_SHOWN = 80  # characters of a text in the table
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the commands to the parser's."""
+    connected = argparse.ArgumentParser(add_help=False, parents=[with_json()])
+    where = connected.add_mutually_exclusive_group(required=True)
+    where.add_argument("--url", help="of a server, like http://localhost:6333")
+    where.add_argument("--path", metavar="FOLDER", help="of a local database")
+    connected.add_argument("--collection", metavar="NAME", required=True)
+    connected.add_argument("--api-key", help="instead of QDRANT_API_KEY")
+    connected.add_argument(
+        "--timeout", type=int, default=60, metavar="SECONDS", help="of a request; 60 by default"
+    )
+    connected.add_argument("--model", help="the collection's own by default")
+    connected.add_argument("--sparse-model", metavar="MODEL", help="likewise")
+
+    adding = add_command(commands, "add", add, connected)
+    adding.add_argument("file", metavar="FILE", help="FILE.jsonl, FILE.csv, FILE.txt; - for stdin")
+    adding.add_argument("--format", choices=FORMATS, help="by the file's name, jsonl for stdin")
+    adding.add_argument(
+        "--text-field", default="text", metavar="FIELD", help="holds the text; text by default"
+    )
+    adding.add_argument(
+        "--id-field", metavar="FIELD", help="holds the id: a whole number or a UUID"
+    )
+    adding.add_argument(
+        "--metadata-field",
+        action="append",
+        metavar="FIELD",
+        help="stored beside the text; may be given several times; all other fields by default",
+    )
+    adding.add_argument("--batch-size", type=int, default=32, help="points in one request")
+
+    asking = add_command(commands, "query", query, connected)
+    asking.add_argument("text")
+    asking.add_argument("--limit", type=int, default=10, help="hits at most; 10 by default")
+    asking.add_argument(
+        "--where", type=_json_object, metavar="JSON", help='like {"year": {"gte": 2020}}'
+    )
+
+
+def add(options: argparse.Namespace) -> Answer:
+    """Embeds and stores the documents of a file."""
+    fields = Fields(options.text_field, options.id_field, options.metadata_field)
+    form = options.format or _format_of(options.file)
+    with _opened(options.file) as stream, _connected(options) as client:
+        records = RecordFile(stream, form, fields)
+        size = 0 if options.file == _STDIN else Path(options.file).stat().st_size
+        with Progress(f"reading {options.file}", total_bytes=size) as progress:
+            stored = _stored(client, records, progress, options)
+    found = {"collection": options.collection, "stored": stored}
+    return Answer(found, [f"{stored} documents are stored in {options.collection!r}"])
+
+
+def query(options: argparse.Namespace) -> Answer:
+    """Finds the stored texts nearest in meaning to a text."""
+    if options.path is not None and not Path(options.path).is_dir():
+        raise InputError(f"there is no folder {options.path}")
+    with _connected(options) as client:
+        if not client.collection_exists(options.collection):
+            names = sorted(known.name for known in client.get_collections().collections)
+            raise InputError(
+                f"there is no collection {options.collection!r}, but {', '.join(names) or 'none'}"
+            )
+        hits = client.query(
+            options.collection, options.text, limit=options.limit, where=options.where
+        )
+        key = client.document_key
+    rows = [
+        {
+            "score": f"{hit.score:.3f}",
+            "id": str(hit.id),
+            "text": _shortened(hit.document),
+            "metadata": json.dumps(
+                {name: value for name, value in hit.metadata.items() if name != key},
+                ensure_ascii=False,
+                default=str,
+            ),
+        }
+        for hit in hits
+    ]
+    unset = {"embedding", "sparse_embedding"}
+    return Answer(
+        [hit.model_dump(mode="json", exclude=unset) for hit in hits],
+        table(rows) or ["nothing was found"],
+    )
+
+
+def _stored(
+    client: QdrantClient, records: RecordFile, progress: Progress, options: argparse.Namespace
+) -> int:
+    """How many documents there were.
+
+    Raises:
+        QdrantEmbedError: as of `add`; says which line is wrong where one is.
+    """
+    texts, metadata, ids = tee(_followed(records, progress), 3)
+    try:
+        stored = client.add(
+            options.collection,
+            (record.text for record in texts),
+            (record.metadata for record in metadata),
+            None
+            if options.id_field is None
+            else (record.id for record in ids if record.id is not None),
+            batch_size=options.batch_size,
+        )
+    except (InputError, IngestError) as error:
+        reason = error if isinstance(error, InputError) else error.__cause__
+        if records.line == 0 or not isinstance(reason, InputError):
+            raise
+        raise InputError(f"{options.file}, line {records.line}: {error}") from error
+    return len(stored)
+
+
+def _followed(records: RecordFile, progress: Progress) -> Iterator[Record]:
+    for record in records:
+        progress.advance(records.bytes_read)
+        yield record
+
+
+@contextmanager
+def _connected(options: argparse.Namespace) -> Iterator[QdrantClient]:
+    """A client with the models that were asked for.
+
+    Raises:
+        QdrantEmbedError: what a request, or opening the database, has failed with, too.
+    """
+    from qdrant_embed.client import QdrantClient
+    from qdrant_embed.retries import REQUEST_ERRORS
+
+    where: dict[str, Any] = {"path": options.path}
+    if options.path is None:
+        key = options.api_key or os.environ.get("QDRANT_API_KEY")
+        where = {"url": options.url, "api_key": key, "timeout": options.timeout}
+    try:
+        # a server that cannot be reached fails the first request, with the reason
+        client = QdrantClient(**where, check_compatibility=False)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise QdrantEmbedError(f"{options.path or options.url}: {error}") from error
+    try:
+        if options.model is not None:
+            client.set_model(options.model)
+        if options.sparse_model is not None:
+            client.set_sparse_model(options.sparse_model)
+        yield client
+    except REQUEST_ERRORS as error:
+        raise QdrantEmbedError(f"{options.path or options.url}: {error}") from error
+    finally:
+        client.close()
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[BinaryIO]:
+    if name == _STDIN:
+        yield sys.stdin.buffer
+        return
+    try:
+        stream = Path(name).open("rb")  # noqa: SIM115 - what `with` runs may fail by itself
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {error.strerror}") from error
+    with stream:
+        yield stream
+
+
+def _format_of(name: str) -> Format:
+    suffix = "jsonl" if name == _STDIN else Path(name).suffix.lower().removeprefix(".")
+    for known in FORMATS:
+        if suffix == known:
+            return known
+    raise InputError(f"{name} is none of {', '.join(FORMATS)} by its name: say so with --format")
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("an object is needed")
+    return value
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"

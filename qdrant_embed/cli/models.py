@@ -1,0 +1,185 @@
+"""The commands about models: ready before they are needed. None of them imports qdrant_client."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from qdrant_embed.cli.command import Answer, Commands, add_command, table, with_json
+from qdrant_embed.encoder import inventory
+from qdrant_embed.encoder.cache import cache_folder
+from qdrant_embed.encoder.catalog import find
+from qdrant_embed.encoder.sources import find_model
+from qdrant_embed.encoder.text import TextEmbedding
+from qdrant_embed.errors import InputError, ModelFileError, UnknownModelError
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the commands to the parser's."""
+    everywhere = with_json()
+    cached = argparse.ArgumentParser(add_help=False, parents=[everywhere])
+    cached.add_argument("--cache-dir", metavar="DIR", help="instead of QDRANT_EMBED_CACHE")
+    made = argparse.ArgumentParser(add_help=False, parents=[cached])
+    made.add_argument("--precision", choices=["int8", "fp32"], default="int8")
+    hub = argparse.ArgumentParser(add_help=False, parents=[made])
+    hub.add_argument("--revision", help="branch, tag or commit; main by default")
+
+    add_command(commands, "models", models, everywhere)
+    add_command(commands, "pull", pull, hub).add_argument("name")
+    compiling = add_command(commands, "compile", compile_folder, made)
+    compiling.add_argument("dir", help="a model's folder, as sentence-transformers saves it")
+    compiling.add_argument("--out", metavar="DIR", required=True, help="a new folder")
+    exporting = add_command(commands, "export", export, hub)
+    exporting.add_argument("name")
+    exporting.add_argument("out", metavar="dir", help="a new folder")
+    verifying = add_command(commands, "verify", verify, cached)
+    verifying.add_argument("what", nargs="?", help="a model or an exported folder; all by default")
+    caches = commands.add_parser("cache", help="what is kept on disk").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    add_command(caches, "list", cache_list, cached).add_argument("name", nargs="?")
+    add_command(caches, "clear", cache_clear, cached).add_argument("name", nargs="?")
+
+
+def models(options: argparse.Namespace) -> Answer:
+    """The table of known models."""
+    known = TextEmbedding.list_supported_models()
+    columns = {
+        "model": "model",
+        "dim": "dim",
+        "smallest": "smallest_dimension",
+        "tokens": "max_tokens",
+        "pooling": "pooling",
+        "license": "license",
+        "query prefix": "query_prefix",
+        "document prefix": "document_prefix",
+    }
+    rows = [{head: _cell(model[key]) for head, key in columns.items()} for model in known]
+    return Answer(known, table(rows))
+
+
+def pull(options: argparse.Namespace) -> Answer:
+    """Asks the hub what it has now, fetches what is missing, checks and compiles it."""
+    encoder = _encoder(options.name, options)
+    find_model(
+        options.name,
+        cache=cache_folder(options.cache_dir),
+        revision=options.revision,
+        precision=options.precision,
+        update=True,
+    )
+    facts = _facts(encoder)
+    return Answer(facts, [f"{facts['model']} is ready ({_summary(facts)})"])
+
+
+def compile_folder(options: argparse.Namespace) -> Answer:
+    """Compiles a folder's model into a folder that runs by itself."""
+    if not Path(options.dir).is_dir():
+        raise UnknownModelError(f"there is no folder {options.dir}", name=options.dir)
+    return _exported(str(Path(options.dir).resolve()), options)
+
+
+def export(options: argparse.Namespace) -> Answer:
+    """Writes a model to a folder that runs by itself."""
+    return _exported(options.name, options)
+
+
+def verify(options: argparse.Namespace) -> Answer:
+    """Hashes files anew and compares them with what was recorded."""
+    asked, cache = options.what, cache_folder(options.cache_dir)
+    if asked is not None and Path(asked).is_dir():
+        checked = [inventory.check_folder(Path(asked))]
+    else:
+        checked = inventory.check_cache(cache, _full_name(asked))
+    if asked is not None and not checked:
+        raise UnknownModelError(f"{asked} is neither in {cache} nor a folder", name=asked)
+    if damaged := [
+        f"{model.folder / path} ({model.name})" for model in checked for path in model.damaged
+    ]:
+        raise ModelFileError(
+            f"missing or not as recorded: {', '.join(damaged)}. A download is repaired by "
+            "'qdrant-embed pull', an exported folder must be exported again"
+        )
+    lines = [f"{m.name}: {m.files} files as recorded in {m.folder}" for m in checked]
+    found = [asdict(model) for model in checked]
+    return Answer(found, lines or [f"nothing to check in {cache}"])
+
+
+def cache_list(options: argparse.Namespace) -> Answer:
+    """What the cache folder holds."""
+    cache = cache_folder(options.cache_dir)
+    entries = inventory.cache_entries(cache, _full_name(options.name))
+    rows = [
+        {
+            "model": entry.name,
+            "kind": entry.kind,
+            "version": entry.version[:12],
+            "MB": f"{entry.size / 1e6:.1f}",
+            "folder": str(entry.folder),
+        }
+        for entry in entries
+    ]
+    found = [asdict(entry) for entry in entries]
+    return Answer(found, table(rows) or [f"nothing in {cache}"])
+
+
+def cache_clear(options: argparse.Namespace) -> Answer:
+    """Removes what the cache folder holds."""
+    cache = cache_folder(options.cache_dir)
+    freed = inventory.clear(cache, _full_name(options.name))
+    found = {"folder": cache, "bytes": freed}
+    return Answer(found, [f"{freed / 1e6:.1f} MB freed in {cache}"])
+
+
+def _exported(name: str, options: argparse.Namespace) -> Answer:
+    out = Path(options.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there already: name a new folder")  # before anything long
+    encoder = _encoder(name, options)
+    encoder.export(out)
+    facts = _facts(encoder) | {"folder": str(out)}
+    return Answer(facts, [f"{facts['model']} is in {out} ({_summary(facts)})"])
+
+
+def _encoder(name: str, options: argparse.Namespace) -> TextEmbedding:
+    return TextEmbedding(
+        name,
+        cache_dir=options.cache_dir,
+        revision=getattr(options, "revision", None),
+        precision=options.precision,
+        lazy_load=True,
+    )
+
+
+def _facts(encoder: TextEmbedding) -> dict[str, Any]:
+    description, report = encoder.describe(), encoder.report
+    return {
+        "model": description.model,
+        "revision": description.revision,
+        "weights_sha256": description.weights_sha256,
+        "dimension": description.dimension,
+        "precision": report.precision,
+        "fidelity": asdict(report.fidelity) if report.fidelity else None,
+    }
+
+
+def _summary(facts: Mapping[str, Any]) -> str:
+    commit = f"commit {facts['revision'][:12]}, " if facts["revision"] else ""
+    return (
+        f"{commit}{facts['dimension']} dimensions, {facts['precision']}, "
+        f"weights sha256 {facts['weights_sha256'][:12]}"
+    )
+
+
+def _full_name(name: str | None) -> str | None:
+    """A model's name as the catalog spells it, where it knows it."""
+    entry = find(name) if name else None
+    return entry.spec.name if entry else name
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else str(value)
+    return text if text == " ".join(text.split()) else repr(text)  # shows spaces that count
