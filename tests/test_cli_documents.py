@@ -130,6 +130,30 @@ def test_every_line_of_plain_text_is_a_document(
     assert sorted(texts) == ["five", "four", "one", "three", "two"]
 
 
+def test_a_second_run_repeats_nothing(
+    to: list[str], database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = jsonl(tmp_path / "a.jsonl", [*ROWS, ROWS[0]])
+    assert cli.main(["add", *to, str(file)]) == 0
+    before = points(database)
+    assert cli.main(["add", *to, "--json", str(jsonl(file, [*ROWS, {"text": "new"}]))]) == 0
+    answer = capsys.readouterr().out.partition("\n")
+    assert answer[0] == "5 documents are stored in 'demo'"
+    assert json.loads(answer[2]) == {"collection": "demo", "stored": 6}
+    after = points(database)
+    assert len(after) == 6
+    assert before.items() <= after.items()
+    assert cli.main(["add", *to, str(file), "--on-existing", "error"]) == 1
+    assert points(database) == after
+
+
+def test_ids_of_a_field_may_be_any_text(to: list[str], database: Path, tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        file = jsonl(tmp_path / "a.jsonl", [{"text": text, "key": "chapter/1"}])
+        assert cli.main(["add", *to, str(file), "--id-field", "key"]) == 0
+    assert [payload["document"] for payload in payloads(database)] == ["second"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "line", "message"),
     [

@@ -45,13 +45,19 @@ def add_to(commands: Commands) -> None:
         "--text-field", default="text", metavar="FIELD", help="holds the text; text by default"
     )
     adding.add_argument(
-        "--id-field", metavar="FIELD", help="holds the id: a whole number or a UUID"
+        "--id-field", metavar="FIELD", help="holds the id; by default one made of text and metadata"
     )
     adding.add_argument(
         "--metadata-field",
         action="append",
         metavar="FIELD",
         help="stored beside the text; may be given several times; all other fields by default",
+    )
+    adding.add_argument(
+        "--on-existing",
+        choices=["skip", "overwrite", "error"],
+        default="skip",
+        help="documents that are there already; skip, the default, stores those that have changed",
     )
     adding.add_argument("--batch-size", type=int, default=32, help="points in one request")
 
@@ -113,7 +119,7 @@ def query(options: argparse.Namespace) -> Answer:
 def _stored(
     client: QdrantClient, records: RecordFile, progress: Progress, options: argparse.Namespace
 ) -> int:
-    """How many documents there were.
+    """How many different documents there were.
 
     Raises:
         QdrantEmbedError: as of `add`; says which line is wrong where one is.
@@ -124,17 +130,18 @@ def _stored(
             options.collection,
             (record.text for record in texts),
             (record.metadata for record in metadata),
-            None
+            "content"
             if options.id_field is None
             else (record.id for record in ids if record.id is not None),
             batch_size=options.batch_size,
+            on_existing=options.on_existing,
         )
     except (InputError, IngestError) as error:
         reason = error if isinstance(error, InputError) else error.__cause__
         if records.line == 0 or not isinstance(reason, InputError):
             raise
         raise InputError(f"{options.file}, line {records.line}: {error}") from error
-    return len(stored)
+    return len(set(stored))
 
 
 def _followed(records: RecordFile, progress: Progress) -> Iterator[Record]:
