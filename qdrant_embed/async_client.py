@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+import os
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 from uuid import UUID
 
 import qdrant_client
@@ -12,21 +13,21 @@ from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
 from qdrant_embed.documents import Document, PendingPoint
+from qdrant_embed.encoder.interfaces import DenseEncoder
 from qdrant_embed.filters import combined
-from qdrant_embed.flows import Flow, Flows, Pause, Request, Step, Work
+from qdrant_embed.flows import Flows
 from qdrant_embed.ids import IdScheme
 from qdrant_embed.ingestion import WINDOW, Ingestion, OnExisting, ReadAhead
-from qdrant_embed.local import database_of
+from qdrant_embed.migration import Migration, MigrationFlow
 from qdrant_embed.options import CollectionOptions
 from qdrant_embed.queries import Fusion, QueryResponse, Search, checked_queries
 from qdrant_embed.reranking import Reranker
 from qdrant_embed.retries import MAX_RETRIES
 from qdrant_embed.settings import ModelSettings, sparse_models, text_models
+from qdrant_embed.steps import AsyncSteps
 
-T = TypeVar("T")
 
-
-class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
+class AsyncQdrantEmbedMixin(ModelSettings, AsyncSteps, qdrant_client.AsyncQdrantClient):
     """`add` and `query` for an asynchronous Qdrant client; mix it into a class of your own.
 
     Every method of ``qdrant_client.AsyncQdrantClient`` stays as it is. Models are loaded, texts
@@ -209,6 +210,33 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
             flows.answer(search, texts, consistency=consistency, timeout=timeout)
         )
 
+    # another model
+
+    async def migrate_model(
+        self,
+        collection_name: str,
+        new_model: str | os.PathLike[str] | DenseEncoder,
+        new_collection_name: str,
+        *,
+        alias: str | None = None,
+        batch_size: int = 256,
+        max_retries: int = 3,
+        collection_options: CollectionOptions | None = None,
+    ) -> int:
+        """As `QdrantEmbedMixin.migrate_model`."""
+        migration = Migration(
+            collection_name,
+            new_model,
+            new_collection_name,
+            alias=alias,
+            batch_size=batch_size,
+            max_retries=max_retries,
+            collection_options=collection_options,
+            document_key=self.document_key,
+        )
+        flow = MigrationFlow(self, self._encoders.current_sparse, migration)
+        return await self._carry_out(flow.migrate())
+
     # known models
 
     @classmethod
@@ -220,48 +248,6 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
     async def list_sparse_models(cls) -> dict[str, dict[str, Any]]:
         """Known sparse models: their facts by name; needs no network."""
         return sparse_models()
-
-    # steps
-
-    async def _carry_out(self, flow: Flow[T]) -> T:
-        try:
-            step = next(flow)
-            while True:
-                try:
-                    result = await self._do(step)
-                except Exception as error:  # noqa: BLE001 - the flow decides what it means
-                    step = flow.throw(error)
-                else:
-                    step = flow.send(result)
-        except StopIteration as done:
-            value: T = done.value
-            return value
-
-    async def _do(self, step: Step) -> object:
-        if isinstance(step, Pause):
-            await asyncio.sleep(step.seconds)
-            return None
-        if isinstance(step, Work):
-            return await asyncio.to_thread(step.call)
-        if step.on_success is None:
-            return await database_of(self).run_async(step.call)
-        return await _to_its_end(self._request(step))
-
-    async def _request(self, step: Request) -> object:
-        result = await database_of(self).run_async(step.call)
-        if step.on_success is not None:
-            step.on_success()
-        return result
-
-
-async def _to_its_end(request: Coroutine[Any, Any, T]) -> T:
-    """What `request` gives; cancelled, it still waits for it, once."""
-    task = asyncio.create_task(request)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise
 
 
 class AsyncQdrantClient(AsyncQdrantEmbedMixin):

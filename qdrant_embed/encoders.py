@@ -177,7 +177,7 @@ class EncoderChoice:
         if collection.stamp is None and not collection.is_empty:
             encoder = self._without_prefixes(encoder, collection.name)
         dense = DenseField(encoder, vector_name)
-        sparse = self._followed_sparse(collection) if choice.follows_sparse else choice.sparse
+        sparse = self.followed_sparse(collection) if choice.follows_sparse else choice.sparse
         if sparse is None:
             return Target(dense)
         name = check_sparse_collection(collection, sparse.describe(), choice.sparse_name)
@@ -217,7 +217,7 @@ class EncoderChoice:
             encoder = self._loaded(replace(followed, revision=stamp.revision))
         return encoder
 
-    def _followed_sparse(self, collection: StoredCollection) -> SparseEncoder | None:
+    def followed_sparse(self, collection: StoredCollection) -> SparseEncoder | None:
         """The sparse encoder for a collection when nothing was chosen; ``None`` if it has none."""
         if collection.stamp is None:
             for name in SPARSE_MODELS:  # the predecessor's collections

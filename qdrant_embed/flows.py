@@ -90,7 +90,7 @@ class Flows:
 
     def open(self) -> Flow[Target]:
         """What new documents are encoded with; the collection need not exist."""
-        existing = (yield from self._read()) if (yield from self._exists()) else None
+        existing = (yield from self.read()) if (yield from self.exists()) else None
         target: Target = yield Work(lambda: self._encoders.extended(existing))
         return target
 
@@ -104,21 +104,21 @@ class Flows:
         sparse vector.
         """
         options = checked_options(options)
-        if not (yield from self._exists()):
+        if not (yield from self.exists()):
             yield from self._create(target, options, shard_keys)
-        collection = yield from self._read()
+        collection = yield from self.read()
         missing = yield Work(lambda: target.missing_sparse(collection))
         for vector_name, config in missing.items():
             yield from self._add_vector(collection, vector_name, config)
         stamp = yield Work(lambda: target.missing_stamp(collection))
         if stamp is not None:
-            yield from self._tried(
+            yield from self.tried(
                 Request(
                     lambda: self._client.update_collection(self._name, metadata=stamp.metadata())
                 )
             )
         if stamp is not None or missing:
-            collection = yield from self._read()
+            collection = yield from self.read()
         if stamp is not None:
             check_is_stamped(collection)
         yield Work(lambda: self._encoders.accept(collection, target))
@@ -134,10 +134,10 @@ class Flows:
         if not documents or not ingestion.looks_up:
             return documents
         if not ingestion.found_collection:
-            ingestion.found_collection = ingestion.looks_up = yield from self._exists()
+            ingestion.found_collection = ingestion.looks_up = yield from self.exists()
         if not ingestion.looks_up:  # nor later: all there will be is of this `add`
             return documents
-        existing = yield from self._tried(
+        existing = yield from self.tried(
             Request(
                 lambda: self._client.retrieve(
                     self._name,
@@ -166,7 +166,7 @@ class Flows:
             on_success=lambda: note(points),
         )
         try:
-            yield from self._tried(request)
+            yield from self.tried(request)
             return
         except REQUEST_ERRORS as error:
             if len(points) == 1 or not is_too_large(error):
@@ -197,7 +197,7 @@ class Flows:
         self, target: Target, search: Search, texts: Sequence[str], options: dict[str, Any]
     ) -> Flow[list[list[QueryResponse]]]:
         requests = yield Work(lambda: search.requests(target, texts))
-        answers = yield from self._tried(
+        answers = yield from self.tried(
             Request(lambda: self._client.query_batch_points(self._name, requests, **options))
         )
         found: list[list[QueryResponse]] = yield Work(
@@ -205,7 +205,7 @@ class Flows:
         )
         return found
 
-    def _tried(self, request: Request) -> Flow[Any]:
+    def tried(self, request: Request) -> Flow[Any]:
         """The result of a request that may be repeated."""
         retries = Retries(self._max_retries)
         while True:
@@ -218,18 +218,20 @@ class Flows:
             yield Pause(wait)
 
     def _searched(self) -> Flow[Target]:
-        collection = yield from self._read()
+        collection = yield from self.read()
         target: Target = yield Work(lambda: self._encoders.searched(collection))
         return target
 
-    def _exists(self) -> Flow[bool]:
-        exists: bool = yield from self._tried(
+    def exists(self) -> Flow[bool]:
+        """Whether there is such a collection."""
+        exists: bool = yield from self.tried(
             Request(lambda: self._client.collection_exists(self._name))
         )
         return exists
 
-    def _read(self) -> Flow[StoredCollection]:
-        info = yield from self._tried(Request(lambda: self._client.get_collection(self._name)))
+    def read(self) -> Flow[StoredCollection]:
+        """What the collection says of itself."""
+        info = yield from self.tried(Request(lambda: self._client.get_collection(self._name)))
         return read_collection(self._name, info)
 
     def _create(
@@ -240,11 +242,11 @@ class Flows:
     ) -> Flow[None]:
         arguments = yield Work(lambda: target.creation(options))
         try:
-            yield from self._tried(
+            yield from self.tried(
                 Request(lambda: self._client.create_collection(self._name, **arguments))
             )
         except REFUSALS:
-            if not (yield from self._exists()):
+            if not (yield from self.exists()):
                 raise
             return  # another process was first, or an earlier try whose answer was lost
         for key in options.shard_keys(shard_keys):
@@ -255,11 +257,11 @@ class Flows:
     ) -> Flow[None]:
         """Gives an existing collection a sparse vector, where the server can."""
         try:
-            yield from self._tried(
+            yield from self.tried(
                 Request(lambda: self._client.create_vector_name(self._name, vector_name, config))
             )
         except REFUSALS as error:
-            collection = yield from self._read()
+            collection = yield from self.read()
             if vector_name in collection.sparse_vectors:  # another process was first
                 return
             if is_transient(error):

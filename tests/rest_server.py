@@ -137,6 +137,11 @@ def answer(
     parts = path.strip("/").split("/")
     if parts == [""]:
         return 200, None
+    if (method, parts) == ("GET", ["collections"]):
+        return 200, plain(database.get_collections())
+    if (method, parts) == ("POST", ["collections", "aliases"]):
+        actions = models.ChangeAliasesOperation.model_validate_json(body).actions
+        return 200, database.update_collection_aliases(actions)
     name, rest = parts[1], "/".join(parts[2:])
     if (method, rest) == ("GET", "exists"):
         return 200, {"exists": database.collection_exists(name)}
@@ -169,7 +174,7 @@ def answer(
         return 200, plain(database.count(name))
     if (method, rest) == ("POST", "points/scroll"):
         scroll = models.ScrollRequest.model_validate_json(body)
-        records, following = database.scroll(name, limit=scroll.limit or 10)
+        records, following = database.scroll(name, limit=scroll.limit or 10, offset=scroll.offset)
         return 200, {"points": [plain(point) for point in records], "next_page_offset": following}
     if (method, rest) == ("PUT", "points"):
         points = models.PointsList.model_validate_json(body).points

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import SENTENCES, stored
+from clients import SENTENCES, stamp, stored
 from rest_server import Fault, Server
 from tiny import TinyModel
 
@@ -145,6 +145,29 @@ def test_a_second_run_repeats_nothing(
     assert before.items() <= after.items()
     assert cli.main(["add", *to, str(file), "--on-existing", "error"]) == 1
     assert points(database) == after
+
+
+def test_a_collection_is_migrated_to_another_model(
+    to: list[str],
+    database: Path,
+    tiny_e5: TinyModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["add", *to, str(jsonl(tmp_path / "a.jsonl", ROWS))]) == 0
+    place = ["--path", str(database), "--collection"]
+    asked = ["migrate", *place, "demo", "--to", "new", "--alias", "docs"]
+    capsys.readouterr()
+    assert cli.main([*asked, "--model", str(tiny_e5.path)]) == 0
+    assert capsys.readouterr().out == "5 documents of 'demo' are in 'new'\n"
+    assert cli.main(["query", *place, "docs", "--json", "--limit", "9", "a ship"]) == 0
+    hits = json.loads(capsys.readouterr().out)
+    assert {hit["id"] for hit in hits} == set(points(database))
+    client = QdrantClient(path=str(database))
+    try:
+        assert stamp(client, "new")["model"] == str(tiny_e5.path)
+    finally:
+        client.close()
 
 
 def test_ids_of_a_field_may_be_any_text(to: list[str], database: Path, tmp_path: Path) -> None:
@@ -290,6 +313,7 @@ def test_a_database_in_use_is_a_message(to: list[str], database: Path) -> None:
         ("add", "--collection", "demo", "a.txt"),
         ("add", "--path", "db", "a.txt"),
         ("add", "--path", "db", "--url", "http://127.0.0.1:9", "--collection", "demo", "a.txt"),
+        ("migrate", "--path", "db", "--collection", "demo", "--to", "new"),
         ("query", "--path", "db", "--collection", "demo", "x", "--where", "{"),
         ("query", "--path", "db", "--collection", "demo", "x", "--where", "[]"),
     ],

@@ -133,6 +133,7 @@ def test_imports_go_downward_only() -> None:
         ["fields", "ingestion"],
         ["encoders", "queries"],
         ["flows", "settings"],
+        ["migration", "steps"],
         ["client", "async_client"],
         ["cli"],
         ["__init__"],

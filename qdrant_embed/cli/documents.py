@@ -35,10 +35,13 @@ def add_to(commands: Commands) -> None:
     connected.add_argument(
         "--timeout", type=int, default=60, metavar="SECONDS", help="of a request; 60 by default"
     )
-    connected.add_argument("--model", help="the collection's own by default")
-    connected.add_argument("--sparse-model", metavar="MODEL", help="likewise")
+    connected.add_argument(
+        "--sparse-model", metavar="MODEL", help="the collection's own by default, if any"
+    )
+    own = argparse.ArgumentParser(add_help=False, parents=[connected])
+    own.add_argument("--model", help="the collection's own by default")
 
-    adding = add_command(commands, "add", add, connected)
+    adding = add_command(commands, "add", add, own)
     adding.add_argument("file", metavar="FILE", help="FILE.jsonl, FILE.csv, FILE.txt; - for stdin")
     adding.add_argument("--format", choices=FORMATS, help="by the file's name, jsonl for stdin")
     adding.add_argument(
@@ -61,12 +64,19 @@ def add_to(commands: Commands) -> None:
     )
     adding.add_argument("--batch-size", type=int, default=32, help="points in one request")
 
-    asking = add_command(commands, "query", query, connected)
+    asking = add_command(commands, "query", query, own)
     asking.add_argument("text")
     asking.add_argument("--limit", type=int, default=10, help="hits at most; 10 by default")
     asking.add_argument(
         "--where", type=_json_object, metavar="JSON", help='like {"year": {"gte": 2020}}'
     )
+
+    moving = add_command(commands, "migrate", migrate, connected)
+    moving.set_defaults(model=None)  # the client's, which the new one is not
+    moving.add_argument("--model", dest="new_model", metavar="MODEL", required=True)
+    moving.add_argument("--to", metavar="NAME", required=True, help="the new collection")
+    moving.add_argument("--alias", help="leads to the new collection, once that is complete")
+    moving.add_argument("--batch-size", type=int, default=256, help="documents in one request")
 
 
 def add(options: argparse.Namespace) -> Answer:
@@ -84,14 +94,7 @@ def add(options: argparse.Namespace) -> Answer:
 
 def query(options: argparse.Namespace) -> Answer:
     """Finds the stored texts nearest in meaning to a text."""
-    if options.path is not None and not Path(options.path).is_dir():
-        raise InputError(f"there is no folder {options.path}")
-    with _connected(options) as client:
-        if not client.collection_exists(options.collection):
-            names = sorted(known.name for known in client.get_collections().collections)
-            raise InputError(
-                f"there is no collection {options.collection!r}, but {', '.join(names) or 'none'}"
-            )
+    with _connected_to_collection(options) as client:
         hits = client.query(
             options.collection, options.text, limit=options.limit, where=options.where
         )
@@ -114,6 +117,20 @@ def query(options: argparse.Namespace) -> Answer:
         [hit.model_dump(mode="json", exclude=unset) for hit in hits],
         table(rows) or ["nothing was found"],
     )
+
+
+def migrate(options: argparse.Namespace) -> Answer:
+    """Encodes a collection's documents with another model into a new collection."""
+    with _connected_to_collection(options) as client:
+        count = client.migrate_model(
+            options.collection,
+            options.new_model,
+            options.to,
+            alias=options.alias,
+            batch_size=options.batch_size,
+        )
+    found = {"collection": options.to, "stored": count}
+    return Answer(found, [f"{count} documents of {options.collection!r} are in {options.to!r}"])
 
 
 def _stored(
@@ -179,6 +196,20 @@ def _connected(options: argparse.Namespace) -> Iterator[QdrantClient]:
         raise QdrantEmbedError(f"{options.path or options.url}: {error}") from error
     finally:
         client.close()
+
+
+@contextmanager
+def _connected_to_collection(options: argparse.Namespace) -> Iterator[QdrantClient]:
+    """The same, once it is seen that the collection is there."""
+    if options.path is not None and not Path(options.path).is_dir():
+        raise InputError(f"there is no folder {options.path}")
+    with _connected(options) as client:
+        if not client.collection_exists(options.collection):
+            names = sorted(known.name for known in client.get_collections().collections)
+            raise InputError(
+                f"there is no collection {options.collection!r}, but {', '.join(names) or 'none'}"
+            )
+        yield client
 
 
 @contextmanager

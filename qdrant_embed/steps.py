@@ -1,0 +1,86 @@
+"""How the clients carry out the steps of a flow."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from qdrant_embed.flows import Flow, Pause, Request, Step, Work
+from qdrant_embed.local import database_of
+
+T = TypeVar("T")
+
+
+class Steps:
+    """Steps one after the other; mixed into the synchronous client."""
+
+    def _carry_out(self, flow: Flow[T]) -> T:
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result = self._do(step)
+                except Exception as error:  # noqa: BLE001 - the flow decides what it means
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    def _do(self, step: Step) -> object:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        if isinstance(step, Work):
+            return step.call()
+        result = database_of(self).run(step.call)
+        if step.on_success is not None:
+            step.on_success()
+        return result
+
+
+class AsyncSteps:
+    """The same for the asynchronous client: awaited, with work in threads."""
+
+    async def _carry_out(self, flow: Flow[T]) -> T:
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    result = await self._do(step)
+                except Exception as error:  # noqa: BLE001 - the flow decides what it means
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(result)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    async def _do(self, step: Step) -> object:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        if isinstance(step, Work):
+            return await asyncio.to_thread(step.call)
+        if step.on_success is None:
+            return await database_of(self).run_async(step.call)
+        return await _to_its_end(self._request(step))
+
+    async def _request(self, step: Request) -> object:
+        result = await database_of(self).run_async(step.call)
+        if step.on_success is not None:
+            step.on_success()
+        return result
+
+
+async def _to_its_end(request: Coroutine[Any, Any, T]) -> T:
+    """What `request` gives; cancelled, it still waits for it, once."""
+    task = asyncio.create_task(request)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise

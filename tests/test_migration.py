@@ -1,0 +1,145 @@
+"""`migrate_model`: the documents of a collection, encoded anew into another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from clients import SENTENCES, LetterEncoder, at, opened, stamp, stored, vectors
+from numpy.typing import NDArray
+from qdrant_client.http.exceptions import UnexpectedResponse
+from rest_server import Fault, Server
+from tiny import TinyModel
+
+from qdrant_embed import CollectionMismatchError, InputError, QdrantClient, TextEmbedding
+
+TEXTS = [f"{sentence}, {number}" for number in range(6) for sentence in SENTENCES]
+METADATA = [{"place": place, "tags": ["a", {"b": None}]} for place in range(30)]
+
+
+class Counting(LetterEncoder):
+    """Remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def passage_embed(self, texts: Iterable[str], /) -> NDArray[np.float32]:
+        given = list(texts)
+        self.texts += given
+        return np.asarray(super().passage_embed(given), np.float32)
+
+
+def test_documents_keep_ids_and_payloads_and_get_new_vectors(
+    everywhere: QdrantClient, tiny_e5: TinyModel
+) -> None:
+    ids = everywhere.add("old", TEXTS, METADATA)
+    before = stored(everywhere, "old"), vectors(everywhere, ids[0], "old")
+    encoder = TextEmbedding(tiny_e5.path)
+    assert everywhere.migrate_model("old", tiny_e5.path, "new", batch_size=7, alias="docs") == 30
+    assert stored(everywhere, "new") == before[0]
+    assert (stored(everywhere, "old"), vectors(everywhere, ids[0], "old")) == before
+
+    old, new = stamp(everywhere, "old"), stamp(everywhere, "new")
+    assert new["weights_sha256"] == encoder.describe().weights_sha256 != old["weights_sha256"]
+    assert new.get("sparse") == old.get("sparse")
+    for place in (0, 17, 29):
+        found = vectors(everywhere, ids[place], "new")
+        (expected,) = encoder.passage_embed([TEXTS[place]])
+        np.testing.assert_allclose(found[new["vector_name"]], expected, atol=1e-5)
+        sparse = {name: vector for name, vector in before[1].items() if "sparse" in name}
+        assert set(found) == {new["vector_name"], *sparse}
+
+    everywhere.set_model(tiny_e5.path)
+    assert {hit.id for hit in everywhere.query("docs", "a ship at sea", limit=30)} == set(ids)
+    everywhere.migrate_model("old", tiny_e5.path, "newer", alias="docs")  # which it has already
+    assert everywhere.count("docs").count == 30
+
+
+def test_a_second_run_encodes_only_what_has_changed(client: QdrantClient) -> None:
+    encoder = Counting()
+    ids = client.add("old", TEXTS, METADATA, ids=range(30))
+    assert client.migrate_model("old", encoder, "new", batch_size=8) == 30
+    assert encoder.texts == TEXTS
+    assert client.migrate_model("old", encoder, "new", batch_size=8) == 30
+    assert encoder.texts == TEXTS
+    client.add("old", ["another text"], ids=[ids[4]])
+    client.add("old", ["one more"], ids=[30])
+    assert client.migrate_model("old", encoder, "new", batch_size=8) == 31
+    assert encoder.texts == [*TEXTS, "another text", "one more"]
+    assert stored(client, "new") == stored(client, "old")
+
+
+def test_it_goes_on_where_it_failed(
+    kind: str, server: Server, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qdrant_embed.retries._FIRST_WAIT", 0.01)
+    with opened(kind, **at(server)) as client:
+        client.set_model(tiny.path)
+        client.add("old", TEXTS, METADATA, ids=range(30))
+        encoder = Counting()
+        uploads = 0
+
+        def at_third(request: str) -> Fault | None:
+            nonlocal uploads
+            is_upload = request == "PUT /collections/new/points"
+            uploads += is_upload
+            return Fault(403) if is_upload and uploads == 3 else None
+
+        server.fault = at_third
+        with pytest.raises(UnexpectedResponse):
+            client.migrate_model("old", encoder, "new", alias="docs", batch_size=10)
+        assert client.count("new").count == 20
+        assert not client.collection_exists("docs")
+        server.fail_once("scroll", Fault(503))
+        assert client.migrate_model("old", encoder, "new", alias="docs", batch_size=10) == 30
+        assert encoder.texts == [*TEXTS, *TEXTS[20:]]
+        assert stored(client, "docs") == stored(client, "old")
+
+
+def test_nothing_leads_to_a_collection_with_other_points(client: QdrantClient) -> None:
+    client.add("old", TEXTS)
+    encoder = LetterEncoder()
+    client.migrate_model("old", encoder, "new")
+    client.set_model(encoder)
+    client.add("new", ["from elsewhere"])
+    with pytest.raises(CollectionMismatchError, match="has 31 points, but 'old' has 30"):
+        client.migrate_model("old", encoder, "new", alias="docs")
+    assert not client.collection_exists("docs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("old", LetterEncoder(), "old"), {}, "a new collection"),
+        (("old", LetterEncoder(), "new"), {"alias": "old"}, "the name of a collection"),
+        (("old", LetterEncoder(), "new"), {"batch_size": 0}, "batch_size"),
+        (("old", LetterEncoder(), "new"), {"max_retries": -1}, "max_retries"),
+        (("old", object(), "new"), {}, "missing model_name"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_created(
+    client: QdrantClient, arguments: Any, options: dict[str, Any], message: str
+) -> None:
+    client.add("old", SENTENCES)
+    with pytest.raises(InputError, match=message):
+        client.migrate_model(*arguments, **options)
+    assert [found.name for found in client.get_collections().collections] == ["old"]
+
+
+def test_a_point_without_a_text_is_named(client: QdrantClient) -> None:
+    client.add("old", SENTENCES, ids=range(5))
+    client.overwrite_payload("old", {"body": "x"}, points=[3])
+    with pytest.raises(
+        InputError, match="point 3 of collection 'old' has no text under 'document'"
+    ):
+        client.migrate_model("old", LetterEncoder(), "new")
+
+
+def test_a_collection_of_another_model_is_not_written_to(client: QdrantClient) -> None:
+    client.add("old", SENTENCES)
+    client.add("new", ["one"])
+    with pytest.raises(CollectionMismatchError):
+        client.migrate_model("old", LetterEncoder(), "new")
+    assert client.count("new").count == 1
