@@ -108,7 +108,7 @@ class Pipeline(Generic[T]):
         vectors = self._model.runtime.runner.run(batch.token_ids(ids))
         results.update(zip(batch.positions, self._finish(vectors), strict=True))
 
-    def _warn_of_truncation(self, truncated: int) -> None:
+    def _warn_of_truncation(self, truncated: Sequence[int]) -> None:
         if truncated and not self._warned_of_truncation:
             self._warned_of_truncation = True
             logger.warning(

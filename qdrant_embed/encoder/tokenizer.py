@@ -17,10 +17,10 @@ except ImportError as error:
 
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """Token ids of each text, special tokens included, and how many texts were cut."""
+    """Token ids of each text, special tokens included, and the positions of texts that were cut."""
 
     ids: list[list[int]]
-    truncated: int
+    truncated: list[int]
 
 
 class Tokenizer:
@@ -87,5 +87,22 @@ class Tokenizer:
         )
         return TokenizedTexts(
             ids=[encoding.ids for encoding in encodings],
-            truncated=sum(1 for encoding in encodings if encoding.overflowing),
+            truncated=[i for i, encoding in enumerate(encodings) if encoding.overflowing],
         )
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of the whole `text` starts and ends in it, without special tokens."""
+        read = text.lower() if self._lower_case else text
+        whole = self._tokenizer.encode(read, add_special_tokens=False)
+        spans = [span for part in (whole, *whole.overflowing) for span in part.offsets]
+        if len(read) == len(text):
+            return spans
+        origin = [i for i, character in enumerate(text) for _ in character.lower()] + [len(text)]
+        return [
+            (origin[start], origin[max(start, end - 1)] + (end > start)) for start, end in spans
+        ]
+
+    def count(self, text: str) -> int:
+        """Tokens of the whole `text`, special tokens included."""
+        marks = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        return len(self.spans(text)) + (marks if self._special_tokens else 0)

@@ -1,0 +1,167 @@
+"""Where a long text is split: windows on the model's own tokens, each an exact slice of it."""
+
+from __future__ import annotations
+
+import unicodedata
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+_NEAR = 0.75  # of the room: from there on, where a sentence ends goes before more tokens
+_SHRINK = 16  # a window that does not fit loses this share of the room, then is tried again
+
+_SENTENCE_ENDS = ".!?…。！？｡।॥۔؟։።"  # noqa: RUF001 - as written
+_WITHOUT_SPACE = "。！？｡"  # noqa: RUF001 - scripts with no space between sentences
+_CLOSERS = "\"'”’»›)]}」』）】"  # noqa: RUF001 - as written
+_JOINER = "\u200d"
+_VOWEL_SIGNS = "\u0e33\u0eb3"  # Thai and Lao letters that belong to the one before (UAX #29)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a text: ``text[start:end]``."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class _Cuts:
+    """Where a text may be split: position in the text, tokens before it; both ends included."""
+
+    positions: list[int]
+    tokens: list[int]
+
+
+def split(
+    text: str,
+    tokens: Sequence[tuple[int, int]],
+    room: int,
+    fits: Callable[[str], bool],
+    overlap: int = 0,
+) -> Iterator[Span]:
+    """Windows that together hold all of `text` but white space between them, in order.
+
+    A window ends at the end of a paragraph, else a sentence, else a word, where one is within the
+    last quarter of its room; else between tokens, but never inside a character, nor between a
+    letter and its accents or the parts of an emoji unless these alone do not fit. White space at
+    its ends is left out.
+
+    Args:
+        text: split.
+        tokens: where each of its tokens starts and ends in `text`, without special tokens.
+        room: tokens of a window.
+        fits: whether a part, tokenised for itself, is within the limit; asked of every window,
+            for a part of a text may have more tokens for itself than it had within.
+        overlap: tokens, at most, that a window repeats of the one before; below half of `room`.
+    """
+    cuts = _cuts(text, tokens)
+    last = len(cuts.positions) - 1
+    first = reached = 0
+    while reached < last:
+        end = _end(text, cuts, first, reached, room, fits)
+        if end is not None:
+            yield from _stripped(text, cuts.positions[first], cuts.positions[end])
+        elif first < reached:
+            first = reached  # no room for an overlap here
+            continue
+        else:
+            end = first + 1
+            yield from _by_characters(text, cuts.positions[first], cuts.positions[end], fits)
+        first, reached = (_overlapping(text, cuts, first, end, overlap) if overlap else end), end
+
+
+def _cuts(text: str, tokens: Sequence[tuple[int, int]]) -> _Cuts:
+    positions, before = [0], [0]
+    for index, (start, _) in enumerate(tokens):
+        # several tokens of one character, as of bytes, all say where the character starts
+        if start > positions[-1] and not _inside_cluster(text, start):
+            positions.append(start)
+            before.append(index)
+    return _Cuts([*positions, len(text)], [*before, len(tokens)])
+
+
+def _end(
+    text: str, cuts: _Cuts, first: int, reached: int, room: int, fits: Callable[[str], bool]
+) -> int | None:
+    """The cut that ends the window from `first` on, after `reached`; ``None`` if none fits."""
+    last = len(cuts.positions) - 1
+    start, left = cuts.tokens[first], room
+    while True:
+        furthest = bisect_right(cuts.tokens, start + left) - 1
+        if furthest <= reached:
+            return None
+        end = furthest
+        if furthest < last:
+            near = bisect_left(cuts.tokens, start + int(left * _NEAR))
+            candidates = range(max(min(near, furthest), reached + 1), furthest + 1)
+            end = max(candidates, key=lambda cut: (_rank(text, cuts.positions[cut]), cut))
+        if fits(text[cuts.positions[first] : cuts.positions[end]].strip()):
+            return end
+        left = cuts.tokens[end] - start - max(1, room // _SHRINK)
+
+
+def _overlapping(text: str, cuts: _Cuts, first: int, end: int, overlap: int) -> int:
+    """The cut that starts the next window: the first word within the overlap."""
+    earliest = max(first + 1, bisect_left(cuts.tokens, cuts.tokens[end] - overlap))
+    words = (cut for cut in range(earliest, end) if _rank(text, cuts.positions[cut]))
+    return next(words, min(earliest, end))
+
+
+def _by_characters(text: str, start: int, end: int, fits: Callable[[str], bool]) -> Iterator[Span]:
+    """What has no place to be split, in parts that fit; a single character always counts as one."""
+    while start < end:
+        size = end - start
+        while size > 1 and not fits(text[start : start + size].strip()):
+            size = (size + 1) // 2
+        yield from _stripped(text, start, start + size)
+        start += size
+
+
+def _stripped(text: str, start: int, end: int) -> Iterator[Span]:
+    part = text[start:end]
+    if kept := part.strip():
+        start += len(part) - len(part.lstrip())
+        yield Span(start, start + len(kept))
+
+
+def _rank(text: str, position: int) -> int:
+    """How good it is to split there: 3 after a paragraph, 2 a sentence, 1 a word, 0 inside one."""
+    left = right = position
+    while left > 0 and text[left - 1].isspace():
+        left -= 1
+    while right < len(text) and text[right].isspace():
+        right += 1
+    gap = text[left:right]
+    if gap.count("\n") > 1:
+        return 3
+    while left > 0 and text[left - 1] in _CLOSERS:
+        left -= 1
+    before = text[left - 1 : left]
+    if before and (before in _WITHOUT_SPACE or (gap and before in _SENTENCE_ENDS)):
+        return 2
+    return 1 if gap else 0
+
+
+def _inside_cluster(text: str, position: int) -> bool:
+    """Whether what users see as one character goes on at `position` (the main rules of UAX #29)."""
+    if position >= len(text):
+        return False
+    before, after = text[position - 1], text[position]
+    if _is_regional(after):
+        start = position
+        while start > 0 and _is_regional(text[start - 1]):
+            start -= 1
+        return (position - start) % 2 == 1  # flags are pairs
+    return (
+        unicodedata.category(after).startswith("M")
+        or _JOINER in (before, after)
+        or "\U0001f3fb" <= after <= "\U0001f3ff"  # colours of skin
+        or "\u1160" <= after <= "\u11ff"  # second and third parts of a Korean syllable
+        or after in _VOWEL_SIGNS
+        or (before, after) == ("\r", "\n")
+    )
+
+
+def _is_regional(character: str) -> bool:
+    return "\U0001f1e6" <= character <= "\U0001f1ff"
