@@ -83,7 +83,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, AsyncSteps, qdrant_client.AsyncQdrant
         if not window:
             return []
         flows = Flows(self, self._encoders, collection_name, max_retries)
-        target = await self._carry_out(flows.open())
+        target = await self._carry_out(flows.open(ingestion.texts))
         encoding = target.with_threads(parallel)
 
         async def encoded(window: Sequence[PendingPoint]) -> list[models.PointStruct]:

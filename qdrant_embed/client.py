@@ -103,7 +103,7 @@ class QdrantEmbedMixin(ModelSettings, Steps, qdrant_client.QdrantClient):
         if not window:
             return []
         flows = Flows(self, self._encoders, collection_name, max_retries)
-        target = self._carry_out(flows.open())
+        target = self._carry_out(flows.open(ingestion.texts))
         encoding = target.with_threads(parallel)
         with ThreadPoolExecutor(1, thread_name_prefix="qdrant-embed-add") as pool:
             try:

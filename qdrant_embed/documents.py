@@ -39,6 +39,7 @@ class PendingPoint:
         shown_id: of the point, as users see it.
         text: what is embedded.
         metadata: what is stored beside it, without the id.
+        position: in the input.
         repeats: an earlier document of the same content has the same id.
     """
 
@@ -46,6 +47,7 @@ class PendingPoint:
     shown_id: str | int
     text: str
     metadata: Mapping[str, Any]
+    position: int
     repeats: bool = False
 
     def payload(self, document_key: str) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def pair(
     columns: dict[str, Iterable[object]] = {
         name: items for name, items in given.items() if items is not None
     }
-    sequences = {name: items for name, items in columns.items() if _is_sequence(items)}
+    sequences = {name: items for name, items in columns.items() if is_sequence(items)}
     lengths = {name: len(items) for name, items in sequences.items()}  # type: ignore[arg-type]
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{length} {name}" for name, length in lengths.items())
@@ -126,11 +128,11 @@ def _paired(
         metadata = _checked_metadata(row.get("metadata", {}), index, document_key)
         if scheme is not None:
             point = _content_id(scheme, text, metadata, index)
-            yield PendingPoint(point, point, text, metadata, repeats=point in seen)
+            yield PendingPoint(point, point, text, metadata, index, repeats=point in seen)
             seen.add(point)
         elif "ids" in row:
             checked = _checked_id(row["ids"], index, seen)
-            yield PendingPoint(checked.point, checked.shown, text, metadata)
+            yield PendingPoint(checked.point, checked.shown, text, metadata, index)
         elif not draws_ids:
             raise InputError(
                 f"documents[{index}] has no id, and one drawn at random is never in a collection "
@@ -138,7 +140,7 @@ def _paired(
             )
         else:
             drawn = str(uuid.uuid4())
-            yield PendingPoint(drawn, drawn, text, metadata)
+            yield PendingPoint(drawn, drawn, text, metadata, index)
 
 
 def _opened(
@@ -172,7 +174,7 @@ def _check_kinds(documents: object, metadata: object, ids: object) -> None:
         )
 
 
-def _is_sequence(items: object) -> bool:
+def is_sequence(items: object) -> bool:
     """Has a length and can be read twice: a list, an array, a column of a table."""
     return hasattr(items, "__len__") and hasattr(items, "__getitem__")
 

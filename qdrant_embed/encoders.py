@@ -15,7 +15,13 @@ from qdrant_embed.collection import (
     vector_field_name,
 )
 from qdrant_embed.encoder.catalog import BM25, CATALOG, DEFAULT_MODEL, SPARSE_MODELS
-from qdrant_embed.encoder.interfaces import DenseEncoder, SparseDescription, SparseEncoder, describe
+from qdrant_embed.encoder.interfaces import (
+    DenseEncoder,
+    Overflow,
+    SparseDescription,
+    SparseEncoder,
+    describe,
+)
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.errors import CollectionMismatchError
@@ -34,6 +40,8 @@ class _Followed:
     document_prefix: str | None = None
     revision: str | None = None
     dimensions: int | None = None
+    overflow: Overflow = "truncate"
+    overlap: int = 0
 
 
 @dataclass(frozen=True)
@@ -211,6 +219,8 @@ class EncoderChoice:
             stamp.query_prefix,
             stamp.document_prefix,
             dimensions=stamp.dimension,
+            overflow=stamp.overflow or "truncate",
+            overlap=stamp.overlap or 0,
         )
         encoder = self._loaded(followed)
         if stamp.revision and encoder.describe().weights_sha256 != stamp.weights_sha256:
@@ -250,6 +260,8 @@ class EncoderChoice:
                     document_prefix=followed.document_prefix,
                     revision=followed.revision,
                     dimensions=followed.dimensions,
+                    overflow=followed.overflow,
+                    overlap=followed.overlap,
                     lazy_load=True,
                 )
             return self._following[followed]

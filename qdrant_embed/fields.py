@@ -96,10 +96,13 @@ class Target:
 
         Raises:
             ModelError: an encoder gave something else than a vector for each.
+            InputError: a text is too long for an encoder that cuts none.
         """
         if not documents:
             return []
         texts = [document.text for document in documents]
+        for document in documents:
+            self.check_lengths([document.text], document.position)
         # row by row, for all at once would keep every other thread waiting
         vectors: list[dict[str, Any]] = [
             {self.dense.vector_name: row.tolist()} for row in self.dense.documents(texts)
@@ -109,6 +112,15 @@ class Target:
                 if vector.indices:
                     named[self.sparse.vector_name] = vector
         return to_points(documents, vectors, document_key)
+
+    def check_lengths(self, texts: Iterable[str], first: int = 0) -> None:
+        """Refuses texts that the dense encoder will not cut; `first` is the first one's position.
+
+        Raises:
+            InputError: one is too long.
+        """
+        if isinstance(self.dense.encoder, TextEmbedding):
+            self.dense.encoder.check_lengths(texts, first)
 
     def with_threads(self, threads: int | None) -> Target:
         """The same target, encoding with so many threads; 0 for every usable core.

@@ -8,7 +8,7 @@ steps out, each in its own way; the asynchronous one does work in a thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -88,10 +88,14 @@ class Flows:
         check_str("document_key", client.document_key)
         self._name = collection_name
 
-    def open(self) -> Flow[Target]:
-        """What new documents are encoded with; the collection need not exist."""
+    def open(self, texts: Iterable[str]) -> Flow[Target]:
+        """What new documents are encoded with; the collection need not exist.
+
+        `texts` are those known from the start, none of which may be too long.
+        """
         existing = (yield from self.read()) if (yield from self.exists()) else None
         target: Target = yield Work(lambda: self._encoders.extended(existing))
+        yield Work(lambda: target.check_lengths(texts))
         return target
 
     def prepare(

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from qdrant_client import models
 
-from qdrant_embed.documents import Document, PendingPoint, pair
+from qdrant_embed.documents import Document, PendingPoint, is_sequence, pair
 from qdrant_embed.encoder.batching import windows
 from qdrant_embed.errors import IngestError, InputError, check_whole
 from qdrant_embed.ids import ContentIds, IdScheme
@@ -69,6 +69,11 @@ class Ingestion:
         self.looks_up = on_existing != "overwrite"
         self.found_collection = False
         paired = pair(documents, metadata, ids, document_key, draws_ids=not self.looks_up)
+        # all texts, where they are known from the start
+        self.texts = [
+            document.text if isinstance(document, Document) else document
+            for document in (documents if is_sequence(documents) else ())
+        ]
         self._pending = windows(paired, WINDOW)
         self._under_way: deque[PendingPoint] = deque()
         self._noted: set[str | int] = set()

@@ -13,11 +13,13 @@ from qdrant_embed.encoder.catalog import CATALOG
 from qdrant_embed.encoder.fidelity import Precision
 from qdrant_embed.encoder.interfaces import (
     DenseEncoder,
+    Overflow,
     SparseEncoder,
     check_encoder,
     check_sparse_encoder,
     describe,
 )
+from qdrant_embed.encoder.overflow import Splitter
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.spec import ModelSpec
 from qdrant_embed.encoder.text import TextEmbedding
@@ -78,6 +80,9 @@ class ModelSettings:
         precision: Precision = "int8",
         dimensions: int | None = None,
         spec: ModelSpec | None = None,
+        overflow: Overflow = "truncate",
+        overlap: int = 0,
+        splitter: Splitter | None = None,
     ) -> None:
         """Chooses the model for every collection this client uses from now on.
 
@@ -103,6 +108,10 @@ class ModelSettings:
             precision: ``int8``, or ``fp32`` for exact vectors; see `TextEmbedding`.
             dimensions: cut vectors to so many numbers; see `TextEmbedding`.
             spec: the model's facts, in place of what its files and the catalog say.
+            overflow: of texts longer than the model reads: ``truncate`` cuts them, ``mean`` reads
+                all of a text, ``error`` refuses them before anything is stored; `TextEmbedding`.
+            overlap: with ``mean``, tokens that a window repeats of the one before.
+            splitter: with ``mean``, your own way to split; see `TextEmbedding`.
 
         Raises:
             InputError: options that cannot be met, or that an encoder object cannot take.
@@ -123,6 +132,9 @@ class ModelSettings:
             "precision": precision,
             "dimensions": dimensions,
             "spec": spec,
+            "overflow": overflow,
+            "overlap": overlap,
+            "splitter": splitter,
         }
         if vector_name is not None:
             check_str("vector_name", vector_name)
@@ -131,7 +143,7 @@ class ModelSettings:
             encoder: DenseEncoder = TextEmbedding(embedding_model_name, lazy_load=lazy, **options)
         else:
             encoder = check_encoder(embedding_model_name)
-            _refuse(options, None, False, "int8")
+            _refuse(options, None, False, "int8", "truncate")
         self._encoders.choose(encoder, vector_name)
 
     def set_sparse_model(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from qdrant_embed.encoder.interfaces import (
     Distance,
     EncoderDescription,
+    Overflow,
     Pooling,
     SparseDescription,
 )
@@ -19,7 +20,7 @@ from qdrant_embed.errors import CollectionMismatchError
 STAMP_KEY = "qdrant_embed"
 
 _DENSE_FACTS = ("dimension", "distance", "pooling", "query_prefix", "document_prefix")
-_TEXT_FACTS = ("max_tokens", "overflow")
+_TEXT_FACTS = ("max_tokens", "overflow", "overlap")
 _SPARSE_FACTS = ("idf", "max_tokens", "max_terms", "language", "k", "b", "average_length")
 
 
@@ -62,7 +63,8 @@ class Stamp(BaseModel):
     query_prefix: str | None = None
     document_prefix: str | None = None
     max_tokens: int | None = None
-    overflow: str | None = None
+    overflow: Overflow | None = None
+    overlap: int | None = None
     sparse: SparseStamp | None = None
 
     def metadata(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from qdrant_embed.errors import InputError, check_str, check_whole
 
 Vector: TypeAlias = NDArray[np.float32]
 Pooling: TypeAlias = Literal["cls", "mean", "last_token", "splade"]
+Overflow: TypeAlias = Literal["truncate", "mean", "error"]
 Distance: TypeAlias = Literal["Cosine", "Dot", "Euclid", "Manhattan"]
 
 
@@ -21,7 +22,8 @@ class EncoderDescription:
     """What decides an encoder's vectors; kept with a collection to recognise its encoder again.
 
     ``None`` means "not stated" and fits anything. ``weights_sha256`` is the hex digest of the
-    weights file, ``max_tokens`` counts special tokens too, ``distance`` is Qdrant's name for it.
+    weights file, ``max_tokens`` counts special tokens too, ``distance`` is Qdrant's name for it,
+    ``overlap`` that of the windows of ``overflow="mean"``.
     """
 
     model: str
@@ -33,7 +35,8 @@ class EncoderDescription:
     query_prefix: str | None = None
     document_prefix: str | None = None
     max_tokens: int | None = None
-    overflow: Literal["truncate"] | None = None
+    overflow: Overflow | None = None
+    overlap: int | None = None
 
 
 @runtime_checkable

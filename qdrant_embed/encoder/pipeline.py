@@ -65,7 +65,12 @@ class Pipeline(Generic[T]):
             window: texts tokenised and sorted by length together.
             workers: threads that compute.
         """
-        parts = windows(texts, window)
+        return self.run_tokens(map(self._tokenized, windows(texts, window)), window, workers)
+
+    def run_tokens(
+        self, parts: Iterator[list[list[int]]], window: int, workers: int
+    ) -> Iterator[T]:
+        """The same for token ids, of `window` texts at a time."""
         first = next(parts, None)
         if first is None:
             return
@@ -85,22 +90,22 @@ class Pipeline(Generic[T]):
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _single(self, texts: Sequence[str]) -> Iterable[T]:
-        runtime = self._model.runtime
-        tokens = runtime.tokenizer.tokenize(texts)
-        self._warn_of_truncation(tokens.truncated)
-        return self._finish(runtime.queries.run(np.array(tokens.ids, np.int64)))
-
-    def _start(self, texts: Sequence[str], pool: ThreadPoolExecutor) -> _Running[T]:
+    def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
         tokens = self._model.runtime.tokenizer.tokenize(texts)
         self._warn_of_truncation(tokens.truncated)
-        batches = equal_length_batches([len(ids) for ids in tokens.ids], self._tokens_per_batch)
+        return tokens.ids
+
+    def _single(self, ids: list[list[int]]) -> Iterable[T]:
+        return self._finish(self._model.runtime.queries.run(np.array(ids, np.int64)))
+
+    def _start(self, ids: list[list[int]], pool: ThreadPoolExecutor) -> _Running[T]:
+        batches = equal_length_batches([len(text) for text in ids], self._tokens_per_batch)
         running = _Running[T]()
         if len(batches) == 1:  # a thread would only add its start
-            self._run(batches[0], tokens.ids, running.results)
+            self._run(batches[0], ids, running.results)
         else:
             running.batches.extend(
-                pool.submit(self._run, batch, tokens.ids, running.results) for batch in batches
+                pool.submit(self._run, batch, ids, running.results) for batch in batches
             )
         return running
 
@@ -113,7 +118,7 @@ class Pipeline(Generic[T]):
             self._warned_of_truncation = True
             logger.warning(
                 "texts longer than %d tokens are cut there (%s): what follows is not searchable; "
-                "split long texts before they are embedded (said once)",
+                "overflow='mean' reads all of a text (said once)",
                 self._model.facts.spec.max_tokens,
                 self._model.name,
             )

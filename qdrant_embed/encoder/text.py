@@ -13,8 +13,9 @@ from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL, sparse_name
 from qdrant_embed.encoder.cores import worker_count
 from qdrant_embed.encoder.fidelity import ModelReport, Precision
 from qdrant_embed.encoder.inputs import checked_texts
-from qdrant_embed.encoder.interfaces import EncoderDescription, Vector
+from qdrant_embed.encoder.interfaces import EncoderDescription, Overflow, Vector
 from qdrant_embed.encoder.model import Model, ModelOptions
+from qdrant_embed.encoder.overflow import LongTexts, OverflowOptions, Splitter, refuse_long
 from qdrant_embed.encoder.pipeline import Pipeline
 from qdrant_embed.encoder.spec import ModelSpec
 from qdrant_embed.errors import UnknownModelError, check_path, check_str, check_whole
@@ -40,7 +41,14 @@ class TextEmbedding:
         cuda: run on a GPU; short for ``providers=["CUDAExecutionProvider"]``.
         device_ids: with `cuda`, the one device to use; 0 by default.
         max_tokens: tokens read of each text, special tokens included; the model's own limit by
-            default. Longer texts are cut, and a warning is logged once.
+            default.
+        overflow: of longer texts. ``truncate`` cuts them, and logs a warning once; ``mean``
+            encodes all of a text in windows and gives the mean of their vectors, weighted by
+            their tokens; ``error`` refuses them.
+        overlap: with ``mean``, tokens that a window repeats of the one before; 0 by default.
+        splitter: with ``mean``, your own way to split a longer text: given it, gives pairs
+            ``(start, end)`` of its parts. Parts that are too long are split further. Collections
+            do not keep it.
         query_prefix: put before every query; the model's own by default, ``""`` for none.
         document_prefix: likewise before every document.
         lazy_load: find and load the model when it is first used instead of now.
@@ -78,6 +86,9 @@ class TextEmbedding:
         precision: Precision = "int8",
         dimensions: int | None = None,
         spec: ModelSpec | None = None,
+        overflow: Overflow = "truncate",
+        overlap: int = 0,
+        splitter: Splitter | None = None,
     ) -> None:
         if isinstance(model_name, str) and sparse_name(model_name) is not None:
             raise UnknownModelError(
@@ -85,6 +96,7 @@ class TextEmbedding:
                 "set_sparse_model() sets it",
                 name=model_name,
             )
+        self._overflow = OverflowOptions(overflow, overlap, splitter)
         options = ModelOptions(
             model_name=model_name,
             cache_dir=cache_dir,
@@ -166,7 +178,8 @@ class TextEmbedding:
             query_prefix=spec.query_prefix,
             document_prefix=spec.document_prefix,
             max_tokens=spec.max_tokens,
-            overflow="truncate",
+            overflow=self._overflow.overflow,
+            overlap=self._overflow.overlap if self._overflow.overflow == "mean" else None,
         )
 
     def variant(
@@ -198,7 +211,8 @@ class TextEmbedding:
             parallel: threads for this call instead of the encoder's; 0 for every usable core.
 
         Raises:
-            InputError: something that is not a str, when its turn comes; a bad option, at once.
+            InputError: something that is not a str, or with ``overflow="error"`` a text that is
+                too long, when its turn comes; a bad option, at once.
         """
         return self._embed(documents, "", batch_size, parallel)
 
@@ -214,6 +228,21 @@ class TextEmbedding:
         """Like `embed`, with the model's query prefix before every text."""
         return self._embed(query, self.spec.query_prefix, batch_size, parallel)
 
+    def check_lengths(self, documents: Iterable[str], first: int = 0) -> None:
+        """Refuses documents that are too long, with ``overflow="error"``; else does nothing.
+
+        Args:
+            documents: without prefix, as for `passage_embed`.
+            first: position of the first, for the message.
+
+        Raises:
+            InputError: one is longer than the model reads, with its prefix.
+        """
+        if self._overflow.overflow == "error":
+            checked = checked_texts(documents, self.spec.document_prefix)
+            for _ in refuse_long(self._model, checked, first):
+                pass
+
     @classmethod
     def list_supported_models(cls) -> list[dict[str, Any]]:
         """Known models, a dict each with ``model``, ``dim`` and further facts; no network.
@@ -228,8 +257,13 @@ class TextEmbedding:
         self, texts: str | Iterable[str], prefix: str, batch_size: int, parallel: int | None
     ) -> Iterator[Vector]:
         check_whole("batch_size", batch_size, 1)
-        checked = checked_texts(texts, prefix)
         workers = self._threads if parallel is None else worker_count("parallel", parallel or None)
+        if self._overflow.overflow == "mean":
+            long = LongTexts(self._model, self._pipeline, self._overflow)
+            return long.vectors(checked_texts(texts), prefix, batch_size, workers)
+        checked = checked_texts(texts, prefix)
+        if self._overflow.overflow == "error":
+            checked = refuse_long(self._model, checked)
         return self._pipeline.run(checked, batch_size, workers)
 
 

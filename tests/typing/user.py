@@ -78,11 +78,18 @@ class MyAsyncClient(AsyncQdrantEmbedMixin):
     """The same, asynchronous."""
 
 
+def halves(text: str) -> list[tuple[int, int]]:
+    """A splitter of the user's own."""
+    return [(0, len(text) // 2), (len(text) // 2, len(text))]
+
+
 def program() -> None:
     """Uses every public method as documented."""
     client = QdrantClient(":memory:", timeout=10)
     client.set_model("BAAI/bge-small-en-v1.5", threads=2, lazy_load=True)
     client.set_model("nomic-ai/nomic-embed-text-v1.5", dimensions=256, lazy_load=True)
+    client.set_model("folder", overflow="mean", overlap=32, splitter=halves, lazy_load=True)
+    client.set_model("folder", overflow="chop")  # type: ignore[arg-type] # must be refused
     client.set_model("folder", spec=ModelSpec("acme/embed", 384, "cls", 512), lazy_load=True)
     TextEmbedding("folder", lazy_load=True).export("/models/embed")
     ids: list[str | int] = client.add(
