@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qdrant_embed.encoder.batching import equal_length_batches, windows
+from qdrant_embed.encoder.batching import equal_length_batches, runs_of_texts, windows
 
 
 @given(st.lists(st.integers()), st.integers(1, 10))
@@ -35,3 +37,16 @@ def test_the_longest_go_first(lengths: list[int]) -> None:
 def test_texts_of_one_length_fill_their_batches() -> None:
     sizes = [len(batch.positions) for batch in equal_length_batches([16] * 100, 512)]
     assert sizes == [32, 32, 32, 4]
+
+
+@given(st.lists(st.text(max_size=9), max_size=30), st.integers(1, 20))
+def test_runs_of_texts_hold_each_text_once_and_are_bounded(
+    texts: list[str], characters: int
+) -> None:
+    runs = list(runs_of_texts(texts, characters))
+    assert [text for run in runs for text in run] == texts
+    assert all(len(run) == 1 or sum(map(len, run)) <= characters for run in runs)
+    assert all(
+        sum(map(len, run)) + len(following[0]) > characters
+        for run, following in itertools.pairwise(runs)
+    )

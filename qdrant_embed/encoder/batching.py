@@ -34,6 +34,20 @@ def windows(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield window
 
 
+def runs_of_texts(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
+    """Runs of texts, in order, of so many characters together, or of one text that has more."""
+    run: list[str] = []
+    size = 0
+    for text in texts:
+        if run and size + len(text) > characters:
+            yield run
+            run, size = [], 0
+        run.append(text)
+        size += len(text)
+    if run:
+        yield run
+
+
 def equal_length_batches(
     lengths: Sequence[int], tokens_per_batch: int = TOKENS_PER_BATCH
 ) -> list[Batch]:

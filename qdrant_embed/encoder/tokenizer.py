@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from qdrant_embed.encoder.batching import runs_of_texts
 from qdrant_embed.errors import MissingDependencyError, ModelFileError
 
 try:
     import tokenizers
 except ImportError as error:
     raise MissingDependencyError("tokenizers", "encoding text") from error
+
+# what is cut off is tokenised, too, and takes about 150 bytes a token until its run is done
+_CHARACTERS_TOGETHER = 500_000
 
 
 @dataclass(frozen=True)
@@ -82,13 +86,15 @@ class Tokenizer:
         """Token ids for each of `texts`, in order."""
         if self._lower_case:
             texts = [text.lower() for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(
-            list(texts), add_special_tokens=self._special_tokens
-        )
-        return TokenizedTexts(
-            ids=[encoding.ids for encoding in encodings],
-            truncated=[i for i, encoding in enumerate(encodings) if encoding.overflowing],
-        )
+        found = TokenizedTexts([], [])
+        for run in runs_of_texts(texts, _CHARACTERS_TOGETHER):
+            for encoding in self._tokenizer.encode_batch_fast(
+                run, add_special_tokens=self._special_tokens
+            ):
+                if encoding.overflowing:
+                    found.truncated.append(len(found.ids))
+                found.ids.append(encoding.ids)
+        return found
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where each token of the whole `text` starts and ends in it, without special tokens."""
