@@ -217,6 +217,16 @@ def test_a_collection_written_with_mean_is_followed(
             second.query("demo", "cat")
 
 
+def test_add_says_that_a_text_is_cut(
+    client: QdrantClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.add("demo", ["cat", "dog"])
+    assert not caplog.records
+    client.add("demo", ["cat", LONG])
+    (record,) = caplog.records
+    assert "longer than 64 tokens are cut" in record.message
+
+
 def test_an_encoder_object_has_its_own_way_with_long_texts(client: QdrantClient) -> None:
     with pytest.raises(InputError, match="overflow: set them on the encoder object"):
         client.set_model(LetterEncoder(), overflow="mean")

@@ -2,9 +2,12 @@
 
     python tests/benchmarks/cranfield.py --data FOLDER [--model NAME] [--precision fp32]
     python tests/benchmarks/cranfield.py --data FOLDER --sparse Qdrant/bm25 [--fusion dbsf]
+    python tests/benchmarks/cranfield.py --data FOLDER --join 10 --overflow truncate mean
 
 FOLDER holds ``cran.all.1400.xml``, ``cran.qry.xml`` and ``cranqrel.trec.txt``. A query's id in the
 judgements is its position (1 to 225), not its ``<num>``. Cosine search is exact (local mode).
+``--join 10`` makes long documents, each of ten abstracts that stand beside each other in the
+file; one is relevant where one of its abstracts is.
 """
 
 from __future__ import annotations
@@ -21,31 +24,50 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def main() -> None:
-    """Prints nDCG@10 and recall@100."""
+    """Prints nDCG@10 and recall@100, for each way with texts that are too long."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with the three files")
     parser.add_argument("--model", default=MINILM)
     parser.add_argument("--precision", choices=["int8", "fp32"], default="int8")
     parser.add_argument("--sparse", help="a sparse model's name, for hybrid search")
     parser.add_argument("--fusion", choices=["rrf", "dbsf"], default="rrf")
+    parser.add_argument("--join", type=int, default=1, help="abstracts in a document")
+    parser.add_argument("--overflow", nargs="+", choices=["truncate", "mean"], default=["truncate"])
     arguments = parser.parse_args()
     documents = read_documents(arguments.data / "cran.all.1400.xml")
     queries = read_queries(arguments.data / "cran.qry.xml")
     relevant = read_judgements(arguments.data / "cranqrel.trec.txt")
-    client = QdrantClient(":memory:")
-    client.set_model(arguments.model, precision=arguments.precision)
-    if arguments.sparse:
-        client.set_sparse_model(arguments.sparse)
-    client.add("cranfield", documents.values(), ids=documents.keys())
-    answers = client.query_batch("cranfield", queries, limit=100, fusion=arguments.fusion)
-    found = {
-        number: [int(hit.id) for hit in answer] for number, answer in enumerate(answers, start=1)
-    }
-    ndcg = mean([ndcg_at(10, found[number], relevant[number]) for number in relevant])
-    recall = mean([recall_at(100, found[number], relevant[number]) for number in relevant])
+    documents, relevant = joined(documents, relevant, arguments.join)
     search = f"with {arguments.sparse}, {arguments.fusion}" if arguments.sparse else "dense alone"
     print(f"{arguments.model} {arguments.precision}, {search}: {len(documents)} texts")
-    print(f"nDCG@10 {ndcg:.4f}  recall@100 {recall:.4f}")
+    for overflow in arguments.overflow:
+        client = QdrantClient(":memory:")
+        client.set_model(arguments.model, precision=arguments.precision, overflow=overflow)
+        if arguments.sparse:
+            client.set_sparse_model(arguments.sparse)
+        client.add("cranfield", documents.values(), ids=documents.keys())
+        answers = client.query_batch("cranfield", queries, limit=100, fusion=arguments.fusion)
+        found = {
+            number: [int(hit.id) for hit in answer] for number, answer in enumerate(answers, 1)
+        }
+        ndcg = mean([ndcg_at(10, found[number], relevant[number]) for number in relevant])
+        recall = mean([recall_at(100, found[number], relevant[number]) for number in relevant])
+        print(f"{overflow:<8}  nDCG@10 {ndcg:.4f}  recall@100 {recall:.4f}")
+
+
+def joined(
+    documents: dict[int, str], relevant: dict[int, set[int]], size: int
+) -> tuple[dict[int, str], dict[int, set[int]]]:
+    """Documents of `size` texts each, and which of them are relevant to which query."""
+    numbers = sorted(documents)
+    place = {number: index // size for index, number in enumerate(numbers)}
+    texts: dict[int, list[str]] = defaultdict(list)
+    for number in numbers:
+        texts[place[number]].append(documents[number])
+    return (
+        {index: "\n\n".join(parts) for index, parts in texts.items()},
+        {query: {place[number] for number in found} for query, found in relevant.items()},
+    )
 
 
 def read_documents(path: Path) -> dict[int, str]:
