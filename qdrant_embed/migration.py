@@ -75,7 +75,7 @@ class MigrationFlow:
         if sparse is not None:
             self._encoders.choose_sparse(sparse)
         new = self._flows()
-        target = yield from new.open()
+        target = yield from new.open(())
         yield from new.prepare(target, asked.collection_options, None)
         offset = None
         while True:
@@ -127,9 +127,9 @@ class MigrationFlow:
         return [record for record in records if payloads.get(record.id) != record.payload]
 
     def _points(self, target: Target, records: Sequence[models.Record]) -> list[models.PointStruct]:
-        return target.to_points([self._document(record) for record in records], self._key)
+        return target.to_points([self._document(*item) for item in enumerate(records)], self._key)
 
-    def _document(self, record: models.Record) -> PendingPoint:
+    def _document(self, position: int, record: models.Record) -> PendingPoint:
         payload, name = record.payload or {}, self._migration.collection_name
         text = payload.get(self._key)
         if not isinstance(text, str):
@@ -141,7 +141,7 @@ class MigrationFlow:
         metadata = {key: value for key, value in payload.items() if key != self._key}
         own = record.id if isinstance(record.id, int) else str(record.id)
         # an id of another form is in the payload, and so in the metadata
-        return PendingPoint(own, own, text, metadata)
+        return PendingPoint(own, own, text, metadata, position)
 
     def _checked_count(self) -> Flow[int]:
         asked = self._migration

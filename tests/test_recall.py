@@ -34,7 +34,8 @@ def test_a_known_model_starts_without_what_only_finding_out_needs(
     encoder = TextEmbedding(tiny.path, cache_dir=tmp_path)
     expected = np.array(list(encoder.embed(["hello world"])))
     command = [sys.executable, "-c", WARM, str(tiny.path), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    # elsewhere, for a checkout in the working folder would be another package
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.split() == [str(expected.shape[1])]
     again = TextEmbedding(tiny.path, cache_dir=tmp_path)
     assert again.describe() == encoder.describe()

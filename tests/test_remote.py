@@ -78,8 +78,8 @@ def test_retry_after_is_honoured(
     async def wait(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr("qdrant_embed.client.time.sleep", waited.append)
-    monkeypatch.setattr("qdrant_embed.async_client.asyncio.sleep", wait)
+    monkeypatch.setattr("qdrant_embed.steps.time.sleep", waited.append)
+    monkeypatch.setattr("qdrant_embed.steps.asyncio.sleep", wait)
     server.fail_once(UPSERT, Fault(429, headers=(("Retry-After", "3"),)))
     remote.add("demo", ["cat"])
     assert waited == [3.0]

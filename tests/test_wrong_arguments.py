@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from clients import LetterEncoder
 from qdrant_client import models
+from tiny import TinyModel
 
 from qdrant_embed import (
     CollectionMismatchError,
@@ -170,6 +171,6 @@ def test_a_vector_of_many_vectors(client: QdrantClient) -> None:
         client.add("late", ["a"])
 
 
-def test_no_valid_unicode() -> None:
+def test_no_valid_unicode(tiny: TinyModel) -> None:
     with pytest.raises(InputError, match="text number 1 is no valid Unicode"):
-        list(SparseTextEmbedding().embed(["a", "\ud800"]))
+        list(TextEmbedding(tiny.path).embed(["a", "\ud800"]))

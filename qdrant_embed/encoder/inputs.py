@@ -7,8 +7,12 @@ from collections.abc import Iterable, Iterator
 from qdrant_embed.errors import InputError
 
 
-def checked_texts(texts: str | Iterable[str], prefix: str = "") -> Iterator[str]:
+def checked_texts(
+    texts: str | Iterable[str], prefix: str = "", *, any_unicode: bool = False
+) -> Iterator[str]:
     """Each of `texts`, with `prefix` before it; a single str is one text.
+
+    Lone surrogates, which no tokenizer takes, are refused unless `any_unicode` is right.
 
     Raises:
         InputError: `texts` is neither, at once; one of them is no str, when its turn comes.
@@ -17,17 +21,17 @@ def checked_texts(texts: str | Iterable[str], prefix: str = "") -> Iterator[str]
         texts = [texts]
     if not isinstance(texts, Iterable):
         raise InputError(f"texts must be strings, not {type(texts).__name__}")
-    return _checked(texts, prefix)
+    return _checked(texts, prefix, any_unicode)
 
 
-def _checked(texts: Iterable[str], prefix: str) -> Iterator[str]:
+def _checked(texts: Iterable[str], prefix: str, any_unicode: bool) -> Iterator[str]:
     for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(
                 f"text number {position} is {type(text).__name__}, not str: {text!r:.80}"
             )
         try:
-            text.encode()
+            text.encode(errors="surrogatepass" if any_unicode else "strict")
         except UnicodeEncodeError as error:
             raise InputError(
                 f"text number {position} is no valid Unicode ({error.reason} at character "

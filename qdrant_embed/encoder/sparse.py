@@ -172,9 +172,9 @@ class SparseTextEmbedding:
         check_whole("batch_size", batch_size, 1)
         if parallel is not None:
             check_whole("parallel", parallel, 0)
-        checked = checked_texts(texts)
         if isinstance(self._encoder, Splade):
-            return self._encoder.vectors(checked, batch_size, parallel)
+            return self._encoder.vectors(checked_texts(texts), batch_size, parallel)
+        checked = checked_texts(texts, any_unicode=True)
         return map(self._encoder.query if query else self._encoder.document, checked)
 
 
