@@ -174,8 +174,10 @@ def answer(
         return 200, plain(database.count(name))
     if (method, rest) == ("POST", "points/scroll"):
         scroll = models.ScrollRequest.model_validate_json(body)
-        records, following = database.scroll(name, limit=scroll.limit or 10, offset=scroll.offset)
-        return 200, {"points": [plain(point) for point in records], "next_page_offset": following}
+        offset = scroll.offset if isinstance(scroll.offset, int | None) else str(scroll.offset)
+        records, following = database.scroll(name, limit=scroll.limit or 10, offset=offset)
+        page = models.ScrollResult(points=[], next_page_offset=following)
+        return 200, plain(page) | {"points": [plain(point) for point in records]}
     if (method, rest) == ("PUT", "points"):
         points = models.PointsList.model_validate_json(body).points
         return 200, plain(database.upsert(name, points))
