@@ -70,7 +70,7 @@ __all__ = [
     "point_id",
 ]
 
-# loaded when first asked for: qdrant_client takes a second to import, pydantic a tenth of one, and
+# loaded when first asked for: qdrant_client and pydantic take long to import, and
 # who only wants vectors needs neither
 _HOMES = {
     "AsyncQdrantClient": "qdrant_embed.async_client",

@@ -57,7 +57,7 @@ class TextEmbedding:
         dimensions: cut vectors to so many numbers, scaled to length 1 again; for models that
             are trained for it (`ModelSpec.smallest_dimension`), with a warning for others.
         spec: the model's facts, in place of what its files and the catalog say.
-        precision: ``int8`` computes linear layers in 8 bits, several times faster and nearly as
+        precision: ``int8`` computes linear layers in 8 bits, which is faster and nearly as
             exact (see `report`); ``fp32`` is exact. A GPU always takes ``fp32``.
 
     Raises:
