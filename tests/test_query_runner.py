@@ -46,6 +46,26 @@ def test_the_faster_way_is_taken_and_the_other_tried_now_and_then(
     assert slower.runs - before > 100  # what was slower is faster now, and found to be
 
 
+def test_threads_that_have_to_be_woken_first_are_not_thought_slow() -> None:
+    ran: list[str] = []
+
+    class Woken(TimedSession):
+        def run(self, token_ids: np.ndarray) -> np.ndarray:
+            self.seconds = 0.001 if ran[-1:] == ["spread"] else 0.01
+            ran.append("spread")
+            return super().run(token_ids)
+
+    class Single(TimedSession):
+        def run(self, token_ids: np.ndarray) -> np.ndarray:
+            ran.append("single")
+            return super().run(token_ids)
+
+    runner = QueryRunner(Single(0.003), lambda: Woken(0))
+    for _ in range(100):
+        runner.run(TOKENS)
+    assert ran.count("spread") > 80
+
+
 def test_few_texts_start_no_second_session() -> None:
     started: list[int] = []
 

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter, ValidationError
 
 from qdrant_embed.encoder.cache import new_folder
-from qdrant_embed.encoder.fidelity import GRAPH_VERSION, LARGEST_ERROR, CompileReport, Precision
+from qdrant_embed.encoder.fidelity import (
+    GRAPH_VERSION,
+    LARGEST_ERROR,
+    LEAST_COSINE,
+    CompileReport,
+    Precision,
+)
 from qdrant_embed.encoder.progress import Progress
 from qdrant_embed.encoder.quantize import NOTHING_QUANTIZED
 from qdrant_embed.encoder.spec import ModelSpec
@@ -86,9 +92,11 @@ def compiled_model(
             if found is None:
                 logger.warning(
                     "%s keeps its float32 weights: in int8 its vectors would change by more than "
-                    "%s (mean 1 - cosine), so it is as exact as ever, but slower and larger",
+                    "%s (mean 1 - cosine) or a single one by more than %s, so it is as exact as "
+                    "ever, but slower and larger",
                     spec.name,
                     LARGEST_ERROR,
+                    round(1 - LEAST_COSINE, 6),
                 )
         plan = found.plan if found else NOTHING_QUANTIZED
         graph(plan).save(temporary / _GRAPH)

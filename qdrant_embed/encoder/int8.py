@@ -19,7 +19,7 @@ from qdrant_embed.encoder.calibration import (
     encode,
 )
 from qdrant_embed.encoder.cores import usable_cores
-from qdrant_embed.encoder.fidelity import LARGEST_ERROR, Fidelity
+from qdrant_embed.encoder.fidelity import LARGEST_ERROR, LEAST_COSINE, Fidelity
 from qdrant_embed.encoder.progress import Progress
 from qdrant_embed.encoder.quantize import (
     NOTHING_QUANTIZED,
@@ -70,13 +70,13 @@ class Int8Trial:
         """A plan that keeps the vectors, and how well; ``None`` where none does.
 
         The groups that harm most are put back to float32, one by one and up to half of them,
-        until the mean error is at most `LARGEST_ERROR`.
+        until the mean error is at most `LARGEST_ERROR` and no cosine below `LEAST_COSINE`.
         """
         groups, reference = self._calibrated()
         for kept in self._candidates(groups, reference):
             plan = QuantizationPlan(kept, words=True)
             fidelity = self._fidelity(plan, reference)
-            if 1 - fidelity.mean <= LARGEST_ERROR:
+            if 1 - fidelity.mean <= LARGEST_ERROR and fidelity.least >= LEAST_COSINE:
                 return Int8Plan(plan, fidelity, tuple(sorted(groups.keys() - kept.keys())))
         return None
 

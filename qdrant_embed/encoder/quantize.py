@@ -21,9 +21,11 @@ Linear = tuple[Array, Array]  # weight [inputs, outputs], bias [outputs]
 # fixed for all models: chosen by measurement on three of them
 SMOOTHING = {"qkv": 0.8, "o": 0.65, "f1": 0.8, "f2": 0.9}
 
-# inputs with the widest reach, which stay float32 (as in LLM.int8(), Dettmers et al. 2022). The
-# feed-forward block's activation has a few, and most of the int8 error comes from there
-OUTLIERS = {"qkv": 0, "o": 0, "f1": 0, "f2": 16}
+# what the feed-forward block's activation gives has a few channels that reach several times
+# farther than all others; with only these divided, fewer weights grow
+_CAPPED = 4
+# the cheapest way to divide is taken whose rounding error is at most so many times the least
+_TOLERANCE = 2.0
 
 _DAMPING = 0.01  # of the Hessian's mean diagonal
 _ROWS = 4096  # of a table, quantised together
@@ -39,13 +41,11 @@ class QuantizedLinear:
         weight: int8 [inputs, outputs].
         scale: float32 [outputs].
         bias: float32 [outputs].
-        outlier_weight: float32 [outliers, outputs], for inputs that are left out of `weight`.
     """
 
     weight: NDArray[np.int8]
     scale: Array
     bias: Array
-    outlier_weight: Array
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,15 @@ class QuantizedGroup:
     """Linear layers that read one input.
 
     Attributes:
-        smoothing: float32 [inputs]; the input is divided by it. Infinite for outliers.
+        smoothing: float32 [inputs]; the input is divided by it, unless it is ``None``.
         input_scale: of the divided input.
         input_zero_point: the uint8 that stands for 0.
-        outliers: positions of the inputs that are multiplied in float32.
         linears: in the order of the group.
     """
 
-    smoothing: Array
+    smoothing: Array | None
     input_scale: np.float32
     input_zero_point: int
-    outliers: NDArray[np.int64]
     linears: tuple[QuantizedLinear, ...]
 
 
@@ -103,19 +101,11 @@ def quantize_group(kind: str, linears: Sequence[Linear], seen: Activations) -> Q
     """
     # row by row in memory, as GPTQ goes through them
     weights = np.ascontiguousarray(np.concatenate([weight for weight, _ in linears], axis=1))
-    reach = np.maximum(np.abs(seen.low), np.abs(seen.high))
-    outliers = np.sort(
-        np.argsort(-reach * np.linalg.norm(weights, axis=1), kind="stable")[: OUTLIERS[kind]]
-    )
-    smoothing = _smoothing(weights, reach, SMOOTHING[kind])
-    divisor = smoothing.copy()
-    divisor[outliers] = np.inf  # to the int8 part these inputs are 0
-    smoothed = weights * smoothing[:, None]
-    smoothed[outliers] = 0
-
-    low = min(float((seen.low / divisor).min()), 0.0)
-    high = max(float((seen.high / divisor).max()), 0.0)
-    scale = np.float32(max(high - low, 1e-6) / 255)
+    smoothing = _divisor(kind, weights, seen)
+    divisor = np.ones_like(seen.low) if smoothing is None else smoothing
+    smoothed = weights * divisor[:, None]
+    low, high = _range(seen, divisor)
+    scale = np.float32((high - low) / 255)
     zero_point = int(np.clip(np.rint(-low / scale), 0, 255))
     rows = seen.rows.astype(np.float32)
     rows /= divisor
@@ -136,10 +126,9 @@ def quantize_group(kind: str, linears: Sequence[Linear], seen: Activations) -> Q
                 weight=np.ascontiguousarray(integers[:, columns]),
                 scale=weight_scales[columns],
                 bias=(bias + error[columns]).astype(np.float32),
-                outlier_weight=weight[outliers],
             )
         )
-    return QuantizedGroup(divisor, scale, zero_point, outliers, tuple(quantized))
+    return QuantizedGroup(smoothing, scale, zero_point, tuple(quantized))
 
 
 def quantize_rows(table: Array) -> tuple[NDArray[np.int8], Array]:
@@ -162,6 +151,20 @@ def _round(rows: Array, scale: np.float32, zero_point: int) -> None:
     rows *= scale
 
 
+def _divisor(kind: str, weights: Array, seen: Activations) -> Array | None:
+    """What a group's input is divided by, if it is."""
+    reach = np.maximum(np.abs(seen.low), np.abs(seen.high))
+    smoothing = _smoothing(weights, reach, SMOOTHING[kind])
+    if kind != "f2":
+        return smoothing
+    cap = np.sort(reach)[::-1][: _CAPPED + 1][-1]
+    capped = np.maximum(1, reach / max(cap, 1e-3)).astype(np.float32)
+    candidates = [np.ones_like(reach), capped, smoothing]
+    errors = [_rounding_error(weights, seen, divisor) for divisor in candidates]
+    cheapest = next(i for i, error in enumerate(errors) if error <= _TOLERANCE * min(errors))
+    return candidates[cheapest] if cheapest else None
+
+
 def _smoothing(weights: Array, reach: Array, strength: float) -> Array:
     """A divisor for each input, such that activations and weights share its range."""
     activation = np.maximum(reach, 1e-3)
@@ -169,6 +172,18 @@ def _smoothing(weights: Array, reach: Array, strength: float) -> Array:
     smoothing = activation**strength / weight ** (1 - strength)
     scaled: Array = (smoothing / np.exp(np.log(smoothing).mean())).astype(np.float32)
     return scaled
+
+
+def _range(seen: Activations, divisor: Array) -> tuple[float, float]:
+    """The least and the greatest value of the divided inputs, 0 included."""
+    low = min(float((seen.low / divisor).min()), 0.0)
+    return low, max(float((seen.high / divisor).max()), low + 1e-6, 0.0)
+
+
+def _rounding_error(weights: Array, seen: Activations, divisor: Array) -> float:
+    """What rounding the divided inputs adds to the outputs, up to a factor: root mean square."""
+    low, high = _range(seen, divisor)
+    return (high - low) * float(np.linalg.norm(weights * divisor[:, None]))
 
 
 def _gptq(weights: Array, factors: Array) -> tuple[NDArray[np.int8], Array]:

@@ -13,16 +13,18 @@ from qdrant_embed.encoder.interfaces import Vector
 from qdrant_embed.encoder.runner import Runner
 
 _ALONE_FIRST = 4  # texts before a second session is worth its start
-_TRY_OTHER_EVERY = 16
-_MEMORY = 0.2  # weight of the newest measurement in the running mean
+_TRY_OTHER_EVERY = 32
+_TRIED_TEXTS = 3  # in a row
+_MEMORY = 0.3  # weight of the newest measurement in the running mean
 
 
 class QueryRunner:
     """Runs single texts on one core, or spread over two, whichever was faster of late.
 
     On idle cores two threads that wait by spinning are faster; beside a busy process they are
-    slower than one, for they wait for each other. Only measuring tells, so every sixteenth text
-    tries the other way. While one text is running, others use one core each.
+    slower than one, for they wait for each other. Only measuring tells, so now and then some texts
+    try the other way; the first after a change is not counted, for then the threads are asleep.
+    While one text is running, others use one core each.
 
     Args:
         single: runs on the calling thread alone.
@@ -35,6 +37,7 @@ class QueryRunner:
         self._spread: Runner | None = None
         self._running = threading.Lock()
         self._count = 0
+        self._last: bool | None = None  # whether the text before was spread
         self._seconds: dict[bool, float] = {}  # a token, by whether it was spread
 
     def run(self, token_ids: NDArray[np.int64]) -> Vector:
@@ -60,8 +63,11 @@ class QueryRunner:
         if True not in self._seconds:
             return True
         faster = self._seconds[True] < self._seconds[False]
-        return faster if self._count % _TRY_OTHER_EVERY else not faster
+        return faster if self._count % _TRY_OTHER_EVERY >= _TRIED_TEXTS else not faster
 
     def _note(self, spread: bool, seconds: float) -> None:
+        changed, self._last = spread != self._last, spread
+        if changed:
+            return
         before = self._seconds.get(spread, seconds)
         self._seconds[spread] = before + _MEMORY * (seconds - before)

@@ -88,7 +88,8 @@ class LayerParts(ABC, Generic[C]):
         if quantized is None:
             return hidden
         graph = self.graph
-        if not key.endswith(".o"):  # there the values came divided already
+        # attention's output comes divided already
+        if quantized.smoothing is not None and not key.endswith(".o"):
             hidden = graph.node("Mul", hidden, graph.constant(1 / quantized.smoothing))
         return graph.node(
             "QuantizeLinear",
@@ -106,7 +107,7 @@ class LayerParts(ABC, Generic[C]):
             if not self.has_bias(key.partition(".")[2]):
                 return product
             return graph.node("Add", product, graph.constant(bias))
-        product = graph.node(
+        return graph.node(
             "MatMulIntegerToFloat",
             shared,
             graph.constant(weight),
@@ -117,14 +118,6 @@ class LayerParts(ABC, Generic[C]):
             graph.constant(bias),
             domain=MICROSOFT,
         )
-        if not len(quantized.outliers):
-            return product
-        outliers = graph.node(
-            "Gather", self.group_inputs[key], graph.constant(quantized.outliers), axis=2
-        )
-        exact_weight = quantized.linears[position].outlier_weight
-        exact = graph.node("MatMul", outliers, graph.constant(exact_weight))
-        return graph.node("Add", product, exact)
 
     def parameters(self, key: str, position: int) -> Parameters:
         """What one linear layer of a group multiplies with and adds."""
