@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,22 @@ import pytest
 
 # before huggingface_hub is imported, which reads it once: nothing listens there
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
-for _variable in ("HF_HUB_OFFLINE", "HF_TOKEN", "QDRANT_EMBED_CACHE"):
+for _variable in ("HF_HUB_OFFLINE", "HF_TOKEN", "QDRANT_EMBED_CACHE", "SSL_CERT_FILE"):
     os.environ.pop(_variable, None)
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="qdrant-embed-tests-hf-")
+# nothing on loopback speaks TLS, and to read real certificates takes longer than most tests
+os.environ["SSL_CERT_DIR"] = tempfile.mkdtemp(prefix="qdrant-embed-tests-no-certificates-")
 
 from clients import KINDS, at, opened
 from rest_server import Server, serving
 from tiny import TinyModel, tiny_bert
 
 from qdrant_embed import QdrantClient, TextEmbedding
+from qdrant_embed.encoder import hub
 from qdrant_embed.encoder.catalog import MINILM
+
+_COMPILED = "QDRANT_EMBED_TESTS_COMPILED"
+_LIBRARIES = ("numpy", "onnx", "onnxruntime", "tokenizers")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One cache folder for the run: MiniLM is compiled once."""
+    """One cache folder for the process."""
     folder = tmp_path_factory.mktemp("cache")
     os.environ["QDRANT_EMBED_CACHE"] = str(folder)
     yield folder
@@ -39,7 +47,29 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def minilm(cache: Path) -> TextEmbedding:
+def compiled_minilm(cache: Path) -> None:
+    """MiniLM in int8 in the cache; in tox compiled once for all processes alike.
+
+    Alike are those with the same code of the encoder and the same libraries below it.
+    """
+    if (shared := os.environ.get(_COMPILED)) is None:
+        TextEmbedding(MINILM)
+        return
+    key = hashlib.sha256(repr([(name, version(name)) for name in _LIBRARIES]).encode())
+    for path in sorted(Path(hub.__file__).parent.rglob("*")):
+        if path.suffix in (".py", ".jsonl"):
+            key.update(path.read_bytes())
+    folder = Path(shared) / key.hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    with hub.lock(folder / ".lock"):
+        TextEmbedding(MINILM, cache_dir=folder)
+    (cache / "compiled").mkdir(exist_ok=True)
+    for made in (folder / "compiled").iterdir():
+        (cache / "compiled" / made.name).symlink_to(made)
+
+
+@pytest.fixture(scope="session")
+def minilm(compiled_minilm: None) -> TextEmbedding:
     """The real all-MiniLM-L6-v2, from the installed package that carries it."""
     return TextEmbedding(MINILM)
 

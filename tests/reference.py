@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 
 def forward(
-    weights: Mapping[str, NDArray[np.float32]],
+    weights: Mapping[str, NDArray[np.floating[Any]]],
     config: Mapping[str, Any],
     token_ids: Sequence[int],
     *,
@@ -23,7 +23,7 @@ def forward(
     normalize: bool,
 ) -> Array:
     """The vector of one tokenised text, float64 [hidden_size]."""
-    w = {name: tensor.astype(np.float64) for name, tensor in weights.items()}
+    w = {name: tensor.astype(np.float64, copy=False) for name, tensor in weights.items()}
     length = len(token_ids)
     x = (
         w["embeddings.word_embeddings.weight"][list(token_ids)]

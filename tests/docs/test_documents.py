@@ -13,6 +13,8 @@ from urllib.request import urlopen
 import pytest
 from rest_server import serving
 
+pytestmark = pytest.mark.usefixtures("compiled_minilm")
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
