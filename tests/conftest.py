@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # before huggingface_hub is imported, which reads it once: nothing listens there
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
@@ -30,6 +31,10 @@ from qdrant_embed.encoder.catalog import MINILM
 
 _COMPILED = "QDRANT_EMBED_TESTS_COMPILED"
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "tokenizers")
+
+# a busy machine is no failure
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

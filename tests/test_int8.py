@@ -41,7 +41,8 @@ def cosines(a: TextEmbedding, b: TextEmbedding, texts: Sequence[str]) -> np.ndar
 
 
 def test_minilm_keeps_its_vectors(minilm: TextEmbedding, minilm_fp32: TextEmbedding) -> None:
-    texts = docstrings(inspect, json, logging, unicodedata, np)[:300]
+    whole = docstrings(inspect, json, logging, unicodedata, np)[:300]
+    texts = [text[: 2 ** (5 + number % 6)] for number, text in enumerate(whole)]
     found = cosines(minilm, minilm_fp32, texts)
     assert len(texts) == 300
     assert found.mean() >= 0.998

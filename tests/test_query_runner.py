@@ -3,26 +3,54 @@
 from __future__ import annotations
 
 import threading
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from qdrant_embed import TextEmbedding
+from qdrant_embed.encoder import query
 from qdrant_embed.encoder.query import QueryRunner
+
+
+class Clock:
+    """What the runner measures with: goes on only when told."""
+
+    now = 0.0
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(query, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    return clock
 
 
 class TimedSession:
     """A session that takes as long as it is told, and counts."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, clock: Clock, seconds: float = 0) -> None:
+        self.clock = clock
         self.seconds = seconds
         self.runs = 0
 
     def run(self, token_ids: np.ndarray) -> np.ndarray:
         self.runs += 1
-        time.sleep(self.seconds)
+        self.clock.now += self.seconds
         return np.ones((1, 2), np.float32)
+
+
+class HeldSession(TimedSession):
+    """A session whose run ends when it is let go."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.running, self.let_go = threading.Event(), threading.Event()
+
+    def run(self, token_ids: np.ndarray) -> np.ndarray:
+        self.running.set()
+        assert self.let_go.wait(60)
+        return super().run(token_ids)
 
 
 TOKENS = np.ones((1, 5), np.int64)
@@ -30,9 +58,9 @@ TOKENS = np.ones((1, 5), np.int64)
 
 @pytest.mark.parametrize(("single", "spread"), [(0.004, 0.001), (0.001, 0.004)])
 def test_the_faster_way_is_taken_and_the_other_tried_now_and_then(
-    single: float, spread: float
+    clock: Clock, single: float, spread: float
 ) -> None:
-    one, two = TimedSession(single), TimedSession(spread)
+    one, two = TimedSession(clock, single), TimedSession(clock, spread)
     runner = QueryRunner(one, lambda: two)
     for _ in range(64):
         runner.run(TOKENS)
@@ -46,7 +74,7 @@ def test_the_faster_way_is_taken_and_the_other_tried_now_and_then(
     assert slower.runs - before > 100  # what was slower is faster now, and found to be
 
 
-def test_threads_that_have_to_be_woken_first_are_not_thought_slow() -> None:
+def test_threads_that_have_to_be_woken_first_are_not_thought_slow(clock: Clock) -> None:
     ran: list[str] = []
 
     class Woken(TimedSession):
@@ -60,20 +88,20 @@ def test_threads_that_have_to_be_woken_first_are_not_thought_slow() -> None:
             ran.append("single")
             return super().run(token_ids)
 
-    runner = QueryRunner(Single(0.003), lambda: Woken(0))
+    runner = QueryRunner(Single(clock, 0.003), lambda: Woken(clock))
     for _ in range(100):
         runner.run(TOKENS)
     assert ran.count("spread") > 80
 
 
-def test_few_texts_start_no_second_session() -> None:
+def test_few_texts_start_no_second_session(clock: Clock) -> None:
     started: list[int] = []
 
     def start() -> TimedSession:
         started.append(1)
-        return TimedSession(0)
+        return TimedSession(clock)
 
-    runner = QueryRunner(TimedSession(0), start)
+    runner = QueryRunner(TimedSession(clock), start)
     for _ in range(4):
         runner.run(TOKENS)
     assert not started
@@ -81,15 +109,16 @@ def test_few_texts_start_no_second_session() -> None:
     assert len(started) == 1
 
 
-def test_texts_at_the_same_time_use_one_core_each() -> None:
-    one, two = TimedSession(0), TimedSession(0.2)
+def test_texts_at_the_same_time_use_one_core_each(clock: Clock) -> None:
+    one, two = TimedSession(clock), HeldSession(clock)
     runner = QueryRunner(one, lambda: two)
     for _ in range(4):
         runner.run(TOKENS)
     slow = threading.Thread(target=runner.run, args=(TOKENS,))
     slow.start()
-    time.sleep(0.05)
+    assert two.running.wait(60)
     runner.run(TOKENS)
+    two.let_go.set()
     slow.join()
     assert (one.runs, two.runs) == (5, 1)
 
