@@ -86,7 +86,8 @@ class Int8Trial:
         One layer after the other is run and quantised, and one group after the other: numpy uses
         the cores, and memory is that of one group.
         """
-        graph = self._graph(NOTHING_QUANTIZED).stage(0)  # which holds the weights of one layer
+        graph = self._graph(NOTHING_QUANTIZED).stage(0)
+        graph.graph.constants.clear()  # weights are read anew when they are needed
         calibration = Calibration(self._tokens, self._threads)
         groups: dict[str, QuantizedGroup] = {}
         for number in range(graph.config.num_hidden_layers):
@@ -94,6 +95,7 @@ class Int8Trial:
             with TemporaryDirectory(dir=self._workspace) as folder:
                 path = Path(folder) / "layer.onnx"
                 part.save(path, taps=True)
+                part.graph.constants.clear()
                 session = Session(path)
                 reads = HIDDEN if number else None
                 seen = calibration.step(Stage(session.feed, reads, part.output, part.group_inputs))

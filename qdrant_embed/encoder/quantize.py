@@ -233,5 +233,20 @@ def _error_factors(moments: Array) -> Array:
     moments[diagonal] += _DAMPING * moments[diagonal].mean() + 1e-12
     # the factor of the inverse is the inverse of the factor, taken from the last row to the
     # first: so nothing ill-conditioned is inverted, and float32 is enough
-    factors = np.linalg.inv(np.linalg.cholesky(moments[::-1, ::-1]))
+    factors = _inverse_of_lower(np.linalg.cholesky(moments[::-1, ::-1]))
     return np.ascontiguousarray(factors[::-1, ::-1], np.float32)
+
+
+def _inverse_of_lower(triangle: Array) -> Array:
+    """The inverse of a lower triangular matrix, by halves: numpy's own needs several times as much
+    memory and time.
+    """
+    middle = len(triangle) // 2
+    if middle < _BLOCK:
+        return np.linalg.inv(triangle)
+    inverse = np.zeros_like(triangle)
+    upper, lower = inverse[:middle, :middle], inverse[middle:, middle:]
+    upper[:] = _inverse_of_lower(triangle[:middle, :middle])
+    lower[:] = _inverse_of_lower(triangle[middle:, middle:])
+    inverse[middle:, :middle] = -lower @ triangle[middle:, :middle] @ upper
+    return inverse

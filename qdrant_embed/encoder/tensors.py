@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import WeakValueDictionary
 from zipfile import BadZipFile
 
 import numpy as np
@@ -23,8 +24,33 @@ class _Index(JsonFile):
     weight_map: dict[str, str]
 
 
-def read_tensors(files: Sequence[Path]) -> dict[str, NDArray[Any]]:
+class _Tensors(Mapping[str, NDArray[Any]]):
+    """Tensors that are read when they are asked for, and kept while they are in use."""
+
+    def __init__(self, places: Mapping[str, tuple[Path, str]]) -> None:
+        self._places = places
+        self._in_use: WeakValueDictionary[str, NDArray[Any]] = WeakValueDictionary()
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        path, own_name = self._places[name]
+        tensor = self._in_use.get(name)
+        if tensor is None:
+            with _explained(path), _library().safe_open(path, "numpy") as file:
+                tensor = _converted(file.get_tensor(own_name))
+            self._in_use[name] = tensor
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def read_tensors(files: Sequence[Path]) -> Mapping[str, NDArray[Any]]:
     """The tensors of a model: float32, or int64 where the file has whole numbers.
+
+    They are read when they are asked for, so that memory need not hold them all.
 
     Args:
         files: one safetensors file; or its index, then its shards; or an ``.npz`` file.
@@ -41,7 +67,18 @@ def read_tensors(files: Sequence[Path]) -> dict[str, NDArray[Any]]:
         named = set(read_json(index, TypeAdapter(_Index)).weight_map.values())
         if missing := sorted(named - {shard.name for shard in shards}):
             raise ModelFileError(f"{index} names files that are missing: {', '.join(missing)}")
-    return {_modern(name): tensor for shard in shards for name, tensor in _tensors(shard)}
+    places: dict[str, tuple[Path, str]] = {}
+    decoded: dict[str, NDArray[Any]] = {}
+    for shard in shards:
+        with _explained(shard), _library().safe_open(shard, "numpy") as file:
+            names = list(file.keys())
+            is_half = any(file.get_slice(name).get_dtype() == "BF16" for name in names)
+        if is_half:
+            decoded |= {_modern(name): tensor for name, tensor in _decoded_file(shard)}
+        else:
+            places |= {_modern(name): (shard, name) for name in names}
+    tensors = _Tensors(places)
+    return {**tensors, **decoded} if decoded else tensors
 
 
 def tensor_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
@@ -60,16 +97,9 @@ def _modern(name: str) -> str:
     return f"{module}.{_LEGACY[last]}" if last in _LEGACY else name
 
 
-def _tensors(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
-    library = _library()
+def _decoded_file(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
     with _explained(path):
-        with library.safe_open(path, "numpy") as file:
-            names = list(file.keys())
-            if all(file.get_slice(name).get_dtype() != "BF16" for name in names):
-                for name in names:
-                    yield name, _converted(file.get_tensor(name))
-                return
-        for name, tensor in library.deserialize(path.read_bytes()):
+        for name, tensor in _library().deserialize(path.read_bytes()):
             yield name, _decoded(path, name, tensor)
 
 
