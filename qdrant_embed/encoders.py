@@ -244,7 +244,7 @@ class EncoderChoice:
                 expected={"sparse model": stamp.model},
                 found={"sparse model": None},
             )
-        asked = SparseDescription(**stamp.model_dump(exclude={"vector_name", "revision"}))
+        asked = replace(stamp, vector_name="", revision=None)
         encoder = self._loaded_sparse(asked)
         if stamp.revision and encoder.describe().weights_sha256 != stamp.weights_sha256:
             encoder = self._loaded_sparse(replace(asked, revision=stamp.revision))

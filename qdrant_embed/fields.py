@@ -175,7 +175,7 @@ class Target:
             return self.stamp() if collection.is_empty else None
         if self.sparse is None or stamp.sparse is not None:
             return None
-        return stamp.model_copy(update={"sparse": self.stamp().sparse})
+        return replace(stamp, sparse=self.stamp().sparse)
 
 
 def _listed(vectors: Iterable[Any], name: str) -> list[Any]:

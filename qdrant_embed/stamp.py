@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from qdrant_embed.encoder.interfaces import (
-    Distance,
-    EncoderDescription,
-    Overflow,
-    Pooling,
-    SparseDescription,
-)
+from qdrant_embed.encoder.interfaces import EncoderDescription, SparseDescription
 from qdrant_embed.errors import CollectionMismatchError
 
 STAMP_KEY = "qdrant_embed"
@@ -24,52 +18,35 @@ _TEXT_FACTS = ("max_tokens", "overflow", "overlap")
 _SPARSE_FACTS = ("idf", "max_tokens", "max_terms", "language", "k", "b", "average_length")
 
 
-class SparseStamp(BaseModel):
-    """The fields of `SparseDescription`, and the sparse vector's name."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+@dataclass(frozen=True, kw_only=True)
+class SparseStamp(SparseDescription):
+    """What wrote a collection's sparse vectors, and their name."""
 
     vector_name: str
-    model: str
-    idf: bool = False
-    revision: str | None = None
-    weights_sha256: str | None = None
-    max_tokens: int | None = None
-    max_terms: int | None = None
-    language: str | None = None
-    k: float | None = None
-    b: float | None = None
-    average_length: float | None = None
 
 
-class Stamp(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Stamp(EncoderDescription):
     """What wrote a collection; kept in its Qdrant metadata under ``qdrant_embed``.
 
-    The fields are those of `EncoderDescription`, the vector's name, and the same of the sparse
-    encoder where there is one. ``weights_sha256`` is ``None`` where the encoder was an object of
-    the user's own. An unnamed vector's name is ``""``.
+    ``weights_sha256`` is ``None`` where the encoder was an object of the user's own.
+
+    Attributes:
+        vector_name: ``""`` for the unnamed vector.
+        version: of the stamp's own form.
+        sparse: the same of the sparse encoder, where there is one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
-
-    version: int = 1
     vector_name: str
-    model: str
-    dimension: int
-    distance: Distance = "Cosine"
-    revision: str | None = None
-    weights_sha256: str | None = None
-    pooling: Pooling | None = None
-    query_prefix: str | None = None
-    document_prefix: str | None = None
-    max_tokens: int | None = None
-    overflow: Overflow | None = None
-    overlap: int | None = None
+    version: int = 1
     sparse: SparseStamp | None = None
 
     def metadata(self) -> dict[str, Any]:
         """The collection metadata that holds this stamp."""
-        return {STAMP_KEY: self.model_dump(exclude_none=True)}
+        return {STAMP_KEY: _STAMPS.dump_python(self, exclude_none=True)}
+
+
+_STAMPS = TypeAdapter(Stamp)  # which also checks what is read
 
 
 def stamp_of(
@@ -94,7 +71,7 @@ def read_stamp(name: str, metadata: Mapping[str, Any] | None) -> Stamp | None:
     if stored is None:
         return None
     try:
-        stamp = Stamp.model_validate(stored)
+        stamp = _STAMPS.validate_python(stored)
     except ValidationError as error:
         raise CollectionMismatchError(
             f"the stamp of collection {name!r} cannot be read ({error.error_count()} fields): "
@@ -114,13 +91,12 @@ def read_stamp(name: str, metadata: Mapping[str, Any] | None) -> Stamp | None:
 
 def check_stamp(name: str, stamp: Stamp, encoder: EncoderDescription) -> None:
     """Raises `CollectionMismatchError` where `encoder` gives other vectors than the stamp's."""
-    wrote, asks = stamp.model_dump(), asdict(encoder)
-    _compare(name, wrote, asks, (*_DENSE_FACTS, *_TEXT_FACTS), "set_model()")
+    _compare(name, asdict(stamp), asdict(encoder), (*_DENSE_FACTS, *_TEXT_FACTS), "set_model()")
 
 
 def check_sparse_stamp(name: str, stamp: SparseStamp, encoder: SparseDescription) -> None:
     """The same for a sparse encoder."""
-    _compare(name, stamp.model_dump(), asdict(encoder), _SPARSE_FACTS, "set_sparse_model()")
+    _compare(name, asdict(stamp), asdict(encoder), _SPARSE_FACTS, "set_sparse_model()")
 
 
 def _compare(
