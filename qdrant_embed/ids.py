@@ -42,7 +42,11 @@ class ContentIds:
             raise InputError(f"keys must be a list of str, not {self.keys!r}")
 
     def id_of(self, text: str, metadata: Mapping[str, Any]) -> str:
-        """The id, a UUID of version 5; key order makes no difference.
+        """The id of a document with this `text`, a UUID of version 5.
+
+        Args:
+            text: the document's.
+            metadata: likewise; the order of its keys makes no difference.
 
         Raises:
             TypeError: metadata that is no JSON.

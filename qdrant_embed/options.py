@@ -39,6 +39,9 @@ class CollectionOptions:
             ``shard_key_selector`` as well.
         replication_factor: copies of each shard.
         write_consistency_factor: copies that must have a write before it counts.
+
+    Raises:
+        InputError: an option that Qdrant cannot take.
     """
 
     on_disk: bool | None = None
@@ -71,7 +74,7 @@ class CollectionOptions:
             ) from error
 
     def vector_params(self, dimension: int, distance: str) -> models.VectorParams:
-        """The parameters of the dense vector."""
+        """The parameters of a dense vector of `dimension` numbers, compared by `distance`."""
         return models.VectorParams(
             size=dimension,
             distance=models.Distance(distance),
@@ -87,7 +90,14 @@ class CollectionOptions:
         sparse: SparseDescription | None = None,
         sparse_name: str = "",
     ) -> dict[str, Any]:
-        """The arguments of ``create_collection`` besides the name and the metadata."""
+        """The arguments of ``create_collection`` besides the name and the metadata.
+
+        Args:
+            dense: the encoder of the dense vectors.
+            vector_name: theirs; ``""`` for the unnamed vector.
+            sparse: the encoder of the sparse vectors, where there are any.
+            sparse_name: theirs.
+        """
         params = self.vector_params(dense.dimension, dense.distance)
         sparse_params = (
             sparse_vector_params(sparse, on_disk=self.sparse_on_disk) if sparse else None
@@ -103,7 +113,7 @@ class CollectionOptions:
         }
 
     def shard_keys(self, selector: models.ShardKeySelector | None) -> list[models.ShardKey]:
-        """The shards to create for an `add` with this ``shard_key_selector``."""
+        """The shards to create for an `add` whose ``shard_key_selector`` is `selector`."""
         if selector is None or self.sharding_method != models.ShardingMethod.CUSTOM:
             return []
         if isinstance(selector, models.ShardKeyWithFallback):

@@ -194,7 +194,9 @@ class ModelSettings:
             average_length: BM25's stems in an average document.
 
         Raises:
-            As `set_model` does.
+            InputError: options that cannot be met, or that an encoder object cannot take.
+            ModelError: the model cannot be found, fetched or read.
+            MissingDependencyError: the extra ``fastembed`` (or ``gpu``) is not installed.
         """
         options: dict[str, Any] = {
             "cache_dir": cache_dir,

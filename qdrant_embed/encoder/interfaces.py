@@ -21,9 +21,20 @@ Distance: TypeAlias = Literal["Cosine", "Dot", "Euclid", "Manhattan"]
 class EncoderDescription:
     """What decides an encoder's vectors; kept with a collection to recognise its encoder again.
 
-    ``None`` means "not stated" and fits anything. ``weights_sha256`` is the hex digest of the
-    weights file, ``max_tokens`` counts special tokens too, ``distance`` is Qdrant's name for it,
-    ``overlap`` that of the windows of ``overflow="mean"``.
+    ``None`` means "not stated" and fits anything.
+
+    Attributes:
+        model: the model's name.
+        dimension: numbers in one vector.
+        distance: how Qdrant shall compare vectors, by its own name for it.
+        revision: the commit on the hub; told, and not compared.
+        weights_sha256: hex digest of the weights file; equal ones are the same model by any name.
+        pooling: how token vectors become one; see `ModelSpec`.
+        query_prefix: put before every query.
+        document_prefix: put before every document.
+        max_tokens: tokens read of one text, special tokens included.
+        overflow: what becomes of longer texts; see `TextEmbedding`.
+        overlap: with ``overflow="mean"``, tokens that a window repeats of the one before.
     """
 
     model: str
@@ -83,9 +94,17 @@ class SparseVector:
 class SparseDescription:
     """What decides a sparse encoder's vectors; the counterpart of `EncoderDescription`.
 
-    ``idf`` says that Qdrant shall weigh each index by how rare it is in the collection. ``k``,
-    ``b`` and ``average_length`` are BM25's, ``max_tokens`` and ``max_terms`` (terms kept of each
-    text) a network's.
+    Attributes:
+        model: the model's name.
+        idf: Qdrant shall weigh each index by how rare it is in the collection.
+        revision: the commit on the hub; told, and not compared.
+        weights_sha256: hex digest of the weights file; equal ones are the same model by any name.
+        max_tokens: tokens that a network reads of one text, special tokens included.
+        max_terms: terms that are kept of one text.
+        language: of BM25's stop words and stemmer.
+        k: BM25's saturation of a word's count.
+        b: BM25's penalty for long texts.
+        average_length: BM25's stems in an average document.
     """
 
     model: str

@@ -152,7 +152,7 @@ class SparseTextEmbedding:
     def query_embed(
         self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[SparseVector]:
-        """Like `embed`, for queries: BM25 gives each of their stems the value 1."""
+        """Like `embed`, for each `query`: BM25 gives each of its stems the value 1."""
         return self._embed(query, batch_size, parallel, query=True)
 
     @classmethod

@@ -25,6 +25,9 @@ class ModelSpec:
         license: SPDX identifier, or the name of the terms.
         smallest_dimension: how far vectors may be cut (`TextEmbedding`'s ``dimensions=``), for
             models trained for it (Matryoshka); ``None`` for others.
+
+    Raises:
+        InputError: a fact that cannot be.
     """
 
     name: str

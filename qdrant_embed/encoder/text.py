@@ -189,7 +189,16 @@ class TextEmbedding:
         document_prefix: str | None = None,
         threads: int | None = None,
     ) -> TextEmbedding:
-        """An encoder over the same loaded model that differs in what is given."""
+        """An encoder over the same loaded model that differs in what is given.
+
+        Args:
+            query_prefix: put before every query; as it is by default.
+            document_prefix: put before every document; as it is by default.
+            threads: texts computed at once; as it is by default.
+
+        Raises:
+            InputError: an option of a wrong kind.
+        """
         other = copy.copy(self)
         if query_prefix is not None:
             other._query_prefix = _checked_prefix("query_prefix", query_prefix)
