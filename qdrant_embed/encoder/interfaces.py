@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,11 +154,8 @@ def check_encoder(candidate: object) -> DenseEncoder:
     Raises:
         InputError: a name is missing, or stands for something else.
     """
-    names = ("model_name", "dimension", "passage_embed", "query_embed")
-    _check_names("a model", candidate, names)
-    if not isinstance(candidate, DenseEncoder):
-        raise InputError(f"{candidate!r:.80} is no encoder: it has to have {', '.join(names)}")
-    return candidate
+    _check_names("a model", candidate, ("model_name", "dimension", "passage_embed", "query_embed"))
+    return cast("DenseEncoder", candidate)
 
 
 def check_sparse_encoder(candidate: object) -> SparseEncoder:
@@ -167,11 +164,10 @@ def check_sparse_encoder(candidate: object) -> SparseEncoder:
     Raises:
         InputError: a name is missing, or stands for something else.
     """
-    names = ("model_name", "describe", "passage_embed", "query_embed")
-    _check_names("a sparse model", candidate, names)
-    if not isinstance(candidate, SparseEncoder):
-        raise InputError(f"{candidate!r:.80} is no encoder: it has to have {', '.join(names)}")
-    return candidate
+    _check_names(
+        "a sparse model", candidate, ("model_name", "describe", "passage_embed", "query_embed")
+    )
+    return cast("SparseEncoder", candidate)
 
 
 def _check_names(what: str, candidate: object, names: Sequence[str]) -> None:
