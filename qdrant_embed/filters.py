@@ -1,7 +1,8 @@
 """Filters as people write them: ``{"source": "docs", "year": {"gte": 2020}}``.
 
 Every key must fit. A key with dots leads into nested metadata, as Qdrant has it: ``"author.name"``,
-or ``"parts[].name"`` for any item of a list.
+or ``"parts[].name"`` for any item of a list. A name with other characters than letters, digits,
+``_`` and ``-`` stands in double quotes: ``'"page number"'``.
 
 =========================  =====================================================================
 ``"docs"``, ``7``, ``True``  is that value; a list in the metadata fits if one item does
@@ -18,6 +19,7 @@ or ``"parts[].name"`` for any item of a list.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
@@ -28,6 +30,8 @@ from qdrant_embed.errors import InputError
 
 _BOUNDS = ("gt", "gte", "lt", "lte")
 _OPERATORS = (*_BOUNDS, "not", "exists")
+_NAME = r'(?:"[^"]+"|[\w-]+)(?:\[\d*\])*'  # as Qdrant reads the path to a value
+_PATH = re.compile(rf"{_NAME}(?:\.{_NAME})*")
 
 
 def combined(
@@ -61,6 +65,12 @@ def to_filter(where: Mapping[str, Any]) -> models.Filter:
     for key, wanted in where.items():
         if not isinstance(key, str) or not key:
             raise InputError(f"where has the key {key!r}: keys are names of metadata")
+        if not _PATH.fullmatch(key):
+            raise InputError(
+                f"where has the key {key!r:.80}, which is no name as Qdrant reads it: a name is "
+                "letters, digits, _ and -, or anything in double quotes ('\"page number\"'); dots "
+                "lead into nested metadata, and [] behind a name means any item of its list"
+            )
         conditions.extend(_conditions(key, wanted))
     return models.Filter(must=conditions)
 
@@ -73,10 +83,14 @@ def _conditions(key: str, wanted: object) -> list[models.Condition]:
     conditions: list[models.Condition] = []
     for operator, operand in wanted.items():
         if operator not in _OPERATORS:
-            raise InputError(
-                f"where[{key!r}] has the operator {operator!r}; there are {_listed()}. A key "
-                f"inside nested metadata is written with a dot: '{key}.{operator}'"
+            undollared = str(operator).removeprefix("$")
+            hint = (
+                f"write it {undollared!r}"
+                if undollared in _OPERATORS
+                else f"there are {_listed()}. A key inside nested metadata is written with a dot: "
+                f"'{key}.{operator}'"
             )
+            raise InputError(f"where[{key!r}] has the operator {operator!r}; {hint}")
         if operator == "not":
             conditions.append(models.Filter(must_not=_conditions(key, operand)))
         elif operator == "exists":

@@ -24,7 +24,7 @@ from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.spec import ModelSpec
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.encoders import EncoderChoice
-from qdrant_embed.errors import InputError, check_str
+from qdrant_embed.errors import InputError, check_str, check_whole
 from qdrant_embed.options import CollectionOptions, sparse_vector_params
 
 if TYPE_CHECKING:
@@ -138,6 +138,8 @@ class ModelSettings:
         }
         if vector_name is not None:
             check_str("vector_name", vector_name)
+        if max_length is not None:
+            check_whole("max_length", max_length, 3)  # two special tokens and one of the text
         if isinstance(embedding_model_name, str | os.PathLike):
             lazy = lazy_load or not self._loads_at_once
             encoder: DenseEncoder = TextEmbedding(embedding_model_name, lazy_load=lazy, **options)

@@ -79,8 +79,8 @@ def test_a_model_is_pulled_verified_exported_and_cleared(hub: Hub, tmp_path: Pat
     assert encoder.describe().revision == COMMIT
     assert encoder.describe().weights_sha256 == pulled["weights_sha256"]
 
-    (checked,) = command(tmp_path, "verify")
-    assert (checked["name"], checked["damaged"]) == (NAME, [])
+    for checked in command(tmp_path, "verify"):
+        assert (checked["name"], checked["damaged"]) == (NAME, [])
     (kept, compiled) = command(tmp_path, "cache", "list")
     assert (kept["kind"], compiled["kind"]) == ("downloaded", "compiled")
     assert command(tmp_path, "cache", "clear", NAME.upper())["bytes"] > 100_000
@@ -89,16 +89,23 @@ def test_a_model_is_pulled_verified_exported_and_cleared(hub: Hub, tmp_path: Pat
 
 def test_damage_is_found_and_repaired(hub: Hub, tmp_path: Path) -> None:
     command(tmp_path, "pull", NAME, "--precision", "fp32", endpoint=hub.url)
-    weights = next((tmp_path / "ours").rglob("model.safetensors"))
-    status = weights.stat()
-    weights.write_bytes(corrupted(weights.read_bytes()))
-    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))  # only a hash can tell
-    failed = run(tmp_path, "verify", NAME)
-    assert failed.returncode == 1
-    assert "model.safetensors (someone/tiny)" in failed.stderr
-    assert "qdrant-embed pull" in failed.stderr
-    command(tmp_path, "pull", NAME, "--precision", "fp32", endpoint=hub.url)
-    assert run(tmp_path, "verify", NAME).returncode == 0
+    for damaged, repair in (
+        ("model.safetensors", ()),
+        ("model.onnx.weights", ("cache", "clear", NAME)),
+    ):
+        weights = next((tmp_path / "ours").rglob(damaged))
+        status = weights.stat()
+        weights.write_bytes(corrupted(weights.read_bytes()))
+        os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))  # only a hash can tell
+        failed = run(tmp_path, "verify", NAME)
+        assert failed.returncode == 1
+        assert f"{damaged} (someone/tiny)" in failed.stderr
+        assert "qdrant-embed pull" in failed.stderr
+        assert "qdrant-embed cache clear" in failed.stderr
+        if repair:
+            command(tmp_path, *repair)
+        command(tmp_path, "pull", NAME, "--precision", "fp32", endpoint=hub.url)
+        assert run(tmp_path, "verify", NAME).returncode == 0
 
 
 def test_pull_asks_what_main_is_now(hub: Hub, tmp_path: Path) -> None:
@@ -132,7 +139,8 @@ def test_a_folder_is_compiled_into_another(tiny: TinyModel, tmp_path: Path) -> N
         (("pull", NAME), "could not be had"),
         (("pull", "no such model"), "no model named"),
         (("pull", "Qdrant/bm25"), "is a sparse model"),
-        (("pull", "x" * 400), "too long"),
+        (("pull", "x" * 5000), "no model named"),
+        (("export", NAME, "file/model"), "cannot write file/model"),  # before the hub is asked
         (("compile", "nowhere", "--out", "x"), "no folder nowhere"),
         (("verify", "someone/other"), "neither in"),
         (("verify", "."), "only exported models"),
@@ -147,6 +155,7 @@ def test_a_failure_is_a_message_and_exit_code_1(
 ) -> None:
     monkeypatch.setenv("QDRANT_EMBED_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     assert cli.main(arguments) == 1
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -60,6 +60,8 @@ def database() -> qdrant_client.QdrantClient:
         ({"source": {"not": {"not": "docs"}}}, [0, 2]),
         ({"year": {"not": {"gte": 2020, "lt": 2022}}}, [0, 3]),
         ({"author.name": "Ann"}, [2]),
+        ({'author."name"': "Ann"}, [2]),
+        ({"tags[]": "a"}, [0]),
         ({"tags": {"exists": True}}, [0, 1]),
         ({"tags": {"exists": False}}, [2, 3]),
         ({"source": None}, [3]),
@@ -81,6 +83,10 @@ def test_what_gets_through(
         ({"": "x"}, "names of metadata"),
         ({"a": {"near": 3}}, "operator 'near'; there are gt, gte, lt, lte, not, exists"),
         ({"a": {"b": 3}}, r"'a\.b'"),
+        ({"a": {"$gte": 3}}, "write it 'gte'"),
+        ({"a[": 1}, r"key 'a\[', which is no name as Qdrant reads it"),
+        ({"page number": 1}, "anything in double quotes"),
+        ({"a.": {"not": 1}}, "no name as Qdrant reads it"),
         ({"a": {}}, "is empty"),
         ({"a": []}, "empty list"),
         ({"a": ["x", 1]}, "list of str, or of whole numbers"),
@@ -109,7 +115,10 @@ def test_both_filters_must_fit(database: qdrant_client.QdrantClient) -> None:
     assert combined(None, None) is None
 
 
-@given(st.dictionaries(st.text(min_size=1), st.text() | st.integers() | st.booleans()))
+NAMES = st.from_regex(r'\A(\w+|"[^"]+")(\[\d*\])?(\.[\w-]+)*\Z')
+
+
+@given(st.dictionaries(NAMES, st.text() | st.integers() | st.booleans()))
 def test_any_equalities_are_one_condition_each(where: dict[str, Any]) -> None:
     must = to_filter(where).must
     assert isinstance(must, list)

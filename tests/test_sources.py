@@ -102,6 +102,19 @@ def test_a_folder_without_a_model_is_called_so(tmp_path: Path) -> None:
         TextEmbedding(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "x/" + "y" * 5000, "a/\0b", "a\0b"])
+def test_a_name_that_no_model_can_have_is_unknown(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UnknownModelError, match="no model named") as caught:
+        TextEmbedding(name, cache_dir=tmp_path)
+    assert len(str(caught.value)) < 500
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_file_instead_of_its_folder_is_called_so(tiny: TinyModel) -> None:
+    with pytest.raises(UnknownModelError, match="is a file; name the folder"):
+        TextEmbedding(tiny.path / "model.safetensors")
+
+
 def test_an_unreachable_hub_names_every_way_around_it() -> None:
     with pytest.raises(ModelDownloadError) as caught:
         TextEmbedding(DEFAULT_MODEL)

@@ -44,6 +44,12 @@ def test_options_of_a_model(options: dict[str, Any], message: str) -> None:
         TextEmbedding(NAME, lazy_load=True, **options)
 
 
+@pytest.mark.parametrize("length", ["5", 2, 2.5])
+def test_the_length_is_named_as_the_clients_have_it(client: QdrantClient, length: Any) -> None:
+    with pytest.raises(InputError, match="max_length must be a whole number from 3 up"):
+        client.set_model(NAME, max_length=length, lazy_load=True)
+
+
 @pytest.mark.parametrize("name", [None, 5, b"x"])
 @pytest.mark.parametrize("kind", [TextEmbedding, SparseTextEmbedding])
 def test_names_of_models(kind: Callable[[Any], object], name: object) -> None:

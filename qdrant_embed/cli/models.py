@@ -14,7 +14,7 @@ from qdrant_embed.encoder.cache import cache_folder
 from qdrant_embed.encoder.catalog import find
 from qdrant_embed.encoder.sources import find_model
 from qdrant_embed.encoder.text import TextEmbedding
-from qdrant_embed.errors import InputError, ModelFileError, UnknownModelError
+from qdrant_embed.errors import ModelFileError, UnknownModelError
 
 
 def add_to(commands: Commands) -> None:
@@ -101,7 +101,8 @@ def verify(options: argparse.Namespace) -> Answer:
     ]:
         raise ModelFileError(
             f"missing or not as recorded: {', '.join(damaged)}. A download is repaired by "
-            "'qdrant-embed pull', an exported folder must be exported again"
+            "'qdrant-embed pull', a compiled model is made anew after 'qdrant-embed cache clear', "
+            "and an exported folder must be exported again"
         )
     lines = [f"{m.name}: {m.files} files as recorded in {m.folder}" for m in checked]
     found = [asdict(model) for model in checked]
@@ -136,8 +137,6 @@ def cache_clear(options: argparse.Namespace) -> Answer:
 
 def _exported(name: str, options: argparse.Namespace) -> Answer:
     out = Path(options.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already: name a new folder")  # before anything long
     encoder = _encoder(name, options)
     encoder.export(out)
     facts = _facts(encoder) | {"folder": str(out)}

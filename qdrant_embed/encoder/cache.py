@@ -32,23 +32,26 @@ def cache_folder(chosen: str | os.PathLike[str] | None = None) -> Path:
 
 
 @contextmanager
-def explained(target: Path) -> Iterator[None]:
+def explained(target: Path, *, in_cache: bool = True) -> Iterator[None]:
     """Says of any ``OSError`` of the block which folder it was and how to name another.
 
     Raises:
         ModelFileError: in place of the ``OSError``.
     """
+    way = (
+        f"name a folder that can be written with cache_dir= (--cache-dir of the command) or the "
+        f"environment variable {CACHE_VARIABLE}"
+        if in_cache
+        else "name a folder that can be written"
+    )
     try:
         yield
     except OSError as error:
-        raise ModelFileError(
-            f"cannot write {target}: {error}; name a folder that can be written with cache_dir= "
-            f"or the environment variable {CACHE_VARIABLE}"
-        ) from error
+        raise ModelFileError(f"cannot write {target}: {error}; {way}") from error
 
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path, *, in_cache: bool = True) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its name when the block ends well.
 
     A reader sees the whole folder or none. Where another process was first its folder stays,
@@ -57,12 +60,12 @@ def new_folder(target: Path) -> Iterator[Path]:
     Raises:
         ModelFileError: the folder cannot be written.
     """
-    with explained(target):
+    with explained(target, in_cache=in_cache):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = _beside(target)
         temporary.mkdir()
     try:
-        with explained(target):
+        with explained(target, in_cache=in_cache):
             yield temporary
             try:
                 temporary.rename(target)

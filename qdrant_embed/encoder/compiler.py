@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from qdrant_embed.encoder.cache import new_folder
+from qdrant_embed.encoder.cache import file_sha256, new_folder
 from qdrant_embed.encoder.fidelity import (
     GRAPH_VERSION,
     LARGEST_ERROR,
@@ -49,6 +49,15 @@ class CompiledModel:
     def files(self) -> tuple[Path, ...]:
         """The graph, and the constants that it reads from beside itself."""
         return self.graph, self.graph.with_name(_WEIGHTS)
+
+    def damaged_files(self) -> list[str]:
+        """Names of files that are not as they were written, hashed anew."""
+        written = (self.report.graph_sha256, self.report.constants_sha256)
+        return [
+            file.name
+            for file, digest in zip(self.files, written, strict=True)
+            if file_sha256(file) != digest
+        ]
 
 
 def compiled_model(
@@ -110,6 +119,8 @@ def compiled_model(
             float32_groups=found.float32_groups if found else (),
             graph_bytes=(temporary / _GRAPH).stat().st_size,
             weights_bytes=(temporary / _WEIGHTS).stat().st_size,
+            graph_sha256=file_sha256(temporary / _GRAPH),
+            constants_sha256=file_sha256(temporary / _WEIGHTS),
             seconds=round(time.perf_counter() - started, 3),
         )
         (temporary / _REPORT).write_text(json.dumps(asdict(report), indent=2))

@@ -119,7 +119,8 @@ class ModelDirectory:
         limit = self._limit()
         if max_tokens is not None and max_tokens > limit:
             raise InputError(
-                f"max_tokens={max_tokens}, but {name} has positions for {limit} tokens at most"
+                f"max_tokens={max_tokens} (max_length of set_model), but {name} has positions for "
+                f"{limit} tokens at most"
             )
         known, prompts = self._known, self._modules.prompts()
         return ModelSpec(

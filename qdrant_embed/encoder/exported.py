@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from qdrant_embed.encoder.cache import new_folder, sha256
+from qdrant_embed.encoder.cache import explained, new_folder, sha256
 from qdrant_embed.encoder.fidelity import CompileReport, ModelReport
 from qdrant_embed.encoder.runnable import MANIFEST, Runnable
 from qdrant_embed.encoder.snapshots import KeptFile
@@ -70,9 +71,8 @@ def export(
         InputError: there is something in the folder.
         ModelFileError: it cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already: export to a new folder")
-    with new_folder(folder) as temporary:
+    check_new(folder)
+    with new_folder(folder, in_cache=False) as temporary:
         shutil.copyfile(runnable.tokenizer, temporary / _TOKENIZER)
         if runnable.kind == "static":
             np.savez(temporary / _TABLE, **read_tensors(runnable.files))  # type: ignore[arg-type] # numpy's stub takes the arrays' names for its own option
@@ -98,6 +98,21 @@ def export(
         )
         (temporary / MANIFEST).write_text(exported.model_dump_json(indent=2), "utf-8")
     return exported
+
+
+def check_new(folder: Path) -> None:
+    """Says that `folder` cannot be exported to, before the long part of it.
+
+    Raises:
+        InputError: there is something in the folder.
+        ModelFileError: it cannot be written.
+    """
+    with explained(folder, in_cache=False):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} is there already: export to a new folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name[:50]}-", dir=folder.parent):
+            pass
 
 
 def read_export(folder: Path) -> ExportedModel:

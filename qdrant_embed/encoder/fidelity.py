@@ -56,6 +56,8 @@ class CompileReport(ModelReport):
         float32_groups: linear layers that stayed float32 in an int8 graph, as ``layer.kind``.
         graph_bytes: size of the graph file, to recognise one that was cut short.
         weights_bytes: likewise of the file with its constants.
+        graph_sha256: of the graph file.
+        constants_sha256: of the file with its constants.
         seconds: wall time of the whole.
     """
 
@@ -63,4 +65,6 @@ class CompileReport(ModelReport):
     float32_groups: tuple[str, ...] = ()
     graph_bytes: int
     weights_bytes: int
+    graph_sha256: str
+    constants_sha256: str
     seconds: float

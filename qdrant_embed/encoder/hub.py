@@ -30,6 +30,7 @@ from qdrant_embed.encoder.remote import (
     RemoteFile,
     Repository,
     RepositoryNotOnHubError,
+    RevisionNotOnHubError,
     pause,
     read_repository,
 )
@@ -51,7 +52,9 @@ _SLOWEST, _SLOW_SECONDS = 1024, 60.0  # bytes a second, and for how long, before
 _BLOCK = 1 << 16
 
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-# nobody is there, or not whom we want: no use in waiting
+# nobody is there, or not whom we want. Far more often than a hub that restarts this is a machine
+# without network or a wrong HF_ENDPOINT, whose user shall not wait to be told; what has arrived of
+# a file is kept, and the next run goes on with it
 _HOPELESS = (ConnectionRefusedError, gaierror, SSLCertVerificationError)
 _DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 
@@ -235,7 +238,7 @@ def _check_status(response: Any, name: str, revision: str | None) -> None:
             "token of that account"
         )
     if code == "RevisionNotFound":
-        raise RepositoryNotOnHubError(f"{endpoint()} knows no revision {revision!r} of {name}")
+        raise RevisionNotOnHubError(f"{endpoint()} knows no revision {revision!r} of {name}")
     if status == 401 and message == "Invalid credentials in Authorization header":
         raise ModelDownloadError(f"{_not_had(name)}: it refuses the token in HF_TOKEN")
     if status == 401 or code == "RepoNotFound":

@@ -90,8 +90,8 @@ def clear(cache: Path, name: str | None = None) -> int:
 
 
 def check_cache(cache: Path, name: str | None = None) -> list[Checked]:
-    """The downloads in `cache`, hashed anew; with `name`, of that model alone."""
-    return [
+    """Downloads and compiled models in `cache`, hashed anew; with `name`, of that model alone."""
+    downloaded = [
         Checked(
             model.name,
             model.commit,
@@ -102,6 +102,14 @@ def check_cache(cache: Path, name: str | None = None) -> list[Checked]:
         for folder, model in kept_models(cache)
         if _is_meant(model.name, name)
     ]
+    compiled = [
+        Checked(
+            model.report.model, None, model.graph.parent, len(model.files), model.damaged_files()
+        )
+        for model in compiled_models(cache)
+        if _is_meant(model.report.model, name)
+    ]
+    return downloaded + compiled
 
 
 def check_folder(folder: Path) -> Checked:

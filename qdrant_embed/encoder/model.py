@@ -139,7 +139,7 @@ class Model:
         if self._options.spec is not None:
             return self._options.spec
         requested = os.fspath(self._options.model_name)
-        entry = None if Path(requested).is_dir() else find(requested)
+        entry = None if os.path.isdir(requested) else find(requested)
         return entry.spec if entry is not None else None
 
     @property

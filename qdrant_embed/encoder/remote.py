@@ -23,6 +23,10 @@ class RepositoryNotOnHubError(ModelError):
     """The hub answered that it has no such repository or revision."""
 
 
+class RevisionNotOnHubError(RepositoryNotOnHubError):
+    """The hub has the repository, but not that revision of it."""
+
+
 class PassingError(ModelDownloadError):
     """A failure that another try may mend; `wait` is what the hub asks for, in seconds."""
 

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 # what vectors depend on; a repository's other files change for other reasons
 _DECISIVE = ("model.safetensors", "tokenizer.json")
 
+_LONGEST_NAME = 96  # that the hub allows
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -78,17 +80,22 @@ def find_model(
     """
     text = os.fspath(name)
     folder = Path(text).expanduser()
-    if (folder / MANIFEST).is_file():
+    # os.path finds no file under a name that none can have; pathlib raises
+    if os.path.isfile(folder / MANIFEST):
         from qdrant_embed.encoder.exported import check_export, read_export
 
         exported = read_export(folder)
         check_export(folder, exported, cache)
         return ModelSource(exported.spec.name, folder, None, exported.revision, exported)
-    if (folder / "config.json").is_file() or (folder / "modules.json").is_file():
+    if os.path.isfile(folder / "config.json") or os.path.isfile(folder / "modules.json"):
         return _from_folder(folder, cache)
     if _looks_like_path(name):
-        found = "has no config.json" if folder.is_dir() else "does not exist"
-        raise UnknownModelError(f"no model in folder {text!r}: it {found}", name=text)
+        found = "does not exist"
+        if os.path.isdir(folder):
+            found = "has no config.json"
+        elif os.path.isfile(folder):
+            found = "is a file; name the folder that holds the model's files"
+        raise UnknownModelError(f"no model in folder {text!r:.200}: it {found}", name=text)
 
     entry = find(text)
     if entry is not None and revision is None:
@@ -96,7 +103,7 @@ def find_model(
             packaged = _from_package(package, entry, cache)
             if packaged is not None:
                 return packaged
-    if entry is None and text.count("/") != 1:
+    if entry is None and (text.count("/") != 1 or len(text) > _LONGEST_NAME or "\0" in text):
         raise _unknown(text)
     return _from_hub(text, entry, cache, revision, precision, local_files_only, update)
 
@@ -144,7 +151,7 @@ def _from_hub(
     update: bool,
 ) -> ModelSource:
     # here, for models that come from elsewhere need not wait for it
-    from qdrant_embed.encoder.remote import RepositoryNotOnHubError
+    from qdrant_embed.encoder.remote import RepositoryNotOnHubError, RevisionNotOnHubError
     from qdrant_embed.encoder.snapshots import Snapshots, is_commit
 
     name = entry.spec.name if entry else text
@@ -160,6 +167,10 @@ def _from_hub(
             update=update,
             local_files_only=local_files_only,
         )
+    except RevisionNotOnHubError as error:
+        raise UnknownModelError(
+            f"{error}: revision= names a branch, tag or commit; main by default", name=text
+        ) from error.__cause__
     except RepositoryNotOnHubError as error:
         raise _unknown(text, str(error)) from error.__cause__
     except ModelDownloadError as error:
@@ -203,5 +214,5 @@ def _unknown(name: str, reason: str = "it is not in the catalog") -> UnknownMode
         "model's files and any repository of the hub ('owner/name') will do too"
     )
     return UnknownModelError(
-        f"no model named {name!r}: {reason}; {hint}", name=name, close_matches=matches
+        f"no model named {name!r:.200}: {reason}; {hint}", name=name, close_matches=matches
     )

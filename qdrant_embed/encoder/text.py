@@ -163,7 +163,10 @@ class TextEmbedding:
             InputError: there is something in the folder.
             ModelFileError: it cannot be written.
         """
+        from qdrant_embed.encoder.exported import check_new
+
         check_path("folder", folder)
+        check_new(Path(folder))  # before anything is fetched or compiled
         self._model.export(Path(folder), self.spec)
 
     def describe(self) -> EncoderDescription:

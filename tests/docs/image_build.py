@@ -3,75 +3,73 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import venv
 from pathlib import Path
 
 
 class ImageBuild:
-    """Carries a Dockerfile's steps out in a folder for each stage, with an environment in it."""
+    """An image as far as it can be had so: each stage is a folder, on this machine's Python.
+
+    Args:
+        file: the Dockerfile; one step on each line.
+        context: what is copied from.
+        folder: takes the stages.
+
+    Attributes:
+        root: the last stage's.
+        entry: the command that the image runs.
+    """
 
     def __init__(self, file: Path, context: Path, folder: Path) -> None:
         self._context, self._folder = context, folder
-        self._stage = self._work = folder
         self._stages: dict[str, Path] = {}
+        self.root = self._work = folder
         self.entry: list[str] = []
         for line in file.read_text().splitlines():
             step, _, rest = line.partition(" ")
-            if step and not step.startswith("#"):
+            if step and step != "#":
                 getattr(self, f"_{step.lower()}")(rest)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return os.environ | {
-            "PATH": f"{self._stage / 'python/bin'}{os.pathsep}{os.environ['PATH']}"
-        }
-
-    @property
-    def work(self) -> Path:
-        return self._work
 
     def _from(self, rest: str) -> None:
         name = rest.partition(" AS ")[2] or "last"
-        self._stage = self._work = self._stages[name] = self._folder / name
-        venv.create(self._stage / "python", with_pip=True)
+        self.root = self._work = self._stages[name] = self._folder / name
+        self.root.mkdir()
 
     def _workdir(self, path: str) -> None:
-        self._work = self._stage / path.lstrip("/")
+        self._work = self._inside(path)
         self._work.mkdir()
 
     def _copy(self, rest: str) -> None:
-        *options, source, target = rest.split()
+        *sources, target = rest.split()
         origin = self._context
-        if options:
-            origin = self._stages[options[0].removeprefix("--from=")]
-        found, goal = origin / source.lstrip("/"), self._work / target
-        if found.is_dir():
-            leave_out = shutil.ignore_patterns(".*", "__pycache__")
-            shutil.copytree(found, goal, dirs_exist_ok=True, ignore=leave_out)
-        else:
-            shutil.copy(found, goal)
+        if sources[0].startswith("--from="):
+            origin = self._stages[sources.pop(0).removeprefix("--from=")]
+        for source in sources:
+            found, goal = origin / source.lstrip("/"), self._inside(target)
+            if found.is_dir():
+                leave_out = (
+                    shutil.ignore_patterns("__pycache__") if origin == self._context else None
+                )
+                shutil.copytree(found, goal, symlinks=True, dirs_exist_ok=True, ignore=leave_out)
+            else:
+                shutil.copy(found, goal)
 
     def _run(self, rest: str) -> None:
-        mounted = re.match(r"--mount=type=bind,from=(\w+),source=(\S+),target=(\S+) ", rest)
-        folders = self._stage
-        if mounted:
-            rest, folders = rest[mounted.end() :], self._stages[mounted[1]]
-        command = re.sub(r" /(\w+)", lambda path: f" {folders / path[1]}", rest)
         done = subprocess.run(
-            command,
+            re.sub(r"(?<!\S)/\S+", lambda path: str(self._inside(path[0])), rest),
             shell=True,
             check=False,
             capture_output=True,
             text=True,
             cwd=self._work,
-            env=self.environment,
             timeout=600,
         )
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{rest}\n{done.stdout}{done.stderr}"
 
     def _entrypoint(self, rest: str) -> None:
-        self.entry = json.loads(rest)
+        self.entry = [str(self._inside(word)) for word in json.loads(rest)]
+
+    def _inside(self, path: str) -> Path:
+        return self.root / path[1:] if path.startswith("/") else self._work / path
