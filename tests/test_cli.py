@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def test_a_model_is_pulled_verified_exported_and_cleared(hub: Hub, tmp_path: Pat
     assert (kept["kind"], compiled["kind"]) == ("downloaded", "compiled")
     assert command(tmp_path, "cache", "clear", NAME.upper())["bytes"] > 100_000
     assert command(tmp_path, "cache", "list") == []
+    assert f"nothing of {NAME} in" in run(tmp_path, "cache", "clear", NAME).stdout
 
 
 def test_damage_is_found_and_repaired(hub: Hub, tmp_path: Path) -> None:
@@ -187,6 +189,13 @@ def test_an_interrupt_is_exit_code_130(hub: Hub, tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip() == "qdrant-embed: interrupted"
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == version("qdrant-embed") + "\n"
 
 
 def test_known_models_are_listed_without_network(capsys: pytest.CaptureFixture[str]) -> None:

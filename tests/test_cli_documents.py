@@ -191,6 +191,7 @@ def test_ids_of_a_field_may_be_any_text(to: list[str], database: Path, tmp_path:
         ("a.csv", b'text,n\n"two\nlines",1\nx,1,2\n', 4, "3 fields, but 2 in the header"),
         ("a.csv", b'text,n\n"x,1\n', 2, "not CSV"),
         ("a.csv", b"text,n,text\n", 1, "names a field twice"),
+        ("a.csv", b"text;n\nx;1\n", 1, "separated by commas"),
     ],
 )
 def test_a_bad_line_says_its_number(

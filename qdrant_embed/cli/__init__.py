@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 from qdrant_embed.cli import documents, models
 from qdrant_embed.cli.command import Answer
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qdrant-embed", description="Text into Qdrant and answers out; models for it."
     )
+    parser.add_argument("--version", action="version", version=version("qdrant-embed"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     documents.add_to(commands)
     models.add_to(commands)

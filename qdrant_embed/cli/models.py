@@ -132,7 +132,9 @@ def cache_clear(options: argparse.Namespace) -> Answer:
     cache = cache_folder(options.cache_dir)
     freed = inventory.clear(cache, _full_name(options.name))
     found = {"folder": cache, "bytes": freed}
-    return Answer(found, [f"{freed / 1e6:.1f} MB freed in {cache}"])
+    kept = "" if options.name is None else f" of {options.name}"
+    line = f"{freed / 1e6:.1f} MB freed in {cache}" if freed else f"nothing{kept} in {cache}"
+    return Answer(found, [line])
 
 
 def _exported(name: str, options: argparse.Namespace) -> Answer:

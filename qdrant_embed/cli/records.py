@@ -89,6 +89,8 @@ class RecordFile:
             names = next(rows, [])
             if len(set(names)) != len(names):
                 raise InputError(f"the header names a field twice: {', '.join(names)}")
+            if len(names) == 1 and self._fields.text not in names and ";" in names[0]:
+                raise InputError(f"fields are separated by commas, not as in {names[0]!r:.60}")
             for row in rows:
                 if not row:
                     continue

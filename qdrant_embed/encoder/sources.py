@@ -210,8 +210,8 @@ def _unknown(name: str, reason: str = "it is not in the catalog") -> UnknownMode
     hint = (
         f"did you mean {' or '.join(repr(match) for match in matches)}?"
         if matches
-        else "TextEmbedding.list_supported_models() lists the known ones; a folder with the "
-        "model's files and any repository of the hub ('owner/name') will do too"
+        else "'qdrant-embed models' (TextEmbedding.list_supported_models()) lists the known ones; "
+        "a folder with the model's files and any repository of the hub ('owner/name') will do too"
     )
     return UnknownModelError(
         f"no model named {name!r:.200}: {reason}; {hint}", name=name, close_matches=matches
