@@ -185,3 +185,13 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
         if isinstance(value, type) and issubclass(value, errors.QdrantEmbedError):
             assert name in drawn
             assert name in qdrant_embed.__all__
+
+
+def test_nothing_is_told_to_the_vendor_of_onnxruntime(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    subprocess.run(
+        [sys.executable, "-c", "import qdrant_embed.encoder.session"],
+        check=True,
+        env=environment | {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert not [*tmp_path.rglob("*onnxruntime*")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,18 @@ from numpy.typing import NDArray
 from qdrant_embed.encoder.interfaces import Vector
 from qdrant_embed.errors import MissingDependencyError, ModelError, ModelFileError
 
+# from 1.29 on, onnxruntime tells its vendor of models and machines over the network, from its
+# import on, unless this is set; who wants it to sets the variable to 0
+_QUIET = os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1") != "0"
+
 try:
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 except ImportError as error:
     raise MissingDependencyError("onnxruntime", "encoding text") from error
+
+if _QUIET:
+    onnxruntime.disable_telemetry_events()  # where something else has imported it before
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, object]]"
 
