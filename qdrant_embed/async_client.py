@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 from uuid import UUID
@@ -13,12 +12,11 @@ from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
 from qdrant_embed.documents import Document, PendingPoint
-from qdrant_embed.encoder.interfaces import DenseEncoder
 from qdrant_embed.filters import combined
 from qdrant_embed.flows import Flows
 from qdrant_embed.ids import IdScheme
 from qdrant_embed.ingestion import WINDOW, Ingestion, OnExisting, ReadAhead
-from qdrant_embed.migration import Migration, MigrationFlow
+from qdrant_embed.migrators import AsyncMigrator
 from qdrant_embed.options import CollectionOptions
 from qdrant_embed.queries import Fusion, QueryResponse, Search, checked_queries
 from qdrant_embed.reranking import Reranker
@@ -27,7 +25,9 @@ from qdrant_embed.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.steps import AsyncSteps
 
 
-class AsyncQdrantEmbedMixin(ModelSettings, AsyncSteps, qdrant_client.AsyncQdrantClient):
+class AsyncQdrantEmbedMixin(
+    AsyncMigrator, ModelSettings, AsyncSteps, qdrant_client.AsyncQdrantClient
+):
     """`add` and `query` for an asynchronous Qdrant client; mix it into a class of your own.
 
     Every method of ``qdrant_client.AsyncQdrantClient`` stays as it is. Models are loaded, texts
@@ -209,33 +209,6 @@ class AsyncQdrantEmbedMixin(ModelSettings, AsyncSteps, qdrant_client.AsyncQdrant
         return await self._carry_out(
             flows.answer(search, texts, consistency=consistency, timeout=timeout)
         )
-
-    # another model
-
-    async def migrate_model(
-        self,
-        collection_name: str,
-        new_model: str | os.PathLike[str] | DenseEncoder,
-        new_collection_name: str,
-        *,
-        alias: str | None = None,
-        batch_size: int = 256,
-        max_retries: int = 3,
-        collection_options: CollectionOptions | None = None,
-    ) -> int:
-        """As `QdrantEmbedMixin.migrate_model`."""
-        migration = Migration(
-            collection_name,
-            new_model,
-            new_collection_name,
-            alias=alias,
-            batch_size=batch_size,
-            max_retries=max_retries,
-            collection_options=collection_options,
-            document_key=self.document_key,
-        )
-        flow = MigrationFlow(self, self._encoders.current_sparse, migration)
-        return await self._carry_out(flow.migrate())
 
     # known models
 

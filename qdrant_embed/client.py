@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,12 +12,11 @@ from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
 from qdrant_embed.documents import Document
-from qdrant_embed.encoder.interfaces import DenseEncoder
 from qdrant_embed.filters import combined
 from qdrant_embed.flows import Flows
 from qdrant_embed.ids import IdScheme
 from qdrant_embed.ingestion import Ingestion, OnExisting
-from qdrant_embed.migration import Migration, MigrationFlow
+from qdrant_embed.migrators import Migrator
 from qdrant_embed.options import CollectionOptions
 from qdrant_embed.queries import Fusion, QueryResponse, Search, checked_queries
 from qdrant_embed.reranking import Reranker
@@ -27,7 +25,7 @@ from qdrant_embed.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.steps import Steps
 
 
-class QdrantEmbedMixin(ModelSettings, Steps, qdrant_client.QdrantClient):
+class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClient):
     """`add` and `query` for a Qdrant client; mix it into a client class of your own.
 
     Every method of ``qdrant_client.QdrantClient`` stays as it is. Threads may share a client; on
@@ -249,51 +247,6 @@ class QdrantEmbedMixin(ModelSettings, Steps, qdrant_client.QdrantClient):
         return self._carry_out(
             flows.answer(search, texts, consistency=consistency, timeout=timeout)
         )
-
-    # another model
-
-    def migrate_model(
-        self,
-        collection_name: str,
-        new_model: str | os.PathLike[str] | DenseEncoder,
-        new_collection_name: str,
-        *,
-        alias: str | None = None,
-        batch_size: int = 256,
-        max_retries: int = 3,
-        collection_options: CollectionOptions | None = None,
-    ) -> int:
-        """Encodes a collection's documents with another model into another collection; how many.
-
-        Ids and payloads stay; so does the sparse model, unless `set_sparse_model` chose one. The
-        old collection is only read. Run again, it encodes what is missing or has changed since.
-
-        Args:
-            collection_name: the old collection.
-            new_model: as `set_model` takes it.
-            new_collection_name: created where it does not exist.
-            alias: leads to the new collection, once that is complete.
-            batch_size: documents in one request.
-            max_retries: as of `add`.
-            collection_options: as of `add`.
-
-        Raises:
-            InputError: an option cannot be used, or a point has no text.
-            CollectionMismatchError: the new collection has another model, or other points.
-            ModelError: the model cannot be found, fetched or read.
-        """
-        migration = Migration(
-            collection_name,
-            new_model,
-            new_collection_name,
-            alias=alias,
-            batch_size=batch_size,
-            max_retries=max_retries,
-            collection_options=collection_options,
-            document_key=self.document_key,
-        )
-        flow = MigrationFlow(self, self._encoders.current_sparse, migration)
-        return self._carry_out(flow.migrate())
 
     # known models
 

@@ -134,6 +134,7 @@ def test_imports_go_downward_only() -> None:
         ["encoders", "queries"],
         ["flows", "settings"],
         ["migration", "steps"],
+        ["migrators"],
         ["client", "async_client"],
         ["cli"],
         ["__init__"],

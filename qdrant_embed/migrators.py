@@ -1,0 +1,87 @@
+"""`migrate_model` of both clients."""
+
+from __future__ import annotations
+
+import os
+
+from qdrant_embed.encoder.interfaces import DenseEncoder
+from qdrant_embed.migration import Migration, MigrationFlow
+from qdrant_embed.options import CollectionOptions
+from qdrant_embed.settings import ModelSettings
+from qdrant_embed.steps import AsyncSteps, Steps
+
+
+class Migrator(ModelSettings, Steps):
+    """`migrate_model`; mixed into the synchronous client."""
+
+    def migrate_model(
+        self,
+        collection_name: str,
+        new_model: str | os.PathLike[str] | DenseEncoder,
+        new_collection_name: str,
+        *,
+        alias: str | None = None,
+        batch_size: int = 256,
+        max_retries: int = 3,
+        collection_options: CollectionOptions | None = None,
+    ) -> int:
+        """Encodes a collection's documents with another model into another collection; how many.
+
+        Ids and payloads stay; so does the sparse model, unless `set_sparse_model` chose one. The
+        old collection is only read. Run again, it encodes what is missing or has changed since.
+
+        Args:
+            collection_name: the old collection.
+            new_model: as `set_model` takes it.
+            new_collection_name: created where it does not exist.
+            alias: leads to the new collection, once that is complete.
+            batch_size: documents in one request.
+            max_retries: as of `add`.
+            collection_options: as of `add`.
+
+        Raises:
+            InputError: an option cannot be used, or a point has no text.
+            CollectionMismatchError: the new collection has another model, or other points.
+            ModelError: the model cannot be found, fetched or read.
+        """
+        migration = Migration(
+            collection_name,
+            new_model,
+            new_collection_name,
+            alias=alias,
+            batch_size=batch_size,
+            max_retries=max_retries,
+            collection_options=collection_options,
+            document_key=self.document_key,
+        )
+        flow = MigrationFlow(self, self._encoders.current_sparse, migration)
+        return self._carry_out(flow.migrate())
+
+
+class AsyncMigrator(ModelSettings, AsyncSteps):
+    """The same for the asynchronous client."""
+
+    async def migrate_model(
+        self,
+        collection_name: str,
+        new_model: str | os.PathLike[str] | DenseEncoder,
+        new_collection_name: str,
+        *,
+        alias: str | None = None,
+        batch_size: int = 256,
+        max_retries: int = 3,
+        collection_options: CollectionOptions | None = None,
+    ) -> int:
+        """As `Migrator.migrate_model`."""
+        migration = Migration(
+            collection_name,
+            new_model,
+            new_collection_name,
+            alias=alias,
+            batch_size=batch_size,
+            max_retries=max_retries,
+            collection_options=collection_options,
+            document_key=self.document_key,
+        )
+        flow = MigrationFlow(self, self._encoders.current_sparse, migration)
+        return await self._carry_out(flow.migrate())
