@@ -9,7 +9,15 @@ from itertools import zip_longest
 from typing import Any
 
 from qdrant_embed.errors import InputError
-from qdrant_embed.ids import ID_KEY, ContentIds, GivenId, IdScheme, canonical_json, given_id
+from qdrant_embed.ids import (
+    ID_KEY,
+    ContentIds,
+    GivenId,
+    IdScheme,
+    canonical_json,
+    given_id,
+    is_json,
+)
 
 DOCUMENT_KEY = "document"
 _ENDED = object()
@@ -197,6 +205,13 @@ def _checked_metadata(metadata: object, index: int, document_key: str) -> Mappin
     for key in metadata:
         if not isinstance(key, str):
             raise InputError(f"metadata[{index}] has the key {_shown(key)}: keys must be str")
+    if not is_json({**metadata}):
+        for key, value in metadata.items():
+            if not is_json({key: value}):
+                raise InputError(
+                    f"metadata[{index}][{key!r}] is {_shown(value)}, which JSON cannot say and "
+                    "Qdrant cannot store: leave it out, or make it a number, str, list or dict"
+                )
     return metadata
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, TypeAlias
 
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from qdrant_embed.errors import InputError
 
@@ -112,6 +112,24 @@ def canonical_json(value: object) -> bytes:
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
     return text.encode("ascii")
+
+
+def is_json(value: Mapping[str, Any]) -> bool:
+    """Whether qdrant_client can send `value`, and a server has all of it afterwards.
+
+    Dates, UUIDs, enums and the like become str or numbers; NaN and infinity would become null.
+    """
+    try:
+        sent = to_json(value)
+    except (PydanticSerializationError, ValueError, RecursionError):
+        return False
+    if b"NaN" not in sent and b"Infinity" not in sent:
+        return True
+    try:  # such a number, or a str that reads so
+        json.dumps(to_jsonable_python(value), allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _plain(value: object) -> object:

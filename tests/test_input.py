@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 from clients import stored
 
-from qdrant_embed import IngestError, InputError, QdrantClient
+from qdrant_embed import Document, IngestError, InputError, QdrantClient
 
 BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"documents": "hello"}, "list of str"),
@@ -20,6 +21,8 @@ BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"documents": ["a"], "ids": []}, "1 documents, 0 ids"),
     ({"documents": ["a"], "metadata": ["x"]}, r"metadata\[0\] must be a dict"),
     ({"documents": ["a"], "metadata": [{"document": "x"}]}, "'document'"),
+    ({"documents": ["a", "b"], "metadata": [{}, {"k": {1, object()}}]}, r"metadata\[1\]\['k'\]"),
+    ({"documents": [Document("a", {"price": math.nan})]}, r"metadata\[0\]\['price'\] is nan"),
     ({"documents": ["a"], "ids": [1.5]}, r"ids\[0\]"),
     ({"documents": ["a", "b"], "ids": [1, 1]}, r"ids\[1\]"),
     ({"documents": ["a"], "batch_size": 0}, "batch_size"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import itertools
+import math
 import uuid
 from collections.abc import Callable, Iterator
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -118,6 +122,39 @@ def test_a_document_that_is_no_text_is_refused_by_place(bad: Any) -> None:
 def test_metadata_that_cannot_be_stored_is_refused(metadata: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         pair(["a", "b"], metadata)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"\xff", math.nan, [1, {"a": -math.inf}], object(), np.float32(1), np.arange(2), "\ud800"],
+)
+def test_what_json_cannot_say_is_named(value: Any) -> None:
+    metadata = [{}, {"ok": 1, "wrong": value}]
+    with pytest.raises(InputError, match=r"metadata\[1\]\['wrong'\] is .* JSON cannot say"):
+        pair(["a", "b"], metadata)
+    coming = pair(iter(["a", "b"]), iter(metadata))
+    assert next(coming).text == "a"
+    with pytest.raises(InputError, match="JSON cannot say"):
+        next(coming)
+
+
+def test_what_qdrant_client_can_send_is_metadata() -> None:
+    """Checked with the serializer that sends it; local databases use it, too."""
+    plain = {"text": "NaN, Infinity", "list": [1, None, {"a": True}], "float": 1e300}
+    sent = {
+        "date": datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc),
+        "uuid": uuid.UUID(int=7),
+        "decimal": decimal.Decimal("1.5"),
+        "set": {1},
+        "tuple": (1, 2),
+        "large": 2**70,
+    }
+    for metadata in (plain | sent, MappingProxyType(plain | sent)):
+        (document,) = pair(["a"], [metadata])
+        (point,) = to_points([document], [{"": [1.0]}])
+        payload = models.PointStruct.model_validate_json(point.model_dump_json()).payload
+        assert payload is not None
+        assert payload.items() >= plain.items()
 
 
 def test_lists_are_checked_whole_before_the_first_document_is_taken() -> None:
