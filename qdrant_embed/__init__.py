@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     )
     from qdrant_embed.ids import ContentIds, point_id
     from qdrant_embed.options import CollectionOptions
+    from qdrant_embed.progress import IngestProgress
     from qdrant_embed.queries import QueryResponse
     from qdrant_embed.reranking import Reranker
 
@@ -50,6 +51,7 @@ __all__ = [
     "Document",
     "EncoderDescription",
     "IngestError",
+    "IngestProgress",
     "InputError",
     "MissingDependencyError",
     "ModelDownloadError",
@@ -85,6 +87,7 @@ _HOMES = {
     "Document": "qdrant_embed.documents",
     "EncoderDescription": "qdrant_embed.encoder.interfaces",
     "IngestError": "qdrant_embed.errors",
+    "IngestProgress": "qdrant_embed.progress",
     "InputError": "qdrant_embed.errors",
     "MissingDependencyError": "qdrant_embed.errors",
     "ModelDownloadError": "qdrant_embed.errors",

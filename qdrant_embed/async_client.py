@@ -18,6 +18,7 @@ from qdrant_embed.ids import IdScheme
 from qdrant_embed.ingestion import WINDOW, Ingestion, OnExisting, ReadAhead
 from qdrant_embed.migrators import AsyncMigrator
 from qdrant_embed.options import CollectionOptions
+from qdrant_embed.progress import ProgressOption, Reporter
 from qdrant_embed.queries import Fusion, QueryResponse, Search, checked_queries
 from qdrant_embed.reranking import Reranker
 from qdrant_embed.retries import MAX_RETRIES
@@ -52,6 +53,7 @@ class AsyncQdrantEmbedMixin(
         wait: bool = True,
         max_retries: int = MAX_RETRIES,
         on_existing: OnExisting = "overwrite",
+        progress: ProgressOption = None,
         shard_key_selector: types.ShardKeySelector | None = None,
         collection_options: CollectionOptions | None = None,
     ) -> list[str | int]:
@@ -84,7 +86,7 @@ class AsyncQdrantEmbedMixin(
             return []
         flows = Flows(self, self._encoders, collection_name, max_retries)
         target = await self._carry_out(flows.open(ingestion.texts))
-        encoding = target.with_threads(parallel)
+        encoding = target.with_threads(parallel).counting()
 
         async def encoded(window: Sequence[PendingPoint]) -> list[models.PointStruct]:
             wanted = await self._carry_out(flows.wanted(window, ingestion, shard_key_selector))
@@ -96,28 +98,34 @@ class AsyncQdrantEmbedMixin(
             return await encoded(window) if window else None
 
         coming: asyncio.Task[list[models.PointStruct] | None]
-        coming = asyncio.create_task(encoded(window))
-        try:
-            while (points := await coming) is not None:
-                coming = asyncio.create_task(following())
-                if points and not ingestion.stored_ids:
-                    await self._carry_out(
-                        flows.prepare(target, collection_options, shard_key_selector)
-                    )
-                for batch in ingestion.batches(points):
-                    storing = flows.store(
-                        batch,
-                        ingestion.note_stored,
-                        wait=wait,
-                        shard_key_selector=shard_key_selector,
-                    )
-                    await self._carry_out(storing)
-                ingestion.note_stored(())  # a window may hold nothing new
-        except BaseException as error:
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
-            ingestion.account_for(error)
-            raise
+        with Reporter(progress, collection_name, ingestion.total, encoding) as reporter:
+            coming = asyncio.create_task(encoded(window))
+            is_ready = False
+            try:
+                reporter.report(0)
+                while (points := await coming) is not None:
+                    coming = asyncio.create_task(following())
+                    if points and not is_ready:
+                        await self._carry_out(
+                            flows.prepare(target, collection_options, shard_key_selector)
+                        )
+                        is_ready = True
+                    for batch in ingestion.batches(points):
+                        storing = flows.store(
+                            batch,
+                            ingestion.note_stored,
+                            wait=wait,
+                            shard_key_selector=shard_key_selector,
+                        )
+                        await self._carry_out(storing)
+                        reporter.report(len(ingestion.stored_ids), ingestion.unchanged)
+                    ingestion.note_stored(())  # a window may hold nothing new
+                    reporter.report(len(ingestion.stored_ids), ingestion.unchanged)
+            except BaseException as error:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+                ingestion.account_for(error)
+                raise
         return ingestion.stored_ids
 
     # answers out

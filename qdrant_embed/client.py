@@ -18,6 +18,7 @@ from qdrant_embed.ids import IdScheme
 from qdrant_embed.ingestion import Ingestion, OnExisting
 from qdrant_embed.migrators import Migrator
 from qdrant_embed.options import CollectionOptions
+from qdrant_embed.progress import ProgressOption, Reporter
 from qdrant_embed.queries import Fusion, QueryResponse, Search, checked_queries
 from qdrant_embed.reranking import Reranker
 from qdrant_embed.retries import MAX_RETRIES
@@ -46,6 +47,7 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
         wait: bool = True,
         max_retries: int = MAX_RETRIES,
         on_existing: OnExisting = "overwrite",
+        progress: ProgressOption = None,
         shard_key_selector: types.ShardKeySelector | None = None,
         collection_options: CollectionOptions | None = None,
     ) -> list[str | int]:
@@ -76,6 +78,10 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
                 stored anew (``"overwrite"``); or, with ``"skip"``, only if their text or metadata
                 differ from what is stored, and else not even encoded; or, with ``"error"``, they
                 are refused, at most 1024 at a time, before any of those is stored.
+            progress: ``True`` for a bar with documents, tokens a second and the time left where
+                the number of documents is known; ``False`` for none; by default one is shown if
+                stderr is a terminal. Or a function that is given an `IngestProgress` at the start
+                and after each request; what it raises ends the `add`.
             shard_key_selector: shards to write to, in a collection with custom sharding.
             collection_options: quantisation, shards and the like for a collection that is created.
 
@@ -85,6 +91,7 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
             IngestError: it ended after a part was stored; says which, and why. After a
                 ``KeyboardInterrupt``, `IngestError.behind` says so.
             ModelError: the model cannot be found, fetched or read.
+            MissingDependencyError: ``progress=True``, but tqdm is not installed.
         """
         key = self.document_key
         ingestion = Ingestion(
@@ -102,9 +109,14 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
             return []
         flows = Flows(self, self._encoders, collection_name, max_retries)
         target = self._carry_out(flows.open(ingestion.texts))
-        encoding = target.with_threads(parallel)
-        with ThreadPoolExecutor(1, thread_name_prefix="qdrant-embed-add") as pool:
+        encoding = target.with_threads(parallel).counting()
+        with (
+            Reporter(progress, collection_name, ingestion.total, encoding) as reporter,
+            ThreadPoolExecutor(1, thread_name_prefix="qdrant-embed-add") as pool,
+        ):
             try:
+                reporter.report(0)
+                is_ready = False
                 wanted = self._carry_out(flows.wanted(window, ingestion, shard_key_selector))
                 coming = pool.submit(encoding.to_points, wanted, key)
                 while window:
@@ -112,10 +124,11 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
                     wanted = self._carry_out(flows.wanted(window, ingestion, shard_key_selector))
                     points = coming.result()
                     coming = pool.submit(encoding.to_points, wanted, key)
-                    if points and not ingestion.stored_ids:
+                    if points and not is_ready:
                         self._carry_out(
                             flows.prepare(target, collection_options, shard_key_selector)
                         )
+                        is_ready = True
                     for batch in ingestion.batches(points):
                         storing = flows.store(
                             batch,
@@ -124,7 +137,9 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
                             shard_key_selector=shard_key_selector,
                         )
                         self._carry_out(storing)
+                        reporter.report(len(ingestion.stored_ids), ingestion.unchanged)
                     ingestion.note_stored(())  # a window may hold nothing new
+                    reporter.report(len(ingestion.stored_ids), ingestion.unchanged)
             except BaseException as error:
                 ingestion.account_for(error)
                 raise

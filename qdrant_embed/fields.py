@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,11 +14,14 @@ from qdrant_embed.collection import StoredCollection
 from qdrant_embed.documents import PendingPoint
 from qdrant_embed.encoder.cores import usable_cores
 from qdrant_embed.encoder.interfaces import DenseEncoder, SparseEncoder, Vector, describe
+from qdrant_embed.encoder.tally import Tally
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.errors import InputError, ModelError, check_whole
 from qdrant_embed.options import CollectionOptions, sparse_vector_params
 from qdrant_embed.points import to_points
 from qdrant_embed.stamp import Stamp, sparse_stamp_of, stamp_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,14 @@ class SparseField:
 
 @dataclass(frozen=True)
 class Target:
-    """All vectors of a collection that this client fills and searches."""
+    """All vectors of a collection that this client fills and searches.
+
+    `tally` is what the dense encoder has read, where that is counted.
+    """
 
     dense: DenseField
     sparse: SparseField | None = None
+    tally: Tally | None = None
 
     def to_points(
         self, documents: Sequence[PendingPoint], document_key: str
@@ -136,6 +144,28 @@ class Target:
         check_whole("parallel", threads, 0)
         encoder = encoder.variant(threads=threads or usable_cores())
         return replace(self, dense=replace(self.dense, encoder=encoder))
+
+    def counting(self) -> Target:
+        """The same target with a `tally` of its own, if its dense encoder is no user's object."""
+        encoder = self.dense.encoder
+        if not isinstance(encoder, TextEmbedding):
+            return self
+        tally = Tally()
+        dense = replace(self.dense, encoder=encoder.variant(tally=tally))
+        return replace(self, dense=dense, tally=tally)
+
+    def warn_of_truncation(self, collection_name: str) -> None:
+        """Logs how many texts were cut, if any of those that were counted."""
+        encoder, tally = self.dense.encoder, self.tally
+        if isinstance(encoder, TextEmbedding) and tally is not None and tally.truncated:
+            logger.warning(
+                "texts longer than %d tokens are cut there (%s), %d of those added to %r: what "
+                "follows is not searchable; overflow='mean' reads all of a text",
+                encoder.spec.max_tokens,
+                encoder.model_name,
+                tally.truncated,
+                collection_name,
+            )
 
     def stamp(self) -> Stamp:
         """The stamp of a collection that these encoders write."""

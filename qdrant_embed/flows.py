@@ -1,14 +1,16 @@
 """What the clients do, step by step, written once for both.
 
 A flow is a generator. It yields what is to be done next and is sent the result, or has the error
-thrown into it: a `Request` to Qdrant, `Work` for the processor, a `Pause`. The clients carry the
-steps out, each in its own way; the asynchronous one does work in a thread.
+thrown into it: a `Request` to Qdrant, `Work` for the processor, a `Pause`, a `Wait` for what a
+thread computes. The clients carry the steps out, each in its own way; the asynchronous one does
+work in a thread.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -62,7 +64,14 @@ class Pause:
     seconds: float
 
 
-Step: TypeAlias = Request | Work | Pause
+@dataclass(frozen=True)
+class Wait:
+    """The result of what is computed meanwhile."""
+
+    future: Future[Any]
+
+
+Step: TypeAlias = Request | Work | Pause | Wait
 Flow: TypeAlias = Generator[Step, Any, T]
 
 
@@ -252,9 +261,20 @@ class Flows:
         except REFUSALS:
             if not (yield from self.exists()):
                 raise
-            return  # another process was first, or an earlier try whose answer was lost
+            # another process was first, or an earlier try whose answer was lost
         for key in options.shard_keys(shard_keys):
-            yield Request(lambda key=key: self._client.create_shard_key(self._name, key))  # type: ignore[misc] # mypy types no default of a lambda
+            yield from self._create_shards(key)
+
+    def _create_shards(self, key: models.ShardKey) -> Flow[None]:
+        try:
+            yield from self.tried(Request(lambda: self._client.create_shard_key(self._name, key)))
+        except REFUSALS:
+            found = yield from self.tried(
+                Request(lambda: self._client.collection_cluster_info(self._name))
+            )
+            shards = (*found.local_shards, *found.remote_shards)
+            if all(shard.shard_key != key for shard in shards):
+                raise
 
     def _add_vector(
         self, collection: StoredCollection, vector_name: str, config: models.SparseVectorNameConfig

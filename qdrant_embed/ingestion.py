@@ -39,6 +39,8 @@ class Ingestion:
         stored_ids: of the documents known to be stored, from the first one on without a gap.
         looks_up: whether it matters what the collection has under the documents' ids.
         found_collection: whether the collection is known to have been there before.
+        unchanged: documents found stored already, as they are.
+        total: documents there are; ``None`` where the input does not say.
         ids_tell_all: whether a point that has a document's id has its content, too.
     """
 
@@ -68,12 +70,14 @@ class Ingestion:
         self.ids_tell_all = ids == "content" or (isinstance(ids, ContentIds) and ids.keys is None)
         self.looks_up = on_existing != "overwrite"
         self.found_collection = False
+        self.unchanged = 0
         paired = pair(documents, metadata, ids, document_key, draws_ids=not self.looks_up)
         # all texts, where they are known from the start
         self.texts = [
             document.text if isinstance(document, Document) else document
             for document in (documents if is_sequence(documents) else ())
         ]
+        self.total = len(documents) if is_sequence(documents) else None  # type: ignore[arg-type] # just seen to have a length
         self._pending = windows(paired, WINDOW)
         self._under_way: deque[PendingPoint] = deque()
         self._noted: set[str | int] = set()
@@ -115,6 +119,7 @@ class Ingestion:
             for document in found
             if self.ids_tell_all or document.is_in(payloads[document.id], self._document_key)
         }
+        self.unchanged += len(unchanged)
         self._noted.update(unchanged)
         return [document for document in documents if document.id not in unchanged]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,9 @@ from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.encoders import EncoderChoice
 from qdrant_embed.errors import CollectionMismatchError, InputError, check_whole
 from qdrant_embed.fields import Target
-from qdrant_embed.flows import Flow, Flows, Request, Work
+from qdrant_embed.flows import Flow, Flows, Request, Wait, Work
 from qdrant_embed.options import CollectionOptions
+from qdrant_embed.progress import ProgressOption, Reporter
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Migration:
     batch_size: int
     max_retries: int
     collection_options: CollectionOptions | None
+    progress: ProgressOption
     document_key: str
 
     def __post_init__(self) -> None:
@@ -49,6 +52,15 @@ class Migration:
         else:
             choice.choose(check_encoder(given))
         return choice
+
+
+@dataclass(frozen=True)
+class _Page:
+    """Some of the old collection's documents, and those that the new one has not, or not so."""
+
+    documents: int
+    changed: Sequence[models.Record]
+    next_offset: Any
 
 
 class MigrationFlow:
@@ -77,24 +89,41 @@ class MigrationFlow:
         new = self._flows()
         target = yield from new.open(())
         yield from new.prepare(target, asked.collection_options, None)
-        offset = None
-        while True:
-            records, offset = yield from self._page(offset)
-            changed = yield from self._changed(records)
-            if changed:
-                points = yield Work(lambda changed=changed: self._points(target, changed))  # type: ignore[misc] # mypy types no default of a lambda
-                yield from new.store(
-                    points,
-                    lambda _: None,
-                    wait=True,
-                    shard_key_selector=None,
-                )
-            if offset is None:
-                break
+        total = yield from self._count(asked.collection_name)
+        encoding = target.counting()
+        with Reporter(asked.progress, asked.new_collection_name, total, encoding) as reporter:
+            yield from self._move(encoding, reporter)
         count = yield from self._checked_count()
         if asked.alias is not None:
             yield from self._switch(asked.alias)
         return count
+
+    def _move(self, target: Target, reporter: Reporter) -> Flow[None]:
+        """Has each page encoded while the one before is stored and the next is read."""
+        done = unchanged = 0
+        pool = ThreadPoolExecutor(1, thread_name_prefix="qdrant-embed-migrate")
+        try:
+            reporter.report(done)
+            first = yield from self._page(None)
+            coming = pool.submit(self._points, target, first.changed)
+            page: _Page | None = first
+            while page is not None:
+                following = None
+                if page.next_offset is not None:
+                    following = yield from self._page(page.next_offset)
+                points = yield Wait(coming)
+                if following is not None:
+                    coming = pool.submit(self._points, target, following.changed)
+                if points:
+                    yield from self._flows().store(
+                        points, lambda _: None, wait=True, shard_key_selector=None
+                    )
+                done += page.documents
+                unchanged += page.documents - len(page.changed)
+                reporter.report(done, unchanged)
+                page = following
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _check_alias(self) -> Flow[None]:
         alias = self._migration.alias
@@ -107,24 +136,20 @@ class MigrationFlow:
                 "delete that collection when the new one is seen to be right, then create the alias"
             )
 
-    def _page(self, offset: Any) -> Flow[tuple[list[models.Record], Any]]:
-        asked = self._migration
-        request = Request(
+    def _page(self, offset: Any) -> Flow[_Page]:
+        asked, flows = self._migration, self._flows()
+        read = Request(
             lambda: self._client.scroll(
                 asked.collection_name, limit=asked.batch_size, offset=offset, with_payload=True
             )
         )
-        page: tuple[list[models.Record], Any] = yield from self._flows().tried(request)
-        return page
-
-    def _changed(self, records: Sequence[models.Record]) -> Flow[list[models.Record]]:
-        """Those that the new collection has not, or not so."""
-        asked = self._migration
+        records, next_offset = yield from flows.tried(read)
         ids = [record.id for record in records]
-        request = Request(lambda: self._client.retrieve(asked.new_collection_name, ids))
-        there = yield from self._flows().tried(request)
+        look_up = Request(lambda: self._client.retrieve(asked.new_collection_name, ids))
+        there = yield from flows.tried(look_up)
         payloads = {record.id: record.payload for record in there}
-        return [record for record in records if payloads.get(record.id) != record.payload]
+        changed = [record for record in records if payloads.get(record.id) != record.payload]
+        return _Page(len(records), changed, next_offset)
 
     def _points(self, target: Target, records: Sequence[models.Record]) -> list[models.PointStruct]:
         return target.to_points([self._document(*item) for item in enumerate(records)], self._key)
@@ -143,13 +168,15 @@ class MigrationFlow:
         # an id of another form is in the payload, and so in the metadata
         return PendingPoint(own, own, text, metadata, position)
 
+    def _count(self, name: str) -> Flow[int]:
+        request = Request(lambda: self._client.count(name, exact=True))
+        count: int = (yield from self._flows().tried(request)).count
+        return count
+
     def _checked_count(self) -> Flow[int]:
         asked = self._migration
-        counts: list[int] = []
-        for name in (asked.collection_name, asked.new_collection_name):
-            request = Request(lambda name=name: self._client.count(name, exact=True))  # type: ignore[misc] # likewise
-            counts.append((yield from self._flows().tried(request)).count)
-        old, new = counts
+        old = yield from self._count(asked.collection_name)
+        new = yield from self._count(asked.new_collection_name)
         if old != new:
             raise CollectionMismatchError(
                 f"collection {asked.new_collection_name!r} has {new} points, but "
@@ -164,7 +191,7 @@ class MigrationFlow:
         create = models.CreateAlias(
             collection_name=self._migration.new_collection_name, alias_name=alias
         )
-        yield Request(
+        request = Request(
             lambda: self._client.update_collection_aliases(
                 [
                     models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)),
@@ -172,6 +199,7 @@ class MigrationFlow:
                 ]
             )
         )
+        yield from self._flows().tried(request)
 
     def _flows(self, name: str | None = None) -> Flows:
         """The flows of one collection, the new one by default."""

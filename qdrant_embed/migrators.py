@@ -7,6 +7,8 @@ import os
 from qdrant_embed.encoder.interfaces import DenseEncoder
 from qdrant_embed.migration import Migration, MigrationFlow
 from qdrant_embed.options import CollectionOptions
+from qdrant_embed.progress import ProgressOption
+from qdrant_embed.retries import MAX_RETRIES
 from qdrant_embed.settings import ModelSettings
 from qdrant_embed.steps import AsyncSteps, Steps
 
@@ -22,7 +24,8 @@ class Migrator(ModelSettings, Steps):
         *,
         alias: str | None = None,
         batch_size: int = 256,
-        max_retries: int = 3,
+        max_retries: int = MAX_RETRIES,
+        progress: ProgressOption = None,
         collection_options: CollectionOptions | None = None,
     ) -> int:
         """Encodes a collection's documents with another model into another collection; how many.
@@ -37,6 +40,7 @@ class Migrator(ModelSettings, Steps):
             alias: leads to the new collection, once that is complete.
             batch_size: documents in one request.
             max_retries: as of `add`.
+            progress: as of `add`, told after each `batch_size` documents.
             collection_options: as of `add`.
 
         Raises:
@@ -51,6 +55,7 @@ class Migrator(ModelSettings, Steps):
             alias=alias,
             batch_size=batch_size,
             max_retries=max_retries,
+            progress=progress,
             collection_options=collection_options,
             document_key=self.document_key,
         )
@@ -69,7 +74,8 @@ class AsyncMigrator(ModelSettings, AsyncSteps):
         *,
         alias: str | None = None,
         batch_size: int = 256,
-        max_retries: int = 3,
+        max_retries: int = MAX_RETRIES,
+        progress: ProgressOption = None,
         collection_options: CollectionOptions | None = None,
     ) -> int:
         """As `Migrator.migrate_model`."""
@@ -80,6 +86,7 @@ class AsyncMigrator(ModelSettings, AsyncSteps):
             alias=alias,
             batch_size=batch_size,
             max_retries=max_retries,
+            progress=progress,
             collection_options=collection_options,
             document_key=self.document_key,
         )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from qdrant_embed.flows import Flow, Pause, Request, Step, Work
+from qdrant_embed.flows import Flow, Pause, Request, Step, Wait, Work
 from qdrant_embed.local import database_of
 
 T = TypeVar("T")
@@ -29,6 +29,8 @@ class Steps:
         except StopIteration as done:
             value: T = done.value
             return value
+        finally:
+            flow.close()
 
     def _do(self, step: Step) -> object:
         if isinstance(step, Pause):
@@ -36,6 +38,8 @@ class Steps:
             return None
         if isinstance(step, Work):
             return step.call()
+        if isinstance(step, Wait):
+            return step.future.result()
         result = database_of(self).run(step.call)
         if step.on_success is not None:
             step.on_success()
@@ -58,6 +62,8 @@ class AsyncSteps:
         except StopIteration as done:
             value: T = done.value
             return value
+        finally:
+            flow.close()
 
     async def _do(self, step: Step) -> object:
         if isinstance(step, Pause):
@@ -65,6 +71,8 @@ class AsyncSteps:
             return None
         if isinstance(step, Work):
             return await asyncio.to_thread(step.call)
+        if isinstance(step, Wait):
+            return await asyncio.wrap_future(step.future)
         if step.on_success is None:
             return await database_of(self).run_async(step.call)
         return await _to_its_end(self._request(step))

@@ -46,6 +46,9 @@ class Server:
     bodies: list[tuple[str, bytes]] = field(default_factory=list)
     parameters: list[str] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
+    shards: list[models.ShardKey] = field(
+        default_factory=list
+    )  # which local databases have none of
     fault: Callable[[str], Fault | None] = lambda _: None
     largest: int | None = None  # bytes of a request's body, as of Qdrant's max_request_size_mb
 
@@ -87,7 +90,9 @@ def serving() -> Iterator[Server]:
                 fault = running.too_large
             if fault is None or fault.after_commit:
                 with lock:
-                    status, result = answer(running.database, self.command, path, body)
+                    status, result = answer(
+                        running.database, self.command, path, body, running.shards
+                    )
             if fault is None:
                 self.reply(status, {"result": result, "status": "ok", "time": 0.0})
             elif fault.status:
@@ -131,9 +136,13 @@ def serving() -> Iterator[Server]:
 
 
 def answer(
-    database: qdrant_client.QdrantClient, method: str, path: str, body: bytes
+    database: qdrant_client.QdrantClient,
+    method: str,
+    path: str,
+    body: bytes,
+    shards: list[models.ShardKey],
 ) -> tuple[int, Any]:
-    """Status and result, as Qdrant would give them."""
+    """Status and result, as Qdrant would give them; `shards` are the keys of what is sharded."""
     parts = path.strip("/").split("/")
     if parts == [""]:
         return 200, None
@@ -163,9 +172,24 @@ def answer(
     if (method, parts[2]) == ("PUT", "vectors"):
         config: Any = TypeAdapter(models.VectorNameConfig).validate_json(body)
         return 200, plain(database.create_vector_name(name, parts[3], config))
-    if (method, rest) == ("PUT", "shards"):  # which a local database has none of
-        models.CreateShardingKey.model_validate_json(body)
+    if (method, rest) == ("PUT", "shards"):
+        key = models.CreateShardingKey.model_validate_json(body).shard_key
+        if key in shards:
+            return 400, None
+        shards.append(key)
         return 200, True
+    if (method, rest) == ("GET", "cluster"):
+        local = [
+            {"shard_id": n, "shard_key": key, "points_count": 0, "state": "Active"}
+            for n, key in enumerate(shards)
+        ]
+        return 200, {
+            "peer_id": 1,
+            "shard_count": len(local),
+            "local_shards": local,
+            "remote_shards": [],
+            "shard_transfers": [],
+        }
     if (method, rest) == ("POST", "points"):
         wanted = models.PointRequest.model_validate_json(body)
         records = database.retrieve(name, wanted.ids, with_vectors=wanted.with_vector or False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clients import LetterEncoder, opened, stored
+from clients import LetterEncoder, WordEncoder, opened, stored
 from numpy.typing import NDArray
 from rest_server import Server
 
@@ -114,3 +114,14 @@ def test_options_that_make_no_sense_are_refused(client: QdrantClient) -> None:
     with pytest.raises(InputError, match="'overwrite', 'skip' or 'error'"):
         client.add("demo", ["cat"], ids=[1], on_existing="keep")  # type: ignore[arg-type]
     assert not client.collection_exists("demo")
+
+
+def test_a_new_sparse_vector_is_there_before_it_is_needed(
+    anywhere: QdrantClient, encoder: Counting
+) -> None:
+    """Though the first window is stored already, as it is, and needs none."""
+    anywhere.add("demo", TWO_WINDOWS[:1024], ids="content", batch_size=500)
+    anywhere.set_sparse_model(WordEncoder())
+    anywhere.add("demo", TWO_WINDOWS[:1030], ids="content", on_existing="skip", batch_size=500)
+    assert anywhere.count("demo").count == 1030
+    assert encoder.texts == TWO_WINDOWS[:1030]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -143,3 +144,39 @@ def test_a_collection_of_another_model_is_not_written_to(client: QdrantClient) -
     with pytest.raises(CollectionMismatchError):
         client.migrate_model("old", LetterEncoder(), "new")
     assert client.count("new").count == 1
+
+
+def test_a_page_is_encoded_while_others_are_read_and_stored(
+    kind: str, server: Server, tiny: TinyModel
+) -> None:
+    """Each waits for the other: one after the other they would wait for ever."""
+    read, encoding = Event(), Event()
+
+    class Waiting(LetterEncoder):
+        def passage_embed(self, texts: Iterable[str], /) -> Iterable[NDArray[np.float32]]:
+            given = list(texts)
+            if given == TEXTS[:10]:
+                assert read.wait(60), "the second page was not read while the first was encoded"
+            else:
+                encoding.set()
+            return super().passage_embed(given)
+
+    pages = 0
+
+    def watch(request: str) -> Fault | None:
+        nonlocal pages
+        if request == "POST /collections/old/points/scroll":
+            pages += 1
+            if pages == 2:
+                read.set()
+        # the first page is not stored until the second is being encoded
+        if request == "PUT /collections/new/points" and not encoding.wait(60):
+            return Fault(403)
+        return None
+
+    with opened(kind, **at(server)) as client:
+        client.set_model(tiny.path)
+        client.add("old", TEXTS, ids=range(30))
+        server.fault = watch
+        assert client.migrate_model("old", Waiting(), "new", batch_size=10) == 30
+        assert stored(client, "new") == stored(client, "old")

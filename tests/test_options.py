@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from clients import at, opened
 from qdrant_client import models
-from rest_server import Server
+from qdrant_client.http.exceptions import UnexpectedResponse
+from rest_server import Fault, Server
 from tiny import TinyModel
 
-from qdrant_embed import CollectionOptions, QdrantClient
+from qdrant_embed import CollectionOptions, QdrantClient, retries
 
 CREATE = "PUT /collections/demo"
 
@@ -111,3 +112,24 @@ def test_shard_keys_are_those_of_the_selector(selector: Any, keys: list[str | in
     custom = CollectionOptions(sharding_method=models.ShardingMethod.CUSTOM)
     assert custom.shard_keys(selector) == keys
     assert CollectionOptions().shard_keys(selector) == []
+
+
+@pytest.mark.parametrize("lost", ["", "/shards"])
+def test_shards_are_created_though_an_answer_is_lost(
+    remote: QdrantClient, server: Server, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    monkeypatch.setattr(retries, "_FIRST_WAIT", 0.001)
+    options = CollectionOptions(sharding_method=models.ShardingMethod.CUSTOM)
+    server.fail_once(CREATE + lost, Fault(0, after_commit=True))
+    remote.add("demo", ["cat"], collection_options=options, shard_key_selector=["a", "b"])
+    assert server.shards == ["a", "b"]
+    assert remote.count("demo").count == 1
+
+
+def test_shards_that_cannot_be_created_are_the_servers_error(
+    remote: QdrantClient, server: Server
+) -> None:
+    options = CollectionOptions(sharding_method=models.ShardingMethod.CUSTOM)
+    server.fail_once(f"{CREATE}/shards", Fault(403))
+    with pytest.raises(UnexpectedResponse, match="403"):
+        remote.add("demo", ["cat"], collection_options=options, shard_key_selector="a")

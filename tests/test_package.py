@@ -131,7 +131,7 @@ def test_imports_go_downward_only() -> None:
         ["collection", "documents"],
         ["points"],
         ["fields", "ingestion"],
-        ["encoders", "queries"],
+        ["encoders", "queries", "progress"],
         ["flows", "settings"],
         ["migration", "steps"],
         ["migrators"],

@@ -134,7 +134,7 @@ class Download:
             with explained(partial):
                 file = FileIO(partial, "ab" if body.start else "wb")  # unbuffered
             arrived = body.start
-            with file, Progress(title, size or 0) as progress:
+            with file, Progress(title, size or 0, "B") as progress:
                 for block in body.blocks:
                     arrived += len(block)
                     if size is not None and arrived > size:

@@ -15,6 +15,7 @@ from qdrant_embed.encoder.interfaces import Overflow, Vector
 from qdrant_embed.encoder.model import Model
 from qdrant_embed.encoder.pipeline import Pipeline
 from qdrant_embed.encoder.splitting import Span, split
+from qdrant_embed.encoder.tally import Tally
 from qdrant_embed.errors import InputError, check_whole
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class LongTexts:
         self._model, self._pipeline, self._options = model, pipeline, options
 
     def vectors(
-        self, texts: Iterable[str], prefix: str, window: int, workers: int
+        self, texts: Iterable[str], prefix: str, window: int, workers: int, tally: Tally | None
     ) -> Iterator[Vector]:
         """A vector for each text, in order; the arguments are those of `Pipeline.run`.
 
@@ -93,12 +94,13 @@ class LongTexts:
             prefix: put before each text, and before each window of a longer one.
             window: texts, or windows of texts, computed together.
             workers: threads that compute.
+            tally: counts what is read, if anybody wants to know.
 
         Raises:
             InputError: prefix or overlap leave no room, or the splitter gave what is no part.
         """
         weights: deque[list[int]] = deque()
-        parts = self._parts(texts, prefix, window, weights)
+        parts = self._parts(texts, prefix, window, weights, tally)
         vectors = self._pipeline.run_tokens(windows(parts, window), window, workers)
         for first in vectors:
             counts = weights.popleft()
@@ -109,7 +111,12 @@ class LongTexts:
             yield self._mean(np.array(rows, np.float64), counts)
 
     def _parts(
-        self, texts: Iterable[str], prefix: str, window: int, weights: deque[list[int]]
+        self,
+        texts: Iterable[str],
+        prefix: str,
+        window: int,
+        weights: deque[list[int]],
+        tally: Tally | None,
     ) -> Iterator[list[int]]:
         """Token ids of what is encoded; a text's weights are known before its first part goes."""
         tokenizer = self._model.runtime.tokenizer
@@ -119,6 +126,8 @@ class LongTexts:
             long = set(whole.truncated)
             for position, (text, ids) in enumerate(zip(some, whole.ids, strict=True)):
                 parts = cutter.parts(text) if position in long else [ids]
+                if tally is not None:
+                    tally.note(parts)
                 weights.append([max(1, len(part) - cutter.overhead) for part in parts])
                 yield from parts
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Generic, TypeVar
 
@@ -19,6 +20,7 @@ from qdrant_embed.encoder.batching import (
 )
 from qdrant_embed.encoder.interfaces import Vector
 from qdrant_embed.encoder.model import Model
+from qdrant_embed.encoder.tally import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -57,15 +59,19 @@ class Pipeline(Generic[T]):
         self._model, self._finish, self._tokens_per_batch = model, finish, tokens_per_batch
         self._warned_of_truncation = False
 
-    def run(self, texts: Iterable[str], window: int, workers: int) -> Iterator[T]:
+    def run(
+        self, texts: Iterable[str], window: int, workers: int, tally: Tally | None = None
+    ) -> Iterator[T]:
         """A result for each text, in order.
 
         Args:
             texts: read once, at most two windows ahead.
             window: texts tokenised and sorted by length together.
             workers: threads that compute.
+            tally: counts what is read; without it, a warning is logged once of texts that are cut.
         """
-        return self.run_tokens(map(self._tokenized, windows(texts, window)), window, workers)
+        parts = map(partial(self._tokenized, tally=tally), windows(texts, window))
+        return self.run_tokens(parts, window, workers)
 
     def run_tokens(
         self, parts: Iterator[list[list[int]]], window: int, workers: int
@@ -90,9 +96,12 @@ class Pipeline(Generic[T]):
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _tokenized(self, texts: Sequence[str]) -> list[list[int]]:
+    def _tokenized(self, texts: Sequence[str], tally: Tally | None) -> list[list[int]]:
         tokens = self._model.runtime.tokenizer.tokenize(texts)
-        self._warn_of_truncation(tokens.truncated)
+        if tally is None:
+            self._warn_of_truncation(tokens.truncated)
+        else:
+            tally.note(tokens.ids, len(tokens.truncated))
         return tokens.ids
 
     def _single(self, ids: list[list[int]]) -> Iterable[T]:

@@ -5,29 +5,47 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from types import TracebackType
 
+from qdrant_embed.errors import MissingDependencyError
+
 
 class Progress(AbstractContextManager["Progress"]):
-    """Steps or bytes of one job, shown by tqdm where stderr is a terminal and tqdm is installed.
+    """Steps, bytes or documents of one job, shown by tqdm.
 
     Args:
         title: what is going on.
-        total_bytes: how many there will be, for a job that is counted in bytes.
+        total: how many there will be; ``None`` where nobody knows.
+        unit: what is counted; ``"B"`` for bytes.
+        shown: whether to, and to leave it there in the end; by default it is shown where stderr
+            is a terminal and tqdm is installed, and then wiped away.
+
+    Raises:
+        MissingDependencyError: it is to be shown, but tqdm is not installed.
     """
 
-    def __init__(self, title: str, total_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        title: str,
+        total: int | None = None,
+        unit: str = " steps",
+        *,
+        shown: bool | None = None,
+    ) -> None:
+        self._bar = None
+        if shown is False:
+            return
         try:
             from tqdm import tqdm  # comes with huggingface-hub
-        except ImportError:
-            self._bar = None
+        except ImportError as error:
+            if shown:
+                raise MissingDependencyError("tqdm", "a progress bar") from error
         else:
-            in_bytes = total_bytes is not None
             self._bar = tqdm(
                 desc=title,
-                total=total_bytes,
-                unit="B" if in_bytes else " steps",
-                unit_scale=in_bytes,
-                disable=None,
-                leave=False,
+                total=total,
+                unit=unit,
+                unit_scale=unit == "B",
+                disable=None if shown is None else not shown,
+                leave=bool(shown),
             )
 
     def step(self, done: str) -> None:
@@ -36,9 +54,10 @@ class Progress(AbstractContextManager["Progress"]):
             self._bar.set_postfix_str(done, refresh=False)
             self._bar.update()
 
-    def advance(self, to: int) -> None:
-        """Shows that so many bytes are there."""
+    def advance(self, to: int, note: str = "") -> None:
+        """Shows that so many are there, and a `note` beside it."""
         if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(to - self._bar.n)
 
     def __exit__(

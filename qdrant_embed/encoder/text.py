@@ -18,6 +18,7 @@ from qdrant_embed.encoder.model import Model, ModelOptions
 from qdrant_embed.encoder.overflow import LongTexts, OverflowOptions, Splitter, refuse_long
 from qdrant_embed.encoder.pipeline import Pipeline
 from qdrant_embed.encoder.spec import ModelSpec
+from qdrant_embed.encoder.tally import Tally
 from qdrant_embed.errors import UnknownModelError, check_path, check_str, check_whole
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ class TextEmbedding:
         self._query_prefix = _checked_prefix("query_prefix", query_prefix)
         self._document_prefix = _checked_prefix("document_prefix", document_prefix)
         self._threads = worker_count("threads", threads)
+        self._tally: Tally | None = None
         if not lazy_load:
             self.load()
 
@@ -191,6 +193,7 @@ class TextEmbedding:
         query_prefix: str | None = None,
         document_prefix: str | None = None,
         threads: int | None = None,
+        tally: Tally | None = None,
     ) -> TextEmbedding:
         """An encoder over the same loaded model that differs in what is given.
 
@@ -198,6 +201,7 @@ class TextEmbedding:
             query_prefix: put before every query; as it is by default.
             document_prefix: put before every document; as it is by default.
             threads: texts computed at once; as it is by default.
+            tally: counts what this encoder reads, and nothing is logged of texts that are cut.
 
         Raises:
             InputError: an option of a wrong kind.
@@ -209,6 +213,8 @@ class TextEmbedding:
             other._document_prefix = _checked_prefix("document_prefix", document_prefix)
         if threads is not None:
             other._threads = worker_count("threads", threads)
+        if tally is not None:
+            other._tally = tally
         return other
 
     def embed(
@@ -272,11 +278,11 @@ class TextEmbedding:
         workers = self._threads if parallel is None else worker_count("parallel", parallel or None)
         if self._overflow.overflow == "mean":
             long = LongTexts(self._model, self._pipeline, self._overflow)
-            return long.vectors(checked_texts(texts), prefix, batch_size, workers)
+            return long.vectors(checked_texts(texts), prefix, batch_size, workers, self._tally)
         checked = checked_texts(texts, prefix)
         if self._overflow.overflow == "error":
             checked = refuse_long(self._model, checked)
-        return self._pipeline.run(checked, batch_size, workers)
+        return self._pipeline.run(checked, batch_size, workers, self._tally)
 
 
 class DefaultEmbedding(TextEmbedding):
