@@ -17,7 +17,9 @@ from clients import SENTENCES, stamp, stored
 from rest_server import Fault, Server
 from tiny import TinyModel
 
-from qdrant_embed import QdrantClient, cli
+from qdrant_embed import IngestProgress, QdrantClient, cli
+from qdrant_embed.cli.progress import FileProgress
+from qdrant_embed.cli.records import Fields, RecordFile
 
 PROGRAM = """
 import signal, sys
@@ -348,3 +350,38 @@ def test_an_interrupt_says_what_is_stored(to: list[str], database: Path) -> None
     assert errors.rstrip().endswith("qdrant-embed: interrupted")
     assert "1024 documents are stored in 'demo'" in errors
     assert len(payloads(database)) == 1024
+
+
+def test_progress_is_for_people_who_want_it(
+    to: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = jsonl(tmp_path / "documents.jsonl", ROWS)
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def shown(*options: str) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stderr", terminal := Terminal())
+            assert cli.main(["add", *to, str(file), *options]) == 0
+            return terminal.getvalue()
+
+    assert f"adding {file}:   0%" in shown()
+    assert not shown("--quiet")
+    capsys.readouterr()
+    assert cli.main(["add", *to, str(file)]) == 0
+    assert not capsys.readouterr().err
+
+
+def test_the_bar_counts_the_bytes_whose_documents_are_stored(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = b"one\n\ntwo\nthree\n"
+    records = RecordFile(io.BytesIO(lines), "txt", Fields())
+    with FileProgress("adding", records, len(lines), shown=True) as progress:
+        assert [record.text for record in progress] == ["one", "two", "three"]
+        progress.report(IngestProgress(2, None, 0, 500, 1, 2.0))
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "9.00/15.0" in last
+    assert "2 documents, 250 tokens/s, 1 texts cut]" in last

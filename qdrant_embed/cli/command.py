@@ -29,10 +29,10 @@ def add_command(
     commands: Commands,
     name: str,
     run: Callable[[argparse.Namespace], Answer],
-    parent: argparse.ArgumentParser,
+    *parents: argparse.ArgumentParser,
 ) -> argparse.ArgumentParser:
     """The parser of a new command, which does what `run` does and says of itself."""
-    added = commands.add_parser(name, help=run.__doc__, description=run.__doc__, parents=[parent])
+    added = commands.add_parser(name, help=run.__doc__, description=run.__doc__, parents=parents)
     added.set_defaults(run=run)
     return added
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from qdrant_embed.cli.command import Answer, Commands, add_command, table, with_json
-from qdrant_embed.cli.records import FORMATS, Fields, Format, Record, RecordFile
-from qdrant_embed.encoder.progress import Progress
+from qdrant_embed.cli.progress import FileProgress
+from qdrant_embed.cli.records import FORMATS, Fields, Format, RecordFile
 from qdrant_embed.errors import IngestError, InputError, QdrantEmbedError
 
 if TYPE_CHECKING:
@@ -38,10 +38,12 @@ def add_to(commands: Commands) -> None:
     connected.add_argument(
         "--sparse-model", metavar="MODEL", help="the collection's own by default, if any"
     )
+    long = argparse.ArgumentParser(add_help=False)
+    long.add_argument("--quiet", action="store_true", help="show no progress")
     own = argparse.ArgumentParser(add_help=False, parents=[connected])
     own.add_argument("--model", help="the collection's own by default")
 
-    adding = add_command(commands, "add", add, own)
+    adding = add_command(commands, "add", add, own, long)
     adding.add_argument("file", metavar="FILE", help="FILE.jsonl, FILE.csv, FILE.txt; - for stdin")
     adding.add_argument("--format", choices=FORMATS, help="by the file's name, jsonl for stdin")
     adding.add_argument(
@@ -71,7 +73,7 @@ def add_to(commands: Commands) -> None:
         "--where", type=_json_object, metavar="JSON", help='like {"year": {"gte": 2020}}'
     )
 
-    moving = add_command(commands, "migrate", migrate, connected)
+    moving = add_command(commands, "migrate", migrate, connected, long)
     moving.set_defaults(model=None)  # the client's, which the new one is not
     moving.add_argument("--model", dest="new_model", metavar="MODEL", required=True)
     moving.add_argument("--to", metavar="NAME", required=True, help="the new collection")
@@ -86,7 +88,8 @@ def add(options: argparse.Namespace) -> Answer:
     with _opened(options.file) as stream, _connected(options) as client:
         records = RecordFile(stream, form, fields)
         size = 0 if options.file == _STDIN else Path(options.file).stat().st_size
-        with Progress(f"reading {options.file}", total_bytes=size) as progress:
+        shown = False if options.quiet else None
+        with FileProgress(f"adding {options.file}", records, size or None, shown=shown) as progress:
             stored = _stored(client, records, progress, options)
     found = {"collection": options.collection, "stored": stored}
     return Answer(found, [f"{stored} documents are stored in {options.collection!r}"])
@@ -128,20 +131,21 @@ def migrate(options: argparse.Namespace) -> Answer:
             options.to,
             alias=options.alias,
             batch_size=options.batch_size,
+            progress=False if options.quiet else None,
         )
     found = {"collection": options.to, "stored": count}
     return Answer(found, [f"{count} documents of {options.collection!r} are in {options.to!r}"])
 
 
 def _stored(
-    client: QdrantClient, records: RecordFile, progress: Progress, options: argparse.Namespace
+    client: QdrantClient, records: RecordFile, progress: FileProgress, options: argparse.Namespace
 ) -> int:
     """How many different documents there were.
 
     Raises:
         QdrantEmbedError: as of `add`; says which line is wrong where one is.
     """
-    texts, metadata, ids = tee(_followed(records, progress), 3)
+    texts, metadata, ids = tee(progress, 3)
     try:
         stored = client.add(
             options.collection,
@@ -152,6 +156,7 @@ def _stored(
             else (record.id for record in ids if record.id is not None),
             batch_size=options.batch_size,
             on_existing=options.on_existing,
+            progress=progress.report,
         )
     except (InputError, IngestError) as error:
         reason = error if isinstance(error, InputError) else error.__cause__
@@ -159,12 +164,6 @@ def _stored(
             raise
         raise InputError(f"{options.file}, line {records.line}: {error}") from error
     return len(set(stored))
-
-
-def _followed(records: RecordFile, progress: Progress) -> Iterator[Record]:
-    for record in records:
-        progress.advance(records.bytes_read)
-        yield record
 
 
 @contextmanager

@@ -1,0 +1,59 @@
+"""How much of a file of documents is stored, as a bar."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from qdrant_embed.cli.records import Record, RecordFile
+from qdrant_embed.encoder.progress import Progress
+
+if TYPE_CHECKING:
+    from qdrant_embed.progress import IngestProgress
+
+
+class FileProgress(AbstractContextManager["FileProgress"]):
+    """The documents of a file, to be read once, and a bar of the bytes whose documents are stored.
+
+    A file does not say how many documents it holds, but its bytes tell how long the rest will take.
+
+    Args:
+        title: of the bar.
+        records: the file.
+        size: in bytes; ``None`` where nobody knows.
+        shown: whether to; by default where stderr is a terminal.
+    """
+
+    def __init__(
+        self, title: str, records: RecordFile, size: int | None, *, shown: bool | None
+    ) -> None:
+        self._records = records
+        self._bar = Progress(title, size, "B", shown=shown)
+        self._ends: deque[int] = deque()  # of the documents under way
+        self._stored = self._bytes = 0
+
+    def __iter__(self) -> Iterator[Record]:
+        """The documents in order; raises what the file does."""
+        for record in self._records:
+            self._ends.append(self._records.bytes_read)
+            yield record
+
+    def report(self, progress: IngestProgress) -> None:
+        """Shows how far it has come; for `add` to call."""
+        while self._stored < progress.documents:
+            self._stored += 1
+            self._bytes = self._ends.popleft()
+        self._bar.advance(
+            self._bytes, ", ".join([f"{self._stored:,} documents", *progress.notes()])
+        )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.__exit__(kind, error, trace)
