@@ -38,8 +38,11 @@ settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How often the test of killed processes kills one: ``--kills 20``."""
+    """How often the test of killed processes kills one, ``--kills 20``, and how many documents
+    the test of a failing server stores, ``--documents 20000``.
+    """
     parser.addoption("--kills", type=int, default=2)
+    parser.addoption("--documents", type=int, default=500)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,16 +25,20 @@ class Fault:
     """What to do to one request instead of answering it.
 
     Attributes:
-        status: answer with this status; 0 to cut the connection.
+        status: answer with this status; 0 to cut the connection, 200 to answer after all.
         after_commit: carry the request out first, then fail.
         headers: sent with the status.
         message: of the error.
+        pause: seconds before anything is done.
+        drip: seconds between the parts of an answer that comes a few bytes at a time.
     """
 
     status: int
     after_commit: bool = False
     headers: tuple[tuple[str, str], ...] = ()
     message: str = "injected"
+    pause: float = 0.0
+    drip: float = 0.0
 
 
 @dataclass
@@ -88,13 +93,16 @@ def serving() -> Iterator[Server]:
             fault = running.fault(request)
             if running.largest is not None and len(body) > running.largest:
                 fault = running.too_large
+            if fault is not None:
+                time.sleep(fault.pause)
             if fault is None or fault.after_commit:
                 with lock:
                     status, result = answer(
                         running.database, self.command, path, body, running.shards
                     )
-            if fault is None:
-                self.reply(status, {"result": result, "status": "ok", "time": 0.0})
+            if fault is None or fault.status == 200:
+                content = {"result": result, "status": "ok", "time": 0.0}
+                self.reply(status, content, drip=fault.drip if fault else 0.0)
             elif fault.status:
                 self.reply(fault.status, {"status": {"error": fault.message}}, *fault.headers)
             else:
@@ -103,7 +111,9 @@ def serving() -> Iterator[Server]:
 
         do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
 
-        def reply(self, status: int, content: object, *headers: tuple[str, str]) -> None:
+        def reply(
+            self, status: int, content: object, *headers: tuple[str, str], drip: float = 0.0
+        ) -> None:
             payload = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -111,7 +121,10 @@ def serving() -> Iterator[Server]:
             for header, value in headers:
                 self.send_header(header, value)
             self.end_headers()
-            self.wfile.write(payload)
+            part = len(payload) // 10 + 1 if drip else len(payload)
+            for start in range(0, len(payload), part):
+                time.sleep(drip)
+                self.wfile.write(payload[start : start + part])
 
         def log_message(self, format: str, *args: object) -> None:
             pass

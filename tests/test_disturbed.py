@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import qdrant_client
 from clients import KINDS, LetterEncoder, at, opened
@@ -108,3 +111,54 @@ def test_whatever_the_server_does_all_is_stored_once(
         found = {point.id: point.payload for point in points}
         for i, text, metadata in zip(ids, TEXTS[:60], METADATA[:60], strict=True):
             assert found[i] == {"document": text, **metadata}
+
+
+UPSERT = "PUT /collections/demo/points"
+TIMEOUT = 1  # second, of the client
+EVERY_KIND = [
+    Fault(0),
+    Fault(0, after_commit=True),
+    Fault(429, headers=(("Retry-After", "0"),)),
+    Fault(500),
+    Fault(503, after_commit=True),
+    Fault(0, pause=1.5 * TIMEOUT),
+    Fault(0, pause=1.5 * TIMEOUT, after_commit=True),  # stored when nobody waits any more
+    Fault(200, after_commit=True, drip=0.05 * TIMEOUT),
+    Fault(413),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_fault_at_5_percent_each(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = request.config.getoption("--documents")
+    texts = [f"text {n} {'abcdefgh'[n % 8] * (n % 50)}" for n in range(count)]
+    encoder, chance = LetterEncoder(), random.Random(5)
+    done = Counter[Fault]()
+
+    def fault(asked: str) -> Fault | None:
+        kinds = chance.choices([*EVERY_KIND, None], [5] * len(EVERY_KIND) + [55])
+        if kinds == [Fault(413)] and asked != UPSERT:  # nothing else is large
+            return None
+        done.update(fault for fault in kinds if fault is not None)
+        return kinds[0]
+
+    monkeypatch.setattr(retries, "_LONGEST_WAIT", 0.002)
+    with serving() as server, opened(kind, **at(server) | {"timeout": TIMEOUT}) as client:
+        client.set_model(encoder)
+        server.fault = fault
+        ids = client.add("demo", iter(texts), max_retries=30)
+        points, _ = server.database.scroll("demo", limit=2 * count, with_vectors=True)
+    assert len(done) == len(EVERY_KIND) or count < 2000
+    logging.info("%d requests, of which failed %s", len(server.requests), list(done.values()))
+    assert len(points) == len(ids) == len(set(ids)) == count
+    expected = np.asarray(encoder.passage_embed(texts))
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    found: dict[Any, tuple[Any, Any]] = {
+        point.id: (point.payload, point.vector) for point in points
+    }
+    for i, text, vector in zip(ids, texts, expected, strict=True):
+        payload, vectors = found[i]
+        assert payload == {"document": text}
+        np.testing.assert_allclose(vectors["fast-letters"], vector, atol=1e-5)

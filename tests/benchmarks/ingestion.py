@@ -1,0 +1,223 @@
+"""What `add` costs besides encoding: time, memory, and a second run over the same documents.
+
+    python tests/benchmarks/ingestion.py [--figures overhead,memory,rerun] [--json FILE]
+
+The store takes everything and keeps ids and payloads alone, so that no figure is the store's.
+Each figure is printed beside its limit; the exit code is 1 if one is not kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from corpora import docstrings
+from numpy.typing import NDArray
+from qdrant_client import models
+
+from qdrant_embed import IngestProgress, QdrantClient, TextEmbedding
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number; `limit` is the most it may be, or the least."""
+
+    name: str
+    value: float
+    limit: float
+    at_most: bool = True
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the number is within its limit."""
+        return self.value <= self.limit if self.at_most else self.value >= self.limit
+
+
+class StubStore(QdrantClient):
+    """A client whose points go nowhere; with `keeps`, their payloads can be looked up."""
+
+    def __init__(self, *, keeps: bool) -> None:
+        super().__init__(":memory:")
+        self._payloads: dict[Any, Any] | None = {} if keeps else None
+        self.count_stored = 0
+
+    def upsert(  # type: ignore[override] # what `add` asks for
+        self, collection_name: str, points: Any, **_: Any
+    ) -> models.UpdateResult:
+        """Counts the points."""
+        self.count_stored += len(points)
+        if self._payloads is not None:
+            self._payloads.update((point.id, point.payload) for point in points)
+        return models.UpdateResult(status=models.UpdateStatus.COMPLETED)
+
+    def retrieve(  # type: ignore[override] # likewise
+        self, collection_name: str, ids: Any, **_: Any
+    ) -> list[models.Record]:
+        """Those of the points that are kept."""
+        kept = self._payloads or {}
+        return [models.Record(id=i, payload=kept[i]) for i in ids if i in kept]
+
+
+class NoEncoder:
+    """One constant vector for every text."""
+
+    model_name = "bench/none"
+    dimension = 384
+
+    def passage_embed(self, texts: Iterable[str], /) -> NDArray[np.float32]:
+        """Costs next to nothing."""
+        return np.full((len(list(texts)), self.dimension), 0.1, np.float32)
+
+    query_embed = passage_embed
+
+
+def overhead(rounds: int) -> list[Figure]:
+    """Medians over interleaved rounds: an `add` over encoding the same texts, by the clock and by
+    what the processor did, which other programs disturb less.
+    """
+    encoder = TextEmbedding(MINILM)
+    texts = [" ".join(text.split()[:60]) for text in docstrings()[:3000]]
+    metadata = [{"place": place, "source": "docs"} for place in range(len(texts))]
+    client = StubStore(keeps=False)
+    client.set_model(encoder)
+    client.add("demo", texts[:64], progress=False)
+    actions: list[Callable[[], object]] = [
+        lambda: sum(1 for _ in encoder.passage_embed(texts)),
+        lambda: client.add("demo", texts, metadata, progress=False),
+    ]
+    pairs = [[spent(action) for action in actions] for _ in range(rounds)]
+    print(f"pure encoding and add, (wall, processor) seconds: {pairs}", file=sys.stderr)
+    figures = []
+    for place, name in enumerate(["wall", "processor"]):
+        pure, added = (statistics.median(pair[which][place] for pair in pairs) for which in (0, 1))
+        percent = round(100 * (added / pure - 1), 1)
+        figures.append(Figure(f"percent of {name} time over pure encoding", percent, 5))
+    return figures
+
+
+def memory(count: int = 200_000, first: int = 10_000) -> list[Figure]:
+    """Growth of the resident set from the first 10,000 documents on, in a new process."""
+    command = [sys.executable, __file__, "--worker", f"{count},{first}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [Figure(f"MB more after {count:,} documents", float(done.stdout.split()[-1]), 50)]
+
+
+def memory_worker(count: int, first: int) -> None:
+    """What the process measures of itself: the growth, ids that `add` gives included."""
+    client = StubStore(keeps=False)
+    client.set_model(NoEncoder())
+    sizes: dict[int, float] = {}
+
+    def note(progress: IngestProgress) -> None:
+        if progress.documents >= first and progress.documents % 1024 < 32:
+            sizes[progress.documents] = resident_mb()
+
+    ids = client.add("demo", (f"short text number {n}" for n in range(count)), progress=note)
+    if len(ids) != count or client.count_stored != count:
+        raise SystemExit(f"{len(ids)} ids of {client.count_stored} points")
+    before, *rest = sizes.values()
+    print(round(max(rest) - before, 1))
+
+
+def rerun(count: int = 10_000) -> list[Figure]:
+    """Texts encoded, and time, when the same documents are added again."""
+    encoder = TextEmbedding(MINILM)
+    encoded: list[int] = []
+
+    class Counting(NoEncoder):
+        model_name, dimension = encoder.model_name, encoder.dimension
+
+        def passage_embed(self, texts: Iterable[str], /) -> Any:
+            listed = list(texts)
+            encoded.append(len(listed))
+            return list(encoder.passage_embed(listed))
+
+    words = " ".join(docstrings()).split()
+    texts = [" ".join(words[n : n + 12]) + f" {n}" for n in range(count)]
+    client = StubStore(keeps=True)
+    client.set_model(Counting())
+
+    def add(texts: Sequence[str]) -> None:
+        client.add("demo", texts, ids=range(count), on_existing="skip", progress=False)
+
+    client.add("demo", ["warm"], ids=[count])
+    encoded.clear()
+    first = timed(lambda: add(texts))
+    encoded.clear()
+    again = statistics.median(timed(lambda: add(texts)) for _ in range(3))
+    unchanged = sum(encoded)
+    add([*texts[:5000], "another text", *texts[5001:]])
+    return [
+        Figure("texts encoded again, of 10,000 unchanged", unchanged, 0),
+        Figure("texts encoded after one change", sum(encoded), 1),
+        Figure("times faster than the first run", round(first / again, 1), 20, at_most=False),
+    ]
+
+
+def spent(action: Callable[[], object]) -> tuple[float, float]:
+    """Wall and processor seconds of one call, of all its threads."""
+    started = time.process_time()
+    wall = timed(action)
+    return wall, time.process_time() - started
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Wall seconds of one call."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def resident_mb() -> float:
+    """What the process has in memory now, by /proc."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def measured(figures: Sequence[str], rounds: int) -> Iterator[Figure]:
+    """The figures asked for, as they are measured."""
+    if "overhead" in figures:
+        yield from overhead(rounds)
+    if "memory" in figures:
+        yield from memory()
+    if "rerun" in figures:
+        yield from rerun()
+
+
+def main() -> int:
+    """Prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--figures", default="overhead,memory,rerun")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        memory_worker(*map(int, arguments.worker.split(",")))
+        return 0
+    found = list(measured(arguments.figures.split(","), arguments.rounds))
+    for figure in found:
+        bound = "at most" if figure.at_most else "at least"
+        kept = "" if figure.is_kept else "  NOT KEPT"
+        print(f"{figure.name:45} {figure.value:>10,} {bound:>10} {figure.limit:>6,}{kept}")
+    lines = [asdict(figure) for figure in found]
+    print(json.dumps(lines))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(lines, indent=2))
+    return 0 if all(figure.is_kept for figure in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
