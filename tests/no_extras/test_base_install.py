@@ -13,6 +13,7 @@ import pytest
 import qdrant_embed
 from qdrant_embed import (
     AsyncQdrantClient,
+    IngestProgress,
     MissingDependencyError,
     QdrantClient,
     SparseDescription,
@@ -57,8 +58,13 @@ def test_every_public_name_is_there() -> None:
 def test_the_users_own_encoder_needs_no_extra() -> None:
     client = QdrantClient(":memory:")
     client.set_model(LetterEncoder())
-    client.add("demo", ["aaa", "bbb"])
+    told: list[IngestProgress] = []
+    client.add("demo", ["aaa", "bbb"], progress=told.append)
+    assert told[-1].documents == 2
     assert [hit.document for hit in client.query("demo", "b")] == ["bbb", "aaa"]
+    if importlib.util.find_spec("tqdm") is None:
+        with pytest.raises(MissingDependencyError, match="a progress bar needs tqdm"):
+            client.add("demo", ["ccc"], progress=True)
 
 
 class LetterWords:

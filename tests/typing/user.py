@@ -19,6 +19,7 @@ from qdrant_embed import (
     DenseEncoder,
     Document,
     IngestError,
+    IngestProgress,
     ModelSpec,
     QdrantClient,
     QdrantEmbedMixin,
@@ -83,6 +84,13 @@ def halves(text: str) -> list[tuple[int, int]]:
     return [(0, len(text) // 2), (len(text) // 2, len(text))]
 
 
+def tell(progress: IngestProgress) -> None:
+    """Shows how far it has come."""
+    left: float | None = progress.seconds_left
+    rate: float | None = progress.tokens_per_second
+    print(progress.documents, progress.total, progress.tokens, progress.truncated, left, rate)
+
+
 def program() -> None:
     """Uses every public method as documented."""
     client = QdrantClient(":memory:", timeout=10)
@@ -99,6 +107,10 @@ def program() -> None:
     client.add("demo", [Document("a", {"k": 1}, "name"), "b"])
     client.add("demo", ["a"], ids="content")
     client.add("demo", ["a"], ids=ContentIds(keys=["k"]))
+    client.add("demo", ["a"], progress=True)
+    client.add("demo", ["a"], progress=tell)
+    client.add("demo", ["a"], progress="yes")  # type: ignore[arg-type] # must be refused
+    moved: int = client.migrate_model("demo", "folder", "new", progress=tell)
     client.retrieve("demo", [qdrant_embed.point_id("name")])
     hits: list[QueryResponse] = client.query("demo", query_text="b", limit=3, with_vectors=True)
     score: float = hits[0].score
@@ -112,7 +124,7 @@ def program() -> None:
     encoder: DenseEncoder = MyEncoder()
     MyClient(":memory:").set_model(encoder)
     vectors: list[NDArray[np.float32]] = list(TextEmbedding().embed(["a", "b"]))
-    print(ids, score, text, vector, batches, vectors, client.get_embedding_size())
+    print(moved, ids, score, text, vector, batches, vectors, client.get_embedding_size())
     words: SparseEncoder = MyWords()
     client.set_sparse_model(words, vector_name="words")
     client.set_sparse_model("Qdrant/bm25", language="german")
