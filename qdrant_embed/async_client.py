@@ -60,9 +60,10 @@ class AsyncQdrantEmbedMixin(
         """Embeds and stores texts; the ids of their points, in order.
 
         As `QdrantEmbedMixin.add`. Asynchronous iterables are read on the loop, others in a
-        thread. When it is cancelled, the request under way is carried out to its end, and
-        `IngestError.behind` tells from the ``CancelledError`` (or the ``TimeoutError`` that became
-        of it) what is stored; how much it is, is logged, too.
+        thread; a `progress` function is called on the loop. When it is cancelled, the request
+        under way is carried out to its end, and `IngestError.behind` tells from the
+        ``CancelledError`` (or the ``TimeoutError`` that became of it) what is stored; how much it
+        is, is logged, too.
 
         Raises:
             As `QdrantEmbedMixin.add` does.
