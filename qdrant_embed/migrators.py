@@ -78,7 +78,10 @@ class AsyncMigrator(ModelSettings, AsyncSteps):
         progress: ProgressOption = None,
         collection_options: CollectionOptions | None = None,
     ) -> int:
-        """As `Migrator.migrate_model`."""
+        """Encodes a collection's documents with another model into another collection; how many.
+
+        Args and Raises are those of `QdrantClient.migrate_model`.
+        """
         migration = Migration(
             collection_name,
             new_model,
