@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from qdrant_embed.documents import Document
     from qdrant_embed.encoder.fidelity import CompileReport
     from qdrant_embed.encoder.interfaces import (
+        Chunk,
         DenseEncoder,
         DescribedEncoder,
         EncoderDescription,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncQdrantClient",
     "AsyncQdrantEmbedMixin",
+    "Chunk",
     "CollectionMismatchError",
     "CollectionOptions",
     "CompileReport",
@@ -77,6 +79,7 @@ __all__ = [
 _HOMES = {
     "AsyncQdrantClient": "qdrant_embed.async_client",
     "AsyncQdrantEmbedMixin": "qdrant_embed.async_client",
+    "Chunk": "qdrant_embed.encoder.interfaces",
     "CollectionMismatchError": "qdrant_embed.errors",
     "CollectionOptions": "qdrant_embed.options",
     "CompileReport": "qdrant_embed.encoder.fidelity",

@@ -88,6 +88,8 @@ class AsyncQdrantEmbedMixin(
         flows = Flows(self, self._encoders, collection_name, max_retries)
         target = await self._carry_out(flows.open(ingestion.texts))
         encoding = target.with_threads(parallel).counting()
+        if target.chunked:
+            ingestion.splits_documents()
 
         async def encoded(window: Sequence[PendingPoint]) -> list[models.PointStruct]:
             wanted = await self._carry_out(flows.wanted(window, ingestion, shard_key_selector))
@@ -112,9 +114,9 @@ class AsyncQdrantEmbedMixin(
                         )
                         is_ready = True
                     for batch in ingestion.batches(points):
-                        storing = flows.store(
+                        storing = flows.replace(
                             batch,
-                            ingestion.note_stored,
+                            ingestion,
                             wait=wait,
                             shard_key_selector=shard_key_selector,
                         )
@@ -147,6 +149,7 @@ class AsyncQdrantEmbedMixin(
         prefetch_limit: int | None = None,
         reranker: Reranker | None = None,
         rerank_limit: int | None = None,
+        chunks: bool = False,
         consistency: types.ReadConsistency | None = None,
         shard_key_selector: types.ShardKeySelector | None = None,
         timeout: int | None = None,
@@ -169,6 +172,7 @@ class AsyncQdrantEmbedMixin(
             prefetch_limit=prefetch_limit,
             reranker=reranker,
             rerank_limit=rerank_limit,
+            chunks=chunks,
             consistency=consistency,
             shard_key_selector=shard_key_selector,
             timeout=timeout,
@@ -191,6 +195,7 @@ class AsyncQdrantEmbedMixin(
         prefetch_limit: int | None = None,
         reranker: Reranker | None = None,
         rerank_limit: int | None = None,
+        chunks: bool = False,
         consistency: types.ReadConsistency | None = None,
         shard_key_selector: types.ShardKeySelector | None = None,
         timeout: int | None = None,
@@ -212,12 +217,28 @@ class AsyncQdrantEmbedMixin(
             prefetch_limit=prefetch_limit,
             reranker=reranker,
             rerank_limit=rerank_limit,
+            chunks=chunks,
             document_key=self.document_key,
         )
         flows = Flows(self, self._encoders, collection_name)
         return await self._carry_out(
             flows.answer(search, texts, consistency=consistency, timeout=timeout)
         )
+
+    # documents out
+
+    async def delete_documents(
+        self,
+        collection_name: str,
+        ids: Iterable[int | str | UUID],
+        *,
+        wait: bool = True,
+        max_retries: int = MAX_RETRIES,
+        shard_key_selector: types.ShardKeySelector | None = None,
+    ) -> None:
+        """As `QdrantEmbedMixin.delete_documents`."""
+        flows = Flows(self, self._encoders, collection_name, max_retries)
+        await self._carry_out(flows.delete(ids, wait=wait, shard_key_selector=shard_key_selector))
 
     # known models
 

@@ -70,7 +70,8 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
                 hyphens.
             batch_size: points in one request.
             parallel: threads that encode; every usable core by default and with 0.
-            wait: return when the points can be found, not already when they are accepted.
+            wait: return when the points can be found, not already when they are accepted. Without,
+                documents stored in chunks are to be added again only once they can be found.
             max_retries: further tries of a request that failed for a passing reason, within five
                 minutes. The same ids are sent again, so nothing is stored twice. A request that is
                 too large for the server is sent in halves.
@@ -110,6 +111,8 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
         flows = Flows(self, self._encoders, collection_name, max_retries)
         target = self._carry_out(flows.open(ingestion.texts))
         encoding = target.with_threads(parallel).counting()
+        if target.chunked:
+            ingestion.splits_documents()
         with (
             Reporter(progress, collection_name, ingestion.total, encoding) as reporter,
             ThreadPoolExecutor(1, thread_name_prefix="qdrant-embed-add") as pool,
@@ -130,9 +133,9 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
                         )
                         is_ready = True
                     for batch in ingestion.batches(points):
-                        storing = flows.store(
+                        storing = flows.replace(
                             batch,
-                            ingestion.note_stored,
+                            ingestion,
                             wait=wait,
                             shard_key_selector=shard_key_selector,
                         )
@@ -163,6 +166,7 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
         prefetch_limit: int | None = None,
         reranker: Reranker | None = None,
         rerank_limit: int | None = None,
+        chunks: bool = False,
         consistency: types.ReadConsistency | None = None,
         shard_key_selector: types.ShardKeySelector | None = None,
         timeout: int | None = None,
@@ -190,6 +194,8 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
             reranker: an object that scores the found texts anew; see `Reranker`.
             rerank_limit: how many it is given; by default 3 times as many as hits are wanted, and
                 at least 50.
+            chunks: in a collection of ``overflow="chunk"``, give chunks instead of documents with
+                the text and score of their best chunk.
             consistency: how many replicas must agree.
             shard_key_selector: shards to search, in a collection with custom sharding.
             timeout: seconds, instead of the client's own.
@@ -213,6 +219,7 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
             prefetch_limit=prefetch_limit,
             reranker=reranker,
             rerank_limit=rerank_limit,
+            chunks=chunks,
             consistency=consistency,
             shard_key_selector=shard_key_selector,
             timeout=timeout,
@@ -235,11 +242,13 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
         prefetch_limit: int | None = None,
         reranker: Reranker | None = None,
         rerank_limit: int | None = None,
+        chunks: bool = False,
         consistency: types.ReadConsistency | None = None,
         shard_key_selector: types.ShardKeySelector | None = None,
         timeout: int | None = None,
     ) -> list[list[QueryResponse]]:
-        """What `query` gives for each of `query_texts`, in order, in one request for all.
+        """What `query` gives for each of `query_texts`, in order, in one request for all; where
+        documents are stored in chunks, in one for each.
 
         Args and Raises are those of `query`; an empty list gives an empty list.
         """
@@ -256,12 +265,39 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
             prefetch_limit=prefetch_limit,
             reranker=reranker,
             rerank_limit=rerank_limit,
+            chunks=chunks,
             document_key=self.document_key,
         )
         flows = Flows(self, self._encoders, collection_name)
         return self._carry_out(
             flows.answer(search, texts, consistency=consistency, timeout=timeout)
         )
+
+    # documents out
+
+    def delete_documents(
+        self,
+        collection_name: str,
+        ids: Iterable[int | str | UUID],
+        *,
+        wait: bool = True,
+        max_retries: int = MAX_RETRIES,
+        shard_key_selector: types.ShardKeySelector | None = None,
+    ) -> None:
+        """Deletes documents with all their chunks; ids that are not there are passed over.
+
+        Args:
+            collection_name: of the collection.
+            ids: as `add` returned them.
+            wait: return when they are gone, not already when the request is accepted.
+            max_retries: as of `add`.
+            shard_key_selector: shards they are in, in a collection with custom sharding.
+
+        Raises:
+            InputError: an id is none, or a single str.
+        """
+        flows = Flows(self, self._encoders, collection_name, max_retries)
+        self._carry_out(flows.delete(ids, wait=wait, shard_key_selector=shard_key_selector))
 
     # known models
 

@@ -26,6 +26,7 @@ class StoredCollection:
         sparse_vectors: sparse vectors by name.
         stamp: what wrote it, if it says so.
         is_empty: it holds no point.
+        indexed: fields of payloads that have an index.
     """
 
     name: str
@@ -33,6 +34,12 @@ class StoredCollection:
     sparse_vectors: Mapping[str, models.SparseVectorParams]
     stamp: Stamp | None
     is_empty: bool
+    indexed: frozenset[str] = frozenset()
+
+    @property
+    def chunked(self) -> bool:
+        """Whether each document is one point or more."""
+        return self.stamp is not None and self.stamp.overflow == "chunk"
 
 
 def vector_field_name(model_name: str) -> str:
@@ -59,6 +66,7 @@ def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
         sparse_vectors=info.config.params.sparse_vectors or {},
         stamp=read_stamp(name, info.config.metadata),
         is_empty=info.points_count == 0,
+        indexed=frozenset(info.payload_schema or ()),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from qdrant_embed.errors import InputError
 from qdrant_embed.ids import (
+    CHUNK_KEY,
     ID_KEY,
     ContentIds,
     GivenId,
@@ -49,6 +50,7 @@ class PendingPoint:
         metadata: what is stored beside it, without the id.
         position: in the input.
         repeats: an earlier document of the same content has the same id.
+        is_new: its id was drawn at random, so that no collection has it.
     """
 
     id: str | int
@@ -57,6 +59,7 @@ class PendingPoint:
     metadata: Mapping[str, Any]
     position: int
     repeats: bool = False
+    is_new: bool = False
 
     def payload(self, document_key: str) -> dict[str, Any]:
         """What is stored besides the vectors."""
@@ -148,7 +151,7 @@ def _paired(
             )
         else:
             drawn = str(uuid.uuid4())
-            yield PendingPoint(drawn, drawn, text, metadata, index)
+            yield PendingPoint(drawn, drawn, text, metadata, index, is_new=True)
 
 
 def _opened(
@@ -196,7 +199,8 @@ def _checked_text(text: object, index: int) -> str:
 def _checked_metadata(metadata: object, index: int, document_key: str) -> Mapping[str, Any]:
     if not isinstance(metadata, Mapping):
         raise InputError(f"metadata[{index}] must be a dict, not {_shown(metadata)}")
-    for reserved, what in ((document_key, "the text"), (ID_KEY, "the id")):
+    reserved_keys = ((document_key, "the text"), (ID_KEY, "the id"), (CHUNK_KEY, "the chunk"))
+    for reserved, what in reserved_keys:
         if reserved in metadata:
             raise InputError(
                 f"metadata[{index}] has the key {reserved!r}, where {what} itself is stored: "

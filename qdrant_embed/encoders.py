@@ -139,6 +139,13 @@ class EncoderChoice:
             return self._new_target()
         target = self._target(collection, self._choice)
         stamp = collection.stamp
+        if not target.chunked and _splits(target.dense.encoder):
+            raise CollectionMismatchError(
+                f"collection {collection.name!r} was not written with overflow='chunk': use "
+                "another collection name and let add() create it, or set_model() without it",
+                expected={"overflow": "chunk"},
+                found={"overflow": None},
+            )
         if target.sparse is None and stamp is not None and stamp.sparse is not None:
             raise CollectionMismatchError(
                 f"collection {collection.name!r} has sparse vectors of {stamp.sparse.model}, which "
@@ -175,21 +182,24 @@ class EncoderChoice:
     def _new_target(self) -> Target:
         dense = DenseField(self.current, self.vector_name())
         sparse, name = self._choice.sparse, self.sparse_name()
-        if sparse is None or name is None:
-            return Target(dense)
-        return Target(dense, SparseField(sparse, name))
+        field = None if sparse is None or name is None else SparseField(sparse, name)
+        return Target(dense, field, _splits(dense.encoder))
 
     def _target(self, collection: StoredCollection, choice: _Choice) -> Target:
         encoder = choice.dense or self._encoder_of(collection)
         vector_name = check_collection(collection, describe(encoder), choice.dense_name)
-        if collection.stamp is None and not collection.is_empty:
-            encoder = self._without_prefixes(encoder, collection.name)
+        chunked = collection.chunked
+        if collection.stamp is None:
+            if collection.is_empty:
+                chunked = _splits(encoder)
+            else:
+                encoder = self._without_prefixes(encoder, collection.name)
         dense = DenseField(encoder, vector_name)
         sparse = self.followed_sparse(collection) if choice.follows_sparse else choice.sparse
         if sparse is None:
-            return Target(dense)
+            return Target(dense, chunked=chunked)
         name = check_sparse_collection(collection, sparse.describe(), choice.sparse_name)
-        return Target(dense, SparseField(sparse, name))
+        return Target(dense, SparseField(sparse, name), chunked)
 
     def _encoder_of(self, collection: StoredCollection) -> DenseEncoder:
         """The encoder for a collection when none was chosen."""
@@ -302,3 +312,8 @@ class EncoderChoice:
                 encoder.model_name,
             )
         return encoder.variant(query_prefix="", document_prefix="")
+
+
+def _splits(encoder: DenseEncoder) -> bool:
+    """Whether the documents of a collection that the encoder begins are one point or more."""
+    return isinstance(encoder, TextEmbedding) and encoder.overflow == "chunk"

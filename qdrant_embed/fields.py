@@ -5,15 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from qdrant_client import models
 
+from qdrant_embed.chunks import chunk_points
 from qdrant_embed.collection import StoredCollection
 from qdrant_embed.documents import PendingPoint
 from qdrant_embed.encoder.cores import usable_cores
-from qdrant_embed.encoder.interfaces import DenseEncoder, SparseEncoder, Vector, describe
+from qdrant_embed.encoder.interfaces import (
+    Chunk,
+    DenseEncoder,
+    SparseEncoder,
+    Vector,
+    describe,
+)
 from qdrant_embed.encoder.tally import Tally
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.errors import InputError, ModelError, check_whole
@@ -38,6 +46,17 @@ class DenseField:
             ModelError: the encoder gave something else.
         """
         return self._checked(self.encoder.passage_embed(texts), len(texts))
+
+    def chunks(self, texts: Sequence[str]) -> list[list[Chunk]]:
+        """The chunks of documents; a user's own encoder splits none.
+
+        Raises:
+            ModelError: the encoder gave something else.
+        """
+        if isinstance(self.encoder, TextEmbedding):
+            return list(self.encoder.chunks(texts))
+        rows = self.documents(texts)
+        return [[Chunk(0, len(text), row)] for text, row in zip(texts, rows, strict=True)]
 
     def queries(self, texts: Sequence[str]) -> Vector:
         """The same of queries."""
@@ -90,11 +109,16 @@ class SparseField:
 class Target:
     """All vectors of a collection that this client fills and searches.
 
-    `tally` is what the dense encoder has read, where that is counted.
+    Attributes:
+        dense: the dense vector.
+        sparse: the sparse vector, if there is one.
+        chunked: whether each document is one point or more.
+        tally: what the dense encoder has read, where that is counted.
     """
 
     dense: DenseField
     sparse: SparseField | None = None
+    chunked: bool = False
     tally: Tally | None = None
 
     def to_points(
@@ -109,12 +133,29 @@ class Target:
         if not documents:
             return []
         texts = [document.text for document in documents]
+        if self.chunked:
+            chunks = self.dense.chunks(texts)
+            parts = map(chunk_points, documents, chunks)
+            return self.points_of(
+                list(chain.from_iterable(parts)),
+                (chunk.vector for chunk in chain.from_iterable(chunks)),
+                document_key,
+            )
         for document in documents:
             self.check_lengths([document.text], document.position)
+        return self.points_of(documents, self.dense.documents(texts), document_key)
+
+    def points_of(
+        self, documents: Sequence[PendingPoint], rows: Iterable[Vector], document_key: str
+    ) -> list[models.PointStruct]:
+        """A point for each document, whose dense vectors are known.
+
+        Raises:
+            ModelError: the sparse encoder gave something else than a vector for each.
+        """
+        texts = [document.text for document in documents]
         # row by row, for all at once would keep every other thread waiting
-        vectors: list[dict[str, Any]] = [
-            {self.dense.vector_name: row.tolist()} for row in self.dense.documents(texts)
-        ]
+        vectors: list[dict[str, Any]] = [{self.dense.vector_name: row.tolist()} for row in rows]
         if self.sparse is not None:
             for named, vector in zip(vectors, self.sparse.documents(texts), strict=True):
                 if vector.indices:
@@ -172,7 +213,10 @@ class Target:
         sparse = None
         if self.sparse is not None:
             sparse = sparse_stamp_of(self.sparse.encoder.describe(), self.sparse.vector_name)
-        return stamp_of(describe(self.dense.encoder), self.dense.vector_name, sparse)
+        dense = describe(self.dense.encoder)
+        if self.chunked:  # whatever an encoder of a user's own says
+            dense = replace(dense, overflow="chunk")
+        return stamp_of(dense, self.dense.vector_name, sparse)
 
     def creation(self, options: CollectionOptions) -> dict[str, Any]:
         """The arguments of ``create_collection`` besides the name."""

@@ -1,26 +1,20 @@
-"""What the clients do, step by step, written once for both.
-
-A flow is a generator. It yields what is to be done next and is sent the result, or has the error
-thrown into it: a `Request` to Qdrant, `Work` for the processor, a `Pause`, a `Wait` for what a
-thread computes. The clients carry the steps out, each in its own way; the asynchronous one does
-work in a thread.
-"""
+"""What the clients do, step by step, written once for both."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from qdrant_client import models
 
-from qdrant_embed.collection import StoredCollection, check_is_stamped, read_collection
+from qdrant_embed.chunk_flows import ChunkFlows
+from qdrant_embed.collection import StoredCollection, check_is_stamped
 from qdrant_embed.documents import PendingPoint
 from qdrant_embed.encoders import EncoderChoice
-from qdrant_embed.errors import CollectionMismatchError, InputError, check_str
+from qdrant_embed.errors import CollectionMismatchError
 from qdrant_embed.fields import Target
+from qdrant_embed.flow import Flow, Request, Together, Work
 from qdrant_embed.ingestion import Ingestion
 from qdrant_embed.options import CollectionOptions, checked_options
 from qdrant_embed.queries import QueryResponse, Search
@@ -28,58 +22,15 @@ from qdrant_embed.retries import (
     MAX_RETRIES,
     REFUSALS,
     REQUEST_ERRORS,
-    Retries,
     is_too_large,
     is_transient,
 )
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class Request:
-    """One request: `call` gives the result, or its coroutine.
-
-    `on_success` is called when it has been carried out, even if nobody waits for it any more;
-    such a request is never left in the middle.
-    """
-
-    call: Callable[[], Any]
-    on_success: Callable[[], None] | None = None
-
-
-@dataclass(frozen=True)
-class Work:
-    """Something to compute."""
-
-    call: Callable[[], Any]
-
-
-@dataclass(frozen=True)
-class Pause:
-    """Seconds to wait."""
-
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Wait:
-    """The result of what is computed meanwhile."""
-
-    future: Future[Any]
-
-
-Step: TypeAlias = Request | Work | Pause | Wait
-Flow: TypeAlias = Generator[Step, Any, T]
-
-
-class Flows:
-    """The flows of one client, whose methods give results or coroutines.
-
-    Requests are tried again, `max_retries` times each, as long as that may help.
-    """
+class Flows(ChunkFlows):
+    """What clients do with one collection; the encoders are the client's."""
 
     def __init__(
         self,
@@ -88,14 +39,8 @@ class Flows:
         collection_name: str,
         max_retries: int = MAX_RETRIES,
     ) -> None:
-        self._max_retries = max_retries
-        self._client = client
+        super().__init__(client, collection_name, max_retries)
         self._encoders = encoders
-        check_str("collection_name", collection_name)
-        if not collection_name:
-            raise InputError("collection_name is empty: name a collection")
-        check_str("document_key", client.document_key)
-        self._name = collection_name
 
     def open(self, texts: Iterable[str]) -> Flow[Target]:
         """What new documents are encoded with; the collection need not exist.
@@ -134,6 +79,8 @@ class Flows:
             collection = yield from self.read()
         if stamp is not None:
             check_is_stamped(collection)
+        if target.chunked:
+            yield from self.index_parents(collection)
         yield Work(lambda: self._encoders.accept(collection, target))
 
     def wanted(
@@ -150,6 +97,13 @@ class Flows:
             ingestion.found_collection = ingestion.looks_up = yield from self.exists()
         if not ingestion.looks_up:  # nor later: all there will be is of this `add`
             return documents
+        if (replacement := ingestion.replacement) is not None:
+            old = [document.id for document in documents if not document.is_new]
+            stored = yield from self.stored_chunks(old, shard_key_selector)
+            chosen: list[PendingPoint] = yield Work(
+                lambda: ingestion.wanted_chunked(documents, stored, replacement)
+            )
+            return chosen
         existing = yield from self.tried(
             Request(
                 lambda: self._client.retrieve(
@@ -188,6 +142,27 @@ class Flows:
         for half in (points[:middle], points[middle:]):
             yield from self.store(half, note, wait=wait, shard_key_selector=shard_key_selector)
 
+    def replace(
+        self,
+        points: Sequence[models.PointStruct],
+        ingestion: Ingestion,
+        *,
+        wait: bool,
+        shard_key_selector: models.ShardKeySelector | None,
+    ) -> Flow[None]:
+        """One batch stored, then what it makes stale deleted, so that nothing is lost between."""
+        yield from self.store(
+            points, ingestion.note_stored, wait=wait, shard_key_selector=shard_key_selector
+        )
+        replacement = ingestion.replacement
+        if replacement is not None and (stale := replacement.stale):
+            yield from self._delete(
+                models.PointIdsList(points=[*stale]),
+                lambda: ingestion.note_deleted(replacement),
+                wait=wait,
+                shard_key_selector=shard_key_selector,
+            )
+
     def answer(
         self, search: Search, texts: Sequence[str], **options: Any
     ) -> Flow[list[list[QueryResponse]]]:
@@ -210,42 +185,33 @@ class Flows:
         self, target: Target, search: Search, texts: Sequence[str], options: dict[str, Any]
     ) -> Flow[list[list[QueryResponse]]]:
         requests = yield Work(lambda: search.requests(target, texts))
-        answers = yield from self.tried(
-            Request(lambda: self._client.query_batch_points(self._name, requests, **options))
-        )
-        found: list[list[QueryResponse]] = yield Work(
+        if search.groups(target):  # which no batch can hold
+            answers = yield Together(
+                [self._documents(search, request, options) for request in requests]
+            )
+        else:
+            found = yield from self.tried(
+                Request(lambda: self._client.query_batch_points(self._name, requests, **options))
+            )
+            answers = [answer.points for answer in found]
+        results: list[list[QueryResponse]] = yield Work(
             lambda: search.responses(target, texts, answers)
         )
-        return found
+        return results
 
-    def tried(self, request: Request) -> Flow[Any]:
-        """The result of a request that may be repeated."""
-        retries = Retries(self._max_retries)
-        while True:
-            try:
-                return (yield request)
-            except REQUEST_ERRORS as error:
-                wait = retries.wait_after(error)
-                if wait is None:
-                    raise
-            yield Pause(wait)
+    def _documents(
+        self, search: Search, request: models.QueryRequest, options: dict[str, Any]
+    ) -> Flow[list[models.ScoredPoint]]:
+        arguments = search.grouped(request) | options
+        groups = yield from self.tried(
+            Request(lambda: self._client.query_points_groups(self._name, **arguments))
+        )
+        return search.best_of(groups)
 
     def _searched(self) -> Flow[Target]:
         collection = yield from self.read()
         target: Target = yield Work(lambda: self._encoders.searched(collection))
         return target
-
-    def exists(self) -> Flow[bool]:
-        """Whether there is such a collection."""
-        exists: bool = yield from self.tried(
-            Request(lambda: self._client.collection_exists(self._name))
-        )
-        return exists
-
-    def read(self) -> Flow[StoredCollection]:
-        """What the collection says of itself."""
-        info = yield from self.tried(Request(lambda: self._client.get_collection(self._name)))
-        return read_collection(self._name, info)
 
     def _create(
         self,

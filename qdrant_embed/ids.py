@@ -6,7 +6,7 @@ import hashlib
 import json
 import operator
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, TypeAlias
@@ -16,9 +16,11 @@ from pydantic_core import PydanticSerializationError, to_json, to_jsonable_pytho
 from qdrant_embed.errors import InputError
 
 ID_KEY = "qdrant_embed_id"  # where a payload keeps an id that Qdrant cannot have
+CHUNK_KEY = "qdrant_embed_chunk"  # where it keeps which part of which document it is
 
 _NAMES = uuid.UUID("0d1c4b52-5a1f-5a57-9a0e-6f7c1f6a2b11")  # drawn once; ids depend on them
 _CONTENTS = uuid.UUID("b5a7a3de-1a64-5f1b-8d3c-92c6a7e0d4f3")
+_CHUNKS = uuid.UUID("6f1f8e0a-7f0b-5c52-a3d4-1e9b6c2d8a75")
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,22 @@ def point_id(given: int | str | uuid.UUID) -> int | str:
         InputError: no whole number from 0 to 2**64-1, UUID or str, or an empty one.
     """
     return given_id(given).point
+
+
+def point_ids(given: Iterable[int | str | uuid.UUID]) -> list[int | str]:
+    """What `point_id` makes of each, once each.
+
+    Raises:
+        InputError: as of `point_id`; or it is a single str.
+    """
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise InputError(f"ids must be a list of ids, not {given!r:.60} ({type(given).__name__})")
+    return list(dict.fromkeys(map(point_id, given)))
+
+
+def chunk_id(document: int | str, position: int) -> int | str:
+    """The id in Qdrant of a document's chunk: the first has the document's own id."""
+    return document if position == 0 else _uuid5(_CHUNKS, f"{document}/{position}".encode())
 
 
 def canonical_json(value: object) -> bytes:

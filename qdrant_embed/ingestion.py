@@ -10,8 +10,9 @@ from uuid import UUID
 
 from qdrant_client import models
 
+from qdrant_embed.chunks import Replacement, StoredChunks
 from qdrant_embed.documents import Document, PendingPoint, is_sequence, pair
-from qdrant_embed.encoder.batching import windows
+from qdrant_embed.encoder.batching import runs, windows
 from qdrant_embed.errors import IngestError, InputError, check_whole
 from qdrant_embed.ids import ContentIds, IdScheme
 
@@ -23,6 +24,7 @@ C = TypeVar("C")
 OnExisting: TypeAlias = Literal["overwrite", "skip", "error"]
 
 WINDOW = 1024  # documents encoded while the window before is uploaded
+_CHARACTERS = 2_000_000  # of a window, unless a single document has more
 
 
 class Ingestion:
@@ -42,6 +44,7 @@ class Ingestion:
         unchanged: documents found stored already, as they are.
         total: documents there are; ``None`` where the input does not say.
         ids_tell_all: whether a point that has a document's id has its content, too.
+        replacement: of documents that are several points each, once it is known that they are.
     """
 
     def __init__(
@@ -78,10 +81,16 @@ class Ingestion:
             for document in (documents if is_sequence(documents) else ())
         ]
         self.total = len(documents) if is_sequence(documents) else None  # type: ignore[arg-type] # just seen to have a length
-        self._pending = windows(paired, WINDOW)
+        self._pending = runs(paired, lambda document: len(document.text), _CHARACTERS, WINDOW)
         self._under_way: deque[PendingPoint] = deque()
         self._noted: set[str | int] = set()
         self.stored_ids: list[str | int] = []
+        self.replacement: Replacement | None = None
+
+    def splits_documents(self) -> None:
+        """From now on every document is one point or more, and those of old ones matter."""
+        self.replacement = Replacement()
+        self.looks_up = True
 
     def next_window(self) -> list[PendingPoint]:
         """The next documents, read from what the caller gave; none when it has ended."""
@@ -107,18 +116,40 @@ class Ingestion:
         """
         payloads = {point.id: point.payload or {} for point in existing}
         found = [document for document in documents if document.id in payloads]
-        if found and self._on_existing == "error":
-            ids = ", ".join(repr(document.shown_id) for document in found[:5])
-            raise InputError(
-                f"{len(found)} of the next {len(documents)} documents have ids that {self._name!r} "
-                f"has already ({ids}{', ...' if len(found) > 5 else ''}): nothing of them was "
-                "stored; on_existing='skip' leaves them alone, 'overwrite' stores them anew"
-            )
+        self._refuse(found, len(documents))
         unchanged = {
             document.id
             for document in found
             if self.ids_tell_all or document.is_in(payloads[document.id], self._document_key)
         }
+        return self._without(documents, unchanged)
+
+    def wanted_chunked(
+        self, documents: Sequence[PendingPoint], stored: StoredChunks, replacement: Replacement
+    ) -> list[PendingPoint]:
+        """As `wanted`, of documents that are several points each."""
+        found = [document for document in documents if stored.of(document)]
+        self._refuse(found, len(documents))
+        unchanged: set[str | int] = set()
+        if self._on_existing == "skip":
+            unchanged = {document.id for document in found if stored.are_all_of(document)}
+        replacement.expect((document for document in found if document.id not in unchanged), stored)
+        return self._without(documents, unchanged)
+
+    def _refuse(self, found: Sequence[PendingPoint], count: int) -> None:
+        """Raises `InputError` where documents were found that must not be there."""
+        if found and self._on_existing == "error":
+            ids = ", ".join(repr(document.shown_id) for document in found[:5])
+            raise InputError(
+                f"{len(found)} of the next {count} documents have ids that {self._name!r} "
+                f"has already ({ids}{', ...' if len(found) > 5 else ''}): nothing of them was "
+                "stored; on_existing='skip' leaves them alone, 'overwrite' stores them anew"
+            )
+
+    def _without(
+        self, documents: Sequence[PendingPoint], unchanged: set[str | int]
+    ) -> list[PendingPoint]:
+        """The documents that remain; the others are counted as stored."""
         self.unchanged += len(unchanged)
         self._noted.update(unchanged)
         return [document for document in documents if document.id not in unchanged]
@@ -129,7 +160,17 @@ class Ingestion:
 
     def note_stored(self, points: Sequence[models.PointStruct]) -> None:
         """Counts points as stored."""
-        self._noted.update(cast(str | int, point.id) for point in points)
+        if self.replacement is None:
+            self._count(cast(str | int, point.id) for point in points)
+        else:
+            self._count(self.replacement.note_stored(points))
+
+    def note_deleted(self, replacement: Replacement) -> None:
+        """Counts the documents as stored whose stale points are deleted."""
+        self._count(replacement.note_deleted())
+
+    def _count(self, complete: Iterable[str | int]) -> None:
+        self._noted.update(complete)
         while self._under_way:
             document = self._under_way[0]
             if not document.repeats and document.id not in self._noted:

@@ -19,10 +19,13 @@ class LocalDatabase:
 
     Args:
         database: what the client talks to.
+
+    Attributes:
+        is_local: whether it is in this process.
     """
 
     def __init__(self, database: object) -> None:
-        self._is_local = isinstance(database, QdrantLocal | AsyncQdrantLocal)
+        self.is_local = isinstance(database, QdrantLocal | AsyncQdrantLocal)
         self._lock = threading.Lock()
         self._stays_in_its_thread = (
             isinstance(database, AsyncQdrantLocal)
@@ -33,7 +36,7 @@ class LocalDatabase:
 
     def run(self, request: Callable[[], T]) -> T:
         """What `request` gives."""
-        if not self._is_local:
+        if not self.is_local:
             return request()
         with self._lock:
             return request()
@@ -42,7 +45,7 @@ class LocalDatabase:
         """What `request` gives. A local database computes and writes in a thread, for its
         coroutines never wait; where sqlite cannot change threads it blocks the loop.
         """
-        if not self._is_local or self._stays_in_its_thread:
+        if not self.is_local or self._stays_in_its_thread:
             return await request()
         return await asyncio.to_thread(self.run, lambda: asyncio.run(request()))
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qdrant_client import models
 
+from qdrant_embed.collection import StoredCollection
 from qdrant_embed.documents import PendingPoint
 from qdrant_embed.encoder.interfaces import DenseEncoder, SparseEncoder, check_encoder
+from qdrant_embed.encoder.overflow import OverflowOptions
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.encoders import EncoderChoice
 from qdrant_embed.errors import CollectionMismatchError, InputError, check_whole
 from qdrant_embed.fields import Target
-from qdrant_embed.flows import Flow, Flows, Request, Wait, Work
+from qdrant_embed.flow import Flow, Request, Wait, Work
+from qdrant_embed.flows import Flows
 from qdrant_embed.options import CollectionOptions
 from qdrant_embed.progress import ProgressOption, Reporter
 
@@ -44,13 +47,31 @@ class Migration:
                 "a new collection"
             )
 
-    def encoders(self) -> EncoderChoice:
-        """The choice of the new model, which is not loaded yet."""
-        given, choice = self.new_model, EncoderChoice()
-        if isinstance(given, str | os.PathLike):
-            choice.choose(TextEmbedding(given, lazy_load=True))
+    def encoders(self, old: StoredCollection) -> EncoderChoice:
+        """The choice of the new model, which is not loaded yet.
+
+        A model by name treats long texts as the old collection does.
+
+        Raises:
+            InputError: it is no model; or it splits documents, and the old collection does not.
+        """
+        given, choice, stamp = self.new_model, EncoderChoice(), old.stamp
+        encoder: DenseEncoder
+        if by_name := isinstance(given, str | os.PathLike):
+            encoder = TextEmbedding(given, lazy_load=True)
         else:
-            choice.choose(check_encoder(given))
+            encoder = check_encoder(given)
+        if isinstance(encoder, TextEmbedding):
+            if stamp is not None and stamp.overflow is not None and (by_name or old.chunked):
+                overflow = OverflowOptions(stamp.overflow, stamp.overlap or 0)
+                encoder = encoder.variant(overflow=overflow)
+            elif encoder.overflow == "chunk":
+                raise InputError(
+                    f"collection {old.name!r} has one point for each document, and migrate_model "
+                    "keeps points as they are: add the documents to a new collection to have "
+                    "them in chunks"
+                )
+        choice.choose(encoder)
         return choice
 
 
@@ -79,8 +100,8 @@ class MigrationFlow:
         """The number of documents in the new collection."""
         asked = self._migration
         yield from self._check_alias()
-        self._encoders = yield Work(asked.encoders)
         old = yield from self._flows(asked.collection_name).read()
+        self._encoders = yield Work(lambda: asked.encoders(old))
         sparse = self._sparse
         if sparse is None:
             sparse = yield Work(lambda: self._encoders.followed_sparse(old))
@@ -88,6 +109,15 @@ class MigrationFlow:
             self._encoders.choose_sparse(sparse)
         new = self._flows()
         target = yield from new.open(())
+        if target.chunked != old.chunked:
+            if (yield from new.exists()):
+                raise CollectionMismatchError(
+                    f"collection {asked.new_collection_name!r} does not treat long documents as "
+                    f"{asked.collection_name!r} does: name a new collection",
+                    expected={"overflow": old.stamp.overflow if old.stamp else None},
+                    found={"chunked": target.chunked},
+                )
+            target = replace(target, chunked=old.chunked)  # with an encoder of a user's own
         yield from new.prepare(target, asked.collection_options, None)
         total = yield from self._count(asked.collection_name)
         encoding = target.counting()
@@ -152,7 +182,18 @@ class MigrationFlow:
         return _Page(len(records), changed, next_offset)
 
     def _points(self, target: Target, records: Sequence[models.Record]) -> list[models.PointStruct]:
-        return target.to_points([self._document(*item) for item in enumerate(records)], self._key)
+        documents = [self._document(*item) for item in enumerate(records)]
+        encoder = target.dense.encoder
+        if target.chunked and isinstance(encoder, TextEmbedding):
+            for position, tokens in encoder.too_long([document.text for document in documents]):
+                raise InputError(
+                    f"point {documents[position].id} of collection "
+                    f"{self._migration.collection_name!r} is a chunk of {tokens} tokens with the "
+                    f"prefix of {encoder.model_name}, which reads {encoder.spec.max_tokens}: add "
+                    "the documents themselves to a new collection, with chunks of its own"
+                )
+        # chunks are documents here: their spans stay valid
+        return replace(target, chunked=False).to_points(documents, self._key)
 
     def _document(self, position: int, record: models.Record) -> PendingPoint:
         payload, name = record.payload or {}, self._migration.collection_name

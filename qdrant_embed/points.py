@@ -30,9 +30,9 @@ def to_points(
 
 def id_of(point: models.PointStruct | models.Record | models.ScoredPoint) -> str | int:
     """The point's id as users see it: as it was given, else as Qdrant has it, a whole number or a
-    UUID written with hyphens.
+    UUID written with hyphens. That of a chunk is its document's.
     """
     given = (point.payload or {}).get(ID_KEY)
-    if isinstance(given, str):
+    if isinstance(given, str | int):
         return given
     return point.id if isinstance(point.id, int) else str(point.id)

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, ValidationError
 from qdrant_client import models
 
+from qdrant_embed.chunks import PARENT_FIELD
 from qdrant_embed.documents import DOCUMENT_KEY
 from qdrant_embed.errors import InputError, check_whole
 from qdrant_embed.fields import DenseField, SparseField, Target
@@ -19,6 +20,7 @@ Fusion: TypeAlias = Literal["rrf", "dbsf"]
 
 _LEAST_CANDIDATES = 100  # of each branch of a hybrid query
 _CANDIDATES_PER_HIT = 4
+_CHUNKS_PER_CANDIDATE = 4  # where a hit is the best of a document's
 _LEAST_RERANKED = 50
 _RERANKED_PER_HIT = 3
 
@@ -28,8 +30,9 @@ class QueryResponse(BaseModel):
 
     Attributes:
         id: as `add` returned it: a whole number, a UUID as Qdrant writes it (with hyphens), or
-            the str that was given.
-        document: the text that was stored; ``""`` for a point stored without one.
+            the str that was given. That of a chunk is its document's.
+        document: the text that was stored; ``""`` for a point stored without one. Of a chunk its
+            own text, in ``metadata["qdrant_embed_chunk"]`` is where it stands.
         metadata: the whole payload, the text included, as the predecessor had it.
         score: higher is better; cosine similarity with the models of this package, in a hybrid
             query what the fusion makes of the ranks or scores, with a reranker its own score.
@@ -65,6 +68,7 @@ class Search:
     prefetch_limit: int | None = None
     reranker: Reranker | None = None
     rerank_limit: int | None = None
+    chunks: bool = False
     document_key: str = DOCUMENT_KEY
 
     def __post_init__(self) -> None:
@@ -115,6 +119,31 @@ class Search:
     def _skipped(self) -> int:
         return 0 if self.reranker is not None else self.offset or 0
 
+    def groups(self, target: Target) -> bool:
+        """Whether each hit is the best of a document's chunks."""
+        return target.chunked and not self.chunks
+
+    def grouped(self, request: models.QueryRequest) -> dict[str, Any]:
+        """The arguments of ``query_points_groups`` that ask the same of documents."""
+        return {
+            "group_by": PARENT_FIELD,
+            "group_size": 1,
+            "query": request.query,
+            "using": request.using,
+            "prefetch": request.prefetch,
+            "query_filter": request.filter,
+            "search_params": request.params,
+            "limit": self._fetched + self._skipped,  # groups have no offset
+            "with_payload": request.with_payload,
+            "with_vectors": request.with_vector,
+            "score_threshold": request.score_threshold,
+            "shard_key_selector": request.shard_key,
+        }
+
+    def best_of(self, groups: models.GroupsResult) -> list[models.ScoredPoint]:
+        """The best chunks of the documents that were asked for."""
+        return [group.hits[0] for group in groups.groups[self._skipped :]]
+
     def requests(self, target: Target, texts: Sequence[str]) -> list[models.QueryRequest]:
         """A request for each text, which is encoded here."""
         dense = target.dense.queries(texts).tolist()
@@ -128,9 +157,9 @@ class Search:
             self._request(
                 target,
                 prefetch=[
-                    self._branch(target.dense, vector),
+                    self._branch(target, target.dense, vector),
                     # a text without any word of the sparse model finds nothing there
-                    *([self._branch(target.sparse, words)] if words.indices else []),
+                    *([self._branch(target, target.sparse, words)] if words.indices else []),
                 ],
                 query=models.FusionQuery(fusion=models.Fusion(self.fusion)),
             )
@@ -138,7 +167,7 @@ class Search:
         ]
 
     def responses(
-        self, target: Target, texts: Sequence[str], answers: Sequence[models.QueryResponse]
+        self, target: Target, texts: Sequence[str], answers: Sequence[Sequence[models.ScoredPoint]]
     ) -> list[list[QueryResponse]]:
         """What was found for each text, best first, reranked if so asked.
 
@@ -146,8 +175,7 @@ class Search:
             ModelError: the reranker gave something else than a score for each text.
         """
         found = [
-            [_result(point, target, self.document_key) for point in answer.points]
-            for answer in answers
+            [_result(point, target, self.document_key) for point in answer] for answer in answers
         ]
         if self.reranker is None:
             return found
@@ -174,16 +202,21 @@ class Search:
         )
 
     def _branch(
-        self, field: DenseField | SparseField, query: list[float] | models.SparseVector
+        self,
+        target: Target,
+        field: DenseField | SparseField,
+        query: list[float] | models.SparseVector,
     ) -> models.Prefetch:
         reach = self._fetched + self._skipped
-        limit = self.prefetch_limit or max(_LEAST_CANDIDATES, _CANDIDATES_PER_HIT * reach)
+        limit = max(_LEAST_CANDIDATES, _CANDIDATES_PER_HIT * reach)
+        if self.groups(target):
+            limit *= _CHUNKS_PER_CANDIDATE
         return models.Prefetch(
             query=query,
             using=field.vector_name or None,
             filter=self.query_filter,
             params=self.search_params,
-            limit=limit,
+            limit=self.prefetch_limit or limit,
         )
 
     def _reranked(

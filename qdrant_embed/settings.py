@@ -108,10 +108,11 @@ class ModelSettings:
             precision: ``int8``, or ``fp32`` for exact vectors; see `TextEmbedding`.
             dimensions: cut vectors to so many numbers; see `TextEmbedding`.
             spec: the model's facts, in place of what its files and the catalog say.
-            overflow: of texts longer than the model reads: ``truncate`` cuts them, ``mean`` reads
-                all of a text, ``error`` refuses them before anything is stored; `TextEmbedding`.
-            overlap: with ``mean``, tokens that a window repeats of the one before.
-            splitter: with ``mean``, your own way to split; see `TextEmbedding`.
+            overflow: of texts longer than the model reads: ``truncate`` cuts them, ``chunk``
+                stores each window of a text as a point and finds texts by their best, ``mean``
+                stores the mean of the windows, ``error`` refuses them before anything is stored.
+            overlap: with ``chunk`` and ``mean``, tokens that a window repeats of the one before.
+            splitter: with ``chunk`` and ``mean``, your own way to split; see `TextEmbedding`.
 
         Raises:
             InputError: options that cannot be met, or that an encoder object cannot take.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-from qdrant_embed.flows import Flow, Pause, Request, Step, Wait, Work
+from qdrant_embed.flow import Flow, Pause, Request, Step, Together, Wait, Work
 from qdrant_embed.local import database_of
 
 T = TypeVar("T")
+
+_AT_ONCE = 16  # requests
 
 
 class Steps:
@@ -40,6 +42,8 @@ class Steps:
             return step.call()
         if isinstance(step, Wait):
             return step.future.result()
+        if isinstance(step, Together):
+            return [self._carry_out(flow) for flow in step.flows]
         result = database_of(self).run(step.call)
         if step.on_success is not None:
             step.on_success()
@@ -73,9 +77,27 @@ class AsyncSteps:
             return await asyncio.to_thread(step.call)
         if isinstance(step, Wait):
             return await asyncio.wrap_future(step.future)
+        if isinstance(step, Together):
+            return await self._together(step.flows)
         if step.on_success is None:
             return await database_of(self).run_async(step.call)
         return await _to_its_end(self._request(step))
+
+    async def _together(self, flows: Sequence[Flow[Any]]) -> list[Any]:
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        async def carried_out(flow: Flow[Any]) -> Any:
+            async with slots:
+                return await self._carry_out(flow)
+
+        tasks = [asyncio.create_task(carried_out(flow)) for flow in flows]
+        try:
+            return await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
 
     async def _request(self, step: Request) -> object:
         result = await database_of(self).run_async(step.call)

@@ -212,18 +212,47 @@ def answer(
     if (method, rest) == ("POST", "points/scroll"):
         scroll = models.ScrollRequest.model_validate_json(body)
         offset = scroll.offset if isinstance(scroll.offset, int | None) else str(scroll.offset)
-        records, following = database.scroll(name, limit=scroll.limit or 10, offset=offset)
+        records, following = database.scroll(
+            name,
+            scroll.filter,
+            limit=scroll.limit or 10,
+            offset=offset,
+            with_payload=True if scroll.with_payload is None else scroll.with_payload,
+        )
         page = models.ScrollResult(points=[], next_page_offset=following)
         return 200, plain(page) | {"points": [plain(point) for point in records]}
     if (method, rest) == ("PUT", "points"):
         points = models.PointsList.model_validate_json(body).points
         return 200, plain(database.upsert(name, points))
+    if (method, rest) == ("POST", "points/delete"):
+        selector: Any = TypeAdapter(models.PointsSelector).validate_json(body)
+        return 200, plain(database.delete(name, selector))
+    if (method, rest) == ("PUT", "index"):  # which a local database has none of
+        models.CreateFieldIndex.model_validate_json(body)
+        return 200, {"operation_id": 0, "status": "completed"}
     if (method, rest) == ("POST", "points/payload"):
         change = models.SetPayload.model_validate_json(body)
         return 200, plain(database.set_payload(name, change.payload, change.points or []))
     if (method, rest) == ("POST", "points/query/batch"):
         searches = models.QueryRequestBatch.model_validate_json(body).searches
         return 200, [plain(found) for found in database.query_batch_points(name, searches)]
+    if (method, rest) == ("POST", "points/query/groups"):
+        asked = models.QueryGroupsRequest.model_validate_json(body)
+        found = database.query_points_groups(
+            name,
+            asked.group_by,
+            asked.query,
+            asked.using,
+            asked.prefetch,
+            asked.filter,
+            asked.params,
+            asked.limit or 10,
+            asked.group_size or 3,
+            asked.with_payload or False,
+            asked.with_vector or False,
+            asked.score_threshold,
+        )
+        return 200, plain(found)
     return 501, None
 
 

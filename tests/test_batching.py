@@ -7,15 +7,15 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qdrant_embed.encoder.batching import equal_length_batches, runs_of_texts, windows
+from qdrant_embed.encoder.batching import equal_length_batches, runs, windows
 
 
 @given(st.lists(st.integers()), st.integers(1, 10))
 def test_windows_keep_every_item_in_order(items: list[int], size: int) -> None:
-    runs = list(windows(iter(items), size))
-    assert [item for run in runs for item in run] == items
-    assert all(len(run) == size for run in runs[:-1])
-    assert all(run for run in runs)
+    found = list(windows(iter(items), size))
+    assert [item for window in found for item in window] == items
+    assert all(len(window) == size for window in found[:-1])
+    assert all(window for window in found)
 
 
 @given(st.lists(st.integers(0, 600)), st.integers(1, 700))
@@ -39,14 +39,17 @@ def test_texts_of_one_length_fill_their_batches() -> None:
     assert sizes == [32, 32, 32, 4]
 
 
-@given(st.lists(st.text(max_size=9), max_size=30), st.integers(1, 20))
-def test_runs_of_texts_hold_each_text_once_and_are_bounded(
-    texts: list[str], characters: int
+@given(
+    st.lists(st.text(max_size=9), max_size=30), st.integers(1, 20), st.none() | st.integers(1, 4)
+)
+def test_runs_hold_each_item_once_and_are_bounded(
+    texts: list[str], longest: int, most: int | None
 ) -> None:
-    runs = list(runs_of_texts(texts, characters))
-    assert [text for run in runs for text in run] == texts
-    assert all(len(run) == 1 or sum(map(len, run)) <= characters for run in runs)
+    found = list(runs(iter(texts), len, longest, most))
+    assert [text for run in found for text in run] == texts
+    assert all(len(run) == 1 or sum(map(len, run)) <= longest for run in found)
+    assert most is None or all(len(run) <= most for run in found)
     assert all(
-        sum(map(len, run)) + len(following[0]) > characters
-        for run, following in itertools.pairwise(runs)
+        len(run) == most or sum(map(len, run)) + len(following[0]) > longest
+        for run, following in itertools.pairwise(found)
     )

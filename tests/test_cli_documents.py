@@ -385,3 +385,23 @@ def test_the_bar_counts_the_bytes_whose_documents_are_stored(
     last = capsys.readouterr().err.splitlines()[-1]
     assert "9.00/15.0" in last
     assert "2 documents, 250 tokens/s, 1 texts cut]" in last
+
+
+def test_long_documents_are_stored_in_chunks(
+    to: list[str], database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"text": "the cat sat on the ship. " * 40, "name": "long"},
+        {"text": "dog", "name": "b"},
+    ]
+    file = jsonl(tmp_path / "documents.jsonl", rows)
+    added = ["add", *to, str(file), "--id-field", "name", "--overflow", "chunk"]
+    for _ in range(2):
+        assert cli.main(added) == 0
+        assert capsys.readouterr().out == "2 documents are stored in 'demo'\n"
+    assert len(payloads(database)) > 3
+    asked = ["query", "--path", str(database), "--collection", "demo", "--json", "cat"]
+    assert cli.main(asked) == 0
+    assert {hit["id"] for hit in json.loads(capsys.readouterr().out)} == {"long", "b"}
+    assert cli.main([*asked, "--chunks"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == len(payloads(database))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -14,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import qdrant_client
-from clients import KINDS, LetterEncoder, at, opened
+from clients import KINDS, LetterEncoder, at, opened, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rest_server import Fault, serving
+from tiny import TinyModel
 
 from qdrant_embed import QdrantClient, retries
 
@@ -33,12 +35,26 @@ class Telling(QdrantClient):
         sys.stdout.flush()
         return super().upsert(*args, **kwargs)
 
+    def delete(self, *args: Any, **kwargs: Any) -> Any:
+        sys.stdout.write("batch\n")
+        sys.stdout.flush()
+        return super().delete(*args, **kwargs)
+
 
 def ingest(path: str) -> None:
     """An `add` of 19 batches, run in a process of its own, too."""
     client = Telling(path=path)
     client.set_model(LetterEncoder())
     client.add("demo", TEXTS, METADATA, "content", batch_size=8, on_existing="skip")
+    client.close()
+
+
+def replace(path: str, model: str, sentences: str) -> None:
+    """Six long documents stored in chunks, over what is there of them."""
+    client = Telling(path=path)
+    client.set_model(model, overflow="chunk")
+    texts = ["the cat sat on the ship. " * int(sentences) + f"{n}" for n in range(6)]
+    client.add("demo", texts, ids=range(6), batch_size=4, on_existing="skip")
     client.close()
 
 
@@ -75,6 +91,44 @@ def test_a_killed_process_leaves_what_a_re_run_completes(
         ingest(folder)
         client = QdrantClient(path=folder)
         assert state(client) == expected
+        client.close()
+
+
+def test_killed_while_documents_became_shorter_nothing_is_lost_and_nothing_stays(
+    tmp_path: Path, tiny: TinyModel, request: pytest.FixtureRequest
+) -> None:
+    replace(str(tmp_path / "undisturbed"), str(tiny.path), "9")
+    expected = payloads(tmp_path / "undisturbed")
+    replace(str(tmp_path / "before"), str(tiny.path), "60")
+    before = payloads(tmp_path / "before")
+    assert len(before) > len(expected)
+    moments = random.Random(7)
+    for kill in range(request.config.getoption("--kills")):
+        folder = tmp_path / f"killed-{kill}"
+        shutil.copytree(tmp_path / "before", folder)
+        call = "import sys, test_disturbed as t; t.replace(*sys.argv[1:])"
+        with subprocess.Popen(
+            [sys.executable, "-c", call, str(folder), str(tiny.path), "9"],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parent,
+        ) as process:
+            assert process.stdout is not None
+            for _ in range(moments.randint(1, 5)):
+                assert process.stdout.readline() == b"batch\n"
+            time.sleep(moments.uniform(0, 0.02))
+            process.kill()
+        left = payloads(folder)
+        assert {payload["qdrant_embed_id"] for payload in left.values()} == set(range(6))
+        assert all(left[point] in (before.get(point), expected.get(point)) for point in left)
+        replace(str(folder), str(tiny.path), "9")
+        assert payloads(folder) == expected
+
+
+def payloads(folder: Path) -> dict[Any, dict[str, Any]]:
+    client = QdrantClient(path=str(folder))
+    try:
+        return stored(client)
+    finally:
         client.close()
 
 

@@ -138,7 +138,7 @@ def test_what_a_splitter_gives_is_checked(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"overflow": "chop"}, "must be one of 'truncate', 'mean', 'error', not 'chop'"),
+        ({"overflow": "chop"}, "must be one of 'truncate', 'mean', 'chunk', 'error', not 'chop'"),
         ({"overlap": 8}, "for overflow='mean'"),
         ({"overflow": "error", "splitter": str.split}, "for overflow='mean'"),
         ({"overflow": "mean", "overlap": -1}, "overlap"),

@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from qdrant_embed import TextEmbedding
+from qdrant_embed import QdrantClient, TextEmbedding
 from qdrant_embed.encoder.catalog import MINILM
+from qdrant_embed.encoder.overflow import OverflowOptions
 
 _PLACES = """
 Turin Bergen Kyoto Lima Cairo Quebec Perth Oslo Dakar Quito
@@ -72,3 +73,24 @@ def test_a_fact_in_the_last_paragraph_ranks_higher_with_mean_than_cut_off(
             ranks.append(1 + int((others @ query > vector @ query).sum()))
         cut, whole = ranks
         assert whole <= cut - 10
+
+
+def test_a_fact_in_the_last_paragraph_is_the_first_hit_with_chunks_and_not_cut_off(
+    minilm: TextEmbedding,
+) -> None:
+    client = QdrantClient(":memory:")
+    ids = [f"report {number}" for number in range(len(FACTS))]
+    texts = [f"{REPORT}\n\n{fact}" for fact, _ in FACTS]
+    for overflow in ("truncate", "chunk"):
+        client.set_model(minilm.variant(overflow=OverflowOptions(overflow)))
+        client.add(overflow, [*SHORT, *texts], ids=[*range(len(SHORT)), *ids])
+        answers = client.query_batch(overflow, [question for _, question in FACTS], limit=1)
+        found = [hits[0].id for hits in answers]
+        if overflow == "truncate":
+            assert not set(found) & set(ids)
+            continue
+        assert found == ids
+        for hits, text, (fact, _) in zip(answers, texts, FACTS, strict=True):
+            span = hits[0].metadata["qdrant_embed_chunk"]
+            assert hits[0].document == text[span["start"] : span["end"]]
+            assert fact in hits[0].document

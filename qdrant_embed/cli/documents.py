@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import tee
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 
 from qdrant_embed.cli.command import Answer, Commands, add_command, table, with_json
 from qdrant_embed.cli.progress import FileProgress
 from qdrant_embed.cli.records import FORMATS, Fields, Format, RecordFile
+from qdrant_embed.encoder.catalog import DEFAULT_MODEL
+from qdrant_embed.encoder.interfaces import Overflow
 from qdrant_embed.errors import IngestError, InputError, QdrantEmbedError
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ def add_to(commands: Commands) -> None:
     connected.add_argument(
         "--sparse-model", metavar="MODEL", help="the collection's own by default, if any"
     )
+    connected.set_defaults(overflow=None)  # only `add` has the option
     long = argparse.ArgumentParser(add_help=False)
     long.add_argument("--quiet", action="store_true", help="show no progress")
     own = argparse.ArgumentParser(add_help=False, parents=[connected])
@@ -65,12 +68,20 @@ def add_to(commands: Commands) -> None:
         help="documents that are there already; skip, the default, stores those that have changed",
     )
     adding.add_argument("--batch-size", type=int, default=32, help="points in one request")
+    adding.add_argument(
+        "--overflow",
+        choices=get_args(Overflow),
+        help="of texts longer than the model reads, in a new collection; truncate by default",
+    )
 
     asking = add_command(commands, "query", query, own)
     asking.add_argument("text")
     asking.add_argument("--limit", type=int, default=10, help="hits at most; 10 by default")
     asking.add_argument(
         "--where", type=_json_object, metavar="JSON", help='like {"year": {"gte": 2020}}'
+    )
+    asking.add_argument(
+        "--chunks", action="store_true", help="chunks of long documents, not only the best of each"
     )
 
     moving = add_command(commands, "migrate", migrate, connected, long)
@@ -99,7 +110,11 @@ def query(options: argparse.Namespace) -> Answer:
     """Finds the stored texts nearest in meaning to a text."""
     with _connected_to_collection(options) as client:
         hits = client.query(
-            options.collection, options.text, limit=options.limit, where=options.where
+            options.collection,
+            options.text,
+            limit=options.limit,
+            where=options.where,
+            chunks=options.chunks,
         )
         key = client.document_key
     rows = [
@@ -186,8 +201,10 @@ def _connected(options: argparse.Namespace) -> Iterator[QdrantClient]:
     except (OSError, RuntimeError, ValueError) as error:
         raise QdrantEmbedError(f"{options.path or options.url}: {error}") from error
     try:
-        if options.model is not None:
-            client.set_model(options.model)
+        if options.model is not None or options.overflow is not None:
+            client.set_model(
+                options.model or DEFAULT_MODEL, overflow=options.overflow or "truncate"
+            )
         if options.sparse_model is not None:
             client.set_sparse_model(options.sparse_model)
         yield client

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -34,16 +34,28 @@ def windows(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield window
 
 
-def runs_of_texts(texts: Iterable[str], characters: int) -> Iterator[list[str]]:
-    """Runs of texts, in order, of so many characters together, or of one text that has more."""
-    run: list[str] = []
+def runs(
+    items: Iterable[T], length: Callable[[T], int], longest: int, most: int | None = None
+) -> Iterator[list[T]]:
+    """Runs of items, in order, that are together as long as that, or of one item that is longer.
+
+    Args:
+        items: read once, at most one ahead.
+        length: of an item.
+        longest: the sum of a run's lengths.
+        most: items in a run.
+    """
+    run: list[T] = []
     size = 0
-    for text in texts:
-        if run and size + len(text) > characters:
+    for item in items:
+        if run and size + length(item) > longest:
             yield run
             run, size = [], 0
-        run.append(text)
-        size += len(text)
+        run.append(item)
+        size += length(item)
+        if len(run) == most:
+            yield run
+            run, size = [], 0
     if run:
         yield run
 

@@ -13,7 +13,7 @@ from qdrant_embed.errors import InputError, check_str, check_whole
 
 Vector: TypeAlias = NDArray[np.float32]
 Pooling: TypeAlias = Literal["cls", "mean", "last_token", "splade"]
-Overflow: TypeAlias = Literal["truncate", "mean", "error"]
+Overflow: TypeAlias = Literal["truncate", "mean", "chunk", "error"]
 Distance: TypeAlias = Literal["Cosine", "Dot", "Euclid", "Manhattan"]
 
 
@@ -34,7 +34,8 @@ class EncoderDescription:
         document_prefix: put before every document.
         max_tokens: tokens read of one text, special tokens included.
         overflow: what becomes of longer texts; see `TextEmbedding`.
-        overlap: with ``overflow="mean"``, tokens that a window repeats of the one before.
+        overlap: with ``overflow="mean"`` and ``"chunk"``, tokens that a window repeats of the one
+            before.
     """
 
     model: str
@@ -48,6 +49,15 @@ class EncoderDescription:
     max_tokens: int | None = None
     overflow: Overflow | None = None
     overlap: int | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A part of a text, ``text[start:end]``, and its vector, float32 [dimension]."""
+
+    start: int
+    end: int
+    vector: Vector
 
 
 @runtime_checkable

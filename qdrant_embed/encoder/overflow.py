@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias, get_args
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, get_args
 import numpy as np
 
 from qdrant_embed.encoder.batching import windows
-from qdrant_embed.encoder.interfaces import Overflow, Vector
+from qdrant_embed.encoder.interfaces import Chunk, Overflow, Vector
 from qdrant_embed.encoder.model import Model
 from qdrant_embed.encoder.pipeline import Pipeline
 from qdrant_embed.encoder.splitting import Span, split
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Splitter: TypeAlias = Callable[[str], Iterable[tuple[int, int]]]
 
 _CHECKED_TOGETHER = 256  # texts
+_SPLITS: tuple[Overflow, ...] = ("mean", "chunk")
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,23 @@ class OverflowOptions:
             names = ", ".join(map(repr, known))
             raise InputError(f"overflow must be one of {names}, not {self.overflow!r}")
         check_whole("overlap", self.overlap, 0)
-        if self.overflow != "mean" and (self.overlap or self.splitter is not None):
+        if not self.splits and (self.overlap or self.splitter is not None):
             raise InputError(
-                f"overlap= and splitter= are for overflow='mean', not {self.overflow!r}: nothing "
-                "else splits texts"
+                f"overlap= and splitter= are for overflow='mean' and 'chunk', not "
+                f"{self.overflow!r}: nothing else splits texts"
             )
+
+    @property
+    def splits(self) -> bool:
+        """Whether longer texts are read in windows."""
+        return self.overflow in _SPLITS
+
+
+def too_long(model: Model, texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Positions of those of `texts`, prefix included, that `model` would cut, and their tokens."""
+    tokenizer = model.runtime.tokenizer
+    for position in tokenizer.tokenize(texts).truncated:
+        yield position, tokenizer.count(texts[position])
 
 
 def refuse_long(model: Model, texts: Iterable[str], first: int = 0) -> Iterator[str]:
@@ -58,81 +71,112 @@ def refuse_long(model: Model, texts: Iterable[str], first: int = 0) -> Iterator[
         InputError: one is longer.
     """
     for some in windows(texts, _CHECKED_TOGETHER):
-        tokenizer = model.runtime.tokenizer
-        for position in tokenizer.tokenize(some).truncated:
+        for position, tokens in too_long(model, some):
             raise InputError(
-                f"text number {first + position} has {tokenizer.count(some[position])} tokens "
-                f"with its prefix, but {model.name} reads {model.facts.spec.max_tokens}, and "
-                "overflow='error' lets none be cut: split the text, or choose overflow='mean'"
+                f"text number {first + position} has {tokens} tokens with its prefix, but "
+                f"{model.name} reads {model.facts.spec.max_tokens}, and overflow='error' lets none "
+                "be cut: split the text, or choose overflow='chunk' or 'mean'"
             )
         first += len(some)
         yield from some
 
 
-class LongTexts:
-    """Vectors of texts of any length: a longer one's is the mean of those of its windows.
+@dataclass(frozen=True)
+class _Part:
+    """What is encoded of a text, and how many tokens of the text that is."""
 
-    Each window weighs as much as it has tokens of the text. The mean is scaled to length 1 where
-    the model does so. A text that the model reads whole has the vector it has without this.
+    span: Span
+    tokens: int
+
+
+class LongTexts:
+    """Vectors of texts of any length: of their windows, or the mean of these.
+
+    A text that the model reads whole is one window, with the vector it has without this.
 
     Args:
         model: encodes.
         pipeline: runs it.
         options: how texts are split.
+        tally: counts what is read, if anybody wants to know.
     """
 
-    def __init__(self, model: Model, pipeline: Pipeline[Vector], options: OverflowOptions) -> None:
+    def __init__(
+        self,
+        model: Model,
+        pipeline: Pipeline[Vector],
+        options: OverflowOptions,
+        tally: Tally | None = None,
+    ) -> None:
         self._model, self._pipeline, self._options = model, pipeline, options
+        self._tally = tally
 
     def vectors(
-        self, texts: Iterable[str], prefix: str, window: int, workers: int, tally: Tally | None
+        self, texts: Iterable[str], prefix: str, window: int, workers: int
     ) -> Iterator[Vector]:
-        """A vector for each text, in order; the arguments are those of `Pipeline.run`.
+        """A vector for each text, in order: the mean of those of its windows.
+
+        Each window weighs as much as it has tokens of the text. The mean is scaled to length 1
+        where the model does so. The arguments are those of `Pipeline.run`.
 
         Args:
             texts: without prefix.
             prefix: put before each text, and before each window of a longer one.
             window: texts, or windows of texts, computed together.
             workers: threads that compute.
-            tally: counts what is read, if anybody wants to know.
 
         Raises:
             InputError: prefix or overlap leave no room, or the splitter gave what is no part.
         """
-        weights: deque[list[int]] = deque()
-        parts = self._parts(texts, prefix, window, weights, tally)
-        vectors = self._pipeline.run_tokens(windows(parts, window), window, workers)
-        for first in vectors:
-            counts = weights.popleft()
-            if len(counts) == 1:
-                yield first
-                continue
-            rows = [first, *islice(vectors, len(counts) - 1)]
-            yield self._mean(np.array(rows, np.float64), counts)
+        for parts, rows in self._encoded(texts, prefix, window, workers):
+            yield rows[0] if len(rows) == 1 else self._mean(rows, [part.tokens for part in parts])
 
-    def _parts(
-        self,
-        texts: Iterable[str],
-        prefix: str,
-        window: int,
-        weights: deque[list[int]],
-        tally: Tally | None,
+    def chunks(
+        self, texts: Iterable[str], prefix: str, window: int, workers: int
+    ) -> Iterator[list[Chunk]]:
+        """The windows of each text, in order; Args and Raises are those of `vectors`."""
+        for parts, rows in self._encoded(texts, prefix, window, workers):
+            yield [
+                Chunk(part.span.start, part.span.end, row)
+                for part, row in zip(parts, rows, strict=True)
+            ]
+
+    def _encoded(
+        self, texts: Iterable[str], prefix: str, window: int, workers: int
+    ) -> Iterator[tuple[list[_Part], list[Vector]]]:
+        under_way: deque[list[_Part]] = deque()
+        token_ids = self._token_ids(texts, prefix, window, under_way)
+        vectors = self._pipeline.run_tokens(windows(token_ids, window), window, workers)
+        for first in vectors:
+            parts = under_way.popleft()
+            yield parts, [first, *islice(vectors, len(parts) - 1)]
+
+    def _token_ids(
+        self, texts: Iterable[str], prefix: str, window: int, under_way: deque[list[_Part]]
     ) -> Iterator[list[int]]:
-        """Token ids of what is encoded; a text's weights are known before its first part goes."""
+        """Of what is encoded; a text's parts are `under_way` before the first of them goes."""
         tokenizer = self._model.runtime.tokenizer
         cutter = _Cutter(tokenizer, self._model.facts.spec.max_tokens, prefix, self._options)
         for some in windows(texts, window):
             whole = tokenizer.tokenize([prefix + text for text in some])
             long = set(whole.truncated)
             for position, (text, ids) in enumerate(zip(some, whole.ids, strict=True)):
-                parts = cutter.parts(text) if position in long else [ids]
-                if tally is not None:
-                    tally.note(parts)
-                weights.append([max(1, len(part) - cutter.overhead) for part in parts])
+                spans, parts = [Span(0, len(text))], [ids]
+                if position in long:
+                    spans = cutter.spans(text)
+                    parts = cutter.token_ids(text, spans)
+                if self._tally is not None:
+                    self._tally.note(parts)
+                under_way.append(
+                    [
+                        _Part(span, max(1, len(part) - cutter.overhead))
+                        for span, part in zip(spans, parts, strict=True)
+                    ]
+                )
                 yield from parts
 
-    def _mean(self, rows: Vector, weights: list[int]) -> Vector:
-        mean = np.average(rows, axis=0, weights=weights)
+    def _mean(self, rows: list[Vector], weights: list[int]) -> Vector:
+        mean = np.average(np.array(rows, np.float64), axis=0, weights=weights)
         if self._model.facts.spec.normalize:
             mean /= max(float(np.linalg.norm(mean)), 1e-12)
         vector: Vector = mean.astype(np.float32)
@@ -160,9 +204,12 @@ class _Cutter:
                 "window has besides prefix and special tokens"
             )
 
-    def parts(self, text: str) -> list[list[int]]:
+    def spans(self, text: str) -> list[Span]:
+        """The windows of `text`; at least one."""
+        return list(self._spans(text)) or [Span(0, 0)]  # white space alone
+
+    def token_ids(self, text: str, spans: Sequence[Span]) -> list[list[int]]:
         """Token ids of each window of `text`, prefix and special tokens included."""
-        spans = list(self._spans(text)) or [Span(0, 0)]  # white space alone
         parts = [self._prefix + text[span.start : span.end] for span in spans]
         return self._tokenizer.tokenize(parts).ids
 

@@ -127,7 +127,7 @@ class Pipeline(Generic[T]):
             self._warned_of_truncation = True
             logger.warning(
                 "texts longer than %d tokens are cut there (%s): what follows is not searchable; "
-                "overflow='mean' reads all of a text (said once)",
+                "overflow='chunk' and 'mean' read all of a text (said once)",
                 self._model.facts.spec.max_tokens,
                 self._model.name,
             )

@@ -13,9 +13,15 @@ from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL, sparse_name
 from qdrant_embed.encoder.cores import worker_count
 from qdrant_embed.encoder.fidelity import ModelReport, Precision
 from qdrant_embed.encoder.inputs import checked_texts
-from qdrant_embed.encoder.interfaces import EncoderDescription, Overflow, Vector
+from qdrant_embed.encoder.interfaces import Chunk, EncoderDescription, Overflow, Vector
 from qdrant_embed.encoder.model import Model, ModelOptions
-from qdrant_embed.encoder.overflow import LongTexts, OverflowOptions, Splitter, refuse_long
+from qdrant_embed.encoder.overflow import (
+    LongTexts,
+    OverflowOptions,
+    Splitter,
+    refuse_long,
+    too_long,
+)
 from qdrant_embed.encoder.pipeline import Pipeline
 from qdrant_embed.encoder.spec import ModelSpec
 from qdrant_embed.encoder.tally import Tally
@@ -45,11 +51,13 @@ class TextEmbedding:
             default.
         overflow: of longer texts. ``truncate`` cuts them, and logs a warning once; ``mean``
             encodes all of a text in windows and gives the mean of their vectors, weighted by
-            their tokens; ``error`` refuses them.
-        overlap: with ``mean``, tokens that a window repeats of the one before; 0 by default.
-        splitter: with ``mean``, your own way to split a longer text: given it, gives pairs
-            ``(start, end)`` of its parts. Parts that are too long are split further. Collections
-            do not keep it.
+            their tokens; ``chunk`` gives the same mean, and makes collections store every window
+            as a point of its own (`chunks`); ``error`` refuses them.
+        overlap: with ``mean`` and ``chunk``, tokens that a window repeats of the one before; 0
+            by default.
+        splitter: with ``mean`` and ``chunk``, your own way to split a longer text: given it,
+            gives pairs ``(start, end)`` of its parts. Parts that are too long are split further.
+            Collections do not keep it. examples/long_documents.py has one for Markdown.
         query_prefix: put before every query; the model's own by default, ``""`` for none.
         document_prefix: likewise before every document.
         lazy_load: find and load the model when it is first used instead of now.
@@ -131,6 +139,11 @@ class TextEmbedding:
         return self._model.dimension
 
     @property
+    def overflow(self) -> Overflow:
+        """What becomes of texts longer than the model reads."""
+        return self._overflow.overflow
+
+    @property
     def spec(self) -> ModelSpec:
         """The model's facts, with this encoder's own prefixes."""
         spec = self._model.facts.spec
@@ -184,7 +197,7 @@ class TextEmbedding:
             document_prefix=spec.document_prefix,
             max_tokens=spec.max_tokens,
             overflow=self._overflow.overflow,
-            overlap=self._overflow.overlap if self._overflow.overflow == "mean" else None,
+            overlap=self._overflow.overlap if self._overflow.splits else None,
         )
 
     def variant(
@@ -194,6 +207,7 @@ class TextEmbedding:
         document_prefix: str | None = None,
         threads: int | None = None,
         tally: Tally | None = None,
+        overflow: OverflowOptions | None = None,
     ) -> TextEmbedding:
         """An encoder over the same loaded model that differs in what is given.
 
@@ -202,6 +216,7 @@ class TextEmbedding:
             document_prefix: put before every document; as it is by default.
             threads: texts computed at once; as it is by default.
             tally: counts what this encoder reads, and nothing is logged of texts that are cut.
+            overflow: of texts longer than the model reads; as it is by default.
 
         Raises:
             InputError: an option of a wrong kind.
@@ -215,12 +230,16 @@ class TextEmbedding:
             other._threads = worker_count("threads", threads)
         if tally is not None:
             other._tally = tally
+        if overflow is not None:
+            other._overflow = overflow
         return other
 
     def embed(
         self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[Vector]:
         """Vectors, float32 [dimension], one for each text and in order, without any prefix.
+
+        With ``overflow="mean"`` and ``"chunk"`` that of a longer text is the mean of its windows'.
 
         Args:
             documents: texts, or one text; any iterable, read once, at most two windows ahead.
@@ -245,6 +264,26 @@ class TextEmbedding:
     ) -> Iterator[Vector]:
         """Like `embed`, with the model's query prefix before every text."""
         return self._embed(query, self.spec.query_prefix, batch_size, parallel)
+
+    def chunks(
+        self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> Iterator[list[Chunk]]:
+        """The windows of each text, a list for each text and in order, whatever `overflow` says.
+
+        They hold all of a text but white space between them. A text that the model reads whole is
+        one, with the vector of `passage_embed`; each has the document prefix before it. What the
+        method takes, and refuses, is as of `embed`.
+        """
+        check_whole("batch_size", batch_size, 1)
+        return self._long_texts().chunks(
+            checked_texts(texts), self.spec.document_prefix, batch_size, self._workers(parallel)
+        )
+
+    def too_long(self, documents: Iterable[str]) -> list[tuple[int, int]]:
+        """Positions and tokens of documents that are longer than the model reads, with prefix."""
+        return list(
+            too_long(self._model, list(checked_texts(documents, self.spec.document_prefix)))
+        )
 
     def check_lengths(self, documents: Iterable[str], first: int = 0) -> None:
         """Refuses documents that are too long, with ``overflow="error"``; else does nothing.
@@ -275,14 +314,19 @@ class TextEmbedding:
         self, texts: str | Iterable[str], prefix: str, batch_size: int, parallel: int | None
     ) -> Iterator[Vector]:
         check_whole("batch_size", batch_size, 1)
-        workers = self._threads if parallel is None else worker_count("parallel", parallel or None)
-        if self._overflow.overflow == "mean":
-            long = LongTexts(self._model, self._pipeline, self._overflow)
-            return long.vectors(checked_texts(texts), prefix, batch_size, workers, self._tally)
+        workers = self._workers(parallel)
+        if self._overflow.splits:
+            return self._long_texts().vectors(checked_texts(texts), prefix, batch_size, workers)
         checked = checked_texts(texts, prefix)
         if self._overflow.overflow == "error":
             checked = refuse_long(self._model, checked)
         return self._pipeline.run(checked, batch_size, workers, self._tally)
+
+    def _long_texts(self) -> LongTexts:
+        return LongTexts(self._model, self._pipeline, self._overflow, self._tally)
+
+    def _workers(self, parallel: int | None) -> int:
+        return self._threads if parallel is None else worker_count("parallel", parallel or None)
 
 
 class DefaultEmbedding(TextEmbedding):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qdrant_embed.encoder.batching import runs_of_texts
+from qdrant_embed.encoder.batching import runs
 from qdrant_embed.errors import MissingDependencyError, ModelFileError
 
 try:
@@ -87,7 +87,7 @@ class Tokenizer:
         if self._lower_case:
             texts = [text.lower() for text in texts]
         found = TokenizedTexts([], [])
-        for run in runs_of_texts(texts, _CHARACTERS_TOGETHER):
+        for run in runs(texts, len, _CHARACTERS_TOGETHER):
             for encoding in self._tokenizer.encode_batch_fast(
                 run, add_special_tokens=self._special_tokens
             ):

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/cranfield.py --data FOLDER [--model NAME] [--precision fp32]
     python tests/benchmarks/cranfield.py --data FOLDER --sparse Qdrant/bm25 [--fusion dbsf]
-    python tests/benchmarks/cranfield.py --data FOLDER --join 10 --overflow truncate mean
+    python tests/benchmarks/cranfield.py --data FOLDER --join 1 10 --overflow truncate mean chunk
 
 FOLDER holds ``cran.all.1400.xml``, ``cran.qry.xml`` and ``cranqrel.trec.txt``. A query's id in the
 judgements is its position (1 to 225), not its ``<num>``. Cosine search is exact (local mode).
@@ -31,28 +31,31 @@ def main() -> None:
     parser.add_argument("--precision", choices=["int8", "fp32"], default="int8")
     parser.add_argument("--sparse", help="a sparse model's name, for hybrid search")
     parser.add_argument("--fusion", choices=["rrf", "dbsf"], default="rrf")
-    parser.add_argument("--join", type=int, default=1, help="abstracts in a document")
-    parser.add_argument("--overflow", nargs="+", choices=["truncate", "mean"], default=["truncate"])
+    parser.add_argument("--join", nargs="+", type=int, default=[1], help="abstracts in a document")
+    parser.add_argument(
+        "--overflow", nargs="+", choices=["truncate", "mean", "chunk"], default=["truncate"]
+    )
     arguments = parser.parse_args()
     documents = read_documents(arguments.data / "cran.all.1400.xml")
     queries = read_queries(arguments.data / "cran.qry.xml")
     relevant = read_judgements(arguments.data / "cranqrel.trec.txt")
-    documents, relevant = joined(documents, relevant, arguments.join)
     search = f"with {arguments.sparse}, {arguments.fusion}" if arguments.sparse else "dense alone"
-    print(f"{arguments.model} {arguments.precision}, {search}: {len(documents)} texts")
-    for overflow in arguments.overflow:
-        client = QdrantClient(":memory:")
-        client.set_model(arguments.model, precision=arguments.precision, overflow=overflow)
-        if arguments.sparse:
-            client.set_sparse_model(arguments.sparse)
-        client.add("cranfield", documents.values(), ids=documents.keys())
-        answers = client.query_batch("cranfield", queries, limit=100, fusion=arguments.fusion)
-        found = {
-            number: [int(hit.id) for hit in answer] for number, answer in enumerate(answers, 1)
-        }
-        ndcg = mean([ndcg_at(10, found[number], relevant[number]) for number in relevant])
-        recall = mean([recall_at(100, found[number], relevant[number]) for number in relevant])
-        print(f"{overflow:<8}  nDCG@10 {ndcg:.4f}  recall@100 {recall:.4f}")
+    for size in arguments.join:
+        texts, wanted = joined(documents, relevant, size)
+        print(f"{arguments.model} {arguments.precision}, {search}: {len(texts)} texts")
+        for overflow in arguments.overflow:
+            client = QdrantClient(":memory:")
+            client.set_model(arguments.model, precision=arguments.precision, overflow=overflow)
+            if arguments.sparse:
+                client.set_sparse_model(arguments.sparse)
+            client.add("cranfield", texts.values(), ids=texts.keys())
+            answers = client.query_batch("cranfield", queries, limit=100, fusion=arguments.fusion)
+            found = {
+                number: [int(hit.id) for hit in answer] for number, answer in enumerate(answers, 1)
+            }
+            ndcg = mean([ndcg_at(10, found[number], wanted[number]) for number in wanted])
+            recall = mean([recall_at(100, found[number], wanted[number]) for number in wanted])
+            print(f"{overflow:<8}  nDCG@10 {ndcg:.4f}  recall@100 {recall:.4f}")
 
 
 def joined(

@@ -14,6 +14,7 @@ import qdrant_embed
 from qdrant_embed import (
     AsyncQdrantClient,
     AsyncQdrantEmbedMixin,
+    Chunk,
     CollectionOptions,
     ContentIds,
     DenseEncoder,
@@ -97,6 +98,11 @@ def program() -> None:
     client.set_model("BAAI/bge-small-en-v1.5", threads=2, lazy_load=True)
     client.set_model("nomic-ai/nomic-embed-text-v1.5", dimensions=256, lazy_load=True)
     client.set_model("folder", overflow="mean", overlap=32, splitter=halves, lazy_load=True)
+    client.set_model("folder", overflow="chunk", lazy_load=True)
+    client.query("demo", "b", chunks=True)
+    client.delete_documents("demo", [1, UUID(int=1), "x"])
+    parts: list[list[Chunk]] = list(TextEmbedding(overflow="chunk").chunks(["a", "b"]))
+    print(parts[0][0].start, parts[0][0].end, parts[0][0].vector)
     client.set_model("folder", overflow="chop")  # type: ignore[arg-type] # must be refused
     client.set_model("folder", spec=ModelSpec("acme/embed", 384, "cls", 512), lazy_load=True)
     TextEmbedding("folder", lazy_load=True).export("/models/embed")
@@ -161,5 +167,6 @@ async def asynchronous_program() -> None:
     known: dict[str, tuple[int, models.Distance]] = await client.list_text_models()
     print(ids, hits, batches, known, client.get_vector_field_name())
     await client.query("demo", "b", no_such_option=1)  # type: ignore[call-arg] # must be refused
+    await client.delete_documents("demo", ids)
     account: IngestError | None = IngestError.behind(TimeoutError())
     print(account, await MyAsyncClient(":memory:").query("demo", "b"))
