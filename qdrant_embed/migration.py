@@ -183,17 +183,17 @@ class MigrationFlow:
 
     def _points(self, target: Target, records: Sequence[models.Record]) -> list[models.PointStruct]:
         documents = [self._document(*item) for item in enumerate(records)]
-        encoder = target.dense.encoder
-        if target.chunked and isinstance(encoder, TextEmbedding):
-            for position, tokens in encoder.too_long([document.text for document in documents]):
+        if not target.chunked:
+            return target.to_points(documents, self._key)
+        chunks = target.dense.chunks([document.text for document in documents])
+        for document, parts in zip(documents, chunks, strict=True):
+            if len(parts) > 1:
                 raise InputError(
-                    f"point {documents[position].id} of collection "
-                    f"{self._migration.collection_name!r} is a chunk of {tokens} tokens with the "
-                    f"prefix of {encoder.model_name}, which reads {encoder.spec.max_tokens}: add "
-                    "the documents themselves to a new collection, with chunks of its own"
+                    f"point {document.id} of collection {self._migration.collection_name!r} is a "
+                    f"chunk longer than {target.dense.encoder.model_name} reads, with its prefix: "
+                    "add the documents themselves to a new collection, with chunks of its own"
                 )
-        # chunks are documents here: their spans stay valid
-        return replace(target, chunked=False).to_points(documents, self._key)
+        return target.points_of(documents, [chunk.vector for (chunk,) in chunks], self._key)
 
     def _document(self, position: int, record: models.Record) -> PendingPoint:
         payload, name = record.payload or {}, self._migration.collection_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from qdrant_embed.errors import InputError
+from qdrant_embed.errors import InputError, check_str
 
 
 def checked_texts(
@@ -38,3 +38,14 @@ def _checked(texts: Iterable[str], prefix: str, any_unicode: bool) -> Iterator[s
                 f"{error.start}): text.encode('utf-8', 'replace').decode() is a text without it"
             ) from error
         yield prefix + text
+
+
+def checked_prefix(option: str, prefix: str | None) -> str | None:
+    """`prefix` itself.
+
+    Raises:
+        InputError: it is no str, nor ``None``.
+    """
+    if prefix is not None:
+        check_str(option, prefix)
+    return prefix

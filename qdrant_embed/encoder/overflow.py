@@ -52,35 +52,6 @@ class OverflowOptions:
         return self.overflow in _SPLITS
 
 
-def too_long(model: Model, texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Positions of those of `texts`, prefix included, that `model` would cut, and their tokens."""
-    tokenizer = model.runtime.tokenizer
-    for position in tokenizer.tokenize(texts).truncated:
-        yield position, tokenizer.count(texts[position])
-
-
-def refuse_long(model: Model, texts: Iterable[str], first: int = 0) -> Iterator[str]:
-    """Each of `texts`, prefix included, as long as none is longer than `model` reads.
-
-    Args:
-        model: by whose tokens they are measured.
-        texts: read once, a few hundred ahead.
-        first: position of the first, for the message.
-
-    Raises:
-        InputError: one is longer.
-    """
-    for some in windows(texts, _CHECKED_TOGETHER):
-        for position, tokens in too_long(model, some):
-            raise InputError(
-                f"text number {first + position} has {tokens} tokens with its prefix, but "
-                f"{model.name} reads {model.facts.spec.max_tokens}, and overflow='error' lets none "
-                "be cut: split the text, or choose overflow='chunk' or 'mean'"
-            )
-        first += len(some)
-        yield from some
-
-
 @dataclass(frozen=True)
 class _Part:
     """What is encoded of a text, and how many tokens of the text that is."""
@@ -90,7 +61,7 @@ class _Part:
 
 
 class LongTexts:
-    """Vectors of texts of any length: of their windows, or the mean of these.
+    """Texts of any length: the vectors of their windows, the mean of these, or a refusal.
 
     A text that the model reads whole is one window, with the vector it has without this.
 
@@ -110,6 +81,29 @@ class LongTexts:
     ) -> None:
         self._model, self._pipeline, self._options = model, pipeline, options
         self._tally = tally
+
+    def refused(self, texts: Iterable[str], first: int = 0) -> Iterator[str]:
+        """Each of `texts`, prefix included, as long as none is longer than the model reads.
+
+        Args:
+            texts: read once, a few hundred ahead.
+            first: position of the first, for the message.
+
+        Raises:
+            InputError: one is longer.
+        """
+        for some in windows(texts, _CHECKED_TOGETHER):
+            tokenizer = self._model.runtime.tokenizer
+            for position in tokenizer.tokenize(some).truncated:
+                tokens = tokenizer.count(some[position])
+                raise InputError(
+                    f"text number {first + position} has {tokens} tokens with its prefix, but "
+                    f"{self._model.name} reads {self._model.facts.spec.max_tokens}, and "
+                    "overflow='error' lets none be cut: split the text, or choose "
+                    "overflow='chunk' or 'mean'"
+                )
+            first += len(some)
+            yield from some
 
     def vectors(
         self, texts: Iterable[str], prefix: str, window: int, workers: int

@@ -12,20 +12,14 @@ from typing import TYPE_CHECKING, Any
 from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL, sparse_name
 from qdrant_embed.encoder.cores import worker_count
 from qdrant_embed.encoder.fidelity import ModelReport, Precision
-from qdrant_embed.encoder.inputs import checked_texts
+from qdrant_embed.encoder.inputs import checked_prefix, checked_texts
 from qdrant_embed.encoder.interfaces import Chunk, EncoderDescription, Overflow, Vector
 from qdrant_embed.encoder.model import Model, ModelOptions
-from qdrant_embed.encoder.overflow import (
-    LongTexts,
-    OverflowOptions,
-    Splitter,
-    refuse_long,
-    too_long,
-)
+from qdrant_embed.encoder.overflow import LongTexts, OverflowOptions, Splitter
 from qdrant_embed.encoder.pipeline import Pipeline
 from qdrant_embed.encoder.spec import ModelSpec
 from qdrant_embed.encoder.tally import Tally
-from qdrant_embed.errors import UnknownModelError, check_path, check_str, check_whole
+from qdrant_embed.errors import UnknownModelError, check_path, check_whole
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.session import Provider
@@ -40,21 +34,16 @@ class TextEmbedding:
     Args:
         model_name: a known model (see `list_supported_models`), a folder with a model's files
             as sentence-transformers saves them, or ``owner/name`` on the hub.
-        cache_dir: keeps downloads and compiled models; ``QDRANT_EMBED_CACHE`` or the user's
-            cache folder by default.
-        threads: texts computed at once; by default the cores this process may use, by affinity
-            and container limit.
+        cache_dir: keeps downloads and models; else ``QDRANT_EMBED_CACHE``, or the user's folder.
+        threads: texts computed at once; by default the cores this process may use.
         providers: onnxruntime's execution providers; one that is missing is an error.
         cuda: run on a GPU; short for ``providers=["CUDAExecutionProvider"]``.
         device_ids: with `cuda`, the one device to use; 0 by default.
-        max_tokens: tokens read of each text, special tokens included; the model's own limit by
-            default.
+        max_tokens: tokens read of a text, special ones included; by default the model's limit.
         overflow: of longer texts. ``truncate`` cuts them, and logs a warning once; ``mean``
-            encodes all of a text in windows and gives the mean of their vectors, weighted by
-            their tokens; ``chunk`` gives the same mean, and makes collections store every window
-            as a point of its own (`chunks`); ``error`` refuses them.
-        overlap: with ``mean`` and ``chunk``, tokens that a window repeats of the one before; 0
-            by default.
+            encodes all of a text in windows and gives their mean, weighted by tokens; ``chunk``
+            does so, too, and has collections store each window as a point; ``error`` refuses them.
+        overlap: with ``mean`` and ``chunk``, tokens that a window repeats of the one before.
         splitter: with ``mean`` and ``chunk``, your own way to split a longer text: given it,
             gives pairs ``(start, end)`` of its parts. Parts that are too long are split further.
             Collections do not keep it. examples/long_documents.py has one for Markdown.
@@ -121,8 +110,8 @@ class TextEmbedding:
         )
         self._model = Model(options)
         self._pipeline = Pipeline(self._model, iter)
-        self._query_prefix = _checked_prefix("query_prefix", query_prefix)
-        self._document_prefix = _checked_prefix("document_prefix", document_prefix)
+        self._query_prefix = checked_prefix("query_prefix", query_prefix)
+        self._document_prefix = checked_prefix("document_prefix", document_prefix)
         self._threads = worker_count("threads", threads)
         self._tally: Tally | None = None
         if not lazy_load:
@@ -223,9 +212,9 @@ class TextEmbedding:
         """
         other = copy.copy(self)
         if query_prefix is not None:
-            other._query_prefix = _checked_prefix("query_prefix", query_prefix)
+            other._query_prefix = checked_prefix("query_prefix", query_prefix)
         if document_prefix is not None:
-            other._document_prefix = _checked_prefix("document_prefix", document_prefix)
+            other._document_prefix = checked_prefix("document_prefix", document_prefix)
         if threads is not None:
             other._threads = worker_count("threads", threads)
         if tally is not None:
@@ -238,8 +227,6 @@ class TextEmbedding:
         self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[Vector]:
         """Vectors, float32 [dimension], one for each text and in order, without any prefix.
-
-        With ``overflow="mean"`` and ``"chunk"`` that of a longer text is the mean of its windows'.
 
         Args:
             documents: texts, or one text; any iterable, read once, at most two windows ahead.
@@ -268,21 +255,21 @@ class TextEmbedding:
     def chunks(
         self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[list[Chunk]]:
-        """The windows of each text, a list for each text and in order, whatever `overflow` says.
+        """The windows of each text, a list for each and in order, whatever `overflow` says.
 
-        They hold all of a text but white space between them. A text that the model reads whole is
-        one, with the vector of `passage_embed`; each has the document prefix before it. What the
-        method takes, and refuses, is as of `embed`.
+        They hold all but white space between them, and have the vectors of `passage_embed`.
+
+        Args:
+            texts: as of `embed`, without prefix.
+            batch_size: as of `embed`, in windows.
+            parallel: as of `embed`.
+
+        Raises:
+            InputError: as of `embed`; or a splitter, prefix or overlap that cannot be used.
         """
         check_whole("batch_size", batch_size, 1)
         return self._long_texts().chunks(
             checked_texts(texts), self.spec.document_prefix, batch_size, self._workers(parallel)
-        )
-
-    def too_long(self, documents: Iterable[str]) -> list[tuple[int, int]]:
-        """Positions and tokens of documents that are longer than the model reads, with prefix."""
-        return list(
-            too_long(self._model, list(checked_texts(documents, self.spec.document_prefix)))
         )
 
     def check_lengths(self, documents: Iterable[str], first: int = 0) -> None:
@@ -297,7 +284,7 @@ class TextEmbedding:
         """
         if self._overflow.overflow == "error":
             checked = checked_texts(documents, self.spec.document_prefix)
-            for _ in refuse_long(self._model, checked, first):
+            for _ in self._long_texts().refused(checked, first):
                 pass
 
     @classmethod
@@ -319,7 +306,7 @@ class TextEmbedding:
             return self._long_texts().vectors(checked_texts(texts), prefix, batch_size, workers)
         checked = checked_texts(texts, prefix)
         if self._overflow.overflow == "error":
-            checked = refuse_long(self._model, checked)
+            checked = self._long_texts().refused(checked)
         return self._pipeline.run(checked, batch_size, workers, self._tally)
 
     def _long_texts(self) -> LongTexts:
@@ -331,9 +318,3 @@ class TextEmbedding:
 
 class DefaultEmbedding(TextEmbedding):
     """A `TextEmbedding` of the default model, ``BAAI/bge-small-en-v1.5``."""
-
-
-def _checked_prefix(option: str, prefix: str | None) -> str | None:
-    if prefix is not None:
-        check_str(option, prefix)
-    return prefix
