@@ -105,6 +105,7 @@ def embedded(path: Path, **options: Any) -> NDArray[np.float32]:
     return np.stack(list(TextEmbedding(path, **options).embed(TEXTS)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_architecture_is_int8_through_the_gate(name: str, tmp_path: Path) -> None:
     write(tmp_path / "model", name, "cls")

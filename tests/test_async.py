@@ -85,6 +85,7 @@ class MeetingReranker:
         return [1.0] * len(documents)
 
 
+@pytest.mark.slow
 def test_everything_that_computes_or_reads_does_it_off_the_loop(tmp_path: Path) -> None:
     async def program() -> None:
         meeting = Meeting()

@@ -77,6 +77,7 @@ def test_a_digest_needs_no_cache_that_can_be_written(tmp_path: Path) -> None:
     assert sha256(tmp_path / "cache", tmp_path / "cache") == hashlib.sha256(b"a file").hexdigest()
 
 
+@pytest.mark.slow
 def test_two_processes_may_compile_the_same_model_at_once(tiny: TinyModel, tmp_path: Path) -> None:
     code = (
         "import sys; from qdrant_embed import TextEmbedding; "

@@ -67,6 +67,7 @@ def environment(home: Path, endpoint: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_a_model_is_pulled_verified_exported_and_cleared(hub: Hub, tmp_path: Path) -> None:
     pulled = command(tmp_path, "pull", NAME, "--precision", "fp32", endpoint=hub.url)
     assert (pulled["model"], pulled["revision"]) == (NAME, COMMIT)
@@ -89,6 +90,7 @@ def test_a_model_is_pulled_verified_exported_and_cleared(hub: Hub, tmp_path: Pat
     assert f"nothing of {NAME} in" in run(tmp_path, "cache", "clear", NAME).stdout
 
 
+@pytest.mark.slow
 def test_damage_is_found_and_repaired(hub: Hub, tmp_path: Path) -> None:
     command(tmp_path, "pull", NAME, "--precision", "fp32", endpoint=hub.url)
     for damaged, repair in (
@@ -110,6 +112,7 @@ def test_damage_is_found_and_repaired(hub: Hub, tmp_path: Path) -> None:
         assert run(tmp_path, "verify", NAME).returncode == 0
 
 
+@pytest.mark.slow
 def test_pull_asks_what_main_is_now(hub: Hub, tmp_path: Path) -> None:
     arguments = ("pull", NAME, "--precision", "fp32")
     command(tmp_path, *arguments, endpoint=hub.url)
@@ -119,6 +122,7 @@ def test_pull_asks_what_main_is_now(hub: Hub, tmp_path: Path) -> None:
     assert old["revision"] == COMMIT
 
 
+@pytest.mark.slow
 def test_a_folder_is_compiled_into_another(tiny: TinyModel, tmp_path: Path) -> None:
     out = tmp_path / "out"
     compiled = command(

@@ -230,6 +230,7 @@ def test_a_bad_id_says_its_line(
     assert message in error
 
 
+@pytest.mark.slow
 def test_a_bad_line_far_down_says_what_is_stored(
     to: list[str], database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,6 +299,7 @@ def test_a_failure_is_a_message_and_exit_code_1(
     assert message in captured.err
 
 
+@pytest.mark.slow
 def test_a_database_in_use_is_a_message(to: list[str], database: Path) -> None:
     client = QdrantClient(path=str(database))
     try:
@@ -327,6 +329,7 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     assert caught.value.code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGINT to send")
 def test_an_interrupt_says_what_is_stored(to: list[str], database: Path) -> None:
     process = subprocess.Popen(

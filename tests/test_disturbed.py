@@ -64,6 +64,7 @@ def state(client: qdrant_client.QdrantClient) -> dict[Any, Any]:
     return {point.id: (point.payload, point.vector) for point in points}
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_what_a_re_run_completes(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -137,6 +138,7 @@ faults = st.none() | st.builds(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=10, deadline=None)
 @given(
@@ -182,6 +184,7 @@ EVERY_KIND = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_fault_at_5_percent_each(
     kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

@@ -46,6 +46,7 @@ def exported(minilm: TextEmbedding, tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
+@pytest.mark.slow
 def test_it_loads_alone_and_is_the_same_model(
     exported: Path, minilm: TextEmbedding, tmp_path: Path
 ) -> None:

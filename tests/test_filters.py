@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime, timezone
 from typing import Any
 
@@ -115,7 +116,7 @@ def test_both_filters_must_fit(database: qdrant_client.QdrantClient) -> None:
     assert combined(None, None) is None
 
 
-NAMES = st.from_regex(r'\A(\w+|"[^"]+")(\[\d*\])?(\.[\w-]+)*\Z')
+NAMES = st.from_regex(re.compile(r'\A(\w+|"[^"]+")(\[\d*\])?(\.[\w-]+)*\Z', re.ASCII))
 
 
 @given(st.dictionaries(NAMES, st.text() | st.integers() | st.booleans()))

@@ -51,6 +51,7 @@ def load(endpoint: str, home: Path, name: str, **options: Any) -> dict[str, Any]
     return result
 
 
+@pytest.mark.slow
 def test_a_model_is_fetched_once_and_then_needs_no_network(
     tiny_e5: TinyModel, tmp_path: Path
 ) -> None:
@@ -70,6 +71,7 @@ def test_a_model_is_fetched_once_and_then_needs_no_network(
     assert load(endpoint, tmp_path, "someone/tiny-e5") == first
 
 
+@pytest.mark.slow
 def test_a_file_that_vanished_is_fetched_again(tiny: TinyModel, tmp_path: Path) -> None:
     with serving("someone/tiny", tiny.path) as hub:
         first = load(hub.url, tmp_path, "someone/tiny", cache_dir=str(tmp_path / "own"))

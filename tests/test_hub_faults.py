@@ -93,6 +93,7 @@ PASSING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", PASSING.values(), ids=list(PASSING))
 def test_a_fault_that_passes_is_sat_out(fault: Fault, hub: Hub, ours: Path) -> None:
     hub.faults.append(Fault(**vars(fault)))
@@ -154,6 +155,7 @@ LASTING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "error", "message"), LASTING.values(), ids=list(LASTING))
 def test_a_fault_that_lasts_is_a_typed_error(
     fault: Fault, error: type[ModelError], message: str, hub: Hub, ours: Path

@@ -72,6 +72,7 @@ def check_recovery(hub: Hub, home: Path) -> None:
     assert len(hub.requests) == asked
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_share_one_download(hub: Hub, tmp_path: Path) -> None:
     def slowly(body: bytes) -> bytes:
         time.sleep(2)  # long enough for the other to come too
@@ -84,6 +85,7 @@ def test_two_processes_at_once_share_one_download(hub: Hub, tmp_path: Path) -> N
     check_recovery(hub, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_interrupted_download_is_gone_on_with(hub: Hub, tmp_path: Path) -> None:
     hub.faults.append(Fault(WEIGHTS, pause=0.01))
     process = start(hub, tmp_path)
@@ -100,6 +102,7 @@ def test_an_interrupted_download_is_gone_on_with(hub: Hub, tmp_path: Path) -> No
     assert hub.ranges  # what was there was not fetched again
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_called_so(hub: Hub, tmp_path: Path) -> None:
     """As the system says it of a file that may not grow: nothing else fills up the same way."""
     failed = result(start(hub, tmp_path, "20000"))

@@ -40,6 +40,7 @@ def cosines(a: TextEmbedding, b: TextEmbedding, texts: Sequence[str]) -> np.ndar
     return result
 
 
+@pytest.mark.slow
 def test_minilm_keeps_its_vectors(minilm: TextEmbedding, minilm_fp32: TextEmbedding) -> None:
     whole = docstrings(inspect, json, logging, unicodedata, np)[:300]
     texts = [text[: 2 ** (5 + number % 6)] for number, text in enumerate(whole)]
@@ -100,7 +101,8 @@ def with_outliers(model: TinyModel, factor: float) -> TinyModel:
     return model
 
 
-@pytest.mark.parametrize("factor", [8, 16])
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [8, 16])  # the first falls back, the second passes
 def test_outliers_pass_the_gate_or_fall_back_loudly(
     tmp_path: Path, factor: float, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -118,6 +120,7 @@ def test_outliers_pass_the_gate_or_fall_back_loudly(
         assert found.min() >= 0.99999
 
 
+@pytest.mark.slow
 def test_the_most_harmful_layers_go_back_to_float32_one_by_one(
     tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +136,7 @@ def test_the_most_harmful_layers_go_back_to_float32_one_by_one(
     assert 1 <= len(partly.float32_groups) <= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "value"), [("LARGEST_ERROR", -1.0), ("LEAST_COSINE", 1.1)])
 def test_a_model_that_cannot_be_int8_is_float32_and_it_is_said(
     limit: str,

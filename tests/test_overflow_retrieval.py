@@ -60,6 +60,7 @@ def mean(minilm: TextEmbedding) -> TextEmbedding:
     return TextEmbedding(MINILM, overflow="mean")
 
 
+@pytest.mark.slow
 def test_a_fact_in_the_last_paragraph_ranks_higher_with_mean_than_cut_off(
     minilm: TextEmbedding, mean: TextEmbedding
 ) -> None:

@@ -82,7 +82,7 @@ def test_retry_after_is_honoured(
     monkeypatch.setattr("qdrant_embed.steps.asyncio.sleep", wait)
     server.fail_once(UPSERT, Fault(429, headers=(("Retry-After", "3"),)))
     remote.add("demo", ["cat"])
-    assert waited == [3.0]
+    assert [seconds for seconds in waited if seconds] == [3.0]  # the server sleeps, too
     assert count(server) == 1
 
 

@@ -38,6 +38,7 @@ def in_threads(count: int, work: Callable[[int], None]) -> None:
         raise failures[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["memory", "path"])
 def test_threads_may_add_and_query_at_once(tiny: TinyModel, tmp_path: Path, place: str) -> None:
     """A local database without a lock loses points, or breaks off, under this."""
@@ -83,6 +84,7 @@ def test_parallel_is_threads_over_one_model_and_one_upload(tiny: TinyModel) -> N
         assert [hit.embedding for hit in found] == [hit.embedding for hit in expected]
 
 
+@pytest.mark.slow
 def test_answers_to_threads_equal_the_serial_ones(tiny: TinyModel) -> None:
     client = QdrantClient(":memory:")
     client.set_model(tiny.path)
