@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import signal
@@ -9,7 +10,9 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +20,10 @@ from clients import SENTENCES, stamp, stored
 from rest_server import Fault, Server
 from tiny import TinyModel
 
-from qdrant_embed import IngestProgress, QdrantClient, cli
+from qdrant_embed import Document, IngestProgress, QdrantClient, cli
 from qdrant_embed.cli.progress import FileProgress
 from qdrant_embed.cli.records import Fields, RecordFile
+from qdrant_embed.ingestion import WINDOW
 
 PROGRAM = """
 import signal, sys
@@ -408,3 +412,22 @@ def test_long_documents_are_stored_in_chunks(
     assert {hit["id"] for hit in json.loads(capsys.readouterr().out)} == {"long", "b"}
     assert cli.main([*asked, "--chunks"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == len(payloads(database))
+
+
+def test_what_is_stored_is_not_kept_in_memory(
+    to: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 0
+
+    class Lines:
+        def __iter__(self) -> Iterator[bytes]:
+            nonlocal most
+            for number in range(4001):
+                if number % 1000 == 0:
+                    alive = sum(isinstance(item, Document) for item in gc.get_objects())
+                    most = max(most, alive)
+                yield b"%d\n" % number
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Lines()))
+    assert cli.main(["add", "-", "--format", "txt", *to]) == 0
+    assert most < 3 * WINDOW

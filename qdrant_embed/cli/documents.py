@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 
@@ -160,15 +159,11 @@ def _stored(
     Raises:
         QdrantEmbedError: as of `add`; says which line is wrong where one is.
     """
-    texts, metadata, ids = tee(progress, 3)
     try:
         stored = client.add(
             options.collection,
-            (record.text for record in texts),
-            (record.metadata for record in metadata),
-            "content"
-            if options.id_field is None
-            else (record.id for record in ids if record.id is not None),
+            progress,
+            ids="content" if options.id_field is None else None,
             batch_size=options.batch_size,
             on_existing=options.on_existing,
             progress=progress.report,

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from qdrant_embed.cli.records import Record, RecordFile
+from qdrant_embed.cli.records import RecordFile
+from qdrant_embed.documents import Document
 from qdrant_embed.encoder.progress import Progress
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class FileProgress(AbstractContextManager["FileProgress"]):
         self._ends: deque[int] = deque()  # of the documents under way
         self._stored = self._bytes = 0
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[Document]:
         """The documents in order; raises what the file does."""
         for record in self._records:
             self._ends.append(self._records.bytes_read)

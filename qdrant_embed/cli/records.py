@@ -8,21 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, NoReturn, TypeAlias
 
+from qdrant_embed.documents import Document
 from qdrant_embed.errors import InputError
 
 Format: TypeAlias = Literal["jsonl", "csv", "txt"]
 FORMATS: tuple[Format, ...] = ("jsonl", "csv", "txt")
 
 _LONGEST_CELL = 2**31 - 1  # csv's own limit of 131,072 characters is less than many a text has
-
-
-@dataclass(frozen=True)
-class Record:
-    """One document of a file; the id is ``None`` where no field was named for it."""
-
-    text: str
-    metadata: Mapping[str, Any]
-    id: str | int | None
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,7 @@ class RecordFile:
         self.line = 0
         self.bytes_read = 0
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[Document]:
         """The documents in order.
 
         Raises:
@@ -64,7 +56,7 @@ class RecordFile:
         if self._form == "txt":
             for line in self._lines():
                 if text := line.strip():
-                    yield Record(text, {}, None)
+                    yield Document(text)
         elif self._form == "jsonl":
             for line in self._lines():
                 if line.strip():
@@ -100,7 +92,7 @@ class RecordFile:
         except csv.Error as error:
             raise InputError(f"this is not CSV: {error}") from error
 
-    def _record(self, row: Mapping[str, Any]) -> Record:
+    def _record(self, row: Mapping[str, Any]) -> Document:
         fields = self._fields
         text = _value(row, fields.text, "--text-field")
         if not isinstance(text, str):
@@ -109,7 +101,7 @@ class RecordFile:
             metadata = {key: row[key] for key in row if key not in (fields.text, fields.id)}
         else:
             metadata = {key: _value(row, key, "--metadata-field") for key in fields.metadata}
-        return Record(text, metadata, None if fields.id is None else self._id(row, fields.id))
+        return Document(text, metadata, None if fields.id is None else self._id(row, fields.id))
 
     def _id(self, row: Mapping[str, Any], field: str) -> str | int:
         given = _value(row, field, "--id-field")
