@@ -6,7 +6,7 @@ import hashlib
 import json
 import operator
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, TypeAlias
@@ -136,7 +136,10 @@ def is_json(value: Mapping[str, Any]) -> bool:
     """Whether qdrant_client can send `value`, and a server has all of it afterwards.
 
     Dates, UUIDs, enums and the like become str or numbers; NaN and infinity would become null.
+    What can be read but once would be empty when it is sent.
     """
+    if any(isinstance(item, Iterator) for item in value.values()):
+        return False
     try:
         sent = to_json(value)
     except (PydanticSerializationError, ValueError, RecursionError):

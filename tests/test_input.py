@@ -23,6 +23,7 @@ BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"documents": ["a"], "metadata": [{"document": "x"}]}, "'document'"),
     ({"documents": ["a", "b"], "metadata": [{}, {"k": {1, object()}}]}, r"metadata\[1\]\['k'\]"),
     ({"documents": [Document("a", {"price": math.nan})]}, r"metadata\[0\]\['price'\] is nan"),
+    ({"documents": ["a"], "metadata": [{"k": iter("xy")}]}, r"metadata\[0\]\['k'\] is <str_"),
     ({"documents": ["a"], "ids": [1.5]}, r"ids\[0\]"),
     ({"documents": ["a", "b"], "ids": [1, 1]}, r"ids\[1\]"),
     ({"documents": ["a"], "batch_size": 0}, "batch_size"),
