@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import grpc
 import httpx
@@ -78,7 +79,7 @@ def test_retry_after_is_honoured(
     async def wait(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr("qdrant_embed.steps.time.sleep", waited.append)
+    monkeypatch.setattr("qdrant_embed.steps.time", SimpleNamespace(sleep=waited.append))
     monkeypatch.setattr("qdrant_embed.steps.asyncio.sleep", wait)
     server.fail_once(UPSERT, Fault(429, headers=(("Retry-After", "3"),)))
     remote.add("demo", ["cat"])
