@@ -201,7 +201,7 @@ class Target:
         if isinstance(encoder, TextEmbedding) and tally is not None and tally.truncated:
             logger.warning(
                 "texts longer than %d tokens are cut there (%s), %d of those added to %r: what "
-                "follows is not searchable; overflow='mean' reads all of a text",
+                "follows is not searchable; overflow='chunk' and 'mean' read all of a text",
                 encoder.spec.max_tokens,
                 encoder.model_name,
                 tally.truncated,

@@ -22,9 +22,10 @@ class IngestProgress:
     Attributes:
         documents: known to be stored, from the first one on without a gap.
         total: documents there are; ``None`` where the input does not say.
-        unchanged: documents found stored already, as they are, and not encoded again.
-        tokens: encoded so far, somewhat ahead of what is stored, with prefixes and special
-            tokens; ``None`` for an encoder object of your own, which does not tell.
+        unchanged: documents found stored already, as they are, and not encoded again; `add`
+            looks them up somewhat ahead of what it stores.
+        tokens: encoded so far, likewise ahead, with prefixes and special tokens; ``None`` for an
+            encoder object of your own, which does not tell.
         truncated: texts that were cut, being longer than the model reads; ``None`` likewise.
         seconds: since the start.
     """
