@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -42,7 +43,8 @@ TWO_WINDOWS = [f"cat {n}" for n in range(1100)]
 def test_what_is_stored_is_not_encoded_again(
     anywhere: QdrantClient, encoder: Counting, ids: Any
 ) -> None:
-    metadata = [{"n": n, "f": n / 7, "list": [n, None]} for n in range(40)]
+    day = datetime.date(2026, 1, 2)
+    metadata = [{"n": n, "f": n / 7, "list": [n, None], "by": {7: n, day: n}} for n in range(40)]
     first = anywhere.add("demo", TEXTS, metadata, ids, on_existing="skip", batch_size=15)
     before = stored(anywhere)
     assert len(before) == 40
