@@ -112,6 +112,10 @@ class EncoderChoice:
         """The target found before, so that a query need not ask the server again."""
         return self._choice.targets.get(collection_name)
 
+    def forget(self, collection_name: str) -> None:
+        """Has the next query ask the server again, for the name leads elsewhere now."""
+        self._choice.targets.pop(collection_name, None)
+
     def searched(self, collection: StoredCollection) -> Target:
         """The target for queries in a collection, which is remembered.
 

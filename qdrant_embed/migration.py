@@ -12,11 +12,11 @@ from qdrant_client import models
 
 from qdrant_embed.collection import StoredCollection
 from qdrant_embed.documents import PendingPoint
-from qdrant_embed.encoder.interfaces import DenseEncoder, SparseEncoder, check_encoder
+from qdrant_embed.encoder.interfaces import DenseEncoder, check_encoder
 from qdrant_embed.encoder.overflow import OverflowOptions
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.encoders import EncoderChoice
-from qdrant_embed.errors import CollectionMismatchError, InputError, check_whole
+from qdrant_embed.errors import CollectionMismatchError, InputError, check_str, check_whole
 from qdrant_embed.fields import Target
 from qdrant_embed.flow import Flow, Request, Wait, Work
 from qdrant_embed.flows import Flows
@@ -46,6 +46,10 @@ class Migration:
                 f"new_collection_name is {self.collection_name!r} as well: the documents go into "
                 "a new collection"
             )
+        if self.alias is not None:
+            check_str("alias", self.alias)
+        if self.alias == self.new_collection_name:
+            raise InputError(f"alias {self.alias!r} is the new collection's own name: leave it out")
 
     def encoders(self, old: StoredCollection) -> EncoderChoice:
         """The choice of the new model, which is not loaded yet.
@@ -87,12 +91,12 @@ class _Page:
 class MigrationFlow:
     """The steps of one migration for a client whose methods give results or coroutines.
 
-    `sparse` is what the client has chosen; without it the old collection's own sparse model stays.
+    `chosen` is what the client uses: without a sparse model in it, the old collection's own stays.
     """
 
-    def __init__(self, client: Any, sparse: SparseEncoder | None, migration: Migration) -> None:
+    def __init__(self, client: Any, chosen: EncoderChoice, migration: Migration) -> None:
         self._client = client
-        self._sparse = sparse
+        self._chosen = chosen
         self._migration = migration
         self._encoders = EncoderChoice()
 
@@ -102,7 +106,7 @@ class MigrationFlow:
         yield from self._check_alias()
         old = yield from self._flows(asked.collection_name).read()
         self._encoders = yield Work(lambda: asked.encoders(old))
-        sparse = self._sparse
+        sparse = self._chosen.current_sparse
         if sparse is None:
             sparse = yield Work(lambda: self._encoders.followed_sparse(old))
         if sparse is not None:
@@ -118,14 +122,15 @@ class MigrationFlow:
                     found={"chunked": target.chunked},
                 )
             target = replace(target, chunked=old.chunked)  # with an encoder of a user's own
-        yield from new.prepare(target, asked.collection_options, None)
         total = yield from self._count(asked.collection_name)
         encoding = target.counting()
         with Reporter(asked.progress, asked.new_collection_name, total, encoding) as reporter:
+            yield from new.prepare(target, asked.collection_options, None)
             yield from self._move(encoding, reporter)
         count = yield from self._checked_count()
         if asked.alias is not None:
             yield from self._switch(asked.alias)
+            self._chosen.forget(asked.alias)
         return count
 
     def _move(self, target: Target, reporter: Reporter) -> Flow[None]:

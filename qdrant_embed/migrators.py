@@ -47,6 +47,7 @@ class Migrator(ModelSettings, Steps):
             InputError: an option cannot be used, or a point has no text.
             CollectionMismatchError: the new collection has another model, or other points.
             ModelError: the model cannot be found, fetched or read.
+            MissingDependencyError: ``progress=True``, but tqdm is not installed.
         """
         migration = Migration(
             collection_name,
@@ -59,7 +60,7 @@ class Migrator(ModelSettings, Steps):
             collection_options=collection_options,
             document_key=self.document_key,
         )
-        flow = MigrationFlow(self, self._encoders.current_sparse, migration)
+        flow = MigrationFlow(self, self._encoders, migration)
         return self._carry_out(flow.migrate())
 
 
@@ -93,5 +94,5 @@ class AsyncMigrator(ModelSettings, AsyncSteps):
             collection_options=collection_options,
             document_key=self.document_key,
         )
-        flow = MigrationFlow(self, self._encoders.current_sparse, migration)
+        flow = MigrationFlow(self, self._encoders, migration)
         return await self._carry_out(flow.migrate())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from shutil import copytree
 from threading import Event
 from typing import Any
 
@@ -115,6 +117,9 @@ def test_nothing_leads_to_a_collection_with_other_points(client: QdrantClient) -
     [
         (("old", LetterEncoder(), "old"), {}, "a new collection"),
         (("old", LetterEncoder(), "new"), {"alias": "old"}, "the name of a collection"),
+        (("old", LetterEncoder(), "new"), {"alias": "new"}, "own name"),
+        (("old", LetterEncoder(), "new"), {"alias": 7}, "alias must be a str"),
+        (("old", LetterEncoder(), "new"), {"progress": "yes"}, "progress must be"),
         (("old", LetterEncoder(), "new"), {"batch_size": 0}, "batch_size"),
         (("old", LetterEncoder(), "new"), {"max_retries": -1}, "max_retries"),
         (("old", object(), "new"), {}, "missing model_name"),
@@ -127,6 +132,23 @@ def test_what_cannot_be_is_refused_before_anything_is_created(
     with pytest.raises(InputError, match=message):
         client.migrate_model(*arguments, **options)
     assert [found.name for found in client.get_collections().collections] == ["old"]
+
+
+def test_queries_follow_the_alias(
+    kind: str, server: Server, tiny: TinyModel, tiny_e5: TinyModel, tmp_path: Path
+) -> None:
+    """Though the models are called the same, and so are their vectors."""
+    first, second = tmp_path / "1" / "model", tmp_path / "2" / "model"
+    copytree(tiny.path, first)
+    copytree(tiny_e5.path, second)
+    with opened(kind, **at(server)) as client:
+        client.set_model(first)
+        client.add("old", TEXTS)
+    with opened(kind, **at(server)) as client, opened(kind, **at(server)) as other:
+        client.migrate_model("old", first, "one", alias="docs")
+        before = client.query("docs", TEXTS[3])
+        client.migrate_model("docs", second, "two", alias="docs")
+        assert client.query("docs", TEXTS[3]) == other.query("docs", TEXTS[3]) != before
 
 
 def test_a_point_without_a_text_is_named(client: QdrantClient) -> None:
