@@ -393,6 +393,7 @@ def test_what_a_server_is_asked(remote: QdrantClient, server: Server) -> None:
     remote.add("demo", [text(60), "cat"], ids=["a", "b"])
     (index,) = [json.loads(body) for request, body in server.bodies if "/index" in request]
     assert index == {"field_name": f"{KEY}.parent", "field_schema": "keyword"}
+    remote.add("demo", ["dog"])  # nothing can be there under an id drawn at random
     assert not any("scroll" in request or "delete" in request for request in server.requests)
     remote.query("demo", "cat")
     server.requests.clear()

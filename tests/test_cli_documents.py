@@ -23,7 +23,7 @@ from tiny import TinyModel
 from qdrant_embed import Document, IngestProgress, QdrantClient, cli
 from qdrant_embed.cli.progress import FileProgress
 from qdrant_embed.cli.records import Fields, RecordFile
-from qdrant_embed.ingestion import WINDOW
+from qdrant_embed.documents import PendingPoint
 
 PROGRAM = """
 import signal, sys
@@ -417,17 +417,16 @@ def test_long_documents_are_stored_in_chunks(
 def test_what_is_stored_is_not_kept_in_memory(
     to: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    most = 0
+    monkeypatch.setattr("qdrant_embed.ingestion.WINDOW", 50)
+    kept: list[int] = []
 
     class Lines:
         def __iter__(self) -> Iterator[bytes]:
-            nonlocal most
-            for number in range(4001):
-                if number % 1000 == 0:
-                    alive = sum(isinstance(item, Document) for item in gc.get_objects())
-                    most = max(most, alive)
+            for number in range(400):
                 yield b"%d\n" % number
+            alive = [isinstance(item, Document | PendingPoint) for item in gc.get_objects()]
+            kept.append(sum(alive))
 
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Lines()))
     assert cli.main(["add", "-", "--format", "txt", *to]) == 0
-    assert most < 3 * WINDOW
+    assert kept[0] < 200

@@ -79,6 +79,19 @@ def test_texts_that_are_not_cut_are_counted_too(
     assert not caplog.records
 
 
+def test_documents_are_counted_not_their_chunks(client: QdrantClient, tiny: TinyModel) -> None:
+    client.set_model(tiny.path, overflow="chunk")
+    told: list[IngestProgress] = []
+    texts = ["cat", LONG, "dog", f"{LONG} dog"]  # 1, 2, 1 and 2 points
+    client.add("demo", texts, ids="content", batch_size=1, progress=told.append)
+    assert [report.documents for report in told] == [0, 1, 1, 2, 3, 3, 4, 4]
+    assert (told[-1].total, told[-1].unchanged, told[-1].truncated) == (4, 0, 0)
+    texts[3] = f"{LONG} ship"
+    client.add("demo", texts, ids="content", on_existing="skip", progress=told.append)
+    assert (told[-1].documents, told[-1].unchanged) == (4, 3)
+    assert told[-1].tokens == 101 + 2 * 2
+
+
 def test_an_encoder_of_ones_own_has_no_tokens(client: QdrantClient) -> None:
     client.set_model(LetterEncoder())
     told: list[IngestProgress] = []
