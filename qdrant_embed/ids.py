@@ -51,7 +51,8 @@ class ContentIds:
             metadata: likewise; the order of its keys makes no difference.
 
         Raises:
-            ValueError: metadata that is no JSON.
+            TypeError: metadata that is no JSON.
+            ValueError: likewise.
         """
         if self.keys is not None:
             metadata = {key: metadata[key] for key in self.keys if key in metadata}
@@ -123,13 +124,12 @@ def chunk_id(document: int | str, position: int) -> int | str:
 def canonical_json(value: object) -> bytes:
     """The one JSON that equal values have, whatever the order of their keys.
 
-    Dates, UUIDs and the like, keys too, are as qdrant_client sends them.
-
     Raises:
-        ValueError: a value that is no JSON.
+        TypeError: a value that is no JSON.
+        ValueError: likewise.
     """
-    sent = to_jsonable_python(value)
-    return json.dumps(sent, sort_keys=True, separators=(",", ":")).encode("ascii")
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+    return text.encode("ascii")
 
 
 def is_json(value: Mapping[str, Any]) -> bool:
@@ -151,6 +151,14 @@ def is_json(value: Mapping[str, Any]) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _plain(value: object) -> object:
+    """A date, a UUID and the like as qdrant_client sends them."""
+    try:
+        return to_jsonable_python(value)
+    except PydanticSerializationError as error:
+        raise TypeError(str(error)) from error
 
 
 def _uuid5(namespace: uuid.UUID, name: bytes) -> str:
