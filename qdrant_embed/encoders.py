@@ -297,11 +297,8 @@ class EncoderChoice:
             return self._following_sparse[asked]
 
     def _without_prefixes(self, encoder: DenseEncoder, collection_name: str) -> DenseEncoder:
-        """The encoder as the predecessor would have used it, for documents it has written.
-
-        It put no prefix before anything. Where a model's documents are bare by design, its query
-        prefix is right for them all the same.
-        """
+        """The encoder for documents of the predecessor, which put no prefix before anything."""
+        # where a model's documents are bare by design, its query prefix is right for them
         if not isinstance(encoder, TextEmbedding) or not encoder.spec.document_prefix:
             return encoder
         if collection_name not in self._warned:
