@@ -141,6 +141,7 @@ def test_the_loop_goes_on_while_a_local_database_writes(tiny: TinyModel, tmp_pat
     run(program())
 
 
+@pytest.mark.slow
 def test_tasks_share_one_client_and_its_encoder(tiny: TinyModel) -> None:
     texts = [f"{word} {n}" for n in range(20) for word in ("cat", "dog", "ship")]
 

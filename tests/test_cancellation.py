@@ -14,6 +14,7 @@ from tiny import TinyModel
 from qdrant_embed import AsyncQdrantClient, AsyncQdrantEmbedMixin, IngestError, QdrantClient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["server", "memory"])
 def test_a_cancelled_add_says_exactly_what_is_stored(
     server: Server, tiny: TinyModel, place: str

@@ -177,6 +177,7 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     assert caught.value.code == 2
 
 
+@pytest.mark.slow
 def test_an_interrupt_is_exit_code_130(hub: Hub, tmp_path: Path) -> None:
     hub.faults.append(Fault("model.safetensors", pause=0.01))
     process = subprocess.Popen(

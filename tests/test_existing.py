@@ -116,6 +116,7 @@ def test_options_that_make_no_sense_are_refused(client: QdrantClient) -> None:
     assert not client.collection_exists("demo")
 
 
+@pytest.mark.slow
 def test_a_new_sparse_vector_is_there_before_it_is_needed(
     anywhere: QdrantClient, encoder: Counting
 ) -> None:

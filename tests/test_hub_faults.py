@@ -279,6 +279,7 @@ def test_damage_on_disk_is_repaired_from_the_hub(hub: Hub, ours: Path) -> None:
     assert hub.asked("tokenizer.json") == asked  # what is whole stays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("purged", ["", "hub", "hub/someone--tiny/refs", f"hub/*/{COMMIT}/1_*"])
 def test_a_purged_cache_is_filled_again(purged: str, hub: Hub, ours: Path) -> None:
     fetch(ours)

@@ -54,6 +54,7 @@ def test_re_running_doubles_nothing(everywhere: QdrantClient) -> None:
     assert stored(everywhere) == before
 
 
+@pytest.mark.slow
 def test_equal_documents_are_one_point(everywhere: QdrantClient) -> None:
     ids = everywhere.add("demo", ["cat", "dog", "cat", "cat"] * 400, ids="content")
     assert len(ids) == 1600

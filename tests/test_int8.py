@@ -81,6 +81,7 @@ def test_a_model_is_compiled_once_for_each_precision(
         TextEmbedding(tiny.path, precision="int4")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_every_pooling_is_near_in_int8(tmp_path: Path, pooling: str) -> None:
     model = tiny_bert(tmp_path / "model", pooling=pooling, normalize=False, layers=3)

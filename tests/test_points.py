@@ -26,6 +26,7 @@ metadata_dicts = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(st.data(), st.lists(st.text()))
 def test_everything_keeps_its_place(data: st.DataObject, texts: list[str]) -> None:
     size = len(texts)

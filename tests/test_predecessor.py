@@ -108,6 +108,7 @@ def test_an_unnamed_vector_is_taken_where_it_fits(client: QdrantClient) -> None:
     assert stamp(client, "hand")["vector_name"] == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "message"),
     [

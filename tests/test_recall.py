@@ -78,6 +78,7 @@ def test_options_have_notes_of_their_own(tiny: TinyModel, tmp_path: Path) -> Non
     assert len(notes(tmp_path)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"runnable": 3}', "not json"])
 def test_a_note_that_says_nothing_is_no_error(
     tiny: TinyModel, tmp_path: Path, content: str

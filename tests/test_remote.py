@@ -103,6 +103,7 @@ def test_what_takes_too_long_is_given_up(
         remote.add("demo", ["cat"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after_commit", [False, True])
 @pytest.mark.parametrize("status", [0, 503])
 def test_every_request_is_tried_again(

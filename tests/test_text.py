@@ -37,6 +37,7 @@ def test_hello_world_has_the_canonical_values(minilm_fp32: TextEmbedding) -> Non
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_minilm_agrees_with_an_independent_forward_pass(minilm_fp32: TextEmbedding) -> None:
     minilm = minilm_fp32
     folder = minilm._model.facts.source.folder
@@ -61,6 +62,7 @@ def test_minilm_agrees_with_an_independent_forward_pass(minilm_fp32: TextEmbeddi
         assert (vectors * expected[order]).sum(axis=1).min() >= 0.99999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
@@ -248,6 +250,7 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
         TextEmbedding(model.path)
 
 
+@pytest.mark.slow
 def test_a_damaged_compiled_model_is_made_again(tiny: TinyModel, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     (before,) = TextEmbedding(tiny.path, cache_dir=cache).embed("cat")
