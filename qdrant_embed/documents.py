@@ -71,10 +71,7 @@ class PendingPoint:
         own = self.payload(document_key)
         if not own.keys() <= stored.keys():
             return False
-        try:
-            return canonical_json(own) == canonical_json({key: stored[key] for key in own})
-        except (TypeError, ValueError):  # what is no JSON is for Qdrant to refuse
-            return False
+        return canonical_json(own) == canonical_json({key: stored[key] for key in own})
 
 
 def pair(
@@ -138,7 +135,7 @@ def _paired(
         text = _checked_text(row["documents"], index)
         metadata = _checked_metadata(row.get("metadata", {}), index, document_key)
         if scheme is not None:
-            point = _content_id(scheme, text, metadata, index)
+            point = scheme.id_of(text, metadata)
             yield PendingPoint(point, point, text, metadata, index, repeats=point in seen)
             seen.add(point)
         elif "ids" in row:
@@ -217,13 +214,6 @@ def _checked_metadata(metadata: object, index: int, document_key: str) -> Mappin
                     "Qdrant cannot store: leave it out, or make it a number, str, list or dict"
                 )
     return metadata
-
-
-def _content_id(scheme: ContentIds, text: str, metadata: Mapping[str, Any], index: int) -> str:
-    try:
-        return scheme.id_of(text, metadata)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"metadata[{index}] is no JSON: {error}") from error
 
 
 def _checked_id(given: object, index: int, seen: set[str | int]) -> GivenId:

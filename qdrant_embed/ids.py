@@ -136,11 +136,13 @@ def is_json(value: Mapping[str, Any]) -> bool:
     """Whether qdrant_client can send `value`, and a server has all of it afterwards.
 
     Dates, UUIDs, enums and the like become str or numbers; NaN and infinity would become null.
-    What can be read but once would be empty when it is sent.
+    What can be read but once would be empty when it is sent, and keys are str.
     """
     if any(isinstance(item, Iterator) for item in value.values()):
         return False
     try:
+        if _has_other_keys(value):
+            return False
         sent = to_json(value)
     except (PydanticSerializationError, ValueError, RecursionError):
         return False
@@ -151,6 +153,13 @@ def is_json(value: Mapping[str, Any]) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _has_other_keys(value: object) -> bool:
+    """Whether a dict in `value` has a key that is no str."""
+    if isinstance(value, Mapping):
+        return any(not isinstance(key, str) or _has_other_keys(value[key]) for key in value)
+    return isinstance(value, list | tuple) and any(map(_has_other_keys, value))
 
 
 def _plain(value: object) -> object:

@@ -115,7 +115,10 @@ def test_documents_carry_their_own(everywhere: QdrantClient) -> None:
         ({"documents": [Document("a", id="x"), Document("b", id="x")]}, r"ids\[1\].*earlier"),
         ({"documents": [Document("a", {"qdrant_embed_id": 1})]}, "where the id itself"),
         ({"documents": [Document("a", {"b": object()})], "ids": "content"}, "JSON cannot say"),
-        ({"documents": [Document("a", {"b": {1: 1, "c": 2}})], "ids": "content"}, "no JSON"),
+        (
+            {"documents": [Document("a", {"b": [{1: 1, "c": 2}]})], "ids": "content"},
+            "JSON cannot say",
+        ),
         ({"documents": [Document(3)]}, r"documents\[0\] must be a str"),  # type: ignore[arg-type]
         ({"documents": ["a"], "ids": "contents"}, "'content' or ContentIds"),
         ({"documents": ["a"], "ids": [""]}, r"ids\[0\]"),
