@@ -283,7 +283,7 @@ def test_a_server_is_asked_with_the_key(
         (("add", "--path", "a.txt", "a.txt"), "a.txt"),
         (("add", "--url", "http://127.0.0.1:9", "a.txt"), "http://127.0.0.1:9: "),
         (("query", "--path", "nowhere", "x"), "no folder nowhere"),
-        (("query", "--path", ".", "x"), "no collection 'demo', but none"),
+        (("query", "--path", ".", "x"), "no collection 'demo'; there are: none"),
     ],
 )
 def test_a_failure_is_a_message_and_exit_code_1(
@@ -410,6 +410,8 @@ def test_long_documents_are_stored_in_chunks(
     asked = ["query", "--path", str(database), "--collection", "demo", "--json", "cat"]
     assert cli.main(asked) == 0
     assert {hit["id"] for hit in json.loads(capsys.readouterr().out)} == {"long", "b"}
+    assert cli.main([argument for argument in asked if argument != "--json"]) == 0
+    assert "qdrant_embed" not in capsys.readouterr().out
     assert cli.main([*asked, "--chunks"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == len(payloads(database))
 

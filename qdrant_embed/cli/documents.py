@@ -17,6 +17,7 @@ from qdrant_embed.cli.records import FORMATS, Fields, Format, RecordFile
 from qdrant_embed.encoder.catalog import DEFAULT_MODEL
 from qdrant_embed.encoder.interfaces import Overflow
 from qdrant_embed.errors import IngestError, InputError, QdrantEmbedError
+from qdrant_embed.ids import CHUNK_KEY, ID_KEY
 
 if TYPE_CHECKING:
     from qdrant_embed.client import QdrantClient
@@ -115,14 +116,14 @@ def query(options: argparse.Namespace) -> Answer:
             where=options.where,
             chunks=options.chunks,
         )
-        key = client.document_key
+        own = {client.document_key, ID_KEY, CHUNK_KEY}
     rows = [
         {
             "score": f"{hit.score:.3f}",
             "id": str(hit.id),
             "text": _shortened(hit.document),
             "metadata": json.dumps(
-                {name: value for name, value in hit.metadata.items() if name != key},
+                {name: value for name, value in hit.metadata.items() if name not in own},
                 ensure_ascii=False,
                 default=str,
             ),
@@ -218,7 +219,8 @@ def _connected_to_collection(options: argparse.Namespace) -> Iterator[QdrantClie
         if not client.collection_exists(options.collection):
             names = sorted(known.name for known in client.get_collections().collections)
             raise InputError(
-                f"there is no collection {options.collection!r}, but {', '.join(names) or 'none'}"
+                f"there is no collection {options.collection!r}; there are: "
+                f"{', '.join(names) or 'none'}"
             )
         yield client
 
