@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TypeAlias
 
 from qdrant_embed.encoder.progress import Progress
@@ -110,11 +109,6 @@ class Reporter(AbstractContextManager["Reporter"]):
     def _show(self, progress: IngestProgress) -> None:
         self._bar.advance(progress.documents, ", ".join(progress.notes()))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.__exit__(kind, error, trace)
+    def __exit__(self, *raised: object) -> None:
+        self._bar.__exit__(*raised)
         self._encoding.warn_of_truncation(self._name)

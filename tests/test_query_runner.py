@@ -94,6 +94,22 @@ def test_threads_that_have_to_be_woken_first_are_not_thought_slow(clock: Clock) 
     assert ran.count("spread") > 80
 
 
+def test_runs_that_fail_are_not_measured(clock: Clock) -> None:
+    class Failing(TimedSession):
+        def run(self, token_ids: np.ndarray) -> np.ndarray:
+            self.runs += 1
+            if self.runs < 10:
+                raise ZeroDivisionError
+            return super().run(token_ids)
+
+    runner = QueryRunner(Failing(clock, 0.001), lambda: TimedSession(clock, 0.002))
+    for _ in range(9):
+        with pytest.raises(ZeroDivisionError):
+            runner.run(TOKENS)
+    for _ in range(40):
+        assert runner.run(TOKENS).shape == (1, 2)
+
+
 def test_few_texts_start_no_second_session(clock: Clock) -> None:
     started: list[int] = []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from qdrant_embed.cli.records import RecordFile
@@ -51,10 +50,5 @@ class FileProgress(AbstractContextManager["FileProgress"]):
             self._bytes, ", ".join([f"{self._stored:,} documents", *progress.notes()])
         )
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.__exit__(kind, error, trace)
+    def __exit__(self, *raised: object) -> None:
+        self._bar.__exit__(*raised)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from types import TracebackType
 
 from qdrant_embed.errors import MissingDependencyError
 
@@ -60,11 +59,6 @@ class Progress(AbstractContextManager["Progress"]):
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(to - self._bar.n)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._bar is not None:
             self._bar.close()

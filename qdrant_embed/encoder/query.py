@@ -56,7 +56,7 @@ class QueryRunner:
             self._running.release()
 
     def _choose(self) -> bool:
-        if self._count <= _ALONE_FIRST or self._start_spread is None:
+        if self._count <= _ALONE_FIRST or False not in self._seconds or self._start_spread is None:
             return False
         if self._spread is None:
             self._spread = self._start_spread()
