@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from qdrant_embed.encoder.architectures import config_class
 from qdrant_embed.encoder.interfaces import Pooling
 from qdrant_embed.encoder.session import Session
 from qdrant_embed.encoder.spec import ModelSpec
+from qdrant_embed.encoder.tensors import read_tensors
 
 FIXTURES = Path(__file__).parent / "fixtures" / "architectures"
 NAMES = sorted(path.stem for path in FIXTURES.glob("*.npz"))
@@ -287,3 +289,16 @@ def test_only_the_architecture_of_the_model_is_loaded(tmp_path: Path) -> None:
     others = {"distilbert", "modernbert", "nomic_bert", "roberta"}
     assert "mpnet" in done.stdout.split()
     assert not others & set(done.stdout.split())
+
+
+def test_a_tensor_in_use_is_one_array(tmp_path: Path) -> None:
+    """So that a graph that uses one table twice holds it once."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(save({"table": np.ones((3, 2), np.float32)}))
+    tensors = read_tensors([path])
+    table = tensors["table"]
+    assert tensors["table"] is table
+    assert dict(tensors).keys() == {"table"}
+    kept = weakref.ref(table)
+    del table
+    assert kept() is None  # and memory need not hold what is not in use
