@@ -425,9 +425,10 @@ def test_what_is_stored_is_not_kept_in_memory(
     class Lines:
         def __iter__(self) -> Iterator[bytes]:
             for number in range(400):
-                yield b"%d\n" % number
-            alive = [isinstance(item, Document | PendingPoint) for item in gc.get_objects()]
-            kept.append(sum(alive))
+                yield b"of this test: %d\n" % number
+            gc.collect()
+            alive = [item for item in gc.get_objects() if isinstance(item, Document | PendingPoint)]
+            kept.append(sum(str(item.text).startswith("of this test") for item in alive))
 
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Lines()))
     assert cli.main(["add", "-", "--format", "txt", *to]) == 0
