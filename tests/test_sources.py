@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from tiny import TinyModel
 
 from qdrant_embed import (
@@ -18,6 +20,7 @@ from qdrant_embed import (
     UnknownModelError,
 )
 from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL, MINILM, close_matches, find
+from qdrant_embed.encoder.session import Session
 
 
 @pytest.mark.parametrize(
@@ -158,6 +161,25 @@ def test_a_provider_that_does_not_start_is_never_replaced_in_silence(
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
     with pytest.raises(ModelError, match="could not be started"):
         TextEmbedding(MINILM, cuda=True)
+
+
+def test_a_device_that_fails_later_is_never_replaced_in_silence(tiny: TinyModel) -> None:
+    class Lost:
+        """What runs a graph inside onnxruntime, once its device is gone."""
+
+        def run(self, *_: object) -> None:
+            raise ort_errors.EPFail("the device is gone")
+
+        def __getattr__(self, name: str) -> Callable[..., bool]:
+            return lambda *_: False
+
+    encoder = TextEmbedding(tiny.path)
+    session = encoder._model.runtime.runner
+    assert isinstance(session, Session)
+    session._session._sess = Lost()
+    with pytest.raises(ort_errors.EPFail, match="gone"):
+        list(encoder.embed(["cat", "dog"], parallel=1))
+    assert isinstance(session._session._sess, Lost)
 
 
 def test_the_catalog_is_sound() -> None:

@@ -129,6 +129,15 @@ def test_a_generator_is_read_once_and_not_far_ahead(minilm: TextEmbedding) -> No
     vectors.close()  # type: ignore[attr-defined]
 
 
+def test_a_list_of_one_text_may_grow_before_it_is_read(tiny: TinyModel) -> None:
+    encoder = TextEmbedding(tiny.path)
+    texts = ["cat"]
+    vectors = encoder.embed(texts)
+    texts.append("a dog at sea")
+    for vector, text in zip(vectors, texts, strict=True):
+        np.testing.assert_allclose(vector, next(encoder.embed(text)), atol=1e-6)
+
+
 def test_prefixes_are_applied_to_their_own_side_only(tiny_e5: TinyModel) -> None:
     encoder = TextEmbedding(tiny_e5.path)
     assert (encoder.spec.query_prefix, encoder.spec.document_prefix) == ("query: ", "passage: ")
@@ -147,6 +156,7 @@ def test_the_users_own_prefixes_come_first(tiny_e5: TinyModel) -> None:
 
 def test_a_variant_shares_the_loaded_model_and_leaves_the_original(tiny_e5: TinyModel) -> None:
     encoder = TextEmbedding(tiny_e5.path)
+    assert encoder.spec.query_prefix == "query: "
     other = encoder.variant(query_prefix="", threads=1)
     assert other._model is encoder._model
     assert (other.spec.query_prefix, encoder.spec.query_prefix) == ("", "query: ")

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
+from typing import Any
 
 from qdrant_embed.encoder.interfaces import Pooling
 from qdrant_embed.encoder.spec import ModelSpec
@@ -200,6 +201,12 @@ _BY_SHORT_NAME = {name.rpartition("/")[2]: entry for name, entry in _BY_NAME.ite
 def find(name: str) -> CatalogEntry | None:
     """The entry for `name`, without regard to case; the part after the slash is enough."""
     return _BY_NAME.get(name.lower()) or _BY_SHORT_NAME.get(name.lower())
+
+
+def supported_models() -> list[dict[str, Any]]:
+    """The known models' facts, a dict each."""
+    specs = [asdict(entry.spec) for entry in CATALOG]
+    return [{"model": spec.pop("name"), "dim": spec.pop("dimension"), **spec} for spec in specs]
 
 
 def sparse_name(name: str) -> str | None:

@@ -73,6 +73,13 @@ class Pipeline(Generic[T]):
         parts = map(partial(self._tokenized, tally=tally), windows(texts, window))
         return self.run_tokens(parts, window, workers)
 
+    def run_singly(
+        self, texts: Iterable[str], workers: int, tally: Tally | None = None
+    ) -> Iterator[T]:
+        """The same, each text by itself: of a single one, a query, the least is in the way."""
+        for text in texts:
+            yield from self._single(self._tokenized([text], tally), workers)
+
     def run_tokens(
         self, parts: Iterator[list[list[int]]], window: int, workers: int
     ) -> Iterator[T]:
@@ -81,7 +88,7 @@ class Pipeline(Generic[T]):
         if first is None:
             return
         if len(first) == 1 < window and workers > 1:  # a single text: a query, most likely
-            yield from self._single(first)
+            yield from self._single(first, workers)
             return
         pool = ThreadPoolExecutor(workers, thread_name_prefix="qdrant-embed")
         running: _Running[T] | None = None
@@ -104,8 +111,10 @@ class Pipeline(Generic[T]):
             tally.note(tokens.ids, len(tokens.truncated))
         return tokens.ids
 
-    def _single(self, ids: list[list[int]]) -> Iterable[T]:
-        return self._finish(self._model.runtime.queries.run(np.array(ids, np.int64)))
+    def _single(self, ids: list[list[int]], workers: int) -> Iterable[T]:
+        runtime = self._model.runtime
+        runner = runtime.queries if workers > 1 else runtime.runner
+        return self._finish(runner.run(np.array(ids, np.int64)))
 
     def _start(self, ids: list[list[int]], pool: ThreadPoolExecutor) -> _Running[T]:
         batches = equal_length_batches([len(text) for text in ids], self._tokens_per_batch)

@@ -39,6 +39,7 @@ RUN_ERRORS = (
     ort_errors.RuntimeException,
 )
 CPU: tuple[Provider, ...] = ("CPUExecutionProvider",)
+_OUTPUT = ["embedding"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Session:
                 f"libraries or device are missing); running on {', '.join(started)} instead was "
                 "not asked for"
             )
+        self._session.disable_fallback()  # a device that fails later is an error, too
 
     @property
     def inputs(self) -> dict[str, TensorType]:
@@ -122,11 +124,8 @@ class Session:
 
     def run(self, token_ids: NDArray[np.int64]) -> Vector:
         """Vectors, float32 [batch, dimension], for int64 [batch, tokens] of one length."""
-        return self.outputs(token_ids, ["embedding"])[0]
-
-    def outputs(self, token_ids: NDArray[np.int64], names: Sequence[str]) -> list[Vector]:
-        """The named outputs of the graph, for int64 [batch, tokens] of one length."""
-        return self.feed({"input_ids": token_ids}, names)
+        found: list[Vector] = self._session.run(_OUTPUT, {"input_ids": token_ids})
+        return found[0]
 
     def feed(self, inputs: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[Vector]:
         """The named outputs of the graph, for all of its inputs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from qdrant_embed.encoder.interfaces import Pooling
@@ -53,3 +53,11 @@ class ModelSpec:
                 f"{self.name}: pooling must be one of {', '.join(get_args(Pooling))}, not "
                 f"{self.pooling!r}"
             )
+
+    def with_prefixes(self, query: str | None, document: str | None) -> ModelSpec:
+        """The same facts with `query` and `document` as prefixes; ``None`` keeps one."""
+        return replace(
+            self,
+            query_prefix=self.query_prefix if query is None else query,
+            document_prefix=self.document_prefix if document is None else document,
+        )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qdrant_embed.encoder.catalog import CATALOG, DEFAULT_MODEL, sparse_name
+from qdrant_embed.encoder.catalog import DEFAULT_MODEL, sparse_name, supported_models
 from qdrant_embed.encoder.cores import worker_count
 from qdrant_embed.encoder.fidelity import ModelReport, Precision
 from qdrant_embed.encoder.inputs import checked_prefix, checked_texts
@@ -114,6 +113,7 @@ class TextEmbedding:
         self._document_prefix = checked_prefix("document_prefix", document_prefix)
         self._threads = worker_count("threads", threads)
         self._tally: Tally | None = None
+        self._spec: ModelSpec | None = None
         if not lazy_load:
             self.load()
 
@@ -135,13 +135,10 @@ class TextEmbedding:
     @property
     def spec(self) -> ModelSpec:
         """The model's facts, with this encoder's own prefixes."""
-        spec = self._model.facts.spec
-        query, document = self._query_prefix, self._document_prefix
-        return replace(
-            spec,
-            query_prefix=spec.query_prefix if query is None else query,
-            document_prefix=spec.document_prefix if document is None else document,
-        )
+        if self._spec is None:  # every text asks for it
+            spec = self._model.facts.spec
+            self._spec = spec.with_prefixes(self._query_prefix, self._document_prefix)
+        return self._spec
 
     def load(self) -> None:
         """Finds, compiles and loads the model now, where that has not happened yet.
@@ -211,6 +208,7 @@ class TextEmbedding:
             InputError: an option of a wrong kind.
         """
         other = copy.copy(self)
+        other._spec = None
         if query_prefix is not None:
             other._query_prefix = checked_prefix("query_prefix", query_prefix)
         if document_prefix is not None:
@@ -224,7 +222,7 @@ class TextEmbedding:
         return other
 
     def embed(
-        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self, documents: str | Iterable[str], batch_size: int = 1024, parallel: int | None = None
     ) -> Iterator[Vector]:
         """Vectors, float32 [dimension], one for each text and in order, without any prefix.
 
@@ -241,19 +239,19 @@ class TextEmbedding:
         return self._embed(documents, "", batch_size, parallel)
 
     def passage_embed(
-        self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self, texts: str | Iterable[str], batch_size: int = 1024, parallel: int | None = None
     ) -> Iterator[Vector]:
         """Like `embed`, with the model's document prefix before every text."""
         return self._embed(texts, self.spec.document_prefix, batch_size, parallel)
 
     def query_embed(
-        self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self, query: str | Iterable[str], batch_size: int = 1024, parallel: int | None = None
     ) -> Iterator[Vector]:
         """Like `embed`, with the model's query prefix before every text."""
         return self._embed(query, self.spec.query_prefix, batch_size, parallel)
 
     def chunks(
-        self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+        self, texts: str | Iterable[str], batch_size: int = 1024, parallel: int | None = None
     ) -> Iterator[list[Chunk]]:
         """The windows of each text, a list for each and in order, whatever `overflow` says.
 
@@ -294,8 +292,7 @@ class TextEmbedding:
         Keys: ``model``, ``dim``, ``pooling``, ``normalize``, ``max_tokens``, ``query_prefix``,
         ``document_prefix``, ``smallest_dimension``, ``license``.
         """
-        specs = [asdict(entry.spec) for entry in CATALOG]
-        return [{"model": spec.pop("name"), "dim": spec.pop("dimension"), **spec} for spec in specs]
+        return supported_models()
 
     def _embed(
         self, texts: str | Iterable[str], prefix: str, batch_size: int, parallel: int | None
@@ -307,6 +304,8 @@ class TextEmbedding:
         checked = checked_texts(texts, prefix)
         if self._overflow.overflow == "error":
             checked = self._long_texts().refused(checked)
+        if isinstance(texts, str) or (isinstance(texts, list) and len(texts) == 1):
+            return self._pipeline.run_singly(checked, workers, self._tally)
         return self._pipeline.run(checked, batch_size, workers, self._tally)
 
     def _long_texts(self) -> LongTexts:

@@ -87,7 +87,7 @@ class Tokenizer:
         if self._lower_case:
             texts = [text.lower() for text in texts]
         found = TokenizedTexts([], [])
-        for run in runs(texts, len, _CHARACTERS_TOGETHER):
+        for run in [texts] if len(texts) == 1 else runs(texts, len, _CHARACTERS_TOGETHER):
             for encoding in self._tokenizer.encode_batch_fast(
                 run, add_special_tokens=self._special_tokens
             ):
