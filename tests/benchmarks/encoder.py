@@ -8,7 +8,7 @@ file it runs) and sentence-transformers. All are asked in turn, round after roun
 median over the rounds of fastembed's default to the encoder's own in the same round.
 ``--charts`` keeps the figures and draws them in ``tests/benchmarks/charts``.
 
-The process grows to 19 GB, as fastembed's memory for padded batches is never given back.
+The process grows to 17 GB and more, as fastembed's memory for padded batches is never given back.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def measure_here(
 ) -> None:
     """The figures that this process can measure, with all encoders loaded."""
     encoders = {name: peers.load(name, arguments.workspace) for name in table}
-    # while memory is still small: what fastembed never gives back keeps the kernel busy
+    # before fastembed keeps gigabytes: beside them int8 queries were seen to take longer
     if "query" in wanted:
         measure_queries("query", encoders, table)
     if "busy" in wanted:
