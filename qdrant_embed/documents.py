@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
-from qdrant_embed.errors import InputError
+from qdrant_embed.errors import InputError, check_unicode
 from qdrant_embed.ids import (
     CHUNK_KEY,
     ID_KEY,
@@ -129,26 +129,44 @@ def _paired(
                 f"{' and '.join(name for name in row if name not in ended)} went on: one of each "
                 "is needed for every document"
             )
-        document = row["documents"]
-        if isinstance(document, Document):
-            row = _opened(document, row, index, with_content_ids=scheme is not None)
-        text = _checked_text(row["documents"], index)
-        metadata = _checked_metadata(row.get("metadata", {}), index, document_key)
-        if scheme is not None:
-            point = scheme.id_of(text, metadata)
-            yield PendingPoint(point, point, text, metadata, index, repeats=point in seen)
-            seen.add(point)
-        elif "ids" in row:
-            checked = _checked_id(row["ids"], index, seen)
-            yield PendingPoint(checked.point, checked.shown, text, metadata, index)
-        elif not draws_ids:
-            raise InputError(
-                f"documents[{index}] has no id, and one drawn at random is never in a collection "
-                "already: on_existing= needs ids='content' or ids of your own"
-            )
-        else:
-            drawn = str(uuid.uuid4())
-            yield PendingPoint(drawn, drawn, text, metadata, index, is_new=True)
+        try:
+            document = _checked(row, scheme, document_key, index, seen, draws_ids=draws_ids)
+        except InputError as error:
+            error.index = index
+            raise
+        yield document
+        if not document.is_new:
+            seen.add(document.id)
+
+
+def _checked(
+    row: dict[str, object],
+    scheme: ContentIds | None,
+    document_key: str,
+    index: int,
+    seen: set[str | int],
+    *,
+    draws_ids: bool,
+) -> PendingPoint:
+    """One document; an id that is given must not be among those `seen` before it."""
+    document = row["documents"]
+    if isinstance(document, Document):
+        row = _opened(document, row, index, with_content_ids=scheme is not None)
+    text = _checked_text(row["documents"], index)
+    metadata = _checked_metadata(row.get("metadata", {}), index, document_key)
+    if scheme is not None:
+        point = scheme.id_of(text, metadata)
+        return PendingPoint(point, point, text, metadata, index, repeats=point in seen)
+    if "ids" in row:
+        checked = _checked_id(row["ids"], index, seen)
+        return PendingPoint(checked.point, checked.shown, text, metadata, index)
+    if not draws_ids:
+        raise InputError(
+            f"documents[{index}] has no id, and one drawn at random is never in a collection "
+            "already: on_existing= needs ids='content' or ids of your own"
+        )
+    drawn = str(uuid.uuid4())
+    return PendingPoint(drawn, drawn, text, metadata, index, is_new=True)
 
 
 def _opened(
@@ -190,6 +208,7 @@ def is_sequence(items: object) -> bool:
 def _checked_text(text: object, index: int) -> str:
     if not isinstance(text, str):
         raise InputError(f"documents[{index}] must be a str, not {_shown(text)}")
+    check_unicode(f"documents[{index}]", text)
     return text
 
 
@@ -224,7 +243,6 @@ def _checked_id(given: object, index: int, seen: set[str | int]) -> GivenId:
         raise InputError(f"ids[{index}]: {error}") from error
     if checked.point in seen:
         raise InputError(f"ids[{index}] is {_shown(given)}, which an earlier document has already")
-    seen.add(checked.point)
     return checked
 
 

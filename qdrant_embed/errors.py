@@ -3,7 +3,7 @@
 ::
 
     QdrantEmbedError(Exception)
-    ├─ InputError(ValueError)               what was passed in cannot be used
+    ├─ InputError(ValueError)               .index, what was passed in cannot be used
     ├─ CollectionMismatchError(ValueError)  .expected .found
     ├─ IngestError                          .stored_ids .failed_index, the reason is __cause__
     ├─ ModelError
@@ -28,7 +28,16 @@ class QdrantEmbedError(Exception):
 
 
 class InputError(QdrantEmbedError, ValueError):
-    """An argument that cannot be used: nothing was stored because of it."""
+    """An argument that cannot be used: nothing was stored because of it.
+
+    Attributes:
+        index: position in the input of the text or document it is about; ``None`` where it is
+            about none of them.
+    """
+
+    def __init__(self, message: str, *, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 class CollectionMismatchError(QdrantEmbedError, ValueError):
@@ -130,3 +139,21 @@ def check_path(option: str, value: object) -> None:
     """Raises `InputError` unless `value` can be a path: a str, or a `pathlib.Path` or its like."""
     if not isinstance(value, os.PathLike):
         check_str(option, value)
+
+
+def check_unicode(what: str, value: str, *, index: int | None = None) -> None:
+    """Raises `InputError` where `value` has lone surrogates, which can be neither sent nor read.
+
+    Args:
+        what: names `value` in the message.
+        value: the str.
+        index: as of `InputError`.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{what} is no valid Unicode ({error.reason} at character {error.start}): "
+            "str.encode('utf-8', 'replace').decode() gives a text without it",
+            index=index,
+        ) from error

@@ -13,7 +13,7 @@ from typing import Any, Literal, SupportsIndex, TypeAlias
 
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
-from qdrant_embed.errors import InputError
+from qdrant_embed.errors import InputError, check_unicode
 
 ID_KEY = "qdrant_embed_id"  # where a payload keeps an id that Qdrant cannot have
 CHUNK_KEY = "qdrant_embed_chunk"  # where it keeps which part of which document it is
@@ -74,7 +74,8 @@ def given_id(given: object) -> GivenId:
     """What becomes of an id that a user gives.
 
     Raises:
-        InputError: no whole number from 0 to 2**64-1, UUID or str, or an empty one.
+        InputError: no whole number from 0 to 2**64-1, UUID or str, or an empty one or no valid
+            Unicode.
     """
     if isinstance(given, uuid.UUID):
         return GivenId(str(given), str(given))
@@ -82,7 +83,8 @@ def given_id(given: object) -> GivenId:
         with suppress(ValueError):
             parsed = str(uuid.UUID(given))
             return GivenId(parsed, parsed)
-        return GivenId(_uuid5(_NAMES, given.encode(errors="surrogatepass")), given)
+        check_unicode(f"id {given!r:.60}", given)
+        return GivenId(_uuid5(_NAMES, given.encode()), given)
     if isinstance(given, SupportsIndex) and not isinstance(given, bool):
         number = operator.index(given)
         if 0 <= number < 2**64:

@@ -234,6 +234,29 @@ def test_a_bad_id_says_its_line(
     assert message in error
 
 
+def test_a_text_that_is_too_long_says_its_line(
+    to: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": "cat"}] * 2000
+    rows[1500] = {"text": "cat " * 100}
+    file = jsonl(tmp_path / "a.jsonl", rows)
+    assert cli.main(["add", *to, str(file), "--overflow", "error"]) == 1
+    error = capsys.readouterr().err
+    assert f"{file}, line 1501: " in error
+    assert "has 102 tokens" in error
+
+
+def test_an_error_that_is_not_of_a_line_names_none(
+    to: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = jsonl(tmp_path / "a.jsonl", ROWS)
+    assert cli.main(["add", *to, str(file)]) == 0
+    assert cli.main(["add", *to, str(file), "--on-existing", "error"]) == 1
+    error = capsys.readouterr().err
+    assert "5 of the next 5 documents have ids that 'demo' has already" in error
+    assert "line" not in error
+
+
 @pytest.mark.slow
 def test_a_bad_line_far_down_says_what_is_stored(
     to: list[str], database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

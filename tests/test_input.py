@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -29,6 +30,8 @@ BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"documents": ["a"], "batch_size": 0}, "batch_size"),
     ({"documents": ["a"], "max_retries": -1}, "max_retries"),
     ({"documents": ["a"], "parallel": -1}, "parallel"),
+    ({"documents": ["a", "\ud800"]}, r"documents\[1\] is no valid Unicode"),
+    ({"documents": ["a"], "ids": ["\ud800"]}, r"ids\[0\]: id '\\ud800' is no valid Unicode"),
 ]
 
 
@@ -39,6 +42,27 @@ def test_bad_input_is_refused_before_anything_is_stored(
     with pytest.raises(InputError, match=message):
         client.add("demo", **arguments)
     assert not client.collection_exists("demo")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "index"),
+    [
+        ({"documents": ["a"] * 1500 + [None]}, 1500),
+        ({"documents": ["a", Document("b", {"document": 1})]}, 1),
+        ({"documents": ["a"] * 3, "ids": [1, 2, 1]}, 2),
+        ({"documents": ["a"] * 3, "ids": [1, 2, 1.5]}, 2),
+        ({"documents": ["a"], "on_existing": "skip"}, 0),
+        ({"documents": ["a"], "batch_size": 0}, None),
+        ({"documents": ["a", "b"], "ids": [1]}, None),
+    ],
+)
+def test_the_error_has_the_place_of_a_bad_document(
+    client: QdrantClient, arguments: dict[str, Any], index: int | None
+) -> None:
+    with pytest.raises(InputError) as caught:
+        client.add("demo", **arguments)
+    assert caught.value.index == index
+    assert pickle.loads(pickle.dumps(caught.value)).index == index
 
 
 def test_iterators_of_different_lengths_are_refused(client: QdrantClient) -> None:
@@ -55,6 +79,10 @@ def test_iterators_of_different_lengths_are_refused(client: QdrantClient) -> Non
         ({"query_text": None}, "must be a str"),
         ({"query_text": "cat", "limit": 0}, "limit"),
         ({"query_text": "cat", "limit": 2.5}, "limit"),
+        ({"query_text": "cat", "timeout": -1}, "timeout"),
+        ({"query_text": "cat", "consistency": "some"}, "'quorum' or 'all', not 'some'"),
+        ({"query_text": "cat", "with_vectors": "yes"}, "with_vectors must be True or False"),
+        ({"query_text": "cat", "chunks": 1}, "chunks must be True or False"),
         ({"query_text": "cat", "offset": -1}, "offset"),
         ({"query_text": "cat", "fusion": "sum"}, "'rrf' or 'dbsf'"),
         ({"query_text": "cat", "limit": 20, "offset": 5, "prefetch_limit": 24}, "from 25 up"),

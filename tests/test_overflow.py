@@ -170,8 +170,9 @@ def test_error_names_the_text_and_its_tokens(tiny_e5: TinyModel) -> None:
     encoder = TextEmbedding(tiny_e5.path, overflow="error")
     fits = "cat " * 60  # with passage, :, [CLS], [SEP]
     assert len(list(encoder.passage_embed([fits] * 300))) == 300
-    with pytest.raises(InputError, match="text number 299 has 65 tokens"):
+    with pytest.raises(InputError, match="text number 299 has 65 tokens") as caught:
         list(encoder.passage_embed([fits] * 299 + [fits + "cat"]))
+    assert caught.value.index == 299
 
 
 @pytest.mark.parametrize("many", [3, 1500])
@@ -194,6 +195,8 @@ def test_error_refuses_a_text_of_a_stream_when_its_turn_comes(
     with pytest.raises(IngestError, match="text number 1030 has") as caught:
         client.add("demo", iter(["cat"] * 1030 + [LONG]))
     assert caught.value.failed_index == len(caught.value.stored_ids) == 1024
+    assert isinstance(caught.value.__cause__, InputError)
+    assert caught.value.__cause__.index == 1030
 
 
 def test_a_collection_written_with_mean_is_followed(

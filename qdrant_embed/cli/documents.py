@@ -101,7 +101,7 @@ def add(options: argparse.Namespace) -> Answer:
         size = 0 if options.file == _STDIN else Path(options.file).stat().st_size
         shown = False if options.quiet else None
         with FileProgress(f"adding {options.file}", records, size or None, shown=shown) as progress:
-            stored = _stored(client, records, progress, options)
+            stored = _stored(client, progress, options)
     found = {"collection": options.collection, "stored": stored}
     return Answer(found, [f"{stored} documents are stored in {options.collection!r}"])
 
@@ -152,9 +152,7 @@ def migrate(options: argparse.Namespace) -> Answer:
     return Answer(found, [f"{count} documents of {options.collection!r} are in {options.to!r}"])
 
 
-def _stored(
-    client: QdrantClient, records: RecordFile, progress: FileProgress, options: argparse.Namespace
-) -> int:
+def _stored(client: QdrantClient, progress: FileProgress, options: argparse.Namespace) -> int:
     """How many different documents there were.
 
     Raises:
@@ -171,9 +169,11 @@ def _stored(
         )
     except (InputError, IngestError) as error:
         reason = error if isinstance(error, InputError) else error.__cause__
-        if records.line == 0 or not isinstance(reason, InputError):
+        if not isinstance(reason, InputError) or reason.index is None:
             raise
-        raise InputError(f"{options.file}, line {records.line}: {error}") from error
+        raise InputError(
+            f"{options.file}, line {progress.line_of(reason.index)}: {error}"
+        ) from error
     return len(set(stored))
 
 

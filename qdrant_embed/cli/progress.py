@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qdrant_embed.cli.records import RecordFile
@@ -13,6 +14,14 @@ from qdrant_embed.encoder.progress import Progress
 
 if TYPE_CHECKING:
     from qdrant_embed.progress import IngestProgress
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a document ends: the line, and the bytes of the file up to there."""
+
+    line: int
+    end: int
 
 
 class FileProgress(AbstractContextManager["FileProgress"]):
@@ -32,20 +41,28 @@ class FileProgress(AbstractContextManager["FileProgress"]):
     ) -> None:
         self._records = records
         self._bar = Progress(title, size, "B", shown=shown)
-        self._ends: deque[int] = deque()  # of the documents under way
+        self._under_way: deque[_Place] = deque()
         self._stored = self._bytes = 0
 
     def __iter__(self) -> Iterator[Document]:
         """The documents in order; raises what the file does."""
         for record in self._records:
-            self._ends.append(self._records.bytes_read)
+            self._under_way.append(_Place(self._records.line, self._records.bytes_read))
             yield record
+
+    def line_of(self, index: int) -> int:
+        """The line of a document that is not reported as stored, nor far ahead: by its position.
+
+        Of the one that is read next it is the line that was read last.
+        """
+        ahead = index - self._stored
+        return self._under_way[ahead].line if ahead < len(self._under_way) else self._records.line
 
     def report(self, progress: IngestProgress) -> None:
         """Shows how far it has come; for `add` to call."""
         while self._stored < progress.documents:
             self._stored += 1
-            self._bytes = self._ends.popleft()
+            self._bytes = self._under_way.popleft().end
         self._bar.advance(
             self._bytes, ", ".join([f"{self._stored:,} documents", *progress.notes()])
         )

@@ -51,8 +51,19 @@ class RecordFile:
         """The documents in order.
 
         Raises:
-            InputError: a line that cannot be used; `line` says which.
+            InputError: a line that cannot be used; `line` says which, and the error's `index` how
+                many documents came before it.
         """
+        count = 0
+        try:
+            for record in self._documents():
+                yield record
+                count += 1
+        except InputError as error:
+            error.index = count
+            raise
+
+    def _documents(self) -> Iterator[Document]:
         if self._form == "txt":
             for line in self._lines():
                 if text := line.strip():

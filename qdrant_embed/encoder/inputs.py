@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from qdrant_embed.errors import InputError, check_str
+from qdrant_embed.errors import InputError, check_str, check_unicode
 
 
 def checked_texts(
@@ -28,15 +28,11 @@ def _checked(texts: Iterable[str], prefix: str, any_unicode: bool) -> Iterator[s
     for position, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(
-                f"text number {position} is {type(text).__name__}, not str: {text!r:.80}"
+                f"text number {position} is {type(text).__name__}, not str: {text!r:.80}",
+                index=position,
             )
-        try:
-            text.encode(errors="surrogatepass" if any_unicode else "strict")
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"text number {position} is no valid Unicode ({error.reason} at character "
-                f"{error.start}): text.encode('utf-8', 'replace').decode() is a text without it"
-            ) from error
+        if not any_unicode:
+            check_unicode(f"text number {position}", text, index=position)
         yield prefix + text
 
 

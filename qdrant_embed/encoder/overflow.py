@@ -100,7 +100,8 @@ class LongTexts:
                     f"text number {first + position} has {tokens} tokens with its prefix, but "
                     f"{self._model.name} reads {self._model.facts.spec.max_tokens}, and "
                     "overflow='error' lets none be cut: split the text, or choose "
-                    "overflow='chunk' or 'mean'"
+                    "overflow='chunk' or 'mean'",
+                    index=first + position,
                 )
             first += len(some)
             yield from some
@@ -140,7 +141,9 @@ class LongTexts:
     ) -> Iterator[tuple[list[_Part], list[Vector]]]:
         under_way: deque[list[_Part]] = deque()
         token_ids = self._token_ids(texts, prefix, window, under_way)
-        vectors = self._pipeline.run_tokens(windows(token_ids, window), window, workers)
+        vectors = self._pipeline.run_tokens(
+            windows(token_ids, window), window, workers, self._tally
+        )
         for first in vectors:
             parts = under_way.popleft()
             yield parts, [first, *islice(vectors, len(parts) - 1)]
