@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.interfaces import Vector
-from qdrant_embed.encoder.session import RUN_ERRORS, Session
+from qdrant_embed.encoder.session import Session
 from qdrant_embed.encoder.spec import ModelSpec
-from qdrant_embed.errors import ModelFileError
+from qdrant_embed.errors import ModelError, ModelFileError
 
 _KINDS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _FED = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
@@ -61,8 +61,8 @@ class OnnxFile:
             )
         try:
             found = self.run(np.array([trial], np.int64)).shape
-        except RUN_ERRORS as error:
-            raise ModelFileError(f"{path} cannot be run: {error}") from error
+        except ModelError as error:
+            raise ModelFileError(f"{path} cannot be run: {error.__cause__}") from error
         if found != (1, spec.dimension):
             raise ModelFileError(
                 f"{path} gives vectors of {', '.join(map(str, found[1:]))} numbers, but by its "

@@ -29,7 +29,9 @@ if _QUIET:
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, object]]"
 
-RUN_ERRORS = (
+_ERRORS = (
+    ort_errors.EPFail,
+    ort_errors.EngineError,
     ort_errors.Fail,
     ort_errors.InvalidArgument,
     ort_errors.InvalidGraph,
@@ -92,7 +94,7 @@ class Session:
         *,
         threads: int = 1,
     ) -> None:
-        names = check_providers(providers)
+        self._path, names = path, check_providers(providers)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # between two texts the helpers go on waiting awake, for about as long as a text takes
@@ -101,7 +103,7 @@ class Session:
         options.enable_mem_pattern = False  # a plan for each new shape is memory that only grows
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, list(providers))
-        except RUN_ERRORS as error:
+        except _ERRORS as error:
             raise ModelFileError(f"{path} cannot be run: {error}") from error
         started = self._session.get_providers()
         if missing := [name for name in names if name not in started]:
@@ -123,11 +125,20 @@ class Session:
         return [node.name for node in self._session.get_outputs()]
 
     def run(self, token_ids: NDArray[np.int64]) -> Vector:
-        """Vectors, float32 [batch, dimension], for int64 [batch, tokens] of one length."""
-        found: list[Vector] = self._session.run(_OUTPUT, {"input_ids": token_ids})
-        return found[0]
+        """Vectors, float32 [batch, dimension], for int64 [batch, tokens] of one length.
+
+        Raises:
+            ModelError: it failed in the middle: the device is gone, or memory is short.
+        """
+        return self._run(_OUTPUT, {"input_ids": token_ids})[0]
 
     def feed(self, inputs: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[Vector]:
-        """The named outputs of the graph, for all of its inputs."""
-        found: list[Vector] = self._session.run(list(names), dict(inputs))
+        """The named outputs of the graph, for all of its inputs; Raises as `run` does."""
+        return self._run(list(names), dict(inputs))
+
+    def _run(self, names: list[str], inputs: dict[str, NDArray[Any]]) -> list[Vector]:
+        try:
+            found: list[Vector] = self._session.run(names, inputs)
+        except _ERRORS as error:
+            raise ModelError(f"{self._path} was loaded, but failed when run: {error}") from error
         return found
