@@ -34,6 +34,8 @@ def passages(text: str) -> list[str]:
 def ingest(client: QdrantClient, name: str, text: str) -> tuple[int, int]:
     """Stores what the collection lacks of a file, and removes what the file lacks; counts both."""
     parts = passages(text)
+    if not parts and not client.collection_exists(COLLECTION):
+        return 0, 0
     of_file = models.FieldCondition(key="file", match=models.MatchValue(value=name))
     everything = models.Filter(must=of_file)
     before = 0
@@ -57,9 +59,11 @@ def main() -> None:
         new, gone = ingest(client, path.name, path.read_text(encoding="utf-8"))
         print(f"{path.name}: {new} passages added, {gone} removed")
 
-    print(f"\n{question}")
-    for hit in client.query(COLLECTION, question, limit=3):
-        print(f"  {hit.score:.2f}  [{hit.metadata['file']}] {' '.join(hit.document.split())[:80]}")
+    if client.collection_exists(COLLECTION):  # there was something to read
+        print(f"\n{question}")
+        for hit in client.query(COLLECTION, question, limit=3):
+            text = " ".join(hit.document.split())
+            print(f"  {hit.score:.2f}  [{hit.metadata['file']}] {text[:80]}")
     client.close()
 
 
