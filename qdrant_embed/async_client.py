@@ -17,7 +17,7 @@ from qdrant_embed.flows import Flows
 from qdrant_embed.ids import IdScheme
 from qdrant_embed.ingestion import WINDOW, Ingestion, OnExisting, ReadAhead
 from qdrant_embed.migrators import AsyncMigrator
-from qdrant_embed.options import CollectionOptions
+from qdrant_embed.options import CollectionOptions, checked_options
 from qdrant_embed.progress import ProgressOption, Reporter
 from qdrant_embed.queries import Fusion, QueryResponse, Search, checked_queries
 from qdrant_embed.reranking import Reranker
@@ -85,6 +85,7 @@ class AsyncQdrantEmbedMixin(
         window = await asyncio.to_thread(ingestion.next_window)
         if not window:
             return []
+        options = checked_options(collection_options)
         flows = Flows(self, self._encoders, collection_name, max_retries)
         target = await self._carry_out(flows.open(ingestion.texts))
         encoding = target.with_threads(parallel).counting()
@@ -109,9 +110,7 @@ class AsyncQdrantEmbedMixin(
                 while (points := await coming) is not None:
                     coming = asyncio.create_task(following())
                     if points and not is_ready:
-                        await self._carry_out(
-                            flows.prepare(target, collection_options, shard_key_selector)
-                        )
+                        await self._carry_out(flows.prepare(target, options, shard_key_selector))
                         is_ready = True
                     for batch in ingestion.batches(points):
                         storing = flows.replace(
@@ -125,6 +124,7 @@ class AsyncQdrantEmbedMixin(
                     ingestion.note_stored(())  # a window may hold nothing new
                     reporter.report(len(ingestion.stored_ids), ingestion.unchanged)
             except BaseException as error:
+                encoding.call_off()
                 coming.cancel()
                 await asyncio.gather(coming, return_exceptions=True)
                 ingestion.account_for(error)
@@ -219,11 +219,11 @@ class AsyncQdrantEmbedMixin(
             rerank_limit=rerank_limit,
             chunks=chunks,
             document_key=self.document_key,
+            consistency=consistency,
+            timeout=timeout,
         )
         flows = Flows(self, self._encoders, collection_name)
-        return await self._carry_out(
-            flows.answer(search, texts, consistency=consistency, timeout=timeout)
-        )
+        return await self._carry_out(flows.answer(search, texts))
 
     # documents out
 

@@ -17,7 +17,7 @@ from qdrant_embed.flows import Flows
 from qdrant_embed.ids import IdScheme
 from qdrant_embed.ingestion import Ingestion, OnExisting
 from qdrant_embed.migrators import Migrator
-from qdrant_embed.options import CollectionOptions
+from qdrant_embed.options import CollectionOptions, checked_options
 from qdrant_embed.progress import ProgressOption, Reporter
 from qdrant_embed.queries import Fusion, QueryResponse, Search, checked_queries
 from qdrant_embed.reranking import Reranker
@@ -108,6 +108,7 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
         window = ingestion.next_window()
         if not window:
             return []
+        options = checked_options(collection_options)
         flows = Flows(self, self._encoders, collection_name, max_retries)
         target = self._carry_out(flows.open(ingestion.texts))
         encoding = target.with_threads(parallel).counting()
@@ -128,9 +129,7 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
                     points = coming.result()
                     coming = pool.submit(encoding.to_points, wanted, key)
                     if points and not is_ready:
-                        self._carry_out(
-                            flows.prepare(target, collection_options, shard_key_selector)
-                        )
+                        self._carry_out(flows.prepare(target, options, shard_key_selector))
                         is_ready = True
                     for batch in ingestion.batches(points):
                         storing = flows.replace(
@@ -144,6 +143,7 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
                     ingestion.note_stored(())  # a window may hold nothing new
                     reporter.report(len(ingestion.stored_ids), ingestion.unchanged)
             except BaseException as error:
+                encoding.call_off()
                 ingestion.account_for(error)
                 raise
         return ingestion.stored_ids
@@ -267,11 +267,11 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
             rerank_limit=rerank_limit,
             chunks=chunks,
             document_key=self.document_key,
+            consistency=consistency,
+            timeout=timeout,
         )
         flows = Flows(self, self._encoders, collection_name)
-        return self._carry_out(
-            flows.answer(search, texts, consistency=consistency, timeout=timeout)
-        )
+        return self._carry_out(flows.answer(search, texts))
 
     # documents out
 

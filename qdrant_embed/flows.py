@@ -16,7 +16,7 @@ from qdrant_embed.errors import CollectionMismatchError
 from qdrant_embed.fields import Target
 from qdrant_embed.flow import Flow, Request, Together, Work
 from qdrant_embed.ingestion import Ingestion
-from qdrant_embed.options import CollectionOptions, checked_options
+from qdrant_embed.options import CollectionOptions
 from qdrant_embed.queries import QueryResponse, Search
 from qdrant_embed.retries import (
     MAX_RETRIES,
@@ -55,13 +55,12 @@ class Flows(ChunkFlows):
     def prepare(
         self,
         target: Target,
-        options: CollectionOptions | None,
+        options: CollectionOptions,
         shard_keys: models.ShardKeySelector | None,
     ) -> Flow[None]:
         """Has the collection ready for the target's points: created, stamped if empty, with the
         sparse vector.
         """
-        options = checked_options(options)
         if not (yield from self.exists()):
             yield from self._create(target, options, shard_keys)
         collection = yield from self.read()
@@ -163,33 +162,30 @@ class Flows(ChunkFlows):
                 shard_key_selector=shard_key_selector,
             )
 
-    def answer(
-        self, search: Search, texts: Sequence[str], **options: Any
-    ) -> Flow[list[list[QueryResponse]]]:
-        """What is found for each text; `options` go with the request."""
+    def answer(self, search: Search, texts: Sequence[str]) -> Flow[list[list[QueryResponse]]]:
+        """What is found for each text."""
         if not texts:
             return []
         remembered = self._encoders.remembered(self._name)
         if remembered is None:
             target = yield from self._searched()
-            return (yield from self._ask(target, search, texts, options))
+            return (yield from self._ask(target, search, texts))
         try:
-            return (yield from self._ask(remembered, search, texts, options))
+            return (yield from self._ask(remembered, search, texts))
         except REFUSALS:  # the collection may have been made anew since it was looked at
             target = yield from self._searched()
             if target == remembered:
                 raise
-            return (yield from self._ask(target, search, texts, options))
+            return (yield from self._ask(target, search, texts))
 
     def _ask(
-        self, target: Target, search: Search, texts: Sequence[str], options: dict[str, Any]
+        self, target: Target, search: Search, texts: Sequence[str]
     ) -> Flow[list[list[QueryResponse]]]:
         requests = yield Work(lambda: search.requests(target, texts))
         if search.groups(target):  # which no batch can hold
-            answers = yield Together(
-                [self._documents(search, request, options) for request in requests]
-            )
+            answers = yield Together([self._documents(search, request) for request in requests])
         else:
+            options = search.options()
             found = yield from self.tried(
                 Request(lambda: self._client.query_batch_points(self._name, requests, **options))
             )
@@ -200,9 +196,9 @@ class Flows(ChunkFlows):
         return results
 
     def _documents(
-        self, search: Search, request: models.QueryRequest, options: dict[str, Any]
+        self, search: Search, request: models.QueryRequest
     ) -> Flow[list[models.ScoredPoint]]:
-        arguments = search.grouped(request) | options
+        arguments = search.grouped(request)
         groups = yield from self.tried(
             Request(lambda: self._client.query_points_groups(self._name, **arguments))
         )

@@ -20,7 +20,7 @@ from qdrant_embed.errors import CollectionMismatchError, InputError, check_str, 
 from qdrant_embed.fields import Target
 from qdrant_embed.flow import Flow, Request, Wait, Work
 from qdrant_embed.flows import Flows
-from qdrant_embed.options import CollectionOptions
+from qdrant_embed.options import CollectionOptions, checked_options
 from qdrant_embed.progress import ProgressOption, Reporter
 
 
@@ -41,6 +41,7 @@ class Migration:
     def __post_init__(self) -> None:
         check_whole("batch_size", self.batch_size, 1)
         check_whole("max_retries", self.max_retries, 0)
+        checked_options(self.collection_options)
         if self.new_collection_name == self.collection_name:
             raise InputError(
                 f"new_collection_name is {self.collection_name!r} as well: the documents go into "
@@ -125,7 +126,7 @@ class MigrationFlow:
         total = yield from self._count(asked.collection_name)
         encoding = target.counting()
         with Reporter(asked.progress, asked.new_collection_name, total, encoding) as reporter:
-            yield from new.prepare(target, asked.collection_options, None)
+            yield from new.prepare(target, checked_options(asked.collection_options), None)
             yield from self._move(encoding, reporter)
         count = yield from self._checked_count()
         if asked.alias is not None:
@@ -158,6 +159,7 @@ class MigrationFlow:
                 reporter.report(done, unchanged)
                 page = following
         finally:
+            target.call_off()
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _check_alias(self) -> Flow[None]:
@@ -189,7 +191,15 @@ class MigrationFlow:
     def _points(self, target: Target, records: Sequence[models.Record]) -> list[models.PointStruct]:
         documents = [self._document(*item) for item in enumerate(records)]
         if not target.chunked:
-            return target.to_points(documents, self._key)
+            try:
+                return target.to_points(documents, self._key)
+            except InputError as error:
+                if error.index is None:
+                    raise
+                raise InputError(
+                    f"point {documents[error.index].id} of collection "
+                    f"{self._migration.collection_name!r} cannot be encoded anew: {error}"
+                ) from error
         chunks = target.dense.chunks([document.text for document in documents])
         for document, parts in zip(documents, chunks, strict=True):
             if len(parts) > 1:

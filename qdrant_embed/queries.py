@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from qdrant_client import models
 
 from qdrant_embed.chunks import PARENT_FIELD
@@ -18,6 +18,7 @@ from qdrant_embed.reranking import Reranker, check_reranker, rerank_scores
 
 Fusion: TypeAlias = Literal["rrf", "dbsf"]
 
+_CONSISTENCY: TypeAdapter[Any] = TypeAdapter(models.ReadConsistency | None)
 _LEAST_CANDIDATES = 100  # of each branch of a hybrid query
 _CANDIDATES_PER_HIT = 4
 _CHUNKS_PER_CANDIDATE = 4  # where a hit is the best of a document's
@@ -70,9 +71,18 @@ class Search:
     rerank_limit: int | None = None
     chunks: bool = False
     document_key: str = DOCUMENT_KEY
+    consistency: models.ReadConsistency | None = None
+    timeout: int | None = None
 
     def __post_init__(self) -> None:
         check_whole("limit", self.limit, 1)
+        if self.timeout is not None:
+            check_whole("timeout", self.timeout, 1)
+        for option in ("with_vectors", "chunks"):
+            if not isinstance(getattr(self, option), bool):
+                raise InputError(
+                    f"{option} must be True or False, not {getattr(self, option)!r:.80}"
+                )
         if self.offset is not None:
             check_whole("offset", self.offset, 0)
         if self.fusion not in ("rrf", "dbsf"):
@@ -88,6 +98,13 @@ class Search:
 
     def _check_options(self) -> None:
         """Raises `InputError` where Qdrant's own options cannot be sent to it."""
+        try:
+            _CONSISTENCY.validate_python(self.consistency)
+        except ValidationError as error:
+            raise InputError(
+                "consistency must be a number of replicas, 'majority', 'quorum' or 'all', not "
+                f"{self.consistency!r:.80}"
+            ) from error
         try:
             models.QueryRequest(
                 params=self.search_params,
@@ -123,6 +140,10 @@ class Search:
         """Whether each hit is the best of a document's chunks."""
         return target.chunked and not self.chunks
 
+    def options(self) -> dict[str, Any]:
+        """The arguments that go with a request instead of into it."""
+        return {"consistency": self.consistency, "timeout": self.timeout}
+
     def grouped(self, request: models.QueryRequest) -> dict[str, Any]:
         """The arguments of ``query_points_groups`` that ask the same of documents."""
         return {
@@ -138,6 +159,7 @@ class Search:
             "with_vectors": request.with_vector,
             "score_threshold": request.score_threshold,
             "shard_key_selector": request.shard_key,
+            **self.options(),
         }
 
     def best_of(self, groups: models.GroupsResult) -> list[models.ScoredPoint]:

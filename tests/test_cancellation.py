@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any
 
+import numpy as np
 import pytest
-from clients import at, run
+from clients import at, opened, run
+from numpy.typing import NDArray
 from rest_server import Fault, Server
 from tiny import TinyModel
 
 from qdrant_embed import AsyncQdrantClient, AsyncQdrantEmbedMixin, IngestError, QdrantClient
+from qdrant_embed.encoder.interfaces import Vector
+from qdrant_embed.encoder.session import Session
+from qdrant_embed.flow import Flow, Work
 
 
 @pytest.mark.slow
@@ -132,3 +138,39 @@ def test_an_interrupt_says_what_is_stored(tiny: TinyModel) -> None:
     account = IngestError.behind(caught.value)
     assert account is not None
     assert account.stored_ids == list(range(64))
+
+
+def test_what_nobody_waits_for_is_not_encoded(
+    kind: str, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upload fails while the next 1,024 documents, of many lengths, are being encoded."""
+    started, failed, ran = threading.Event(), threading.Event(), 0
+    run_graph = Session.run
+
+    def slow(self: Session, token_ids: NDArray[np.int64]) -> Vector:
+        nonlocal ran
+        if token_ids.shape[1] > 3:
+            ran += 1
+            started.set()
+            failed.wait(30)
+            time.sleep(0.05)
+        return run_graph(self, token_ids)
+
+    def full(*_: object, **__: object) -> Flow[None]:
+        yield Work(lambda: started.wait(30))
+        failed.set()
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(Session, "run", slow)
+    texts = ["cat"] * 1024 + ["cat " * (2 + number % 50) for number in range(1024)]
+    with opened(kind, ":memory:") as client:
+        client.set_model(tiny.path)
+        monkeypatch.setattr("qdrant_embed.flows.Flows.store", full)
+        with pytest.raises(RuntimeError, match="disk is full"):
+            client.add("demo", texts)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and any(
+            thread.name.startswith("qdrant-embed_") for thread in threading.enumerate()
+        ):
+            time.sleep(0.01)
+    assert ran < 20  # of more than 50

@@ -205,3 +205,12 @@ def test_a_page_is_encoded_while_others_are_read_and_stored(
         server.fault = watch
         assert client.migrate_model("old", Waiting(), "new", batch_size=10) == 30
         assert stored(client, "new") == stored(client, "old")
+
+
+def test_a_text_that_must_not_be_cut_is_named_by_its_point(
+    client: QdrantClient, tiny: TinyModel
+) -> None:
+    client.add("old", ["cat"] * 20 + ["cat " * 100], ids=range(100, 121))
+    with pytest.raises(InputError, match="point 120 of collection 'old' cannot be encoded anew"):
+        client.migrate_model("old", TextEmbedding(tiny.path, overflow="error"), "new", batch_size=8)
+    assert client.count("old").count == 21

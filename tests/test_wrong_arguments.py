@@ -148,7 +148,10 @@ def test_options_of_a_collection(options: dict[str, Any], message: str) -> None:
         CollectionOptions(**options)
 
 
-def test_collection_options_are_of_their_class(client: QdrantClient) -> None:
+def test_collection_options_are_of_their_class(
+    client: QdrantClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LetterEncoder, "passage_embed", lambda *_: pytest.fail("too late"))
     with pytest.raises(InputError, match="collection_options must be CollectionOptions"):
         client.add("demo", ["a"], collection_options={"on_disk": True})  # type: ignore[arg-type] # the mistake
     assert not client.collection_exists("demo")

@@ -68,10 +68,11 @@ class Pipeline(Generic[T]):
             texts: read once, at most two windows ahead.
             window: texts tokenised and sorted by length together.
             workers: threads that compute.
-            tally: counts what is read; without it, a warning is logged once of texts that are cut.
+            tally: counts what is read, and may call it off; without it, a warning is logged once
+                of texts that are cut.
         """
         parts = map(partial(self._tokenized, tally=tally), windows(texts, window))
-        return self.run_tokens(parts, window, workers)
+        return self.run_tokens(parts, window, workers, tally)
 
     def run_singly(
         self, texts: Iterable[str], workers: int, tally: Tally | None = None
@@ -81,9 +82,13 @@ class Pipeline(Generic[T]):
             yield from self._single(self._tokenized([text], tally), workers)
 
     def run_tokens(
-        self, parts: Iterator[list[list[int]]], window: int, workers: int
+        self,
+        parts: Iterator[list[list[int]]],
+        window: int,
+        workers: int,
+        tally: Tally | None = None,
     ) -> Iterator[T]:
-        """The same for token ids, of `window` texts at a time."""
+        """The same for token ids, of `window` texts at a time; `tally` may call it off."""
         first = next(parts, None)
         if first is None:
             return
@@ -94,7 +99,7 @@ class Pipeline(Generic[T]):
         running: _Running[T] | None = None
         try:
             for part in chain([first], parts):
-                following = self._start(part, pool)
+                following = self._start(part, pool, tally)
                 if running is not None:
                     yield from running.wait()
                 running = following
@@ -116,18 +121,24 @@ class Pipeline(Generic[T]):
         runner = runtime.queries if workers > 1 else runtime.runner
         return self._finish(runner.run(np.array(ids, np.int64)))
 
-    def _start(self, ids: list[list[int]], pool: ThreadPoolExecutor) -> _Running[T]:
+    def _start(
+        self, ids: list[list[int]], pool: ThreadPoolExecutor, tally: Tally | None
+    ) -> _Running[T]:
         batches = equal_length_batches([len(text) for text in ids], self._tokens_per_batch)
         running = _Running[T]()
         if len(batches) == 1:  # a thread would only add its start
-            self._run(batches[0], ids, running.results)
+            self._run(batches[0], ids, running.results, tally)
         else:
             running.batches.extend(
-                pool.submit(self._run, batch, ids, running.results) for batch in batches
+                pool.submit(self._run, batch, ids, running.results, tally) for batch in batches
             )
         return running
 
-    def _run(self, batch: Batch, ids: list[list[int]], results: dict[int, T]) -> None:
+    def _run(
+        self, batch: Batch, ids: list[list[int]], results: dict[int, T], tally: Tally | None
+    ) -> None:
+        if tally is not None:
+            tally.check()
         vectors = self._model.runtime.runner.run(batch.token_ids(ids))
         results.update(zip(batch.positions, self._finish(vectors), strict=True))
 
