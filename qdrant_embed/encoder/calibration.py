@@ -170,7 +170,7 @@ class Calibration:
             feeds[stage.reads] = batch.hidden
         names = [stage.gives, *(set(stage.taps.values()) - feeds.keys())]
         values = feeds | dict(zip(names, stage.run(feeds, names), strict=True))
-        batch.hidden = values[stage.gives]
+        batch.hidden = values[stage.gives].copy()  # else all memory of the run stays in use
         return {
             key: values[name].reshape(-1, values[name].shape[-1])
             for key, name in stage.taps.items()

@@ -112,7 +112,8 @@ def quantize_group(kind: str, linears: Sequence[Linear], seen: Activations) -> Q
     exact_mean = rows.mean(axis=0)
     _round(rows, scale, zero_point)
     rounded_mean: Array = rows.mean(axis=0)
-    moments: Array = rows.T @ rows / np.float32(len(rows))
+    moments: Array = rows.T @ rows
+    moments /= np.float32(len(rows))
     del rows  # large
     integers, weight_scales = _gptq(smoothed, _error_factors(moments))
     # what the rounding of inputs and weights adds on average is taken off the bias
@@ -228,25 +229,28 @@ def _column_scales(weights: Array) -> Array:
 
 
 def _error_factors(moments: Array) -> Array:
-    """Upper triangular factor of the inverse of an input's second moments, which are damped."""
+    """Upper triangular factor of the inverse of an input's second moments, which are damped.
+
+    `moments` are overwritten, for such a matrix is large.
+    """
     diagonal = np.diag_indices_from(moments)
     moments[diagonal] += _DAMPING * moments[diagonal].mean() + 1e-12
     # the factor of the inverse is the inverse of the factor, taken from the last row to the
     # first: so nothing ill-conditioned is inverted, and float32 is enough
-    factors = _inverse_of_lower(np.linalg.cholesky(moments[::-1, ::-1]))
-    return np.ascontiguousarray(factors[::-1, ::-1], np.float32)
+    _invert_lower(np.linalg.cholesky(moments[::-1, ::-1]), moments)
+    return np.ascontiguousarray(moments[::-1, ::-1], np.float32)
 
 
-def _inverse_of_lower(triangle: Array) -> Array:
-    """The inverse of a lower triangular matrix, by halves: numpy's own needs several times as much
-    memory and time.
+def _invert_lower(triangle: Array, inverse: Array) -> None:
+    """Writes the inverse of a lower triangular matrix, by halves: numpy's own needs several times
+    as much memory and time.
     """
     middle = len(triangle) // 2
     if middle < _BLOCK:
-        return np.linalg.inv(triangle)
-    inverse = np.zeros_like(triangle)
+        inverse[:] = np.linalg.inv(triangle)
+        return
     upper, lower = inverse[:middle, :middle], inverse[middle:, middle:]
-    upper[:] = _inverse_of_lower(triangle[:middle, :middle])
-    lower[:] = _inverse_of_lower(triangle[middle:, middle:])
-    inverse[middle:, :middle] = -lower @ triangle[middle:, :middle] @ upper
-    return inverse
+    _invert_lower(triangle[:middle, :middle], upper)
+    _invert_lower(triangle[middle:, middle:], lower)
+    inverse[:middle, middle:] = 0
+    np.matmul(-lower @ triangle[middle:, :middle], upper, out=inverse[middle:, :middle])

@@ -103,6 +103,10 @@ class TransformerGraph(LayerParts[C]):
             hidden = self.layer(hidden, number, first_row_only=last and first_row_only)
         return hidden
 
+    def word_vectors(self) -> str:
+        """Adds the words' vectors; a stage that does not embed has none, and reads no table."""
+        return "" if self._numbers.start else super().word_vectors()
+
     def layer(self, hidden: str, number: int, *, first_row_only: bool) -> str:
         """Adds one layer; with `first_row_only` for the first token alone."""
         name = f"{self.tensors.layers}.{number}"
