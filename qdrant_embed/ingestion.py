@@ -24,7 +24,7 @@ C = TypeVar("C")
 OnExisting: TypeAlias = Literal["overwrite", "skip", "error"]
 
 WINDOW = 1024  # documents encoded while the window before is uploaded
-_CHARACTERS = 2_000_000  # of a window, unless a single document has more
+_CHARACTERS = 500_000  # of a window, unless a single document has more; else long ones take minutes
 
 
 class Ingestion:
@@ -188,11 +188,11 @@ class Ingestion:
         """
         if not self.stored_ids:
             return
-        count = len(self.stored_ids)
+        count, reason = len(self.stored_ids), str(error) or type(error).__name__
         account = IngestError(
             f"{count} documents are stored in {self._name!r}, then it failed at number {count}: "
-            f"{error or type(error).__name__}. The rest is not known to be stored: add() that, or, "
-            "with ids='content' or ids of your own, the same as before (on_existing='skip' then "
+            f"{reason}. The rest is not known to be stored: add() that, or, with "
+            "ids='content' or ids of your own, the same as before (on_existing='skip' then "
             "leaves alone what is there)",
             stored_ids=self.stored_ids,
             failed_index=count,
