@@ -26,6 +26,7 @@ from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.errors import CollectionMismatchError
 from qdrant_embed.fields import DenseField, SparseField, Target
+from qdrant_embed.targets import Targets
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class _Choice:
     sparse: SparseEncoder | None = None
     sparse_name: str | None = None
     follows_sparse: bool = True
-    targets: dict[str, Target] = field(default_factory=dict)
+    targets: Targets = field(default_factory=Targets)
 
 
 class EncoderChoice:
@@ -95,7 +96,9 @@ class EncoderChoice:
     def choose(self, encoder: DenseEncoder, vector_name: str | None = None) -> None:
         """Makes `encoder` the one for every collection."""
         with self._lock:
-            self._choice = replace(self._choice, dense=encoder, dense_name=vector_name, targets={})
+            self._choice = replace(
+                self._choice, dense=encoder, dense_name=vector_name, targets=Targets()
+            )
 
     def choose_sparse(self, encoder: SparseEncoder | None, vector_name: str | None = None) -> None:
         """Makes `encoder` the sparse one for every collection; ``None`` for no sparse vectors."""
@@ -105,16 +108,13 @@ class EncoderChoice:
                 sparse=encoder,
                 sparse_name=vector_name,
                 follows_sparse=False,
-                targets={},
+                targets=Targets(),
             )
 
-    def remembered(self, collection_name: str) -> Target | None:
-        """The target found before, so that a query need not ask the server again."""
-        return self._choice.targets.get(collection_name)
-
-    def forget(self, collection_name: str) -> None:
-        """Has the next query ask the server again, for the name leads elsewhere now."""
-        self._choice.targets.pop(collection_name, None)
+    @property
+    def targets(self) -> Targets:
+        """Those found lately with what is chosen now."""
+        return self._choice.targets
 
     def searched(self, collection: StoredCollection) -> Target:
         """The target for queries in a collection, which is remembered.
@@ -129,7 +129,7 @@ class EncoderChoice:
         target = self._target(collection, choice)
         if target.sparse is not None:
             check_has_sparse(collection, target.sparse.vector_name)
-        choice.targets[collection.name] = target
+        choice.targets.note(collection.name, target)
         return target
 
     def extended(self, collection: StoredCollection | None) -> Target:
@@ -174,7 +174,7 @@ class EncoderChoice:
             name = check_sparse_collection(collection, description, sparse.vector_name)
             check_has_sparse(collection, name)
         if self._is_of(target, choice):
-            choice.targets[collection.name] = target
+            choice.targets.note(collection.name, target)
 
     def _is_of(self, target: Target, choice: _Choice) -> bool:
         """Whether the choice is still the one the target was found with."""

@@ -166,7 +166,7 @@ class Flows(ChunkFlows):
         """What is found for each text."""
         if not texts:
             return []
-        remembered = self._encoders.remembered(self._name)
+        remembered = self._encoders.targets.find(self._name)
         if remembered is None:
             target = yield from self._searched()
             return (yield from self._ask(target, search, texts))

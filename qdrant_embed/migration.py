@@ -131,7 +131,7 @@ class MigrationFlow:
         count = yield from self._checked_count()
         if asked.alias is not None:
             yield from self._switch(asked.alias)
-            self._chosen.forget(asked.alias)
+            self._chosen.targets.forget(asked.alias)
         return count
 
     def _move(self, target: Target, reporter: Reporter) -> Flow[None]:

@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from shutil import copytree
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from clients import SENTENCES, LetterEncoder, at, opened, stamp, stored, vectors
 from numpy.typing import NDArray
+from qdrant_client import models
 from qdrant_client.http.exceptions import UnexpectedResponse
 from rest_server import Fault, Server
 from tiny import TinyModel
@@ -152,6 +154,32 @@ def test_queries_follow_the_alias(
         scores = [hit.score for hit in after]
         assert scores == pytest.approx([hit.score for hit in expected], abs=1e-5)
         assert scores != pytest.approx([hit.score for hit in before], abs=1e-3)
+
+
+def test_an_alias_that_another_client_moves_is_noticed_within_a_minute(
+    kind: str, server: Server, tiny: TinyModel, tiny_e5: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("qdrant_embed.targets.time", SimpleNamespace(monotonic=lambda: now))
+    with opened(kind, **at(server)) as reader, opened(kind, **at(server)) as writer:
+        for name, model in (("one", tiny), ("two", tiny_e5)):
+            writer.set_model(model.path, vector_name="text")
+            writer.add(name, TEXTS)
+        for name in ("one", "two"):
+            now += 61
+            alias = models.CreateAlias(collection_name=name, alias_name="docs")
+            writer.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
+            found, expected = (reader.query(asked, TEXTS[3]) for asked in ("docs", name))
+            scores = [hit.score for hit in found]
+            assert scores == pytest.approx([hit.score for hit in expected], abs=1e-5)
+            if name == "one":
+                writer.set_model(tiny.path, vector_name="text")
+                writer.query("docs", TEXTS[3])
+        with pytest.raises(CollectionMismatchError, match="tiny"):
+            writer.query("docs", TEXTS[3])  # which has the first model for every collection
+        now += 59
+        reader.query("docs", TEXTS[3])
+        assert server.requests.count("GET /collections/docs") == 4  # two of each client
 
 
 def test_a_point_without_a_text_is_named(client: QdrantClient) -> None:
