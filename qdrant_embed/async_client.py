@@ -68,7 +68,7 @@ class AsyncQdrantEmbedMixin(
         Raises:
             As `QdrantEmbedMixin.add` does.
         """
-        key = self.document_key
+        key, options = self.document_key, checked_options(collection_options)
         ahead = ReadAhead()
         ingestion = await asyncio.to_thread(
             Ingestion,
@@ -85,7 +85,6 @@ class AsyncQdrantEmbedMixin(
         window = await asyncio.to_thread(ingestion.next_window)
         if not window:
             return []
-        options = checked_options(collection_options)
         flows = Flows(self, self._encoders, collection_name, max_retries)
         target = await self._carry_out(flows.open(ingestion.texts))
         encoding = target.with_threads(parallel).counting()

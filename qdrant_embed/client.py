@@ -94,7 +94,7 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
             ModelError: the model cannot be found, fetched or read.
             MissingDependencyError: ``progress=True``, but tqdm is not installed.
         """
-        key = self.document_key
+        key, options = self.document_key, checked_options(collection_options)
         ingestion = Ingestion(
             collection_name,
             documents,
@@ -108,7 +108,6 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
         window = ingestion.next_window()
         if not window:
             return []
-        options = checked_options(collection_options)
         flows = Flows(self, self._encoders, collection_name, max_retries)
         target = self._carry_out(flows.open(ingestion.texts))
         encoding = target.with_threads(parallel).counting()

@@ -156,8 +156,6 @@ class Target:
         texts = [document.text for document in documents]
         # row by row, for all at once would keep every other thread waiting
         vectors: list[dict[str, Any]] = [{self.dense.vector_name: row.tolist()} for row in rows]
-        if self.tally is not None:
-            self.tally.check()
         if self.sparse is not None:
             for named, vector in zip(vectors, self.sparse.documents(texts), strict=True):
                 if vector.indices:
@@ -191,7 +189,7 @@ class Target:
     def call_off(self) -> None:
         """Has what is being encoded with this very target end soon, for nobody waits for it.
 
-        An encoder that is a user's object goes on to its end.
+        A sparse encoder, or one that is a user's object, goes on to its end.
         """
         if self.tally is not None:
             self.tally.called_off = True

@@ -24,7 +24,7 @@ C = TypeVar("C")
 OnExisting: TypeAlias = Literal["overwrite", "skip", "error"]
 
 WINDOW = 1024  # documents encoded while the window before is uploaded
-_CHARACTERS = 500_000  # of a window, unless a single document has more; else long ones take minutes
+_CHARACTERS = 500_000  # of a window, unless one document has more: long ones are stored soon, too
 
 
 class Ingestion:

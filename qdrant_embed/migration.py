@@ -125,8 +125,9 @@ class MigrationFlow:
             target = replace(target, chunked=old.chunked)  # with an encoder of a user's own
         total = yield from self._count(asked.collection_name)
         encoding = target.counting()
+        options = asked.collection_options or CollectionOptions()
         with Reporter(asked.progress, asked.new_collection_name, total, encoding) as reporter:
-            yield from new.prepare(target, checked_options(asked.collection_options), None)
+            yield from new.prepare(target, options, None)
             yield from self._move(encoding, reporter)
         count = yield from self._checked_count()
         if asked.alias is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from qdrant_client import models
 
 from qdrant_embed.chunks import PARENT_FIELD
@@ -18,7 +18,6 @@ from qdrant_embed.reranking import Reranker, check_reranker, rerank_scores
 
 Fusion: TypeAlias = Literal["rrf", "dbsf"]
 
-_CONSISTENCY: TypeAdapter[Any] = TypeAdapter(models.ReadConsistency | None)
 _LEAST_CANDIDATES = 100  # of each branch of a hybrid query
 _CANDIDATES_PER_HIT = 4
 _CHUNKS_PER_CANDIDATE = 4  # where a hit is the best of a document's
@@ -78,11 +77,9 @@ class Search:
         check_whole("limit", self.limit, 1)
         if self.timeout is not None:
             check_whole("timeout", self.timeout, 1)
-        for option in ("with_vectors", "chunks"):
-            if not isinstance(getattr(self, option), bool):
-                raise InputError(
-                    f"{option} must be True or False, not {getattr(self, option)!r:.80}"
-                )
+        for option, value in (("with_vectors", self.with_vectors), ("chunks", self.chunks)):
+            if not isinstance(value, bool):
+                raise InputError(f"{option} must be True or False, not {value!r:.80}")
         if self.offset is not None:
             check_whole("offset", self.offset, 0)
         if self.fusion not in ("rrf", "dbsf"):
@@ -98,13 +95,13 @@ class Search:
 
     def _check_options(self) -> None:
         """Raises `InputError` where Qdrant's own options cannot be sent to it."""
-        try:
-            _CONSISTENCY.validate_python(self.consistency)
-        except ValidationError as error:
+        if isinstance(self.consistency, int):
+            check_whole("consistency", self.consistency, 1)
+        elif self.consistency not in (None, *models.ReadConsistencyType):
             raise InputError(
                 "consistency must be a number of replicas, 'majority', 'quorum' or 'all', not "
                 f"{self.consistency!r:.80}"
-            ) from error
+            )
         try:
             models.QueryRequest(
                 params=self.search_params,

@@ -121,6 +121,7 @@ def test_nothing_leads_to_a_collection_with_other_points(client: QdrantClient) -
         (("old", LetterEncoder(), "new"), {"alias": "old"}, "the name of a collection"),
         (("old", LetterEncoder(), "new"), {"alias": "new"}, "own name"),
         (("old", LetterEncoder(), "new"), {"alias": 7}, "alias must be a str"),
+        (("old", LetterEncoder(), "new"), {"collection_options": 7}, "collection_options must be"),
         (("old", LetterEncoder(), "new"), {"progress": "yes"}, "progress must be"),
         (("old", LetterEncoder(), "new"), {"batch_size": 0}, "batch_size"),
         (("old", LetterEncoder(), "new"), {"max_retries": -1}, "max_retries"),

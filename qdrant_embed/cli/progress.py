@@ -51,9 +51,9 @@ class FileProgress(AbstractContextManager["FileProgress"]):
             yield record
 
     def line_of(self, index: int) -> int:
-        """The line of a document that is not reported as stored, nor far ahead: by its position.
+        """The line of a document, by its position in the file; it is not reported as stored yet.
 
-        Of the one that is read next it is the line that was read last.
+        Of one that could not even be read it is the line that was read last.
         """
         ahead = index - self._stored
         return self._under_way[ahead].line if ahead < len(self._under_way) else self._records.line

@@ -94,7 +94,8 @@ class Session:
         *,
         threads: int = 1,
     ) -> None:
-        self._path, names = path, check_providers(providers)
+        self._path = path
+        names = check_providers(providers)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # between two texts the helpers go on waiting awake, for about as long as a text takes

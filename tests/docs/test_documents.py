@@ -168,22 +168,25 @@ def test_what_the_predecessor_left_and_collections_made_by_hand_are_used() -> No
 def test_files_are_ingested_again_without_anything_twice(tmp_path: Path) -> None:
     folder = tmp_path / "notes"
     folder.mkdir()
+    (folder / "empty.md").touch()  # the first that is read
     (folder / "sea.md").write_text("# Storms\n\nShips ride out a storm at anchor.\n")
     (folder / "land.txt").write_text("Bread rises in a warm place.\n" * 40)
     (folder / "image.png").write_bytes(b"\x89")
     ingest = (str(ROOT / "examples/ingest_files.py"), str(folder), "where do ships stay?")
     first = run(*ingest, folder=tmp_path).splitlines()
-    assert first[:2] == [
+    assert first[:3] == [
+        "empty.md: 0 passages added, 0 removed",
         "land.txt: 2 passages added, 0 removed",
         "sea.md: 1 passages added, 0 removed",
     ]
-    assert first[4].endswith("[sea.md] # Storms Ships ride out a storm at anchor.")
+    assert first[5].endswith("[sea.md] # Storms Ships ride out a storm at anchor.")
     again = run(*ingest, folder=tmp_path).splitlines()
-    assert again[:2] == [
+    assert again[:3] == [
+        "empty.md: 0 passages added, 0 removed",
         "land.txt: 0 passages added, 0 removed",
         "sea.md: 0 passages added, 0 removed",
     ]
-    assert again[2:] == first[2:]
+    assert again[3:] == first[3:]
     (folder / "sea.md").write_text("Ships stay in the harbour.\n")
     changed = run(*ingest, folder=tmp_path)
     assert "land.txt: 0 passages added, 0 removed\nsea.md: 1 passages added, 1 removed" in changed
