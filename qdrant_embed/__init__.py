@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from qdrant_embed.async_client import AsyncQdrantClient, AsyncQdrantEmbedMixin
     from qdrant_embed.client import QdrantClient, QdrantEmbedMixin
-    from qdrant_embed.documents import Document
-    from qdrant_embed.encoder.fidelity import CompileReport
+    from qdrant_embed.collection.options import CollectionOptions
+    from qdrant_embed.encoder.facts.precision import CompileReport
+    from qdrant_embed.encoder.facts.spec import ModelSpec
     from qdrant_embed.encoder.interfaces import (
         Chunk,
         DenseEncoder,
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
         SparseVector,
     )
     from qdrant_embed.encoder.sparse import SparseTextEmbedding
-    from qdrant_embed.encoder.spec import ModelSpec
     from qdrant_embed.encoder.text import DefaultEmbedding, TextEmbedding
     from qdrant_embed.errors import (
         CollectionMismatchError,
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
         QdrantEmbedError,
         UnknownModelError,
     )
-    from qdrant_embed.ids import ContentIds, point_id
-    from qdrant_embed.options import CollectionOptions
-    from qdrant_embed.progress import IngestProgress
-    from qdrant_embed.queries import QueryResponse
-    from qdrant_embed.reranking import Reranker
+    from qdrant_embed.ingest.documents import Document
+    from qdrant_embed.ingest.ids import ContentIds, point_id
+    from qdrant_embed.ingest.progress import IngestProgress
+    from qdrant_embed.search.queries import QueryResponse
+    from qdrant_embed.search.reranking import Reranker
 
 __all__ = [
     "AsyncQdrantClient",
@@ -81,34 +81,34 @@ _HOMES = {
     "AsyncQdrantEmbedMixin": "qdrant_embed.async_client",
     "Chunk": "qdrant_embed.encoder.interfaces",
     "CollectionMismatchError": "qdrant_embed.errors",
-    "CollectionOptions": "qdrant_embed.options",
-    "CompileReport": "qdrant_embed.encoder.fidelity",
-    "ContentIds": "qdrant_embed.ids",
+    "CollectionOptions": "qdrant_embed.collection.options",
+    "CompileReport": "qdrant_embed.encoder.facts.precision",
+    "ContentIds": "qdrant_embed.ingest.ids",
     "DefaultEmbedding": "qdrant_embed.encoder.text",
     "DenseEncoder": "qdrant_embed.encoder.interfaces",
     "DescribedEncoder": "qdrant_embed.encoder.interfaces",
-    "Document": "qdrant_embed.documents",
+    "Document": "qdrant_embed.ingest.documents",
     "EncoderDescription": "qdrant_embed.encoder.interfaces",
     "IngestError": "qdrant_embed.errors",
-    "IngestProgress": "qdrant_embed.progress",
+    "IngestProgress": "qdrant_embed.ingest.progress",
     "InputError": "qdrant_embed.errors",
     "MissingDependencyError": "qdrant_embed.errors",
     "ModelDownloadError": "qdrant_embed.errors",
     "ModelError": "qdrant_embed.errors",
     "ModelFileError": "qdrant_embed.errors",
-    "ModelSpec": "qdrant_embed.encoder.spec",
+    "ModelSpec": "qdrant_embed.encoder.facts.spec",
     "QdrantClient": "qdrant_embed.client",
     "QdrantEmbedError": "qdrant_embed.errors",
     "QdrantEmbedMixin": "qdrant_embed.client",
-    "QueryResponse": "qdrant_embed.queries",
-    "Reranker": "qdrant_embed.reranking",
+    "QueryResponse": "qdrant_embed.search.queries",
+    "Reranker": "qdrant_embed.search.reranking",
     "SparseDescription": "qdrant_embed.encoder.interfaces",
     "SparseEncoder": "qdrant_embed.encoder.interfaces",
     "SparseTextEmbedding": "qdrant_embed.encoder.sparse",
     "SparseVector": "qdrant_embed.encoder.interfaces",
     "TextEmbedding": "qdrant_embed.encoder.text",
     "UnknownModelError": "qdrant_embed.errors",
-    "point_id": "qdrant_embed.ids",
+    "point_id": "qdrant_embed.ingest.ids",
 }
 
 

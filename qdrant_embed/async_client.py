@@ -11,19 +11,19 @@ import qdrant_client
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
-from qdrant_embed.documents import Document, PendingPoint
-from qdrant_embed.filters import combined
-from qdrant_embed.flows import Flows
-from qdrant_embed.ids import IdScheme
-from qdrant_embed.ingestion import WINDOW, Ingestion, OnExisting, ReadAhead
-from qdrant_embed.migrators import AsyncMigrator
-from qdrant_embed.options import CollectionOptions, checked_options
-from qdrant_embed.progress import ProgressOption, Reporter
-from qdrant_embed.queries import Fusion, QueryResponse, Search, checked_queries
-from qdrant_embed.reranking import Reranker
-from qdrant_embed.retries import MAX_RETRIES
-from qdrant_embed.settings import ModelSettings, sparse_models, text_models
-from qdrant_embed.steps import AsyncSteps
+from qdrant_embed.collection.options import CollectionOptions, checked_options
+from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
+from qdrant_embed.engines.retries import MAX_RETRIES
+from qdrant_embed.flows.flows import Flows
+from qdrant_embed.flows.migrators import AsyncMigrator
+from qdrant_embed.flows.steps import AsyncSteps
+from qdrant_embed.ingest.documents import Document, PendingPoint
+from qdrant_embed.ingest.ids import IdScheme
+from qdrant_embed.ingest.ingestion import WINDOW, Ingestion, OnExisting, ReadAhead
+from qdrant_embed.ingest.progress import ProgressOption, Reporter
+from qdrant_embed.search.filters import combined
+from qdrant_embed.search.queries import Fusion, QueryResponse, Search, checked_queries
+from qdrant_embed.search.reranking import Reranker
 
 
 class AsyncQdrantEmbedMixin(

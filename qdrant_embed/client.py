@@ -11,19 +11,19 @@ import qdrant_client
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
-from qdrant_embed.documents import Document
-from qdrant_embed.filters import combined
-from qdrant_embed.flows import Flows
-from qdrant_embed.ids import IdScheme
-from qdrant_embed.ingestion import Ingestion, OnExisting
-from qdrant_embed.migrators import Migrator
-from qdrant_embed.options import CollectionOptions, checked_options
-from qdrant_embed.progress import ProgressOption, Reporter
-from qdrant_embed.queries import Fusion, QueryResponse, Search, checked_queries
-from qdrant_embed.reranking import Reranker
-from qdrant_embed.retries import MAX_RETRIES
-from qdrant_embed.settings import ModelSettings, sparse_models, text_models
-from qdrant_embed.steps import Steps
+from qdrant_embed.collection.options import CollectionOptions, checked_options
+from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
+from qdrant_embed.engines.retries import MAX_RETRIES
+from qdrant_embed.flows.flows import Flows
+from qdrant_embed.flows.migrators import Migrator
+from qdrant_embed.flows.steps import Steps
+from qdrant_embed.ingest.documents import Document
+from qdrant_embed.ingest.ids import IdScheme
+from qdrant_embed.ingest.ingestion import Ingestion, OnExisting
+from qdrant_embed.ingest.progress import ProgressOption, Reporter
+from qdrant_embed.search.filters import combined
+from qdrant_embed.search.queries import Fusion, QueryResponse, Search, checked_queries
+from qdrant_embed.search.reranking import Reranker
 
 
 class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClient):
@@ -181,7 +181,7 @@ class QdrantEmbedMixin(Migrator, ModelSettings, Steps, qdrant_client.QdrantClien
             query_filter: only points whose payload fits.
             limit: how many at most.
             where: the same as a plain dict, ``{"source": "docs", "year": {"gte": 2020}}``; see
-                `qdrant_embed.filters`. With `query_filter` both must fit.
+                `qdrant_embed.search.filters`. With `query_filter` both must fit.
             with_vectors: fill `QueryResponse.embedding` and ``sparse_embedding``.
             search_params: Qdrant's options for the search (exactness, rescoring ...).
             score_threshold: only hits with at least this score; in a hybrid search the fused

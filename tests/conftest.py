@@ -25,9 +25,9 @@ from clients import KINDS, at, opened
 from rest_server import Server, serving
 from tiny import TinyModel, tiny_bert
 
-from qdrant_embed import QdrantClient, TextEmbedding
-from qdrant_embed.encoder import hub
-from qdrant_embed.encoder.catalog import MINILM
+from qdrant_embed import QdrantClient, TextEmbedding, encoder
+from qdrant_embed.encoder.facts.catalog import MINILM
+from qdrant_embed.encoder.files import hub
 
 _COMPILED = "QDRANT_EMBED_TESTS_COMPILED"
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "tokenizers")
@@ -64,7 +64,7 @@ def compiled_minilm(cache: Path) -> None:
         TextEmbedding(MINILM)
         return
     key = hashlib.sha256(repr([(name, version(name)) for name in _LIBRARIES]).encode())
-    for path in sorted(Path(hub.__file__).parent.rglob("*")):
+    for path in sorted(Path(encoder.__file__).parent.rglob("*")):
         if path.suffix in (".py", ".jsonl"):
             key.update(path.read_bytes())
     folder = Path(shared) / key.hexdigest()[:16]

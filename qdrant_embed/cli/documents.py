@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 from qdrant_embed.cli.command import Answer, Commands, add_command, table, with_json
 from qdrant_embed.cli.progress import FileProgress
 from qdrant_embed.cli.records import FORMATS, Fields, Format, RecordFile
-from qdrant_embed.encoder.catalog import DEFAULT_MODEL
+from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
 from qdrant_embed.encoder.interfaces import Overflow
 from qdrant_embed.errors import IngestError, InputError, QdrantEmbedError
-from qdrant_embed.ids import CHUNK_KEY, ID_KEY
+from qdrant_embed.ingest.ids import CHUNK_KEY, ID_KEY
 
 if TYPE_CHECKING:
     from qdrant_embed.client import QdrantClient
@@ -185,7 +185,7 @@ def _connected(options: argparse.Namespace) -> Iterator[QdrantClient]:
         QdrantEmbedError: what a request, or opening the database, has failed with, too.
     """
     from qdrant_embed.client import QdrantClient
-    from qdrant_embed.retries import REQUEST_ERRORS
+    from qdrant_embed.engines.retries import REQUEST_ERRORS
 
     where: dict[str, Any] = {"path": options.path}
     if options.path is None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from qdrant_embed.cli.command import Answer, Commands, add_command, table, with_json
-from qdrant_embed.encoder import inventory
-from qdrant_embed.encoder.cache import cache_folder
-from qdrant_embed.encoder.catalog import find
-from qdrant_embed.encoder.sources import find_model
+from qdrant_embed.encoder.facts.catalog import find
+from qdrant_embed.encoder.files import inventory
+from qdrant_embed.encoder.files.cache import cache_folder
+from qdrant_embed.encoder.files.sources import find_model
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.errors import ModelFileError, UnknownModelError
 

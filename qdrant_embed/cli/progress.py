@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qdrant_embed.cli.records import RecordFile
-from qdrant_embed.documents import Document
-from qdrant_embed.encoder.progress import Progress
+from qdrant_embed.ingest.documents import Document
+from qdrant_embed.progress_bar import Progress
 
 if TYPE_CHECKING:
-    from qdrant_embed.progress import IngestProgress
+    from qdrant_embed.ingest.progress import IngestProgress
 
 
 @dataclass(frozen=True)

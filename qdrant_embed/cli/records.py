@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, NoReturn, TypeAlias
 
-from qdrant_embed.documents import Document
 from qdrant_embed.errors import InputError
+from qdrant_embed.ingest.documents import Document
 
 Format: TypeAlias = Literal["jsonl", "csv", "txt"]
 FORMATS: tuple[Format, ...] = ("jsonl", "csv", "txt")

@@ -10,19 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qdrant_embed.encoder.cache import cache_folder
-from qdrant_embed.encoder.catalog import find, sparse_name
-from qdrant_embed.encoder.fidelity import GRAPH_VERSION, Precision
-from qdrant_embed.encoder.recall import Recalled, Recollection
-from qdrant_embed.encoder.sources import ModelSource, find_model
-from qdrant_embed.encoder.spec import ModelSpec
+from qdrant_embed.encoder.facts.catalog import find, sparse_name
+from qdrant_embed.encoder.facts.precision import GRAPH_VERSION, Precision
+from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.files.cache import cache_folder
+from qdrant_embed.encoder.files.recall import Recalled, Recollection
+from qdrant_embed.encoder.files.sources import ModelSource, find_model
 from qdrant_embed.errors import InputError, ModelFileError, check_path, check_str, check_whole
 
 if TYPE_CHECKING:
-    from qdrant_embed.encoder.exported import ExportedModel
-    from qdrant_embed.encoder.runnable import Runnable
-    from qdrant_embed.encoder.runtime import ModelRuntime
-    from qdrant_embed.encoder.session import Provider
+    from qdrant_embed.encoder.files.exported import ExportedModel
+    from qdrant_embed.encoder.files.runnable import Runnable
+    from qdrant_embed.encoder.run.runtime import ModelRuntime
+    from qdrant_embed.encoder.run.session import Provider
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ class Model:
 
     def export(self, folder: Path, spec: ModelSpec) -> None:
         """Writes the model, with the prefixes of `spec`, to a folder that needs nothing else."""
-        from qdrant_embed.encoder.exported import export
+        from qdrant_embed.encoder.files.exported import export
 
         facts, runnable = self.facts, self.facts.runnable()
         spec = replace(
@@ -201,9 +201,9 @@ class Model:
     def _read(self, source: ModelSource, recollection: Recollection, cache: Path) -> ModelFacts:
         """What the files of a model say that is not known yet."""
         # here, for a model that is known needs none of it
-        from qdrant_embed.encoder.configs import ModelDirectory
-        from qdrant_embed.encoder.preparation import prepare
-        from qdrant_embed.encoder.weights import weights_digest
+        from qdrant_embed.encoder.compile.preparation import prepare
+        from qdrant_embed.encoder.facts.configs import ModelDirectory
+        from qdrant_embed.encoder.files.weights import weights_digest
 
         options = self._options
         directory = ModelDirectory(source.folder, source.entry.spec if source.entry else None)
@@ -269,11 +269,11 @@ class Model:
 
     def _load(self) -> ModelRuntime:
         # here, so that no library is loaded before a model is
-        from qdrant_embed.encoder.runtime import start
+        from qdrant_embed.encoder.run.runtime import start
 
         facts, providers = self.facts, self._options.execution_providers
         if providers is not None:
-            from qdrant_embed.encoder.session import check_providers
+            from qdrant_embed.encoder.run.session import check_providers
 
             check_providers(providers)  # before anything long
         runnable = facts.runnable()
@@ -282,7 +282,7 @@ class Model:
         except ModelFileError:
             if runnable.kind != "graph" or facts.source.exported is not None:
                 raise
-            from qdrant_embed.encoder.compiler import discard
+            from qdrant_embed.encoder.compile.compiler import discard
 
             discard(runnable.files[0])  # damaged in the cache: make it once more
             self._facts = self._find()

@@ -7,23 +7,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qdrant_embed.encoder.catalog import (
+from qdrant_embed.encoder.facts.catalog import (
     BM25,
     SPARSE_MODELS,
     close_sparse_matches,
     find,
     sparse_name,
 )
-from qdrant_embed.encoder.cores import worker_count
-from qdrant_embed.encoder.inputs import checked_texts
 from qdrant_embed.encoder.interfaces import SparseDescription, SparseVector
 from qdrant_embed.encoder.model import ModelOptions
+from qdrant_embed.encoder.run.cores import worker_count
+from qdrant_embed.encoder.run.inputs import checked_texts
 from qdrant_embed.encoder.splade import Splade
 from qdrant_embed.errors import InputError, UnknownModelError, check_path, check_whole
 
 if TYPE_CHECKING:
-    from qdrant_embed.encoder.bm25 import Bm25
-    from qdrant_embed.encoder.session import Provider
+    from qdrant_embed.encoder.lexical.bm25 import Bm25
+    from qdrant_embed.encoder.run.session import Provider
 
 
 class SparseTextEmbedding:
@@ -96,7 +96,7 @@ class SparseTextEmbedding:
             if of_networks:
                 raise InputError(f"{BM25} takes no {', '.join(of_networks)}: it runs no network")
             worker_count("threads", threads)
-            from qdrant_embed.encoder.bm25 import Bm25
+            from qdrant_embed.encoder.lexical.bm25 import Bm25
 
             self._encoder = Bm25(**of_bm25)
             return

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_embed.encoder.cores import worker_count
 from qdrant_embed.encoder.interfaces import SparseDescription, SparseVector, Vector
 from qdrant_embed.encoder.model import Model, ModelOptions
-from qdrant_embed.encoder.pipeline import Pipeline
+from qdrant_embed.encoder.run.cores import worker_count
+from qdrant_embed.encoder.run.pipeline import Pipeline
 from qdrant_embed.errors import check_whole
 
 # the head has a number for each token and term: 128 tokens of 30,522 terms are 16 MB a thread

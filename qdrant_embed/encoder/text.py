@@ -8,20 +8,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qdrant_embed.encoder.catalog import DEFAULT_MODEL, sparse_name, supported_models
-from qdrant_embed.encoder.cores import worker_count
-from qdrant_embed.encoder.fidelity import ModelReport, Precision
-from qdrant_embed.encoder.inputs import checked_prefix, checked_texts
+from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL, sparse_name, supported_models
+from qdrant_embed.encoder.facts.precision import ModelReport, Precision
+from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Chunk, EncoderDescription, Overflow, Vector
+from qdrant_embed.encoder.long_texts.overflow import LongTexts, OverflowOptions, Splitter
 from qdrant_embed.encoder.model import Model, ModelOptions
-from qdrant_embed.encoder.overflow import LongTexts, OverflowOptions, Splitter
-from qdrant_embed.encoder.pipeline import Pipeline
-from qdrant_embed.encoder.spec import ModelSpec
-from qdrant_embed.encoder.tally import Tally
+from qdrant_embed.encoder.run.cores import worker_count
+from qdrant_embed.encoder.run.inputs import checked_prefix, checked_texts
+from qdrant_embed.encoder.run.pipeline import Pipeline
+from qdrant_embed.encoder.run.tally import Tally
 from qdrant_embed.errors import UnknownModelError, check_path, check_whole
 
 if TYPE_CHECKING:
-    from qdrant_embed.encoder.session import Provider
+    from qdrant_embed.encoder.run.session import Provider
 
 
 class TextEmbedding:
@@ -164,7 +164,7 @@ class TextEmbedding:
             InputError: there is something in the folder.
             ModelFileError: it cannot be written.
         """
-        from qdrant_embed.encoder.exported import check_new
+        from qdrant_embed.encoder.files.exported import check_new
 
         check_path("folder", folder)
         check_new(Path(folder))  # before anything is fetched or compiled

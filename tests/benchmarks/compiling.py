@@ -46,8 +46,8 @@ def main() -> None:
 def worker(model: str) -> None:
     """Prints the seconds that compiling took, the process' peak, and the weights, in MB."""
     from qdrant_embed import TextEmbedding
-    from qdrant_embed.encoder.cache import cache_folder
-    from qdrant_embed.encoder.sources import find_model
+    from qdrant_embed.encoder.files.cache import cache_folder
+    from qdrant_embed.encoder.files.sources import find_model
 
     folder = find_model(model, cache=cache_folder()).folder
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))

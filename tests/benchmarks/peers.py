@@ -33,8 +33,8 @@ def available() -> list[str]:
 
 def model_folder() -> Path:
     """The installed package's folder with the model's files."""
-    from qdrant_embed.encoder.cache import cache_folder
-    from qdrant_embed.encoder.sources import find_model
+    from qdrant_embed.encoder.files.cache import cache_folder
+    from qdrant_embed.encoder.files.sources import find_model
 
     return find_model(MINILM, cache=cache_folder()).folder
 
@@ -43,7 +43,7 @@ def load(name: str, workspace: Path) -> Encode:
     """A function from texts to vectors, with the peer's defaults unless its name says else."""
     if name in ("int8", "fp32"):
         from qdrant_embed import TextEmbedding
-        from qdrant_embed.encoder.fidelity import Precision
+        from qdrant_embed.encoder.facts.precision import Precision
 
         precision: Precision = "int8" if name == "int8" else "fp32"
         ours = TextEmbedding(MINILM, max_tokens=MAX_TOKENS, precision=precision)

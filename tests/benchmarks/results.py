@@ -13,7 +13,7 @@ from typing import Any
 
 from corpora import Corpus
 
-from qdrant_embed.encoder.cores import usable_cores
+from qdrant_embed.encoder.run.cores import usable_cores
 
 Table = dict[str, dict[str, dict[str, Any]]]  # encoder -> figure -> what is told of it -> value
 

@@ -1,0 +1,1 @@
+"""One collection: its stamp, its vectors and their encoders, its options at creation."""

@@ -1,0 +1,188 @@
+"""How a collection keeps text: its vectors' names and sizes, and whether an encoder fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from qdrant_client import models
+
+from qdrant_embed.collection.stamp import (
+    STAMP_KEY,
+    Stamp,
+    check_sparse_stamp,
+    check_stamp,
+    read_stamp,
+)
+from qdrant_embed.encoder.interfaces import EncoderDescription, SparseDescription
+from qdrant_embed.errors import CollectionMismatchError
+
+VECTOR_NAME_PREFIX = "fast-"  # the predecessor's, so that its collections go on working
+SPARSE_NAME_PREFIX = "fast-sparse-"
+
+
+@dataclass(frozen=True)
+class StoredCollection:
+    """What the clients need to know of a collection that exists.
+
+    Attributes:
+        name: of the collection.
+        vectors: dense vectors by name; the unnamed one is ``""``.
+        sparse_vectors: sparse vectors by name.
+        stamp: what wrote it, if it says so.
+        is_empty: it holds no point.
+        indexed: fields of payloads that have an index.
+    """
+
+    name: str
+    vectors: Mapping[str, models.VectorParams]
+    sparse_vectors: Mapping[str, models.SparseVectorParams]
+    stamp: Stamp | None
+    is_empty: bool
+    indexed: frozenset[str] = frozenset()
+
+    @property
+    def chunked(self) -> bool:
+        """Whether each document is one point or more."""
+        return self.stamp is not None and self.stamp.overflow == "chunk"
+
+
+def vector_field_name(model_name: str) -> str:
+    """``fast-`` and the last part of the model's name, in lower case."""
+    return VECTOR_NAME_PREFIX + PurePath(model_name).name.lower()
+
+
+def sparse_field_name(model_name: str) -> str:
+    """``fast-sparse-`` and the last part of the model's name, in lower case."""
+    return SPARSE_NAME_PREFIX + PurePath(model_name).name.lower()
+
+
+def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
+    """What `info` says.
+
+    Raises:
+        CollectionMismatchError: its stamp cannot be read.
+    """
+    config = info.config.params.vectors
+    vectors = config if isinstance(config, dict) else {"": config} if config is not None else {}
+    return StoredCollection(
+        name=name,
+        vectors=vectors,
+        sparse_vectors=info.config.params.sparse_vectors or {},
+        stamp=read_stamp(name, info.config.metadata),
+        is_empty=info.points_count == 0,
+        indexed=frozenset(info.payload_schema or ()),
+    )
+
+
+def check_collection(
+    collection: StoredCollection, encoder: EncoderDescription, vector_name: str | None = None
+) -> str:
+    """The name of the vector to use, once `encoder` is seen to fit the collection.
+
+    It is what the stamp says, else `vector_name`, else the predecessor's name for the model, else
+    the unnamed vector of a collection that has no other.
+
+    Raises:
+        CollectionMismatchError: the encoder does not fit.
+    """
+    stamp = collection.stamp
+    name = vector_field_name(encoder.model) if vector_name is None else vector_name
+    if stamp is not None:
+        check_stamp(collection.name, stamp, encoder)
+        name = stamp.vector_name
+    elif vector_name is None and name not in collection.vectors and set(collection.vectors) == {""}:
+        name = ""
+    params = collection.vectors.get(name)
+    expected = {"vector": name, "size": encoder.dimension, "distance": encoder.distance}
+    if params is None:
+        found: dict[str, object] = {"vectors": sorted(collection.vectors)}
+        raise CollectionMismatchError(
+            f"collection {collection.name!r} has no vector {name!r} for {encoder.model}: it has "
+            f"{_names(collection.vectors)}. If one of them holds this model's vectors, say so: "
+            f"set_model({encoder.model!r}, vector_name=...). Else use another collection name and "
+            "let add() create it, create it with "
+            "vectors_config=client.get_fastembed_vector_params(), or add the vector with "
+            "client.create_vector_name()",
+            expected=expected,
+            found=found,
+        )
+    if params.multivector_config is not None:
+        raise CollectionMismatchError(
+            f"{_named(name)} of collection {collection.name!r} takes several vectors for each "
+            f"point, and {encoder.model} gives one: use another vector or collection",
+            expected=expected | {"multivector": False},
+            found={"vector": name, "multivector": True},
+        )
+    found = {"vector": name, "size": params.size, "distance": params.distance.value}
+    if found != expected:
+        raise CollectionMismatchError(
+            f"{_named(name)} of collection {collection.name!r} has {params.size} "
+            f"dimensions and distance {params.distance.value}, but {encoder.model} needs "
+            f"{encoder.dimension} and {encoder.distance}; use another collection",
+            expected=expected,
+            found=found,
+        )
+    return name
+
+
+def check_sparse_collection(
+    collection: StoredCollection, encoder: SparseDescription, vector_name: str | None = None
+) -> str:
+    """The name of the sparse vector for `encoder`, which the collection may not have yet.
+
+    It is what the stamp says, else `vector_name`, else the predecessor's name for the model.
+
+    Raises:
+        CollectionMismatchError: another model wrote it, or its modifier is not what the encoder
+            wants.
+    """
+    name = sparse_field_name(encoder.model) if vector_name is None else vector_name
+    if collection.stamp is not None and collection.stamp.sparse is not None:
+        check_sparse_stamp(collection.name, collection.stamp.sparse, encoder)
+        name = collection.stamp.sparse.vector_name
+    params = collection.sparse_vectors.get(name)
+    if params is not None and encoder.idf and params.modifier != models.Modifier.IDF:
+        found = params.modifier.value if params.modifier else None
+        raise CollectionMismatchError(
+            f"sparse vector {name!r} of collection {collection.name!r} has the modifier {found}, "
+            f"but {encoder.model} needs idf: create the collection with sparse_vectors_config="
+            "client.get_fastembed_sparse_vector_params(), or set the modifier with "
+            f"client.update_collection({collection.name!r}, sparse_vectors_config=...)",
+            expected={"modifier": "idf"},
+            found={"modifier": found},
+        )
+    return name
+
+
+def check_has_sparse(collection: StoredCollection, vector_name: str) -> None:
+    """Raises `CollectionMismatchError` where there is no sparse vector to search in."""
+    if vector_name not in collection.sparse_vectors:
+        raise CollectionMismatchError(
+            f"collection {collection.name!r} has no sparse vector {vector_name!r}: the next add() "
+            "of this client creates it, and documents stored before are found by their dense "
+            "vectors alone. set_sparse_model(None) searches without it",
+            expected={"sparse vector": vector_name},
+            found={"sparse vectors": sorted(collection.sparse_vectors)},
+        )
+
+
+def check_is_stamped(collection: StoredCollection) -> None:
+    """Raises `CollectionMismatchError` where the server did not keep the stamp it was given."""
+    if collection.stamp is None:
+        raise CollectionMismatchError(
+            f"the server did not keep the metadata of collection {collection.name!r}, so the "
+            "model that writes it could not be told later: Qdrant 1.16 or newer is needed",
+            expected={STAMP_KEY: "a stamp"},
+            found={STAMP_KEY: None},
+        )
+
+
+def _named(name: str) -> str:
+    return f"vector {name!r}" if name else "the unnamed vector"
+
+
+def _names(vectors: Mapping[str, models.VectorParams]) -> str:
+    names = [repr(name) if name else "one unnamed vector" for name in sorted(vectors)]
+    return ", ".join(names) or "no dense vector"

@@ -1,0 +1,97 @@
+"""MPNet (Song et al. 2020): BERT whose attention also depends on the tokens' distance."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import NonNegativeInt
+
+from qdrant_embed.encoder.compile.architectures.bert import BertFamilyConfig, BertGraph
+from qdrant_embed.encoder.compile.architectures.config import LayerTensors, Weights
+from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, QuantizationPlan
+from qdrant_embed.encoder.facts.spec import ModelSpec
+
+_BUCKETS, _FARTHEST = 32, 128  # fixed in transformers' own code
+
+
+class MPNetConfig(BertFamilyConfig):
+    """``config.json`` of architecture ``mpnet``."""
+
+    model_type: Literal["mpnet"]
+    pad_token_id: NonNegativeInt = 1
+    type_vocab_size: Literal[0] = 0
+    relative_attention_num_buckets: Literal[32] = 32
+
+    @property
+    def first_position(self) -> int:
+        """Row of the position table that belongs to a text's first token."""
+        return self.pad_token_id + 1
+
+    def graph(
+        self, weights: Weights, spec: ModelSpec, plan: QuantizationPlan = NOTHING_QUANTIZED
+    ) -> MPNetGraph:
+        """The model's graph."""
+        return MPNetGraph(weights, self, spec, plan)
+
+
+class MPNetGraph(BertGraph):
+    """The graph of a model of architecture ``mpnet``; see `TransformerGraph`."""
+
+    plain_attention = False
+    tensors: ClassVar[LayerTensors] = LayerTensors(
+        layers="encoder.layer",
+        qkv=("attention.attn.q", "attention.attn.k", "attention.attn.v"),
+        o=("attention.attn.o",),
+        attention_norm="attention.LayerNorm",
+        f1=("intermediate.dense",),
+        f2=("output.dense",),
+        output_norm="output.LayerNorm",
+    )
+
+    def embeddings(self) -> str:
+        """Adds BERT's embeddings, and the attention's bias, which all layers share."""
+        hidden = super().embeddings()
+        self._bias = self._attention_bias()
+        self._first_bias = self.graph.node(
+            "Slice", self._bias, *(self.graph.integers(number) for number in (0, 1, 2))
+        )
+        return hidden
+
+    def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
+        """Adds the attention, with its bias."""
+        bias = self._first_bias if first_row_only else self._bias
+        return self.multi_head_attention(query, key, value, bias)
+
+    def _attention_bias(self) -> str:
+        """What each head adds for each pair of tokens: [1, heads, tokens, tokens]."""
+        graph, farthest = self.graph, self.spec.max_tokens - 1
+        table = self.tensor(
+            "encoder.relative_attention_bias.weight", _BUCKETS, self.config.num_attention_heads
+        )
+        by_distance = table[_buckets(np.arange(-farthest, farthest + 1))].T[None]
+        length = graph.node("Squeeze", graph.node("Shape", "input_ids", start=1, end=2))
+        zero, one = graph.scalar(0, np.int64), graph.scalar(1, np.int64)
+        positions = graph.node("Range", zero, length, one)
+        distances = graph.node(
+            "Sub", positions, graph.node("Unsqueeze", positions, graph.integers(1))
+        )
+        indices = graph.node("Add", distances, graph.scalar(farthest, np.int64))
+        return graph.node("Gather", graph.constant(by_distance), indices, axis=2)
+
+
+def _buckets(distances: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Row of the bias table for each distance from the reading token to the one that is read.
+
+    As T5 has it (Raffel et al. 2020): half of the rows for each direction; in each the nearest
+    distances have a row of their own, farther ones share rows whose width grows with them.
+    """
+    half = _BUCKETS // 2
+    exact = half // 2
+    reach = np.abs(distances)
+    growth = np.log(np.maximum(reach, 1).astype(np.float32) / exact) / math.log(_FARTHEST / exact)
+    shared = np.minimum(exact + (growth * (half - exact)).astype(np.int64), half - 1)
+    rows: NDArray[np.int64] = np.where(reach < exact, reach, shared) + half * (distances > 0)
+    return rows

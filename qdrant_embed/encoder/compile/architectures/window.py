@@ -1,0 +1,95 @@
+"""Attention to near tokens alone, in blocks: memory grows with a text, not with its square."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qdrant_embed.encoder.compile.graph import Graph
+
+
+class SlidingWindow:
+    """Cuts texts into blocks, each of which sees itself and the blocks beside it.
+
+    A block is as long as the window reaches to one side (or as the text, if that is shorter), so
+    that no token sees farther than the next block. [batch, tokens, width] becomes
+    [batch * blocks, block, width], and `bias` hides what lies in a block but not in the window.
+
+    Args:
+        graph: nodes are added to it.
+        reach: tokens that are seen on each side.
+        width: numbers of a token.
+        heads: attention heads.
+    """
+
+    def __init__(self, graph: Graph, reach: int, width: int, heads: int) -> None:
+        self._graph, self._reach, self._heads = graph, reach, heads
+        node, zero, one = graph.node, graph.integers(0), graph.integers(1)
+        self._zero, self._one = zero, one
+        self._batch = node("Shape", "input_ids", start=0, end=1)
+        self._tokens = node("Shape", "input_ids", start=1, end=2)
+        self._block = node("Min", self._tokens, graph.integers(max(reach, 1)))
+        rounded = node("Sub", node("Add", self._tokens, self._block), one)
+        self._blocks = node("Div", rounded, self._block)
+        self._whole = node("Mul", self._blocks, self._block)
+        missing = node("Sub", self._whole, self._tokens)
+        none = graph.integers(0, 0)
+        self._query_padding = node("Concat", none, none, missing, zero, axis=0)
+        after = node("Add", missing, self._block)
+        self._key_padding = node("Concat", zero, self._block, none, after, zero, axis=0)
+        by_width = graph.integers(width)
+        self._in_blocks = node("Concat", graph.integers(-1), self._block, by_width, axis=0)
+        self._as_texts = node("Concat", self._batch, self._whole, by_width, axis=0)
+        self.bias = self._bias()
+
+    def split(self, query: str) -> str:
+        """Adds `query` [batch, tokens, width] in blocks."""
+        padded = self._graph.node("Pad", query, self._query_padding)
+        return self._graph.node("Reshape", padded, self._in_blocks)
+
+    def neighbourhoods(self, key: str) -> str:
+        """Adds for each block of the queries its own part of `key` and those beside it."""
+        node = self._graph.node
+        padded, parts, start = node("Pad", key, self._key_padding), [], self._zero
+        for _ in range(3):
+            end = node("Add", start, self._whole)
+            part = node("Slice", padded, start, end, self._one)
+            parts.append(node("Reshape", part, self._in_blocks))
+            start = node("Add", start, self._block)
+        return node("Concat", *parts, axis=1)
+
+    def joined(self, attended: str) -> str:
+        """Adds `attended` blocks as texts again."""
+        texts = self._graph.node("Reshape", attended, self._as_texts)
+        return self._graph.node("Slice", texts, self._zero, self._tokens, self._one)
+
+    def _bias(self) -> str:
+        """Adds what hides tokens out of reach: [batch * blocks, heads, block, 3 * block].
+
+        It is repeated for each head, for onnxruntime 1.20 reads one for all heads wrongly.
+        """
+        graph, node = self._graph, self._graph.node
+        rows = node("Unsqueeze", self._range(self._block), self._one)
+        seen = node("Mul", self._block, graph.integers(3))
+        columns = node("Sub", self._range(seen), self._block)  # counted from the block's start
+        distances = node("Abs", node("Sub", columns, rows))
+        near = node("LessOrEqual", distances, graph.integers(self._reach))
+        starts = node("Mul", self._range(self._blocks), self._block)
+        positions = node("Add", node("Unsqueeze", starts, graph.integers(1, 2)), columns)
+        inside = node(
+            "And",
+            node("GreaterOrEqual", positions, self._zero),
+            node("Less", positions, self._tokens),
+        )
+        bias = node(
+            "Where",
+            node("And", near, inside),
+            graph.scalar(0, np.float32),
+            graph.scalar(-1e30, np.float32),
+        )
+        repeats = node("Concat", self._batch, graph.integers(self._heads, 1, 1), axis=0)
+        return node("Tile", node("Unsqueeze", bias, self._one), repeats)
+
+    def _range(self, length: str) -> str:
+        graph = self._graph
+        end = graph.node("Squeeze", length)
+        return graph.node("Range", graph.scalar(0, np.int64), end, graph.scalar(1, np.int64))

@@ -1,0 +1,1 @@
+"""What a model's files and the catalog say of it."""

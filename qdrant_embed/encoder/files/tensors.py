@@ -1,0 +1,148 @@
+"""Tensors of safetensors files; the only importer of ``safetensors``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from weakref import WeakValueDictionary
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
+from qdrant_embed.errors import MissingDependencyError, ModelFileError
+
+_LEGACY = {"gamma": "weight", "beta": "bias"}  # of layer norms
+
+
+class _Index(JsonFile):
+    weight_map: dict[str, str]
+
+
+class _Tensors(Mapping[str, NDArray[Any]]):
+    """Tensors that are read when they are asked for, and kept while they are in use."""
+
+    def __init__(self, places: Mapping[str, tuple[Path, str]]) -> None:
+        self._places = places
+        self._in_use: WeakValueDictionary[str, NDArray[Any]] = WeakValueDictionary()
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        path, own_name = self._places[name]
+        tensor = self._in_use.get(name)
+        if tensor is None:
+            with _explained(path), _library().safe_open(path, "numpy") as file:
+                tensor = _converted(file.get_tensor(own_name))
+            self._in_use[name] = tensor
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def read_tensors(files: Sequence[Path]) -> Mapping[str, NDArray[Any]]:
+    """The tensors of a model: float32, or int64 where the file has whole numbers.
+
+    They are read when they are asked for, so that memory need not hold them all.
+
+    Args:
+        files: one safetensors file; or its index, then its shards; or an ``.npz`` file.
+
+    Raises:
+        ModelFileError: a file is missing or no such file, or holds numbers of an unknown kind.
+        MissingDependencyError: ``safetensors`` is not installed.
+    """
+    index, shards = files[0], files
+    if index.suffix == ".npz":
+        return _archived(index)
+    if index.suffix == ".json":
+        shards = files[1:]
+        named = set(read_json(index, TypeAdapter(_Index)).weight_map.values())
+        if missing := sorted(named - {shard.name for shard in shards}):
+            raise ModelFileError(f"{index} names files that are missing: {', '.join(missing)}")
+    places: dict[str, tuple[Path, str]] = {}
+    decoded: dict[str, NDArray[Any]] = {}
+    for shard in shards:
+        with _explained(shard), _library().safe_open(shard, "numpy") as file:
+            names = list(file.keys())
+            is_half = any(file.get_slice(name).get_dtype() == "BF16" for name in names)
+        if is_half:
+            decoded |= {_modern(name): tensor for name, tensor in _decoded_file(shard)}
+        else:
+            places |= {_modern(name): (shard, name) for name in names}
+    tensors = _Tensors(places)
+    return {**tensors, **decoded} if decoded else tensors
+
+
+def tensor_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a model's tensors, without reading them; arguments and errors as above."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in files:
+        with _explained(path), _library().safe_open(path, "numpy") as file:
+            names = file.keys()
+            shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    return shapes
+
+
+def _modern(name: str) -> str:
+    """A tensor's name; files made from TensorFlow's have other ones for the same."""
+    module, _, last = name.rpartition(".")
+    return f"{module}.{_LEGACY[last]}" if last in _LEGACY else name
+
+
+def _decoded_file(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
+    with _explained(path):
+        for name, tensor in _library().deserialize(path.read_bytes()):
+            yield name, _decoded(path, name, tensor)
+
+
+def _archived(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (OSError, ValueError, BadZipFile) as error:
+        raise ModelFileError(f"{path} cannot be read as an archive of arrays: {error}") from error
+
+
+def _library() -> ModuleType:
+    try:
+        import safetensors
+    except ImportError as error:
+        raise MissingDependencyError("safetensors", "reading a model's weights") from error
+    return safetensors
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (_library().SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def _converted(tensor: NDArray[Any]) -> NDArray[Any]:
+    kind = np.int64 if tensor.dtype.kind in "iub" else np.float32
+    return np.asarray(tensor, kind)
+
+
+_KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I8": "i1"}
+
+
+def _decoded(path: Path, name: str, tensor: Mapping[str, Any]) -> NDArray[Any]:
+    """A tensor from its bytes; numpy has no bfloat16, the upper half of a float32."""
+    if tensor["dtype"] == "BF16":
+        halves = np.frombuffer(tensor["data"], "<u2").astype(np.uint32)
+        return (halves << 16).view(np.float32).reshape(tensor["shape"])
+    kind = _KINDS.get(tensor["dtype"])
+    if kind is None:
+        raise ModelFileError(f"{path}: tensor {name!r} is of unknown type {tensor['dtype']}")
+    return _converted(np.frombuffer(tensor["data"], kind).reshape(tensor["shape"]))

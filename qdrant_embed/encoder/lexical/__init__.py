@@ -1,0 +1,1 @@
+"""BM25 and its stop words: sparse vectors without a network."""

@@ -1,0 +1,170 @@
+"""BM25 as sparse vectors, equal to those of ``Qdrant/bm25`` in fastembed 0.9.1.
+
+A text becomes its words in lower case, without stop words and words of more than 40 characters,
+cut to their Snowball stems; the index of a stem is its 32-bit murmur hash. What is known only of a
+whole collection, how rare a stem is, Qdrant itself multiplies in (the vector's modifier ``idf``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from numbers import Real
+from typing import TypeVar
+
+import numpy as np
+
+from qdrant_embed.encoder.facts.catalog import BM25
+from qdrant_embed.encoder.interfaces import SparseDescription, SparseVector
+from qdrant_embed.errors import InputError, MissingDependencyError
+
+try:
+    from mmh3 import hash as murmur_hash
+    from py_rust_stemmers import SnowballStemmer
+except ImportError as error:
+    raise MissingDependencyError(str(error.name), "BM25") from error
+
+T = TypeVar("T")
+
+LANGUAGES = (
+    "arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian",
+    "italian", "norwegian", "portuguese", "romanian", "russian", "spanish", "swedish", "tamil",
+    "turkish",
+)  # fmt: skip
+
+_WORD = re.compile(r"\w+")
+_ASCII_WORDS = {c: chr(c).lower() if _WORD.match(chr(c)) else " " for c in range(128)}
+_LONGEST_WORD = 40
+_MOST_REMEMBERED = 1 << 16  # some 10 MB for each language
+
+
+@dataclass(frozen=True)
+class Bm25:
+    """Turns texts into the term-frequency half of BM25, and queries into their stems.
+
+    Any number of threads may use it, but it computes in Python: more threads are no faster.
+
+    Attributes:
+        language: whose stop words and stemmer; one of `LANGUAGES`.
+        k: how soon more of the same word stops counting; 0 counts every word once.
+        b: from 0 to 1, how much a word counts for less in longer texts.
+        average_length: stems in an average document of the collection.
+
+    Raises:
+        InputError: a language that is not known, or a number out of its range.
+    """
+
+    language: str = "english"
+    k: float = 1.2
+    b: float = 0.75
+    average_length: float = 256.0
+
+    def __post_init__(self) -> None:
+        if self.language not in LANGUAGES:
+            raise InputError(
+                f"language must be one of {', '.join(LANGUAGES)}; not {self.language!r}"
+            )
+        _check_number("k", self.k, 0, math.inf)
+        _check_number("b", self.b, 0, 1)
+        _check_number("average_length", self.average_length, 1, math.inf)
+
+    @property
+    def model_name(self) -> str:
+        """``Qdrant/bm25``."""
+        return BM25
+
+    def describe(self) -> SparseDescription:
+        """Everything the vectors depend on."""
+        return SparseDescription(
+            model=BM25,
+            idf=True,
+            language=self.language,
+            k=self.k,
+            b=self.b,
+            average_length=self.average_length,
+        )
+
+    def document(self, text: str) -> SparseVector:
+        """The vector of a document: how much each of its stems says, by count and length."""
+        counts = self._stem_counts(text)
+        k, length = self.k, sum(counts.values())
+        saturation = k * (1 - self.b + self.b * length / self.average_length)
+        return _vector(
+            {
+                _INDICES[stem]: count * (k + 1) / (count + saturation)
+                for stem, count in counts.items()
+            }
+        )
+
+    def query(self, text: str) -> SparseVector:
+        """The vector of a query: 1 for each of its stems."""
+        return _vector({_INDICES[stem]: 1.0 for stem in self._stem_counts(text)})
+
+    def _stem_counts(self, text: str) -> Counter[str]:
+        counts = Counter(map(_stems(self.language).__getitem__, _words(text)))
+        del counts[""]
+        return counts
+
+
+def _check_number(option: str, value: object, least: float, most: float) -> None:
+    if not isinstance(value, Real) or not least <= float(value) <= most or math.isinf(value):
+        limits = f"from {least} {'up' if math.isinf(most) else f'to {most}'}"
+        raise InputError(f"{option} must be a number {limits}, not {value!r}")
+
+
+class _Remembered(dict[str, T]):
+    """What `compute` gives for a word, computed once: most words of a text were seen before."""
+
+    def __init__(self, compute: Callable[[str], T]) -> None:
+        self._compute = compute
+
+    def __missing__(self, word: str) -> T:
+        if len(self) >= _MOST_REMEMBERED:
+            self.clear()
+        value = self[word] = self._compute(word)
+        return value
+
+
+_INDICES = _Remembered(lambda stem: abs(murmur_hash(stem)))
+
+
+@cache
+def _stems(language: str) -> _Remembered[str]:
+    """The stem of each word in lower case; "" for a word that does not count."""
+    stop_words = _stop_words(language)
+    stem: Callable[[str], str] = SnowballStemmer(language).stem_word
+
+    def stem_of(word: str) -> str:
+        if word in stop_words or word == "_" or len(word) > _LONGEST_WORD:
+            return ""
+        return stem(word)
+
+    return _Remembered(stem_of)
+
+
+def _stop_words(language: str) -> frozenset[str]:
+    path = files("qdrant_embed.encoder.lexical") / "stopwords" / f"{language}.txt"
+    return frozenset(path.read_text("utf-8").splitlines() if path.is_file() else ())
+
+
+def _words(text: str) -> list[str]:
+    """Words in lower case.
+
+    Beyond ASCII punctuation goes first, for it would decide how a final sigma is lowered, and once
+    more after, for one letter (U+0130) is lowered to two characters, the second no part of a word.
+    """
+    if text.isascii():
+        return text.translate(_ASCII_WORDS).split()
+    return _WORD.findall(" ".join(_WORD.findall(text)).lower())
+
+
+def _vector(values: dict[int, float]) -> SparseVector:
+    return SparseVector(
+        np.fromiter(values, np.int64, len(values)),
+        np.fromiter(values.values(), np.float32, len(values)),
+    )

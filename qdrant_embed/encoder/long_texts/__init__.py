@@ -1,0 +1,1 @@
+"""Texts longer than the model reads: split, encoded in windows, or refused."""

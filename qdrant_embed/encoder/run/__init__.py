@@ -1,0 +1,1 @@
+"""A loaded model: session, tokenizer, batches, threads, single queries."""

@@ -1,0 +1,111 @@
+"""A model's own ONNX file, for architectures that are not compiled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.interfaces import Vector
+from qdrant_embed.encoder.run.session import Session
+from qdrant_embed.errors import ModelError, ModelFileError
+
+_KINDS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+_FED = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+_POOLED = "sentence_embedding"
+_OUTPUTS = (_POOLED, "token_embeddings", "last_hidden_state")
+
+
+class OnnxFile:
+    """Token ids to vectors, by a graph as exporters write them.
+
+    Texts run together have one length, so that the mask is all ones and nothing is padded: a
+    vector does not depend on its neighbours. A quantised file finds its ranges in each run, so it
+    is given one text at a time, and so is one that was exported for a batch of one.
+
+    Args:
+        session: the file, loaded.
+        path: the file, for messages.
+        spec: pooling, normalisation and dimension.
+        one_by_one: one text in each run.
+        pooled: the file itself must pool; for what follows pooling is not ours to run.
+        trial: token ids of any text, to see that the file can be run.
+
+    Raises:
+        ModelFileError: it cannot, or its vectors have another dimension.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        path: Path,
+        spec: ModelSpec,
+        *,
+        one_by_one: bool,
+        pooled: bool,
+        trial: list[int],
+    ) -> None:
+        self._session, self._path, self._spec = session, path, spec
+        self._inputs = session.inputs
+        self._one_by_one = one_by_one or any(i.shape[:1] == [1] for i in self._inputs.values())
+        self._check_inputs()
+        names = session.output_names
+        wanted = (name for name in _OUTPUTS if name in names)
+        self._output = next(wanted, names[0])
+        if pooled and self._output != _POOLED:
+            raise ModelFileError(
+                f"{path} gives no {_POOLED}, but the model's modules.json chains a Dense layer, "
+                "which can be run only as a part of the file"
+            )
+        try:
+            found = self.run(np.array([trial], np.int64)).shape
+        except ModelError as error:
+            raise ModelFileError(f"{path} cannot be run: {error.__cause__}") from error
+        if found != (1, spec.dimension):
+            raise ModelFileError(
+                f"{path} gives vectors of {', '.join(map(str, found[1:]))} numbers, but by its "
+                f"other files {spec.name} has {spec.dimension}"
+            )
+
+    def run(self, token_ids: NDArray[np.int64]) -> Vector:
+        """Vectors, float32 [batch, dimension], for int64 [batch, tokens] of one length."""
+        if self._one_by_one and len(token_ids) > 1:
+            return np.concatenate([self.run(ids[None]) for ids in token_ids])
+        values = {
+            "input_ids": token_ids,
+            "attention_mask": np.ones_like(token_ids),
+            "token_type_ids": np.zeros_like(token_ids),
+            "position_ids": np.broadcast_to(np.arange(token_ids.shape[1]), token_ids.shape),
+        }
+        fed = {
+            name: values[name].astype(_KINDS[taken.kind], copy=False)
+            for name, taken in self._inputs.items()
+        }
+        vectors = self._pooled(self._session.feed(fed, [self._output])[0].astype(np.float32))
+        if not self._spec.normalize:
+            return vectors
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+        return vectors
+
+    def _pooled(self, output: Vector) -> Vector:
+        if output.ndim != 3:
+            return output
+        if self._spec.pooling == "mean":
+            mean: Vector = output.mean(axis=1, dtype=np.float32)
+            return mean
+        return output[:, 0 if self._spec.pooling == "cls" else -1].copy()
+
+    def _check_inputs(self) -> None:
+        for name, taken in self._inputs.items():
+            if name not in _FED or taken.kind not in _KINDS:
+                raise ModelFileError(
+                    f"{self._path} reads {name} ({taken.kind}); only {', '.join(_FED)} can be "
+                    "given, as whole numbers"
+                )
+            if any(isinstance(size, int) for size in taken.shape[1:]) or len(taken.shape) != 2:
+                raise ModelFileError(
+                    f"{self._path} reads {name} of shape {list(taken.shape)}: it was exported for "
+                    "texts of one length; export it with a dynamic axis for the tokens"
+                )

@@ -1,0 +1,1 @@
+"""What stands behind a client, how it is asked and what its errors mean."""

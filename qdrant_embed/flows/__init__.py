@@ -1,0 +1,1 @@
+"""What both clients do, step by step, written once."""

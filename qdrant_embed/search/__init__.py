@@ -1,0 +1,1 @@
+"""A query's texts and options to one request; found points to results."""

@@ -1,0 +1,136 @@
+"""Collections are created as asked, and their options reach the server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from clients import at, opened
+from qdrant_client import models
+from qdrant_client.http.exceptions import UnexpectedResponse
+from rest_server import Fault, Server
+from tiny import TinyModel
+
+from qdrant_embed import CollectionOptions, QdrantClient
+from qdrant_embed.engines import retries
+
+CREATE = "PUT /collections/demo"
+
+
+@pytest.fixture
+def remote(kind: str, server: Server, tiny: TinyModel) -> Iterator[QdrantClient]:
+    """A client of the server."""
+    with opened(kind, **at(server)) as client:
+        client.set_model(tiny.path)
+        yield client
+
+
+def created(server: Server) -> dict[str, Any]:
+    """The body of the request that created the collection, without what was not set."""
+    (body,) = [body for request, body in server.bodies if request == CREATE]
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        models.ScalarQuantization(
+            scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99)
+        ),
+        models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True)),
+        models.ProductQuantization(
+            product=models.ProductQuantizationConfig(compression=models.CompressionRatio.X16)
+        ),
+        models.TurboQuantization(
+            turbo=models.TurboQuantQuantizationConfig(bits=models.TurboQuantBitSize.BITS4)
+        ),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_every_quantisation_reaches_the_server(
+    remote: QdrantClient, server: Server, quantization: Any
+) -> None:
+    options = CollectionOptions(quantization_config=quantization)
+    remote.add("demo", ["cat"], collection_options=options)
+    vector = created(server)["vectors"]["fast-tiny-bert"]
+    assert vector["quantization_config"] == quantization.model_dump(mode="json", exclude_none=True)
+    params = remote.get_fastembed_vector_params(quantization_config=quantization)
+    assert params["fast-tiny-bert"].quantization_config == quantization
+
+
+def test_all_other_options_reach_the_server(remote: QdrantClient, server: Server) -> None:
+    remote.set_sparse_model("Qdrant/bm25")
+    options = CollectionOptions(
+        on_disk=True,
+        hnsw_config=models.HnswConfigDiff(m=32),
+        sparse_on_disk=True,
+        on_disk_payload=True,
+        shard_number=3,
+        sharding_method=models.ShardingMethod.CUSTOM,
+        replication_factor=2,
+        write_consistency_factor=1,
+    )
+    remote.add("demo", ["cat"], collection_options=options, shard_key_selector=["a", "b"])
+    body = created(server)
+    vector = body["vectors"]["fast-tiny-bert"]
+    assert (vector["on_disk"], vector["hnsw_config"]) == (True, {"m": 32})
+    assert body["sparse_vectors"]["fast-sparse-bm25"] == {
+        "index": {"on_disk": True},
+        "modifier": "idf",
+    }
+    assert body["on_disk_payload"] is True
+    assert (body["shard_number"], body["sharding_method"]) == (3, "custom")
+    assert (body["replication_factor"], body["write_consistency_factor"]) == (2, 1)
+    shards = [json.loads(body) for request, body in server.bodies if request == f"{CREATE}/shards"]
+    assert [shard["shard_key"] for shard in shards] == ["a", "b"]
+    (upsert,) = [json.loads(body) for request, body in server.bodies if "points" in request]
+    assert upsert["shard_key"] == ["a", "b"]
+
+
+def test_what_is_not_set_is_left_to_the_server(remote: QdrantClient, server: Server) -> None:
+    remote.add("demo", ["cat"])
+    body = created(server)
+    assert body["vectors"] == {"fast-tiny-bert": {"size": 32, "distance": "Cosine"}}
+    assert set(body) == {"vectors", "metadata"}
+    remote.add("demo", ["dog"], collection_options=CollectionOptions(on_disk=True))
+    assert len([request for request, _ in server.bodies if request == CREATE]) == 1
+
+
+@pytest.mark.parametrize(
+    ("selector", "keys"),
+    [
+        (None, []),
+        ("a", ["a"]),
+        (7, [7]),
+        (["a", 7], ["a", 7]),
+        (models.ShardKeyWithFallback(target="a", fallback="b"), ["a", "b"]),
+    ],
+)
+def test_shard_keys_are_those_of_the_selector(selector: Any, keys: list[str | int]) -> None:
+    custom = CollectionOptions(sharding_method=models.ShardingMethod.CUSTOM)
+    assert custom.shard_keys(selector) == keys
+    assert CollectionOptions().shard_keys(selector) == []
+
+
+@pytest.mark.parametrize("lost", ["", "/shards"])
+def test_shards_are_created_though_an_answer_is_lost(
+    remote: QdrantClient, server: Server, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    monkeypatch.setattr(retries, "_FIRST_WAIT", 0.001)
+    options = CollectionOptions(sharding_method=models.ShardingMethod.CUSTOM)
+    server.fail_once(CREATE + lost, Fault(0, after_commit=True))
+    remote.add("demo", ["cat"], collection_options=options, shard_key_selector=["a", "b"])
+    assert server.shards == ["a", "b"]
+    assert remote.count("demo").count == 1
+
+
+def test_shards_that_cannot_be_created_are_the_servers_error(
+    remote: QdrantClient, server: Server
+) -> None:
+    options = CollectionOptions(sharding_method=models.ShardingMethod.CUSTOM)
+    server.fail_once(f"{CREATE}/shards", Fault(403))
+    with pytest.raises(UnexpectedResponse, match="403"):
+        remote.add("demo", ["cat"], collection_options=options, shard_key_selector="a")

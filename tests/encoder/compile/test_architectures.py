@@ -1,0 +1,304 @@
+"""Every architecture against transformers' own vectors; see `fixtures/make_architectures.py`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save, save_file
+from tiny import write_model
+
+from qdrant_embed import ModelFileError, TextEmbedding
+from qdrant_embed.encoder.compile.architectures import config_class
+from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.files.tensors import read_tensors
+from qdrant_embed.encoder.interfaces import Pooling
+from qdrant_embed.encoder.run.session import Session
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "architectures"
+NAMES = sorted(path.stem for path in FIXTURES.glob("*.npz"))
+
+
+@dataclass(frozen=True)
+class Fixture:
+    config: dict[str, Any]
+    weights: dict[str, NDArray[np.float32]]
+    ids: NDArray[np.int64]
+    expected: dict[str, NDArray[np.float32]]
+
+
+def load(name: str) -> Fixture:
+    with np.load(FIXTURES / f"{name}.npz") as file:
+        parts: dict[str, dict[str, NDArray[np.float32]]] = {"weights": {}, "expected": {}}
+        for key in file.files:
+            kind, _, tensor = key.partition("/")
+            if tensor:
+                parts[kind][tensor] = file[key].astype(np.float32)
+        return Fixture(
+            json.loads(str(file["config"])), parts["weights"], file["ids"], parts["expected"]
+        )
+
+
+def spec_for(fixture: Fixture, pooling: Pooling) -> ModelSpec:
+    return ModelSpec("tiny", fixture.expected["cls"].shape[1], pooling, len(fixture.ids), False)
+
+
+def vectors(fixture: Fixture, pooling: Pooling, path: Path) -> NDArray[np.float32]:
+    kind = config_class(fixture.config["model_type"])
+    assert kind is not None
+    config = kind.model_validate(fixture.config)
+    config.graph(fixture.weights, spec_for(fixture, pooling)).save(path / "model.onnx")
+    session = Session(path / "model.onnx")
+    # twice the same text: a batch must not mix its texts
+    runs = [session.run(np.tile(fixture.ids[:n], (2, 1))) for n in range(1, len(fixture.ids) + 1)]
+    assert all(np.array_equal(*run) for run in runs)
+    return np.stack([run[0] for run in runs])
+
+
+def assert_near(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    assert ((found * expected).sum(axis=1) / lengths).min() >= 0.999999
+    assert np.abs(found - expected).max() <= 5e-5 * np.abs(expected).max()
+
+
+def test_there_is_a_fixture_for_every_architecture() -> None:
+    types = {load(name).config["model_type"] for name in NAMES}
+    assert types >= {
+        "bert",
+        "distilbert",
+        "modernbert",
+        "mpnet",
+        "nomic_bert",
+        "roberta",
+        "xlm-roberta",
+    }
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("name", NAMES)
+def test_vectors_are_those_of_transformers_at_every_length(
+    name: str, pooling: Pooling, tmp_path: Path
+) -> None:
+    fixture = load(name)
+    assert_near(vectors(fixture, pooling, tmp_path), fixture.expected[pooling])
+
+
+def write(path: Path, name: str, pooling: str = "mean") -> Fixture:
+    """A model's folder from a fixture."""
+    fixture = load(name)
+    config = {**fixture.config, "hidden_size": fixture.expected["cls"].shape[1]}
+    write_model(path, config, fixture.weights, pooling=pooling)
+    return fixture
+
+
+TEXTS = ["cat", "the cat sat on the mat", "the ship sailed to sea in a storm " * 30]
+
+
+def embedded(path: Path, **options: Any) -> NDArray[np.float32]:
+    return np.stack(list(TextEmbedding(path, **options).embed(TEXTS)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_every_architecture_is_int8_through_the_gate(name: str, tmp_path: Path) -> None:
+    write(tmp_path / "model", name, "cls")
+    encoder = TextEmbedding(tmp_path / "model")
+    assert encoder.report.precision == "int8"
+    assert encoder.report.fidelity is not None
+    exact = embedded(tmp_path / "model", precision="fp32")
+    found = embedded(tmp_path / "model")
+    assert not np.array_equal(found, exact)
+    assert (found * exact).sum(axis=1).min() >= 0.9  # of random weights
+
+
+def test_the_last_token_is_pooled_too(tmp_path: Path) -> None:
+    fixture = write(tmp_path / "model", "bert", "last_token")
+    assert TextEmbedding(tmp_path / "model", precision="fp32").describe().pooling == "last_token"
+    last, mean = (vectors(fixture, pooling, tmp_path) for pooling in ("last_token", "mean"))
+    np.testing.assert_allclose(last[0], mean[0], atol=1e-5)  # of one token
+    first = vectors(fixture, "cls", tmp_path)
+    np.testing.assert_allclose(last[1], 2 * mean[1] - first[1], atol=1e-5)
+
+
+def test_nomics_own_words_come_before_those_of_transformers() -> None:
+    theirs = load("nomic_bert").config
+    own = {
+        "model_type": "nomic_bert",
+        "vocab_size": 96,
+        "n_embd": 24,
+        "n_head": 3,
+        "n_inner": 40,
+        "n_layer": 2,
+        "n_positions": 8192,
+        "max_position_embeddings": 2048,
+        "layer_norm_epsilon": 1e-12,
+        "activation_function": "swiglu",
+        "rotary_emb_base": 1000,
+        "rotary_scaling_factor": None,
+    }
+    kind = config_class("nomic_bert")
+    assert kind is not None
+    found, expected = kind.model_validate(own), kind.model_validate(theirs)
+    assert found.positions == 8192
+    changes = {"max_position_embeddings": 0, "activation": "", "rope_parameters": None}
+    assert found.model_copy(update=changes) == expected.model_copy(update=changes)
+    assert kind.model_validate({**own, "rotary_scaling_factor": 2}).positions == 2048
+
+
+def test_modernbert_as_transformers_4_wrote_it(tmp_path: Path) -> None:
+    fixture = load("modernbert")
+    old = {key: value for key, value in fixture.config.items() if key != "layer_types"}
+    old |= {"rope_parameters": None, "global_rope_theta": 160_000.0, "local_rope_theta": 10_000.0}
+    old |= {"global_attn_every_n_layers": 3}
+    fixture = Fixture(old, fixture.weights, fixture.ids[:40], fixture.expected)
+    assert_near(vectors(fixture, "mean", tmp_path), fixture.expected["mean"][:40])
+
+
+@pytest.mark.parametrize("prefix", ["model.", "0.auto_model.", "nomic_bert."])
+def test_tensors_may_have_any_one_prefix(prefix: str, tmp_path: Path) -> None:
+    fixture = load("nomic_bert")
+    weights = {prefix + name: tensor for name, tensor in fixture.weights.items()}
+    named = Fixture(fixture.config, weights, fixture.ids[:3], fixture.expected)
+    assert_near(vectors(named, "mean", tmp_path), fixture.expected["mean"][:3])
+
+
+def sharded(path: Path, weights: dict[str, NDArray[np.float32]]) -> None:
+    names = sorted(weights)
+    shards = {"model-00001-of-00002.safetensors": names[::2]}
+    shards["model-00002-of-00002.safetensors"] = names[1::2]
+    for file, held in shards.items():
+        save_file({name: weights[name] for name in held}, path / file)
+    index = {"weight_map": {name: file for file, held in shards.items() for name in held}}
+    (path / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def halved(path: Path, weights: dict[str, NDArray[np.float32]]) -> None:
+    save_file({n: w.astype(np.float16) for n, w in weights.items()}, path / "model.safetensors")
+
+
+def bfloats(path: Path, weights: dict[str, NDArray[np.float32]]) -> None:
+    """The weights' upper halves, which numpy can write as something else only."""
+    upper = {n: (w.view(np.uint32) >> 16).astype(np.uint16) for n, w in weights.items()}
+    content = save({**upper, "ids": np.arange(3)}).replace(b'"U16"', b'"BF16"')
+    size = int.from_bytes(content[:8], "little") + content.count(b'"BF16"')
+    (path / "model.safetensors").write_bytes(size.to_bytes(8, "little") + content[8:])
+
+
+@pytest.mark.parametrize(("rewrite", "digits"), [(sharded, 7), (halved, 6), (bfloats, 1)])
+def test_weights_in_parts_and_in_halves_are_read(
+    rewrite: Callable[[Path, dict[str, NDArray[np.float32]]], None], digits: int, tmp_path: Path
+) -> None:
+    fixture = write(tmp_path / "model", "roberta")
+    expected = embedded(tmp_path / "model", precision="fp32")
+    (tmp_path / "model/model.safetensors").unlink()
+    rewrite(tmp_path / "model", fixture.weights)
+    np.testing.assert_array_almost_equal(
+        embedded(tmp_path / "model", precision="fp32"), expected, digits
+    )
+
+
+def test_a_missing_shard_is_named_and_none_is_read_from_elsewhere(tmp_path: Path) -> None:
+    fixture = write(tmp_path / "model", "roberta")
+    (tmp_path / "model/model.safetensors").rename(tmp_path / "model-1.safetensors")
+    sharded(tmp_path / "model", fixture.weights)
+    (tmp_path / "model/model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(ModelFileError, match=r"missing: model-00002-of-00002"):
+        TextEmbedding(tmp_path / "model")
+    index = {"weight_map": {"pooler.bias": "../model-1.safetensors"}}
+    (tmp_path / "model/model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelFileError, match=r"missing: \.\./model-1"):
+        TextEmbedding(tmp_path / "model")
+
+
+def test_texts_are_lower_cased_where_the_model_says_so(tmp_path: Path) -> None:
+    write(tmp_path / "model", "bert")
+    tokenizer = json.loads((tmp_path / "model/tokenizer.json").read_text())
+    tokenizer["normalizer"]["lowercase"] = False
+    (tmp_path / "model/tokenizer.json").write_text(json.dumps(tokenizer))
+    settings = tmp_path / "model/sentence_bert_config.json"
+    for lower_case in (False, True):
+        settings.write_text(json.dumps({"max_seq_length": 32, "do_lower_case": lower_case}))
+        encoder = TextEmbedding(tmp_path / "model", precision="fp32")
+        upper, lower = encoder.embed(["THE CAT", "the cat"])
+        assert np.array_equal(upper, lower) == lower_case
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("bert", {"vocab_size": 10**15}),
+        ("bert", {"num_hidden_layers": 10**9}),
+        ("bert", {"max_position_embeddings": 10**15}),
+        ("bert", {"num_attention_heads": 10**15}),
+        ("bert", {"layer_norm_eps": -1}),
+        ("bert", {"layer_norm_eps": float("nan")}),
+        ("bert", {"intermediate_size": 0}),
+        ("roberta", {"pad_token_id": -5}),
+        ("roberta", {"pad_token_id": 10**15}),
+        ("mpnet", {"max_position_embeddings": 10**15}),
+        ("mpnet", {"relative_attention_num_buckets": 64}),
+        ("distilbert", {"n_heads": 5}),
+        ("modernbert", {"max_position_embeddings": 10**15}),
+        ("modernbert", {"local_attention": -2}),
+        ("modernbert", {"local_attention": 10**30}),
+        ("modernbert", {"layer_types": ["full_attention", "linear_attention"]}),
+        ("modernbert", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}),
+        ("nomic_bert", {"n_positions": 10**15}),
+        ("nomic_bert", {"num_experts": 8}),
+        ("nomic_bert", {"rotary_emb_fraction": 0.5}),
+        ("nomic_bert", {"rotary_emb_base": 0}),
+        ("nomic_bert", {"num_attention_heads": 24}),
+    ],
+)
+def test_a_config_that_cannot_be_run_or_asks_for_too_much_is_refused(
+    name: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    write(tmp_path / "model", name)
+    path = tmp_path / "model/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    (tmp_path / "model/sentence_bert_config.json").write_text('{"max_seq_length": 1000000000000}')
+    with pytest.raises(ModelFileError):
+        TextEmbedding(tmp_path / "model", precision="fp32")
+
+
+def test_a_config_too_deep_to_be_read_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "model", "bert")
+    (tmp_path / "model/config.json").write_text("[" * 200_000)
+    with pytest.raises(ModelFileError, match=r"config\.json is not valid JSON"):
+        TextEmbedding(tmp_path / "model")
+
+
+def test_only_the_architecture_of_the_model_is_loaded(tmp_path: Path) -> None:
+    write(tmp_path / "model", "mpnet")
+    code = (
+        "import sys; from qdrant_embed import TextEmbedding; "
+        "TextEmbedding(sys.argv[1], lazy_load=True).spec; "
+        "print(*sorted(m.rpartition('.')[2] for m in sys.modules if '.architectures.' in m))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "model")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    others = {"distilbert", "modernbert", "nomic_bert", "roberta"}
+    assert "mpnet" in done.stdout.split()
+    assert not others & set(done.stdout.split())
+
+
+def test_a_tensor_in_use_is_one_array(tmp_path: Path) -> None:
+    """So that a graph that uses one table twice holds it once."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(save({"table": np.ones((3, 2), np.float32)}))
+    tensors = read_tensors([path])
+    table = tensors["table"]
+    assert tensors["table"] is table
+    assert dict(tensors).keys() == {"table"}
+    kept = weakref.ref(table)
+    del table
+    assert kept() is None  # and memory need not hold what is not in use

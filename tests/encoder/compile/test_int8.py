@@ -1,0 +1,168 @@
+"""Models in int8: as near to float32 as promised, or float32 and a warning."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import unicodedata
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+from safetensors.numpy import load_file, save_file
+from tiny import TinyModel, tiny_bert
+
+from qdrant_embed import CompileReport, InputError, TextEmbedding
+from qdrant_embed.encoder.compile import int8
+from qdrant_embed.encoder.compile.calibration import calibration_texts
+from qdrant_embed.encoder.facts import precision
+
+
+def docstrings(*modules: ModuleType) -> list[str]:
+    """Texts of many lengths that were not calibrated with."""
+    found = {
+        text
+        for module in modules
+        for _, member in inspect.getmembers(module, callable)
+        if (text := inspect.getdoc(member)) and len(text) > 20
+    }
+    return sorted(found)
+
+
+def cosines(a: TextEmbedding, b: TextEmbedding, texts: Sequence[str]) -> np.ndarray:
+    first, second = np.array(list(a.embed(texts))), np.array(list(b.embed(texts)))
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    result: np.ndarray = (first * second).sum(axis=1) / lengths
+    return result
+
+
+@pytest.mark.slow
+def test_minilm_keeps_its_vectors(minilm: TextEmbedding, minilm_fp32: TextEmbedding) -> None:
+    whole = docstrings(inspect, json, logging, unicodedata, np)[:300]
+    texts = [text[: 2 ** (5 + number % 6)] for number, text in enumerate(whole)]
+    found = cosines(minilm, minilm_fp32, texts)
+    assert len(texts) == 300
+    assert found.mean() >= 0.998
+    assert found.min() >= 0.99
+
+
+def test_the_report_tells_how_near_and_lies_beside_the_model(
+    minilm: TextEmbedding, minilm_fp32: TextEmbedding, cache: Path
+) -> None:
+    report = minilm.report
+    assert isinstance(report, CompileReport)
+    assert (report.precision, report.float32_groups) == ("int8", ())
+    assert report.fidelity is not None
+    assert report.fidelity.mean >= 0.998
+    assert report.fidelity.texts > 50
+    assert report.weights_bytes < 24_000_000
+    assert minilm_fp32.report.precision == "fp32"
+    assert minilm_fp32.report.fidelity is None
+    kept = [
+        TypeAdapter(CompileReport).validate_json(path.read_bytes())
+        for path in cache.glob("compiled/all-minilm*/compiled.json")
+    ]
+    assert report in kept
+
+
+def test_a_model_is_compiled_once_for_each_precision(
+    tiny: TinyModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for _ in range(2):
+        TextEmbedding(tiny.path, cache_dir=tmp_path, precision="int8")
+        TextEmbedding(tiny.path, cache_dir=tmp_path, precision="fp32")
+    assert sum("compiled" in record.message for record in caplog.records) == 2
+    with pytest.raises(InputError, match="precision"):
+        TextEmbedding(tiny.path, precision="int4")  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_every_pooling_is_near_in_int8(tmp_path: Path, pooling: str) -> None:
+    model = tiny_bert(tmp_path / "model", pooling=pooling, normalize=False, layers=3)
+    encoder = TextEmbedding(model.path)
+    assert encoder.report.precision == "int8"
+    exact = TextEmbedding(model.path, precision="fp32")
+    found = cosines(encoder, exact, ["cat", "the ship sailed", *docstrings(json)])
+    assert found.mean() >= 0.997
+
+
+def with_outliers(model: TinyModel, factor: float) -> TinyModel:
+    """The model with a few channels of every layer norm made `factor` times as large."""
+    weights = load_file(model.path / "model.safetensors")
+    for name in weights:
+        if name.endswith("LayerNorm.weight"):
+            weights[name][[3, 17]] *= factor
+    save_file(weights, model.path / "model.safetensors")
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factor", [8, 16])  # the first falls back, the second passes
+def test_outliers_pass_the_gate_or_fall_back_loudly(
+    tmp_path: Path, factor: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = with_outliers(tiny_bert(tmp_path / "model", layers=8), factor)
+    encoder = TextEmbedding(model.path)
+    exact = TextEmbedding(model.path, precision="fp32")
+    found = cosines(encoder, exact, docstrings(json, inspect))
+    if encoder.report.precision == "int8":
+        assert encoder.report.fidelity is not None
+        assert 1 - encoder.report.fidelity.mean <= precision.LARGEST_ERROR
+        assert encoder.report.fidelity.least >= precision.LEAST_COSINE
+        assert found.mean() >= 0.99
+    else:
+        assert "keeps its float32 weights" in caplog.text
+        assert found.min() >= 0.99999
+
+
+@pytest.mark.slow
+def test_the_most_harmful_layers_go_back_to_float32_one_by_one(
+    tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = TextEmbedding(tiny.path, cache_dir=tmp_path / "whole").report
+    assert whole.fidelity is not None
+    most = 0.7 * (1 - whole.fidelity.mean)
+    monkeypatch.setattr(int8, "LARGEST_ERROR", most)
+    partly = TextEmbedding(tiny.path, cache_dir=tmp_path / "partly").report
+    assert isinstance(partly, CompileReport)
+    assert partly.precision == "int8"
+    assert partly.fidelity is not None
+    assert 1 - partly.fidelity.mean <= most
+    assert 1 <= len(partly.float32_groups) <= 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("limit", "value"), [("LARGEST_ERROR", -1.0), ("LEAST_COSINE", 1.1)])
+def test_a_model_that_cannot_be_int8_is_float32_and_it_is_said(
+    limit: str,
+    value: float,
+    tiny: TinyModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(int8, limit, value)
+    encoder = TextEmbedding(tiny.path, cache_dir=tmp_path)
+    assert encoder.report.precision == "fp32"
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    found = cosines(encoder, TextEmbedding(tiny.path, precision="fp32"), ["cat", "ship"])
+    assert found.min() >= 0.999999
+
+
+def test_calibration_passages_are_many_kinds_in_many_languages() -> None:
+    content = files("qdrant_embed.encoder.compile").joinpath("calibration.jsonl").read_text("utf-8")
+    passages = [json.loads(line) for line in content.splitlines()]
+    assert len({passage["language"] for passage in passages}) >= 12
+    assert len({passage["kind"] for passage in passages}) >= 12
+    letters = {letter for text in calibration_texts() for letter in text if letter.isalpha()}
+    scripts = {unicodedata.name(letter).split()[0] for letter in letters}
+    wanted = {"LATIN", "CYRILLIC", "CJK", "HANGUL", "ARABIC", "DEVANAGARI", "HEBREW", "THAI"}
+    assert wanted <= scripts
+    assert len(set(calibration_texts())) == len(passages)

@@ -1,0 +1,60 @@
+"""Cores by affinity and by container limit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from qdrant_embed.encoder.run.cores import usable_cores
+
+
+@pytest.fixture(autouse=True)
+def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+
+def cores(tmp_path: Path, files: dict[str, str], own: str = "0::/\n") -> int:
+    for name, content in files.items():
+        path = tmp_path / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    (tmp_path / "own").write_text(own)
+    return usable_cores(tmp_path / "cgroup", tmp_path / "own")
+
+
+@pytest.mark.parametrize(
+    ("files", "own", "expected"),
+    [
+        ({}, "0::/\n", 8),
+        ({"cpu.max": "max 100000"}, "0::/\n", 8),
+        ({"cpu.max": "200000 100000"}, "0::/\n", 2),
+        ({"cpu.max": "50000 100000"}, "0::/\n", 1),
+        ({"cpu.max": "250000 100000"}, "0::/\n", 3),
+        ({"cpu.max": "9900000 100000"}, "0::/\n", 8),
+        ({"cpu.max": "garbage"}, "0::/\n", 8),
+        ({"a/b/cpu.max": "max 100000", "a/cpu.max": "400000 100000"}, "0::/a/b\n", 4),
+        ({"other/cpu.max": "100000 100000"}, "0::/a/b\n", 8),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, "", 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "", 8),
+        (
+            {"cpu/x/cpu.cfs_quota_us": "200000", "cpu/x/cpu.cfs_period_us": "100000"},
+            "7:memory:/y\n4:cpu,cpuacct:/x\n",
+            2,
+        ),
+    ],
+)
+def test_the_smallest_limit_counts(
+    tmp_path: Path, files: dict[str, str], own: str, expected: int
+) -> None:
+    assert cores(tmp_path, files, own) == expected
+
+
+def test_affinity_counts_where_it_is_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
+    assert cores(tmp_path, {"cpu.max": "400000 100000"}) == 1
+
+
+def test_without_cgroups_the_cores_are_all_there_is(tmp_path: Path) -> None:
+    assert usable_cores(tmp_path / "none", tmp_path / "none either") == 8
