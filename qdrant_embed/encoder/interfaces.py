@@ -13,6 +13,7 @@ from qdrant_embed.errors import InputError, check_str, check_whole
 
 Vector: TypeAlias = NDArray[np.float32]
 Pooling: TypeAlias = Literal["cls", "mean", "last_token", "splade"]
+Task: TypeAlias = Literal["embed", "terms", "token_vectors", "score"]
 Overflow: TypeAlias = Literal["truncate", "mean", "chunk", "error"]
 Distance: TypeAlias = Literal["Cosine", "Dot", "Euclid", "Manhattan"]
 

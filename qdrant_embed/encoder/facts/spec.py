@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from qdrant_embed.encoder.interfaces import Pooling
+from qdrant_embed.encoder.interfaces import Pooling, Task
 from qdrant_embed.errors import InputError, check_str, check_whole
 
 
@@ -22,6 +22,9 @@ class ModelSpec:
         max_tokens: tokens read of one text, special tokens included.
         query_prefix: put before every query.
         document_prefix: put before every document.
+        task: what the model makes of a text: one vector (``embed``), a weight for each term of its
+            vocabulary (``terms``), a vector for each token (``token_vectors``), or, of two texts, a
+            score (``score``).
         license: SPDX identifier, or the name of the terms.
         smallest_dimension: how far vectors may be cut (`TextEmbedding`'s ``dimensions=``), for
             models trained for it (Matryoshka); ``None`` for others.
@@ -39,6 +42,7 @@ class ModelSpec:
     document_prefix: str = ""
     license: str = ""
     smallest_dimension: int | None = None
+    task: Task = "embed"
 
     def __post_init__(self) -> None:
         check_str("name", self.name)
@@ -48,6 +52,10 @@ class ModelSpec:
         check_whole(f"{self.name}: max_tokens", self.max_tokens, 3)  # [CLS], one token, [SEP]
         if self.smallest_dimension is not None:
             check_whole(f"{self.name}: smallest_dimension", self.smallest_dimension, 1)
+        if self.task not in get_args(Task):
+            raise InputError(
+                f"{self.name}: task must be one of {', '.join(get_args(Task))}, not {self.task!r}"
+            )
         if self.pooling not in get_args(Pooling):
             raise InputError(
                 f"{self.name}: pooling must be one of {', '.join(get_args(Pooling))}, not "
