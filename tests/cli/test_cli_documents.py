@@ -23,7 +23,7 @@ from tiny import TinyModel
 from qdrant_embed import Document, IngestProgress, QdrantClient, cli
 from qdrant_embed.cli.progress import FileProgress
 from qdrant_embed.cli.records import Fields, RecordFile
-from qdrant_embed.ingest.documents import PendingPoint
+from qdrant_embed.ingest.documents import InputDocument
 
 PROGRAM = """
 import signal, sys
@@ -442,7 +442,7 @@ def test_long_documents_are_stored_in_chunks(
 def test_what_is_stored_is_not_kept_in_memory(
     to: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qdrant_embed.ingest.ingestion.WINDOW", 50)
+    monkeypatch.setattr("qdrant_embed.ingest.adding.WINDOW", 50)
     kept: list[int] = []
 
     class Lines:
@@ -450,7 +450,9 @@ def test_what_is_stored_is_not_kept_in_memory(
             for number in range(400):
                 yield b"of this test: %d\n" % number
             gc.collect()
-            alive = [item for item in gc.get_objects() if isinstance(item, Document | PendingPoint)]
+            alive = [
+                item for item in gc.get_objects() if isinstance(item, Document | InputDocument)
+            ]
             kept.append(sum(str(item.text).startswith("of this test") for item in alive))
 
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Lines()))
