@@ -237,7 +237,7 @@ def test_processes_store_every_line_once(tmp_path: Path) -> None:
     with serving() as server:
         printed = run(str(DISTRIBUTED), str(folder), server.url, folder=tmp_path)
         points, _ = server.database.scroll("lines", limit=1000)
-    assert "601 are stored" in printed
+    assert "601 stored" in printed
     assert "stays in the harbour" in printed
     texts = sorted((point.payload or {})["document"] for point in points)
     assert texts == sorted(["Bread rises in a warm place", *sentences])
