@@ -75,7 +75,7 @@ def test_commands_about_models_do_not_wait_for_qdrant_client(
     command: list[str], tmp_path: Path
 ) -> None:
     code = (
-        "import sys; from qdrant_embed.cli import main; "
+        "import sys; from qdrant_embed.cli.main import main; "
         f"code = main({command}); print('qdrant_client' in sys.modules); sys.exit(code)"
     )
     done = subprocess.run(
