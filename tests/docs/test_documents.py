@@ -66,6 +66,11 @@ def same(found: str, written: str) -> bool:
     )
 
 
+def test_ci_runs_the_readmes_own_test_command() -> None:
+    *_, command = (ROOT / ".ci/run").read_text().splitlines()
+    assert command in README
+
+
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_readme_block(number: int, tmp_path: Path) -> None:
     printed = run("-W", "error", "-c", BLOCKS[number], folder=tmp_path)
