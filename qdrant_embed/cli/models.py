@@ -12,7 +12,7 @@ from qdrant_embed.cli.command import Answer, Commands, add_command, table, with_
 from qdrant_embed.encoder.facts.catalog import find
 from qdrant_embed.encoder.files import inventory
 from qdrant_embed.encoder.files.cache import cache_folder
-from qdrant_embed.encoder.files.sources import find_model
+from qdrant_embed.encoder.files.model_files import find_model
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.errors import ModelFileError, UnknownModelError
 
