@@ -57,6 +57,8 @@ class ModelOptions:
             raise InputError("revision is empty: name a branch, tag or commit, or leave it out")
         if self.spec is not None and not isinstance(self.spec, ModelSpec):
             raise InputError(f"spec must be a ModelSpec, not {type(self.spec).__name__}")
+        if self.spec is not None and self.spec.task != self.task:
+            raise InputError(f"spec= is of task {self.spec.task!r}; it has to be {self.task!r}")
         for option in ("providers", "device_ids"):
             value = getattr(self, option)
             if value is not None and not isinstance(value, list | tuple):

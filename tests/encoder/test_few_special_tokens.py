@@ -70,15 +70,13 @@ def test_long_texts_are_split_as_any_others(overflow: Any, added: str, tmp_path:
     rows = np.stack(list(encoder.embed([LONG, "", "cat"])))
     assert np.isfinite(rows).all()
     chunks, empty, short = encoder.chunks([LONG, "", "cat"])
-    assert (
-        "".join(LONG[chunk.start : chunk.end] for chunk in chunks) == LONG.replace(". t", ".t")[:-1]
-        or len(chunks) > 1
-    )
+    parts = [LONG[chunk.start : chunk.end] for chunk in chunks]
+    assert "".join("".join(parts).split()) == "".join(LONG.split())
     assert (len(empty), len(short)) == (1, 1)
     tokens = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokens.no_truncation()
     tokens.no_padding()
-    assert all(len(tokens.encode(LONG[c.start : c.end]).ids) <= 16 for c in chunks)
+    assert 14 <= max(len(tokens.encode(part).ids) for part in parts) <= 16
 
 
 def test_a_collection_stores_and_finds_its_texts(encoder: TextEmbedding) -> None:
@@ -86,5 +84,4 @@ def test_a_collection_stores_and_finds_its_texts(encoder: TextEmbedding) -> None
     client.set_model(encoder)
     client.add("demo", TEXTS)
     assert client.query("demo", "paris")[0].document == "paris"
-    assert len(client.query("demo", "")) == len(TEXTS)
     client.close()

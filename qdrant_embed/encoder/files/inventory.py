@@ -1,4 +1,4 @@
-"""What the cache folder holds: listed, checked, cleared."""
+"""Lists, checks and clears the cache folder."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class CacheEntry:
 
     Attributes:
         kind: ``downloaded`` files, or a graph ``compiled`` from files.
-        name: of the model.
-        version: its commit on the hub, or its precision.
-        folder: holds it.
+        name: the model's.
+        version: the model's commit on the hub, or its precision.
+        folder: where it is.
         size: bytes.
     """
 
@@ -35,7 +35,7 @@ class CacheEntry:
 
 @dataclass(frozen=True)
 class Checked:
-    """A model whose files were hashed anew, and those that are missing or not as recorded."""
+    """A model whose files were hashed anew; `damaged` are missing or not as recorded."""
 
     name: str
     revision: str | None

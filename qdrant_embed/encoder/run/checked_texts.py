@@ -1,4 +1,4 @@
-"""Texts as users pass them, checked as they are read."""
+"""Checks texts that users pass, as they are read."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from qdrant_embed.errors import InputError, check_str, check_unicode
 def checked_texts(
     texts: str | Iterable[str], prefix: str = "", *, any_unicode: bool = False
 ) -> Iterator[str]:
-    """Each of `texts`, with `prefix` before it; a single str is one text.
+    """Yield each of `texts` with `prefix` before it; a single str is one text.
 
-    Lone surrogates, which no tokenizer takes, are refused unless `any_unicode` is right.
+    Lone surrogates, which tokenizers do not accept, are refused unless `any_unicode` is set.
 
     Raises:
-        InputError: `texts` is neither, at once; one of them is no str, when its turn comes.
+        InputError: at once if `texts` is neither; when its turn comes if one is not a str.
     """
     if isinstance(texts, str):
         texts = [texts]
@@ -37,10 +37,10 @@ def _checked(texts: Iterable[str], prefix: str, any_unicode: bool) -> Iterator[s
 
 
 def checked_prefix(option: str, prefix: str | None) -> str | None:
-    """`prefix` itself.
+    """Return `prefix` itself.
 
     Raises:
-        InputError: it is no str, nor ``None``.
+        InputError: it is neither a str nor ``None``.
     """
     if prefix is not None:
         check_str(option, prefix)

@@ -1,4 +1,4 @@
-"""A model's own ONNX file, for architectures that are not compiled."""
+"""Runs a model's own ONNX file, for architectures that are not compiled."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class OnnxFile:
         if pooled and self._output != _POOLED:
             raise ModelFileError(
                 f"{path} gives no {_POOLED}, but the model's modules.json chains a Dense layer, "
-                "which can be run only as a part of the file"
+                "which can be run only as part of the file"
             )
         try:
             found = self.run(Inputs(np.array([trial], np.int64))).shape
