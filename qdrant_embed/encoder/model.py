@@ -55,10 +55,7 @@ class ModelOptions:
             check_str("revision", self.revision)
         if self.revision == "":
             raise InputError("revision is empty: name a branch, tag or commit, or leave it out")
-        if self.spec is not None and not isinstance(self.spec, ModelSpec):
-            raise InputError(f"spec must be a ModelSpec, not {type(self.spec).__name__}")
-        if self.spec is not None and self.spec.task != self.task:
-            raise InputError(f"spec= is of task {self.spec.task!r}; it has to be {self.task!r}")
+        _check_spec(self.spec, self.task)
         for option in ("providers", "device_ids"):
             value = getattr(self, option)
             if value is not None and not isinstance(value, list | tuple):
@@ -90,6 +87,15 @@ class ModelOptions:
         """`precision` on the CPU, else ``fp32``: there are int8 kernels for the CPU only."""
         on_cpu = all(p == "CPUExecutionProvider" for p in self.execution_providers or ())
         return self.precision if on_cpu else "fp32"
+
+
+def _check_spec(spec: object, task: Task) -> None:
+    if spec is None:
+        return
+    if not isinstance(spec, ModelSpec):
+        raise InputError(f"spec must be a ModelSpec, not {type(spec).__name__}")
+    if spec.task != task:
+        raise InputError(f"spec= is of task {spec.task!r}; it has to be {task!r}")
 
 
 @dataclass(frozen=True)
