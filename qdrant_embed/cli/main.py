@@ -11,11 +11,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 
 from qdrant_embed.cli import documents, models
 from qdrant_embed.cli.command import Answer
 from qdrant_embed.errors import QdrantEmbedError
+from qdrant_embed.version import VERSION
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qdrant-embed", description="Text into Qdrant and answers out; models for it."
     )
-    parser.add_argument("--version", action="version", version=version("qdrant-embed"))
+    parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     documents.add_to(commands)
     models.add_to(commands)

@@ -24,8 +24,8 @@ from qdrant_embed.encoder.interfaces import (
 )
 from qdrant_embed.encoder.long_texts.overflow import OverflowOptions
 from qdrant_embed.encoder.run.cores import usable_cores
-from qdrant_embed.encoder.run.tally import Tally
-from qdrant_embed.encoder.text import TextEmbedding
+from qdrant_embed.encoder.run.job import EncodeJob, EncodeStats
+from qdrant_embed.encoder.text import TextEmbedding, variant
 from qdrant_embed.errors import InputError, ModelError, check_whole
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Encoder(Protocol):
         """Whether collections that it begins store each document as one point or more."""
 
     @property
-    def stats(self) -> Tally | None:
+    def stats(self) -> EncodeStats | None:
         """What it has read, where that is counted."""
 
     def describe(self) -> EncoderDescription:
@@ -121,7 +121,12 @@ class ModelEncoder:
     """A model by name; see `Encoder`."""
 
     embedding: TextEmbedding
-    stats: Tally | None = None
+    job: EncodeJob | None = None
+
+    @property
+    def stats(self) -> EncodeStats | None:
+        """See `Encoder.stats`."""
+        return None if self.job is None else self.job.stats
 
     @property
     def name(self) -> str:
@@ -168,29 +173,29 @@ class ModelEncoder:
         if threads is None:
             return self
         check_whole("parallel", threads, 0)
-        return replace(self, embedding=self.embedding.variant(threads=threads or usable_cores()))
+        return replace(self, embedding=variant(self.embedding, threads=threads or usable_cores()))
 
     def counting(self) -> ModelEncoder:
         """See `Encoder.counting`."""
-        stats = Tally()
-        return replace(self, embedding=self.embedding.variant(tally=stats), stats=stats)
+        job = EncodeJob()
+        return replace(self, embedding=variant(self.embedding, job=job), job=job)
 
     def cancel(self) -> None:
         """See `Encoder.cancel`."""
-        if self.stats is not None:
-            self.stats.called_off = True
+        if self.job is not None:
+            self.job.cancel_token.cancel()
 
     def without_prefixes(self) -> ModelEncoder | None:
         """See `Encoder.without_prefixes`."""
         # where a model's documents have no prefix by design, its query prefix is right for them
         if not self.embedding.spec.document_prefix:
             return None
-        bare = self.embedding.variant(query_prefix="", document_prefix="")
+        bare = variant(self.embedding, query_prefix="", document_prefix="")
         return replace(self, embedding=bare)
 
     def with_overflow(self, overflow: OverflowOptions) -> ModelEncoder:
         """See `Encoder.with_overflow`."""
-        return replace(self, embedding=self.embedding.variant(overflow=overflow))
+        return replace(self, embedding=variant(self.embedding, overflow=overflow))
 
     def warn_of_truncation(self, collection_name: str) -> None:
         """See `Encoder.warn_of_truncation`."""

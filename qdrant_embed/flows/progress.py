@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from qdrant_embed.encoder.run.tally import Tally
+from qdrant_embed.encoder.run.job import EncodeStats
 from qdrant_embed.errors import InputError
 from qdrant_embed.progress_bar import Progress
 
@@ -61,7 +61,7 @@ class Counted(Protocol):
     """An encoder that may count what it encodes."""
 
     @property
-    def stats(self) -> Tally | None:
+    def stats(self) -> EncodeStats | None:
         """What it has read, if that is counted."""
 
     def warn_of_truncation(self, collection_name: str) -> None:

@@ -18,7 +18,7 @@ from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.tensors import tensor_shapes
 from qdrant_embed.encoder.files.weights import weight_files
-from qdrant_embed.encoder.interfaces import Pooling
+from qdrant_embed.encoder.interfaces import Pooling, Task
 from qdrant_embed.errors import InputError, ModelFileError
 
 logger = logging.getLogger(__name__)
@@ -103,14 +103,14 @@ class ModelDirectory:
         self,
         name: str,
         *,
+        task: Task = "embed",
         max_tokens: int | None = None,
         query_prefix: str | None = None,
         document_prefix: str | None = None,
-        splade: bool = False,
     ) -> ModelSpec:
         """Facts about the model: the caller's first, then the files', then the catalog's.
 
-        With `splade` its vectors have a number for each term of the vocabulary.
+        With the task ``terms`` its vectors have a number for each term of the vocabulary.
 
         Raises:
             ModelFileError: the model cannot be run that way.
@@ -123,11 +123,12 @@ class ModelDirectory:
                 f"{limit} tokens at most"
             )
         known, prompts = self._known, self._modules.prompts()
+        weighs_terms = task == "terms"
         return ModelSpec(
             name=name,
-            dimension=self._terms() if splade else self._dimension(),
-            pooling="splade" if splade else self._pooling(name),
-            normalize=not splade and self._is_normalized(),
+            dimension=self._terms() if weighs_terms else self._dimension(),
+            pooling=None if weighs_terms else self._pooling(name),
+            normalize=not weighs_terms and self._is_normalized(),
             max_tokens=max_tokens or min(self._max_tokens(limit), limit),
             query_prefix=_first(
                 query_prefix, prompts.get("query"), known.query_prefix if known else None
@@ -139,6 +140,7 @@ class ModelDirectory:
             ),
             license=known.license if known else "",
             smallest_dimension=known.smallest_dimension if known else None,
+            task=task,
         )
 
     def accept(self, spec: ModelSpec, max_tokens: int | None = None) -> ModelSpec:
@@ -217,7 +219,7 @@ class ModelDirectory:
             raise ModelFileError(f"{self.path} is a sparse model: SparseTextEmbedding runs it")
         stated = self._modules.pooling()
         if stated is None:
-            if self._known is not None:
+            if self._known is not None and self._known.pooling is not None:
                 return self._known.pooling
             logger.warning(
                 "%s does not say how to pool its tokens; taking their mean, as "

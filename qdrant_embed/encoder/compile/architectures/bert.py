@@ -50,7 +50,7 @@ class BertConfig(BertFamilyConfig):
         self, weights: Weights, spec: ModelSpec, plan: QuantizationPlan = NOTHING_QUANTIZED
     ) -> BertGraph:
         """The model's graph."""
-        kind = BertSpladeGraph if spec.pooling == "splade" else BertGraph
+        kind = BertSpladeGraph if spec.task == "terms" else BertGraph
         return kind(weights, self, spec, plan)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from qdrant_embed.encoder.facts.jsonfile import JsonFile
-from qdrant_embed.encoder.interfaces import Vector
+from qdrant_embed.encoder.run.backend import Inputs, l2_normalized
 from qdrant_embed.errors import ModelFileError
 
 _TABLES = ("embeddings", "embedding.weight")  # as model2vec and sentence-transformers name it
@@ -99,12 +99,11 @@ class StaticModel:
             self._weights[unknown] = self._counted[unknown] = 0
         self._normalize = normalize
 
-    def run(self, token_ids: NDArray[np.int64]) -> Vector:
-        """Vectors, float32 [batch, dimension], for int64 [batch, tokens] of one length."""
+    def run(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Return vectors, float32 [batch, dimension]."""
+        token_ids = inputs.ids
         weights = self._weights[token_ids][:, None]
         counts = self._counted[token_ids].sum(axis=1, keepdims=True)
         sums = np.matmul(weights, self._table[self._rows[token_ids]])[:, 0]
-        vectors: Vector = sums / np.maximum(counts, 1)
-        if self._normalize:
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + np.float32(1e-32)
-        return vectors
+        vectors: NDArray[np.float32] = sums / np.maximum(counts, 1)
+        return l2_normalized(vectors) if self._normalize else vectors
