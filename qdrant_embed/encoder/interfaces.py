@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, Literal, NoReturn, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,18 @@ from numpy.typing import NDArray
 from qdrant_embed.errors import InputError, check_str, check_whole
 
 Vector: TypeAlias = NDArray[np.float32]
-Pooling: TypeAlias = Literal["cls", "mean", "last_token", "splade"]
+Pooling: TypeAlias = Literal["cls", "mean", "last_token"]
 Task: TypeAlias = Literal["embed", "terms", "token_vectors", "score"]
 Overflow: TypeAlias = Literal["truncate", "mean", "chunk", "error"]
 Distance: TypeAlias = Literal["Cosine", "Dot", "Euclid", "Manhattan"]
+
+
+def assert_never(value: NoReturn) -> NoReturn:
+    """Fail where no case of a ``match`` was meant; the type checker sees to it that none is left.
+
+    That of `typing` is there from Python 3.11 on.
+    """
+    raise NotImplementedError(f"{value!r} is not provided for")
 
 
 @dataclass(frozen=True)

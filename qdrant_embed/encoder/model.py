@@ -202,14 +202,23 @@ class Model:
         """What the files of a model say that is not known yet."""
         # here, for a model that is known needs none of it
         from qdrant_embed.encoder.compile.preparation import prepare
-        from qdrant_embed.encoder.facts.configs import ModelDirectory
-        from qdrant_embed.encoder.files.weights import weights_digest
+        from qdrant_embed.encoder.facts.directory import ModelDirectory
+        from qdrant_embed.encoder.files.cache import weights_digest
+        from qdrant_embed.encoder.files.tensors import tensor_shapes
 
         options = self._options
-        directory = ModelDirectory(source.folder, source.entry.spec if source.entry else None)
+        directory = ModelDirectory(
+            source.folder,
+            source.entry.spec if source.entry else None,
+            tensor_shapes=tensor_shapes,
+        )
         weights = directory.weights(options.possible_precision)
         if options.spec is None:
-            spec = directory.spec(source.name, max_tokens=options.max_tokens, splade=options.splade)
+            spec = directory.spec(
+                source.name,
+                task="terms" if options.splade else "embed",
+                max_tokens=options.max_tokens,
+            )
         else:
             spec = directory.accept(options.spec, max_tokens=options.max_tokens)
         digest = weights_digest(weights, cache)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_embed.encoder.compile.quantize import Activations, Array
+from qdrant_embed.encoder.compile.quantize import Activations, Array, LinearGroup
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.run.batching import Batch, equal_length_batches
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
@@ -52,7 +52,7 @@ class Stage:
     run: Run
     reads: str | None
     gives: str
-    taps: Mapping[str, str]
+    taps: Mapping[LinearGroup, str]
 
 
 @dataclass
@@ -119,12 +119,12 @@ class Calibration:
             [position for batch in _batches(tokens.held_back) for position in batch.positions]
         )
 
-    def step(self, stage: Stage) -> dict[str, Activations]:
+    def step(self, stage: Stage) -> dict[LinearGroup, Activations]:
         """Takes all sequences one stage on; what was seen at the input of each group.
 
         Ranges are those of texts and random sequences, rows are of texts alone.
         """
-        seen: dict[str, _Seen] = {}
+        seen: dict[LinearGroup, _Seen] = {}
         lock = threading.Lock()
         sizes = [batch.token_ids.size for batch in self._texts]
         share = min(1.0, _SAMPLED_ROWS / sum(sizes))
@@ -163,7 +163,7 @@ class Calibration:
     def _pass(self, batch: _Batch, stage: Stage) -> None:
         self._advance(batch, stage)
 
-    def _advance(self, batch: _Batch, stage: Stage) -> dict[str, Array]:
+    def _advance(self, batch: _Batch, stage: Stage) -> dict[LinearGroup, Array]:
         """Takes one batch on; what each group read, float32 [rows, inputs]."""
         feeds: dict[str, NDArray[Any]] = {"input_ids": batch.token_ids}
         if stage.reads is not None and batch.hidden is not None:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
+from qdrant_embed.encoder.compile.architectures.registry import model_graph
 from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED
+from qdrant_embed.encoder.facts.architectures import TransformerConfig
 from qdrant_embed.encoder.facts.precision import (
     GRAPH_VERSION,
     LARGEST_ERROR,
@@ -29,7 +31,6 @@ from qdrant_embed.encoder.files.tensors import read_tensors
 from qdrant_embed.progress_bar import Progress
 
 if TYPE_CHECKING:
-    from qdrant_embed.encoder.compile.architectures.config import TransformerConfig
     from qdrant_embed.encoder.compile.int8 import Int8Plan
     from qdrant_embed.encoder.run.tokenizer import Tokenizer
 
@@ -90,7 +91,7 @@ def compiled_model(
     from qdrant_embed.encoder.compile.int8 import Int8Trial
 
     started = time.perf_counter()
-    graph = partial(config.graph, read_tensors(files), spec)
+    graph = partial(model_graph, read_tensors(files), config, spec)
     graph(NOTHING_QUANTIZED)  # says now what is wrong with the weights
     discard(folder / _GRAPH)
     found: Int8Plan | None = None
@@ -148,7 +149,8 @@ def _key(
         "graph_version": GRAPH_VERSION,
         "architecture": type(config).__name__,
         "config": config.model_dump(),
-        "pooling": spec.pooling,
+        # as it was called before tasks had names, so that graphs compiled then are still found
+        "pooling": "splade" if spec.task == "terms" else spec.pooling,
         "normalize": spec.normalize,
         "max_tokens": spec.max_tokens,
         "precision": precision,

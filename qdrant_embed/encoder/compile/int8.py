@@ -21,6 +21,7 @@ from qdrant_embed.encoder.compile.calibration import (
 from qdrant_embed.encoder.compile.quantize import (
     NOTHING_QUANTIZED,
     Array,
+    LinearGroup,
     QuantizationPlan,
     QuantizedGroup,
     quantize_group,
@@ -77,10 +78,12 @@ class Int8Trial:
             plan = QuantizationPlan(kept, words=True)
             fidelity = self._fidelity(plan, reference)
             if 1 - fidelity.mean <= LARGEST_ERROR and fidelity.least >= LEAST_COSINE:
-                return Int8Plan(plan, fidelity, tuple(sorted(groups.keys() - kept.keys())))
+                return Int8Plan(
+                    plan, fidelity, tuple(sorted(map(str, groups.keys() - kept.keys())))
+                )
         return None
 
-    def _calibrated(self) -> tuple[dict[str, QuantizedGroup], Array]:
+    def _calibrated(self) -> tuple[dict[LinearGroup, QuantizedGroup], Array]:
         """The int8 form of all groups, and the float32 vectors of the texts held back.
 
         One layer after the other is run and quantised, and one group after the other: numpy uses
@@ -89,7 +92,7 @@ class Int8Trial:
         graph = self._graph(NOTHING_QUANTIZED).stage(0)
         graph.graph.constants.clear()  # weights are read anew when they are needed
         calibration = Calibration(self._tokens, self._threads)
-        groups: dict[str, QuantizedGroup] = {}
+        groups: dict[LinearGroup, QuantizedGroup] = {}
         for number in range(graph.config.num_hidden_layers):
             part = graph.stage(number)
             with TemporaryDirectory(dir=self._workspace) as folder:
@@ -101,14 +104,13 @@ class Int8Trial:
                 seen = calibration.step(Stage(session.feed, reads, part.output, part.group_inputs))
                 del session  # the memory is needed to quantise
             for key in part.group_inputs:
-                kind = key.partition(".")[2]
-                groups[key] = quantize_group(kind, graph.group(key), seen.pop(key))
+                groups[key] = quantize_group(key.kind, graph.linears(key), seen.pop(key))
             self._progress.step(f"layer {number}")
         return groups, calibration.vectors()
 
     def _candidates(
-        self, groups: Mapping[str, QuantizedGroup], reference: Array
-    ) -> Iterator[Mapping[str, QuantizedGroup]]:
+        self, groups: Mapping[LinearGroup, QuantizedGroup], reference: Array
+    ) -> Iterator[Mapping[LinearGroup, QuantizedGroup]]:
         """All groups; then, if asked for more, ever fewer, the most harmful being left out."""
         yield groups
         harm = {

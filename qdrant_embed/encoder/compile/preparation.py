@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from qdrant_embed.encoder.compile.architectures.config import TransformerConfig
-from qdrant_embed.encoder.compile.architectures.static import StaticConfig
 from qdrant_embed.encoder.compile.compiler import compiled_model
-from qdrant_embed.encoder.facts.configs import ModelDirectory
+from qdrant_embed.encoder.facts.architectures import StaticConfig, TransformerConfig
+from qdrant_embed.encoder.facts.directory import ModelDirectory
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.facts.weights import is_quantized
 from qdrant_embed.encoder.files.runnable import Runnable
-from qdrant_embed.encoder.files.weights import is_quantized
 
 logger = logging.getLogger(__name__)
 

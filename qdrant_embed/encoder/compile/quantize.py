@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
-Linear = tuple[Array, Array]  # weight [inputs, outputs], bias [outputs]
+Array: TypeAlias = NDArray[np.float32]
+Linear: TypeAlias = tuple[Array, Array]  # weight [inputs, outputs], bias [outputs]
+Kind: TypeAlias = Literal["qkv", "o", "f1", "f2"]
 
 # how much of a channel's range goes from the activations into the weights, by kind of group;
 # fixed for all models: chosen by measurement on three of them
-SMOOTHING = {"qkv": 0.8, "o": 0.65, "f1": 0.8, "f2": 0.9}
+SMOOTHING: Mapping[Kind, float] = {"qkv": 0.8, "o": 0.65, "f1": 0.8, "f2": 0.9}
 
 # what the feed-forward block's activation gives has a few channels that reach several times
 # farther than all others; with only these divided, fewer weights grow
@@ -31,6 +33,23 @@ _DAMPING = 0.01  # of the Hessian's mean diagonal
 _ROWS = 4096  # of a table, quantised together
 _BLOCK = 64  # columns whose rounding errors are carried on together
 _WEIGHT_STEPS = 124  # three less than int8 has, for what GPTQ adds to a weight
+
+
+@dataclass(frozen=True)
+class LinearGroup:
+    """The linear layers of one transformer layer that read the same input.
+
+    Attributes:
+        layer: number of the transformer layer, from 0.
+        kind: ``qkv`` (query, key and value), ``o`` (the attention's output projection), ``f1`` or
+            ``f2`` (the feed-forward block's first, two if it is gated, and its second).
+    """
+
+    layer: int
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.kind}"
 
 
 @dataclass(frozen=True)
@@ -67,9 +86,9 @@ class QuantizedGroup:
 
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """The groups that are int8, by key, and whether the word table is."""
+    """The groups that are int8, and whether the table of word embeddings is."""
 
-    groups: Mapping[str, QuantizedGroup] = field(default_factory=dict)
+    groups: Mapping[LinearGroup, QuantizedGroup] = field(default_factory=dict)
     words: bool = False
 
 
@@ -91,7 +110,7 @@ class Activations:
     rows: NDArray[np.float16]
 
 
-def quantize_group(kind: str, linears: Sequence[Linear], seen: Activations) -> QuantizedGroup:
+def quantize_group(kind: Kind, linears: Sequence[Linear], seen: Activations) -> QuantizedGroup:
     """The int8 form of `linears`.
 
     Args:
@@ -152,7 +171,7 @@ def _round(rows: Array, scale: np.float32, zero_point: int) -> None:
     rows *= scale
 
 
-def _divisor(kind: str, weights: Array, seen: Activations) -> Array | None:
+def _divisor(kind: Kind, weights: Array, seen: Activations) -> Array | None:
     """What a group's input is divided by, if it is."""
     reach = np.maximum(np.abs(seen.low), np.abs(seen.high))
     smoothing = _smoothing(weights, reach, SMOOTHING[kind])

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -95,6 +95,14 @@ def sha256(path: Path, cache: Path) -> str:
     digest = file_sha256(path)
     note_down(note, digest)
     return digest
+
+
+def weights_digest(files: Sequence[Path], cache: Path) -> str:
+    """Compute the hex sha256 of a model's weights: of a single file, or of the digests of all."""
+    digests = [sha256(file, cache) for file in files]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -19,11 +19,12 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
+from qdrant_embed.encoder.facts.jsonfile import read_json
+from qdrant_embed.encoder.facts.modules import MODULES_FILE, ModuleChain, read_chain
 from qdrant_embed.encoder.facts.precision import Precision
+from qdrant_embed.encoder.facts.weights import weight_files
 from qdrant_embed.encoder.files.cache import explained, file_sha256, sha256, write_whole
 from qdrant_embed.encoder.files.downloads import Download
-from qdrant_embed.encoder.files.weights import weight_files
 from qdrant_embed.errors import ModelDownloadError, ModelFileError
 
 if TYPE_CHECKING:
@@ -81,11 +82,6 @@ class KeptModel(BaseModel):
     commit: str
     paths: frozenset[str]
     files: Mapping[str, KeptFile] = {}
-
-
-class _Module(JsonFile):
-    type: str
-    path: str
 
 
 class Snapshots:
@@ -213,17 +209,15 @@ def _needed(paths: Collection[str], folder: Path, precision: Precision) -> Itera
     Each must be in `folder` before the next is asked for: what the first ones say decides which
     others there are.
     """
-    modules: list[_Module] = []
-    if "modules.json" in paths:
-        yield "modules.json"
-        modules = read_json(folder / "modules.json", TypeAdapter(list[_Module]))
-    places = [
-        "" if module.path in ("", ".") else f"{PurePosixPath(module.path)}/" for module in modules
-    ]
+    chain: ModuleChain | None = None
+    if MODULES_FILE in paths:
+        yield MODULES_FILE
+        chain = read_chain(folder)
+    places = ["" if at == PurePosixPath() else f"{at}/" for at in chain.folders] if chain else [""]
     for place in dict.fromkeys(["", *places]):
         yield from (place + name for name in _CONFIGS if place + name in paths)
-    config = f"{places[0] if places else ''}config.json"
-    static = bool(modules) and modules[0].type.endswith(".StaticEmbedding")
+    config = f"{places[0]}config.json"
+    static = chain is not None and chain.kind == "static"
     content: dict[str, object] = {}
     if config in paths and not static:
         content = read_json(folder / config, TypeAdapter(dict[str, object]))

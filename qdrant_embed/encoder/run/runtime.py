@@ -44,8 +44,8 @@ def start(runnable: Runnable, providers: Sequence[Provider] | None, dimension: i
     """
     tokenizer = runnable.load_tokenizer()
     if runnable.kind == "static":
-        from qdrant_embed.encoder.compile.architectures.static import StaticModel
         from qdrant_embed.encoder.files.tensors import read_tensors
+        from qdrant_embed.encoder.run.static_table import StaticModel
 
         model: Runner = StaticModel(
             read_tensors(runnable.files),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import weakref
@@ -18,7 +19,8 @@ from safetensors.numpy import save, save_file
 from tiny import write_model
 
 from qdrant_embed import ModelFileError, TextEmbedding
-from qdrant_embed.encoder.compile.architectures import config_class
+from qdrant_embed.encoder.compile.architectures.registry import model_graph
+from qdrant_embed.encoder.facts.architectures import config_class
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.tensors import read_tensors
 from qdrant_embed.encoder.interfaces import Pooling
@@ -56,7 +58,7 @@ def vectors(fixture: Fixture, pooling: Pooling, path: Path) -> NDArray[np.float3
     kind = config_class(fixture.config["model_type"])
     assert kind is not None
     config = kind.model_validate(fixture.config)
-    config.graph(fixture.weights, spec_for(fixture, pooling)).save(path / "model.onnx")
+    model_graph(fixture.weights, config, spec_for(fixture, pooling)).save(path / "model.onnx")
     session = Session(path / "model.onnx")
     # twice the same text: a batch must not mix its texts
     runs = [session.run(np.tile(fixture.ids[:n], (2, 1))) for n in range(1, len(fixture.ids) + 1)]
@@ -277,18 +279,25 @@ def test_a_config_too_deep_to_be_read_is_refused(tmp_path: Path) -> None:
         TextEmbedding(tmp_path / "model")
 
 
-def test_only_the_architecture_of_the_model_is_loaded(tmp_path: Path) -> None:
+def test_only_the_graph_of_the_model_is_loaded_and_only_to_compile_it(tmp_path: Path) -> None:
     write(tmp_path / "model", "mpnet")
     code = (
-        "import sys; from qdrant_embed import TextEmbedding; "
-        "TextEmbedding(sys.argv[1], lazy_load=True).spec; "
-        "print(*sorted(m.rpartition('.')[2] for m in sys.modules if '.architectures.' in m))"
+        "import sys; from qdrant_embed import TextEmbedding\n"
+        "def show(): print(*(m for m in sys.modules if '.architectures.' in m))\n"
+        "encoder = TextEmbedding(sys.argv[1], lazy_load=True, precision='fp32'); encoder.spec\n"
+        "show(); list(encoder.embed('cat')); show()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "model")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    others = {"distilbert", "modernbert", "nomic_bert", "roberta"}
-    assert "mpnet" in done.stdout.split()
-    assert not others & set(done.stdout.split())
+    environment = {**os.environ, "QDRANT_EMBED_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+    )
+    known, compiled = (
+        {name.rpartition(".")[2] for name in line.split()} for line in done.stdout.split("\n")[:2]
+    )
+    graphs = {"bert", "distilbert", "modernbert", "mpnet", "nomic_bert"}
+    assert not graphs & known
+    assert graphs & compiled == {"bert", "mpnet"}  # mpnet's graph is built on bert's
 
 
 def test_a_tensor_in_use_is_one_array(tmp_path: Path) -> None:
