@@ -291,7 +291,7 @@ class Model:
         except ModelFileError:
             if runnable.kind != "graph" or facts.source.exported is not None:
                 raise
-            from qdrant_embed.encoder.compile.compiler import discard
+            from qdrant_embed.encoder.files.compiled import discard
 
             discard(runnable.files[0])  # damaged in the cache: make it once more
             self._facts = self._find()

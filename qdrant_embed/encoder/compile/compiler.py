@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from pydantic import TypeAdapter, ValidationError
 
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
 from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED
@@ -27,6 +24,15 @@ from qdrant_embed.encoder.facts.precision import (
 )
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.cache import file_sha256, new_folder
+from qdrant_embed.encoder.files.compiled import (
+    CONSTANTS,
+    GRAPH,
+    REPORT,
+    CompiledModel,
+    compiled_folder,
+    discard,
+    find_compiled,
+)
 from qdrant_embed.encoder.files.tensors import read_tensors
 from qdrant_embed.progress_bar import Progress
 
@@ -35,30 +41,6 @@ if TYPE_CHECKING:
     from qdrant_embed.encoder.run.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
-
-_GRAPH, _WEIGHTS, _REPORT = "model.onnx", "model.onnx.weights", "compiled.json"
-
-
-@dataclass(frozen=True)
-class CompiledModel:
-    """A graph that can be run, and the report of how it was made."""
-
-    graph: Path
-    report: CompileReport
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The graph, and the constants that it reads from beside itself."""
-        return self.graph, self.graph.with_name(_WEIGHTS)
-
-    def damaged_files(self) -> list[str]:
-        """Names of files that are not as they were written, hashed anew."""
-        written = (self.report.graph_sha256, self.report.constants_sha256)
-        return [
-            file.name
-            for file, digest in zip(self.files, written, strict=True)
-            if file_sha256(file) != digest
-        ]
 
 
 def compiled_model(
@@ -85,15 +67,15 @@ def compiled_model(
         ModelFileError: the weights do not fit the config, or `cache` cannot be written.
         MissingDependencyError: ``onnx`` or ``safetensors`` is not installed.
     """
-    folder = cache / "compiled" / _key(weights_sha256, config, spec, precision)
-    if (report := _whole_report(folder)) is not None:
-        return CompiledModel(folder / _GRAPH, report)
+    folder = compiled_folder(cache, _key(weights_sha256, config, spec, precision))
+    if (kept := find_compiled(folder)) is not None:
+        return kept
     from qdrant_embed.encoder.compile.int8 import Int8Trial
 
     started = time.perf_counter()
     graph = partial(model_graph, read_tensors(files), config, spec)
     graph(NOTHING_QUANTIZED)  # says now what is wrong with the weights
-    discard(folder / _GRAPH)
+    discard(folder / GRAPH)
     found: Int8Plan | None = None
     with new_folder(folder) as temporary, Progress(f"compiling {spec.name}") as progress:
         if precision == "int8":
@@ -109,7 +91,7 @@ def compiled_model(
                     round(1 - LEAST_COSINE, 6),
                 )
         plan = found.plan if found else NOTHING_QUANTIZED
-        graph(plan).save(temporary / _GRAPH)
+        graph(plan).save(temporary / GRAPH)
         report = CompileReport(
             model=spec.name,
             file=files[0].name,
@@ -118,27 +100,15 @@ def compiled_model(
             precision="int8" if found else "fp32",
             fidelity=found.fidelity if found else None,
             float32_groups=found.float32_groups if found else (),
-            graph_bytes=(temporary / _GRAPH).stat().st_size,
-            weights_bytes=(temporary / _WEIGHTS).stat().st_size,
-            graph_sha256=file_sha256(temporary / _GRAPH),
-            constants_sha256=file_sha256(temporary / _WEIGHTS),
+            graph_bytes=(temporary / GRAPH).stat().st_size,
+            weights_bytes=(temporary / CONSTANTS).stat().st_size,
+            graph_sha256=file_sha256(temporary / GRAPH),
+            constants_sha256=file_sha256(temporary / CONSTANTS),
             seconds=round(time.perf_counter() - started, 3),
         )
-        (temporary / _REPORT).write_text(json.dumps(asdict(report), indent=2))
+        (temporary / REPORT).write_text(json.dumps(asdict(report), indent=2))
     logger.info("compiled %s to %s in %.1f s", spec.name, report.precision, report.seconds)
-    return CompiledModel(folder / _GRAPH, report)
-
-
-def compiled_models(cache: Path) -> Iterator[CompiledModel]:
-    """Every compiled model in `cache` that is whole."""
-    for folder in sorted((cache / "compiled").glob("*")):
-        if (report := _whole_report(folder)) is not None:
-            yield CompiledModel(folder / _GRAPH, report)
-
-
-def discard(graph: Path) -> None:
-    """Removes a compiled graph, so that it is made again when next asked for."""
-    shutil.rmtree(graph.parent, ignore_errors=True)
+    return CompiledModel(folder / GRAPH, report)
 
 
 def _key(
@@ -160,13 +130,3 @@ def _key(
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     short_name = Path(spec.name).name.lower()
     return f"{short_name}-{precision}-{weights_sha256[:16]}-{digest[:16]}"
-
-
-def _whole_report(folder: Path) -> CompileReport | None:
-    """The report of a compiled model whose files have the sizes it states."""
-    try:
-        report = TypeAdapter(CompileReport).validate_json((folder / _REPORT).read_bytes())
-        sizes = ((folder / _GRAPH).stat().st_size, (folder / _WEIGHTS).stat().st_size)
-    except (OSError, ValidationError):
-        return None
-    return report if sizes == (report.graph_bytes, report.weights_bytes) else None

@@ -126,12 +126,13 @@ class ModelDirectory:
                 f"max_tokens={max_tokens} (max_length of set_model), but {name} has positions for "
                 f"{limit} tokens at most"
             )
+        pooling: Pooling | None = None
         match task:
             case "embed":
                 dimension, normalize = self._dimension(), self._is_normalized()
                 pooling = self._pooling(name)
-            case "terms":  # which has a way of pooling and of scaling of its own
-                dimension, normalize, pooling = self._terms(), False, "mean"
+            case "terms":
+                dimension, normalize = self._terms(), False
             case "token_vectors" | "score":
                 raise ModelFileError(f"{self.path} cannot be run for the task {task!r}")
             case _:
@@ -237,7 +238,7 @@ class ModelDirectory:
             return "mean"
         stated = self._chain.pooling() if self._chain else None
         if stated is None:
-            if self._known is not None:
+            if self._known is not None and self._known.pooling is not None:
                 return self._known.pooling
             logger.warning(
                 "%s does not say how to pool its tokens; taking their mean, as "

@@ -11,31 +11,31 @@ from qdrant_embed.errors import InputError, check_str, check_whole
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What must be known of a model to turn text into its vectors.
+    """What must be known about a model to turn text into its vectors.
 
     Attributes:
         name: the model's name, as the hub spells it.
         dimension: numbers in one vector.
-        pooling: how token vectors become one: the first token's (``cls``), their mean, the last
-            token's, or, of sparse models, a weight for each term of the vocabulary (``splade``).
+        pooling: how token vectors become one: the first token's (``cls``), their ``mean``, or the
+            last token's (``last_token``); ``None`` for a task other than ``embed``.
         normalize: whether vectors are scaled to length 1.
-        max_tokens: tokens read of one text, special tokens included.
+        max_tokens: tokens read from one text, special tokens included.
         query_prefix: put before every query.
         document_prefix: put before every document.
-        task: what the model makes of a text: one vector (``embed``), a weight for each term of its
-            vocabulary (``terms``), a vector for each token (``token_vectors``), or, of two texts, a
-            score (``score``).
+        task: what the model makes from a text: one vector (``embed``), a weight for each term of
+            its vocabulary (``terms``), a vector for each token (``token_vectors``), or, from two
+            texts, a score (``score``).
         license: SPDX identifier, or the name of the terms.
         smallest_dimension: how far vectors may be cut (`TextEmbedding`'s ``dimensions=``), for
             models trained for it (Matryoshka); ``None`` for others.
 
     Raises:
-        InputError: a fact that cannot be.
+        InputError: a fact is impossible, or does not fit another.
     """
 
     name: str
     dimension: int
-    pooling: Pooling
+    pooling: Pooling | None
     max_tokens: int
     normalize: bool = True
     query_prefix: str = ""
@@ -56,14 +56,18 @@ class ModelSpec:
             raise InputError(
                 f"{self.name}: task must be one of {', '.join(get_args(Task))}, not {self.task!r}"
             )
-        if self.pooling not in get_args(Pooling):
+        if self.pooling is not None and self.task != "embed":
+            raise InputError(
+                f"{self.name}: pooling={self.pooling!r} is for task 'embed', not {self.task!r}"
+            )
+        if self.task == "embed" and self.pooling not in get_args(Pooling):
             raise InputError(
                 f"{self.name}: pooling must be one of {', '.join(get_args(Pooling))}, not "
                 f"{self.pooling!r}"
             )
 
     def with_prefixes(self, query: str | None, document: str | None) -> ModelSpec:
-        """The same facts with `query` and `document` as prefixes; ``None`` keeps one."""
+        """Return the same facts with `query` and `document` as prefixes; ``None`` keeps one."""
         return replace(
             self,
             query_prefix=self.query_prefix if query is None else query,

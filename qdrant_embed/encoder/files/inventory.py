@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from qdrant_embed.encoder.compile.compiler import compiled_models
+from qdrant_embed.encoder.files.compiled import compiled_models
 from qdrant_embed.encoder.files.exported import damaged_files, read_export
 from qdrant_embed.encoder.files.runnable import MANIFEST
 from qdrant_embed.encoder.files.snapshots import kept_models

@@ -202,6 +202,8 @@ class TransformerGraph(ABC, Generic[C]):
                 pooled = self.graph.node("Gather", hidden, last, axis=1)
             case "mean":
                 pooled = self.graph.node("ReduceMean", hidden, axis, keepdims=0)
+            case None:
+                raise self._no_head()
             case _:
                 assert_never(pooling)
         if not self.spec.normalize:
