@@ -1,4 +1,4 @@
-"""ModernBERT (Warner et al. 2024): rotary positions, gated blocks, and layers that see a window."""
+"""ModernBERT (Warner et al. 2024): rotary positions, gated blocks, and sliding-window layers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ModernBertGraph(TransformerGraph[ModernBertConfig]):
         return self.config.mlp_bias if kind in ("f1", "f2") else self.config.attention_bias
 
     def embeddings(self) -> str:
-        """Add words, normed, and what layers of each kind share."""
+        """Add words, normed, and what all layers of a kind share."""
         config = self.config
         self._rotary = {
             is_global: Rotary(
@@ -64,7 +64,7 @@ class ModernBertGraph(TransformerGraph[ModernBertConfig]):
     def layer(self, hidden: str, number: int, *, first_row_only: bool) -> str:
         """Add one layer, whose norms come before its blocks."""
         name, graph = f"{self.tensors.layers}.{number}", self.graph
-        # the first layer's input is normed already
+        # the first layer's input is already normed
         normed = self._norm(hidden, f"{name}.{self.tensors.attention_norm}") if number else hidden
         shared = self.group_input(normed, LinearGroup(number, "qkv"))
         rows = self.first_row(shared) if first_row_only else shared
@@ -75,7 +75,7 @@ class ModernBertGraph(TransformerGraph[ModernBertConfig]):
         return graph.node("Add", self.feed_forward(normed, number), hidden)
 
     def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
-        """Add the attention to the whole text or, in most layers, to a token's neighbours."""
+        """Add the attention: to the whole text or, in local layers, to a token's neighbours."""
         is_global = self.config.is_global(number)
         rotary, window = self._rotary[is_global], self._window
         if first_row_only:  # position 0 is not rotated
@@ -91,11 +91,11 @@ class ModernBertGraph(TransformerGraph[ModernBertConfig]):
 
     @property
     def _reach(self) -> int:
-        """Tokens that a local layer sees on each side."""
+        """Tokens that a local layer attends to on each side."""
         return self.config.local_attention // 2
 
     def _first_neighbours(self, hidden: str) -> str:
-        """Add the rows that the first token sees."""
+        """Add the rows that the first token attends to."""
         constants = [self.graph.integers(number) for number in (0, self._reach + 1, 1)]
         return self.graph.node("Slice", hidden, *constants)
 

@@ -43,7 +43,7 @@ class MPNetGraph(BertGraph):
         return self.multi_head_attention(query, key, value, bias)
 
     def _attention_bias(self) -> str:
-        """What each head adds for each pair of tokens: [1, heads, tokens, tokens]."""
+        """Add the bias of each head for each pair of tokens: [1, heads, tokens, tokens]."""
         graph, farthest = self.graph, self.spec.max_tokens - 1
         table = self.tensor(
             "encoder.relative_attention_bias.weight", _BUCKETS, self.config.num_attention_heads
@@ -60,10 +60,10 @@ class MPNetGraph(BertGraph):
 
 
 def _buckets(distances: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Row of the bias table for each distance from the reading token to the one that is read.
+    """Find the row of the bias table for each distance from a query's token to a key's.
 
-    As T5 has it (Raffel et al. 2020): half of the rows for each direction; in each the nearest
-    distances have a row of their own, farther ones share rows whose width grows with them.
+    As in T5 (Raffel et al. 2020): half of the rows for each direction; in each, the shortest
+    distances have a row of their own, and longer ones share rows, the more the longer they are.
     """
     half = _BUCKETS // 2
     exact = half // 2
