@@ -1,4 +1,4 @@
-"""What the files in a model's folder say of the model."""
+"""What the files in a model's folder say about the model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ModelDirectory:
 
     Args:
         path: the folder, with ``modules.json`` or at least ``config.json`` in it.
-        known: what is already known of the model; the files win over all of it but the name.
+        known: what is already known about the model; the files win over all of it but the name.
         tensor_shapes: how to read the shapes of tensors, the only place where the files of a
             static model state its dimension.
 
