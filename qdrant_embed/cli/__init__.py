@@ -11,15 +11,15 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 
 from qdrant_embed.cli import documents, models
 from qdrant_embed.cli.command import Answer
 from qdrant_embed.errors import QdrantEmbedError
+from qdrant_embed.version import VERSION
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; its exit code. `arguments` are those of the process by default."""
+    """Run the command and return its exit code; `arguments` are the process's by default."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     run: Callable[[argparse.Namespace], Answer] = options.run
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("qdrant-embed: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever reads has seen enough; nothing shall be flushed at the end
+    except BrokenPipeError:  # the reader has seen enough: flush nothing at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a name that no file can have, for instance
         print(f"qdrant-embed: {error}", file=sys.stderr)
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="qdrant-embed", description="Text into Qdrant and answers out; models for it."
     )
-    parser.add_argument("--version", action="version", version=version("qdrant-embed"))
+    parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     documents.add_to(commands)
     models.add_to(commands)

@@ -1,4 +1,4 @@
-"""The commands about models: ready before they are needed. None of them imports qdrant_client."""
+"""The commands about models. None of them imports qdrant_client."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from qdrant_embed.cli.command import Answer, Commands, add_command, table, with_
 from qdrant_embed.encoder.facts.catalog import find
 from qdrant_embed.encoder.files import inventory
 from qdrant_embed.encoder.files.cache import cache_folder
-from qdrant_embed.encoder.files.sources import find_model
+from qdrant_embed.encoder.files.model_files import find_model
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.errors import ModelFileError, UnknownModelError
 
 
 def add_to(commands: Commands) -> None:
-    """Adds the commands to the parser's."""
+    """Add the commands to the parser's."""
     everywhere = with_json()
     cached = argparse.ArgumentParser(add_help=False, parents=[everywhere])
     cached.add_argument("--cache-dir", metavar="DIR", help="instead of QDRANT_EMBED_CACHE")
@@ -45,7 +45,7 @@ def add_to(commands: Commands) -> None:
 
 
 def models(options: argparse.Namespace) -> Answer:
-    """The table of known models."""
+    """Show the known models."""
     known = TextEmbedding.list_supported_models()
     columns = {
         "model": "model",
@@ -62,7 +62,7 @@ def models(options: argparse.Namespace) -> Answer:
 
 
 def pull(options: argparse.Namespace) -> Answer:
-    """Asks the hub what it has now, fetches what is missing, checks and compiles it."""
+    """Ask the hub what it has now; fetch what is missing, check and compile it."""
     encoder = _encoder(options.name, options)
     find_model(
         options.name,
@@ -76,19 +76,19 @@ def pull(options: argparse.Namespace) -> Answer:
 
 
 def compile_folder(options: argparse.Namespace) -> Answer:
-    """Compiles a folder's model into a folder that runs by itself."""
+    """Compile a folder's model into a folder that runs by itself."""
     if not Path(options.dir).is_dir():
         raise UnknownModelError(f"there is no folder {options.dir}", name=options.dir)
     return _exported(str(Path(options.dir).resolve()), options)
 
 
 def export(options: argparse.Namespace) -> Answer:
-    """Writes a model to a folder that runs by itself."""
+    """Write a model to a folder that runs by itself."""
     return _exported(options.name, options)
 
 
 def verify(options: argparse.Namespace) -> Answer:
-    """Hashes files anew and compares them with what was recorded."""
+    """Hash files anew and compare them with what was recorded."""
     asked, cache = options.what, cache_folder(options.cache_dir)
     if asked is not None and Path(asked).is_dir():
         checked = [inventory.check_folder(Path(asked))]
@@ -101,7 +101,7 @@ def verify(options: argparse.Namespace) -> Answer:
     ]:
         raise ModelFileError(
             f"missing or not as recorded: {', '.join(damaged)}. A download is repaired by "
-            "'qdrant-embed pull', a compiled model is made anew after 'qdrant-embed cache clear', "
+            "'qdrant-embed pull', a compiled model is made again after 'qdrant-embed cache clear', "
             "and an exported folder must be exported again"
         )
     lines = [f"{m.name}: {m.files} files as recorded in {m.folder}" for m in checked]
@@ -110,7 +110,7 @@ def verify(options: argparse.Namespace) -> Answer:
 
 
 def cache_list(options: argparse.Namespace) -> Answer:
-    """What the cache folder holds."""
+    """List what the cache folder holds."""
     cache = cache_folder(options.cache_dir)
     entries = inventory.cache_entries(cache, _full_name(options.name))
     rows = [
@@ -128,7 +128,7 @@ def cache_list(options: argparse.Namespace) -> Answer:
 
 
 def cache_clear(options: argparse.Namespace) -> Answer:
-    """Removes what the cache folder holds."""
+    """Remove what the cache folder holds."""
     cache = cache_folder(options.cache_dir)
     freed = inventory.clear(cache, _full_name(options.name))
     found = {"folder": cache, "bytes": freed}
@@ -176,7 +176,7 @@ def _summary(facts: Mapping[str, Any]) -> str:
 
 
 def _full_name(name: str | None) -> str | None:
-    """A model's name as the catalog spells it, where it knows it."""
+    """Return a model's name as the catalog spells it, if it is known."""
     entry = find(name) if name else None
     return entry.spec.name if entry else name
 

@@ -25,7 +25,7 @@ from qdrant_embed.encoder.interfaces import (
     describe,
 )
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
-from qdrant_embed.encoder.text import TextEmbedding
+from qdrant_embed.encoder.text import TextEmbedding, variant
 from qdrant_embed.errors import CollectionMismatchError
 
 logger = logging.getLogger(__name__)
@@ -312,7 +312,7 @@ class EncoderChoice:
                 encoder.spec.document_prefix,
                 encoder.model_name,
             )
-        return encoder.variant(query_prefix="", document_prefix="")
+        return variant(encoder, query_prefix="", document_prefix="")
 
 
 def _splits(encoder: DenseEncoder) -> bool:

@@ -22,8 +22,8 @@ from qdrant_embed.encoder.interfaces import (
     describe,
 )
 from qdrant_embed.encoder.run.cores import usable_cores
-from qdrant_embed.encoder.run.tally import Tally
-from qdrant_embed.encoder.text import TextEmbedding
+from qdrant_embed.encoder.run.job import EncodeJob
+from qdrant_embed.encoder.text import TextEmbedding, variant
 from qdrant_embed.errors import InputError, ModelError, check_whole
 from qdrant_embed.ingest.chunks import chunk_points
 from qdrant_embed.ingest.documents import PendingPoint
@@ -113,13 +113,13 @@ class Target:
         dense: the dense vector.
         sparse: the sparse vector, if there is one.
         chunked: whether each document is one point or more.
-        tally: what the dense encoder has read, where that is counted.
+        job: what the dense encoder has read, where that is counted.
     """
 
     dense: DenseField
     sparse: SparseField | None = None
     chunked: bool = False
-    tally: Tally | None = None
+    job: EncodeJob | None = None
 
     def to_points(
         self, documents: Sequence[PendingPoint], document_key: str
@@ -183,7 +183,7 @@ class Target:
         if not isinstance(encoder, TextEmbedding):
             raise InputError("parallel= is for models by name; an encoder object has its own ways")
         check_whole("parallel", threads, 0)
-        encoder = encoder.variant(threads=threads or usable_cores())
+        encoder = variant(encoder, threads=threads or usable_cores())
         return replace(self, dense=replace(self.dense, encoder=encoder))
 
     def call_off(self) -> None:
@@ -191,28 +191,28 @@ class Target:
 
         A sparse encoder, or one that is a user's object, goes on to its end.
         """
-        if self.tally is not None:
-            self.tally.called_off = True
+        if self.job is not None:
+            self.job.cancel_token.cancel()
 
     def counting(self) -> Target:
-        """The same target with a `tally` of its own, if its dense encoder is no user's object."""
+        """The same target with a `job` of its own, if its dense encoder is no user's object."""
         encoder = self.dense.encoder
         if not isinstance(encoder, TextEmbedding):
             return self
-        tally = Tally()
-        dense = replace(self.dense, encoder=encoder.variant(tally=tally))
-        return replace(self, dense=dense, tally=tally)
+        job = EncodeJob()
+        dense = replace(self.dense, encoder=variant(encoder, job=job))
+        return replace(self, dense=dense, job=job)
 
     def warn_of_truncation(self, collection_name: str) -> None:
         """Logs how many texts were cut, if any of those that were counted."""
-        encoder, tally = self.dense.encoder, self.tally
-        if isinstance(encoder, TextEmbedding) and tally is not None and tally.truncated:
+        encoder, job = self.dense.encoder, self.job
+        if isinstance(encoder, TextEmbedding) and job is not None and job.stats.truncated:
             logger.warning(
                 "texts longer than %d tokens are cut there (%s), %d of those added to %r: what "
                 "follows is not searchable; overflow='chunk' and 'mean' read all of a text",
                 encoder.spec.max_tokens,
                 encoder.model_name,
-                tally.truncated,
+                job.stats.truncated,
                 collection_name,
             )
 

@@ -1,4 +1,4 @@
-"""One model: its files, its facts and, on demand, the parts that run."""
+"""One model, from its name to what runs: files, facts, run plan, loaded model; each on demand."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.facts.catalog import find, sparse_name
-from qdrant_embed.encoder.facts.precision import GRAPH_VERSION, Precision
+from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.cache import cache_folder
-from qdrant_embed.encoder.files.recall import Recalled, Recollection
-from qdrant_embed.encoder.files.sources import ModelSource, find_model
+from qdrant_embed.encoder.files.model_files import ModelFiles, find_model
+from qdrant_embed.encoder.files.plan import PlanCache, RunPlan, export_plan
+from qdrant_embed.encoder.interfaces import Task
 from qdrant_embed.errors import InputError, ModelFileError, check_path, check_str, check_whole
 
 if TYPE_CHECKING:
-    from qdrant_embed.encoder.files.exported import ExportedModel
-    from qdrant_embed.encoder.files.runnable import Runnable
-    from qdrant_embed.encoder.run.runtime import ModelRuntime
+    from qdrant_embed.encoder.facts.directory import ModelDirectory
+    from qdrant_embed.encoder.run.loaded_model import LoadedModel
     from qdrant_embed.encoder.run.session import Provider
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How to find and run a model; the names are those of `TextEmbedding`."""
+    """How to find and run a model; see `TextEmbedding`, and `ModelSpec` for `task`."""
 
     model_name: str | os.PathLike[str]
     cache_dir: str | os.PathLike[str] | None = None
@@ -40,7 +41,7 @@ class ModelOptions:
     revision: str | None = None
     local_files_only: bool = False
     precision: Precision = "int8"
-    splade: bool = False
+    task: Task = "embed"
     dimensions: int | None = None
     spec: ModelSpec | None = None
 
@@ -54,8 +55,7 @@ class ModelOptions:
             check_str("revision", self.revision)
         if self.revision == "":
             raise InputError("revision is empty: name a branch, tag or commit, or leave it out")
-        if self.spec is not None and not isinstance(self.spec, ModelSpec):
-            raise InputError(f"spec must be a ModelSpec, not {type(self.spec).__name__}")
+        _check_spec(self.spec, self.task)
         for option in ("providers", "device_ids"):
             value = getattr(self, option)
             if value is not None and not isinstance(value, list | tuple):
@@ -76,7 +76,7 @@ class ModelOptions:
 
     @property
     def execution_providers(self) -> Sequence[Provider] | None:
-        """The providers for onnxruntime; ``None`` for the CPU."""
+        """Execution providers for onnxruntime; ``None`` for the CPU."""
         if not self.cuda:
             return self.providers
         device = self.device_ids[0] if self.device_ids else 0
@@ -84,36 +84,45 @@ class ModelOptions:
 
     @property
     def possible_precision(self) -> Precision:
-        """`precision`, or ``fp32`` where it must be: int8 kernels are the CPU's."""
+        """`precision` on the CPU, else ``fp32``: there are int8 kernels for the CPU only."""
         on_cpu = all(p == "CPUExecutionProvider" for p in self.execution_providers or ())
         return self.precision if on_cpu else "fp32"
 
 
+def _check_spec(spec: object, task: Task) -> None:
+    if spec is None:
+        return
+    if not isinstance(spec, ModelSpec):
+        raise InputError(f"spec must be a ModelSpec, not {type(spec).__name__}")
+    if spec.task != task:
+        raise InputError(f"spec= is of task {spec.task!r}; it has to be {task!r}")
+
+
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model once its files are found.
+    """What is known about a model once its files are found.
 
     Attributes:
-        source: where they are.
+        files: the model's files.
         spec: its facts, with the dimension that is asked for.
         weights_sha256: digest of its weights.
-        runnable: makes it ready to run; compiles it where it must be.
+        plan: gives the plan to run it; compiles the model where it must be.
     """
 
-    source: ModelSource
+    files: ModelFiles
     spec: ModelSpec
     weights_sha256: str
-    runnable: Callable[[], Runnable]
+    plan: Callable[[], RunPlan]
 
 
 class Model:
-    """A model that is found, read and compiled when first needed, once, by whichever thread."""
+    """A model that is found, read, compiled and loaded when first needed, once, in any thread."""
 
     def __init__(self, options: ModelOptions) -> None:
         self._options = options
         self._lock = threading.RLock()
         self._facts: ModelFacts | None = None
-        self._runtime: ModelRuntime | None = None
+        self._loaded: LoadedModel | None = None
 
     @property
     def name(self) -> str:
@@ -133,7 +142,7 @@ class Model:
 
     @property
     def _known(self) -> ModelSpec | None:
-        """What is known before the files are found; ``None`` once they are."""
+        """What is known before the files are found; ``None`` afterwards."""
         if self._facts is not None:
             return None
         if self._options.spec is not None:
@@ -144,100 +153,84 @@ class Model:
 
     @property
     def facts(self) -> ModelFacts:
-        """What the files say; finds, and where needed downloads, them."""
+        """What the files say; finds them, and downloads them where needed."""
         if self._facts is None:
             with self._lock:
                 if self._facts is None:
                     self._facts = self._find()
         return self._facts
 
-    @property
-    def runtime(self) -> ModelRuntime:
-        """Tokenizer and session; compiles the graph where the cache has none."""
-        if self._runtime is None:
+    def load(self) -> LoadedModel:
+        """Return the loaded model; find, compile and load it where that has not happened yet."""
+        if self._loaded is None:
             with self._lock:
-                if self._runtime is None:
-                    self._runtime = self._load()
-        return self._runtime
+                if self._loaded is None:
+                    self._loaded = self._load()
+        return self._loaded
 
     def export(self, folder: Path, spec: ModelSpec) -> None:
-        """Writes the model, with the prefixes of `spec`, to a folder that needs nothing else."""
-        from qdrant_embed.encoder.files.exported import export
-
-        facts, runnable = self.facts, self.facts.runnable()
-        spec = replace(
-            runnable.spec, query_prefix=spec.query_prefix, document_prefix=spec.document_prefix
-        )
-        export(
-            replace(runnable, spec=spec),
-            folder,
-            revision=facts.source.revision,
-            weights_sha256=facts.weights_sha256,
-            cache=cache_folder(self._options.cache_dir),
-        )
+        """Write the model, with the prefixes of `spec`, to a folder that needs nothing else."""
+        plan = self.facts.plan()
+        spec = plan.spec.with_prefixes(spec.query_prefix, spec.document_prefix)
+        plan = replace(plan, spec=spec, revision=self.facts.files.revision)
+        export_plan(plan, folder, cache_folder(self._options.cache_dir))
 
     def _find(self) -> ModelFacts:
         options = self._options
         cache = cache_folder(options.cache_dir)
-        source = find_model(
+        files = find_model(
             options.model_name,
             cache=cache,
             revision=options.revision,
             precision=options.possible_precision,
             local_files_only=options.local_files_only,
         )
-        if source.exported is not None:
-            return self._exported(source, source.exported)
-        asked = (GRAPH_VERSION, source, options.max_tokens, options.splade, options.spec)
-        recollection = Recollection(source.folder, (*asked, options.possible_precision), cache)
-        known = recollection.read()
-        if known is not None:
-            runnable = known.runnable
-            return ModelFacts(
-                source, self._shortened(known.spec), known.weights_sha256, lambda: runnable
-            )
-        return self._read(source, recollection, cache)
+        if files.plan is not None:
+            return self._exported(files, files.plan)
+        asked = (files, options.max_tokens, options.task, options.spec, options.possible_precision)
+        plans = PlanCache(files.folder, asked, cache)
+        plan = plans.read()
+        if plan is not None:
+            return ModelFacts(files, self._shortened(plan.spec), plan.weights_sha256, lambda: plan)
+        return self._read(files, plans, cache)
 
-    def _read(self, source: ModelSource, recollection: Recollection, cache: Path) -> ModelFacts:
-        """What the files of a model say that is not known yet."""
-        # here, for a model that is known needs none of it
-        from qdrant_embed.encoder.compile.preparation import prepare
+    def _read(self, files: ModelFiles, plans: PlanCache, cache: Path) -> ModelFacts:
+        """Read the files of a model that has no plan yet."""
+        # here, because a model that has a plan needs none of it
         from qdrant_embed.encoder.facts.directory import ModelDirectory
         from qdrant_embed.encoder.files.cache import weights_digest
         from qdrant_embed.encoder.files.tensors import tensor_shapes
 
         options = self._options
         directory = ModelDirectory(
-            source.folder,
-            source.entry.spec if source.entry else None,
-            tensor_shapes=tensor_shapes,
+            files.folder, files.entry.spec if files.entry else None, tensor_shapes=tensor_shapes
         )
         weights = directory.weights(options.possible_precision)
         if options.spec is None:
-            spec = directory.spec(
-                source.name,
-                task="terms" if options.splade else "embed",
-                max_tokens=options.max_tokens,
-            )
+            spec = directory.spec(files.name, task=options.task, max_tokens=options.max_tokens)
         else:
             spec = directory.accept(options.spec, max_tokens=options.max_tokens)
         digest = weights_digest(weights, cache)
 
-        def runnable() -> Runnable:
-            found = prepare(directory, spec, weights, digest, options.possible_precision, cache)
-            recollection.write(Recalled(spec, digest, found))
-            return found
+        def plan() -> RunPlan:
+            made = _make_plan(directory, spec, weights, digest, options.possible_precision, cache)
+            plans.write(made)
+            return made
 
-        return ModelFacts(source, self._shortened(spec), digest, runnable)
+        return ModelFacts(files, self._shortened(spec), digest, plan)
 
-    def _exported(self, source: ModelSource, exported: ExportedModel) -> ModelFacts:
-        """An exported model is run as it was exported."""
-        options, spec, folder = self._options, exported.spec, source.folder
-        if options.splade:
-            raise ModelFileError(f"{folder} is an exported dense model, not a SPLADE model")
+    def _exported(self, files: ModelFiles, plan: RunPlan) -> ModelFacts:
+        """Take an exported model as it was exported."""
+        options, spec, folder = self._options, plan.spec, files.folder
+        if options.task != spec.task:
+            kinds = {"embed": "dense", "terms": "SPLADE"}
+            raise ModelFileError(
+                f"{folder} is an exported {kinds.get(spec.task, spec.task)} model, not a "
+                f"{kinds.get(options.task, options.task)} model"
+            )
         if options.spec is not None:
             raise InputError(f"spec= cannot change {folder}: it is exported; export it anew")
-        if exported.report.precision == "int8" and options.possible_precision == "fp32":
+        if plan.report.precision == "int8" and options.possible_precision == "fp32":
             raise InputError(f"{folder} was exported in int8: for fp32, export it in fp32")
         if options.max_tokens is not None:
             if options.max_tokens > spec.max_tokens:
@@ -246,12 +239,8 @@ class Model:
                     f"{spec.max_tokens} tokens at most"
                 )
             spec = replace(spec, max_tokens=options.max_tokens)
-        return ModelFacts(
-            source,
-            self._shortened(spec),
-            exported.weights_sha256,
-            lambda: replace(exported.runnable(folder), spec=spec),
-        )
+            plan = replace(plan, spec=spec)
+        return ModelFacts(files, self._shortened(spec), plan.weights_sha256, lambda: plan)
 
     def _shortened(self, spec: ModelSpec) -> ModelSpec:
         dimensions = self._options.dimensions
@@ -276,23 +265,83 @@ class Model:
             )
         return replace(spec, dimension=dimensions, normalize=True)
 
-    def _load(self) -> ModelRuntime:
+    def _load(self) -> LoadedModel:
         # here, so that no library is loaded before a model is
-        from qdrant_embed.encoder.run.runtime import start
+        from qdrant_embed.encoder.run.loaded_model import load_model
 
         facts, providers = self.facts, self._options.execution_providers
         if providers is not None:
             from qdrant_embed.encoder.run.session import check_providers
 
             check_providers(providers)  # before anything long
-        runnable = facts.runnable()
+        plan = facts.plan()
         try:
-            return start(runnable, providers, facts.spec.dimension)
+            return load_model(plan, facts.spec, providers)
         except ModelFileError:
-            if runnable.kind != "graph" or facts.source.exported is not None:
+            if plan.kind != "graph" or facts.files.plan is not None:
                 raise
             from qdrant_embed.encoder.files.compiled import discard
 
-            discard(runnable.files[0])  # damaged in the cache: make it once more
+            discard(plan.run[0])  # damaged in the cache: compile it once more
             self._facts = self._find()
-            return start(self._facts.runnable(), providers, facts.spec.dimension)
+            return load_model(self._facts.plan(), self._facts.spec, providers)
+
+
+def _make_plan(
+    directory: ModelDirectory,
+    spec: ModelSpec,
+    weights: Sequence[Path],
+    weights_sha256: str,
+    precision: Precision,
+    cache: Path,
+) -> RunPlan:
+    """Decide how a model's files are run; compile them, if they must be and `cache` has no graph.
+
+    Args:
+        directory: the model's files.
+        spec: its facts.
+        weights: those of its files that are run.
+        weights_sha256: their digest.
+        precision: asked for.
+        cache: the cache folder.
+
+    Raises:
+        ModelFileError: the files cannot be run, or do not belong together.
+        MissingDependencyError: a library is missing.
+    """
+    from qdrant_embed.encoder.facts.architectures import StaticConfig, TransformerConfig
+    from qdrant_embed.encoder.facts.weights import is_quantized
+
+    config = directory.config
+    own_file = weights[0].suffix == ".onnx"
+    plan = RunPlan(
+        kind="onnx" if own_file else "static" if isinstance(config, StaticConfig) else "graph",
+        spec=spec,
+        report=ModelReport(
+            model=spec.name,
+            weights_sha256=weights_sha256,
+            file=weights[0].relative_to(directory.path).as_posix(),
+            precision="int8" if own_file and is_quantized(weights[0].name) else "fp32",
+        ),
+        weights_sha256=weights_sha256,
+        run=tuple(weights),
+        tokenizer=directory.tokenizer,
+        lower_case=directory.lower_case,
+        skips_unknown=isinstance(config, StaticConfig) and config.skips_unknown,
+        pooled=directory.has_dense,
+        vocabulary=None if isinstance(config, StaticConfig) else config.vocab_size,
+    )
+    if plan.kind == "static":
+        return plan
+    if not isinstance(config, TransformerConfig):
+        logger.info(
+            "%s is run from its own file %s (%s)", spec.name, weights[0], plan.report.precision
+        )
+        return plan
+    from qdrant_embed.encoder.compile.compiler import compiled_model
+    from qdrant_embed.encoder.run.loaded_model import load_tokenizer
+
+    compiled = compiled_model(
+        weights, weights_sha256, config, spec, partial(load_tokenizer, plan), precision, cache
+    )
+    return replace(plan, report=compiled.report, run=compiled.files)

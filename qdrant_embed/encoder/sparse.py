@@ -1,4 +1,4 @@
-"""Text to sparse vectors, by the name of the model."""
+"""Text to sparse vectors: BM25, or SPLADE, a network that weighs the terms of its vocabulary."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from qdrant_embed.encoder.facts.catalog import (
     BM25,
@@ -15,15 +18,18 @@ from qdrant_embed.encoder.facts.catalog import (
     sparse_name,
 )
 from qdrant_embed.encoder.interfaces import SparseDescription, SparseVector
-from qdrant_embed.encoder.model import ModelOptions
+from qdrant_embed.encoder.model import Model, ModelOptions
+from qdrant_embed.encoder.run.checked_texts import checked_texts
 from qdrant_embed.encoder.run.cores import worker_count
-from qdrant_embed.encoder.run.inputs import checked_texts
-from qdrant_embed.encoder.splade import Splade
+from qdrant_embed.encoder.run.pipeline import Pipeline
 from qdrant_embed.errors import InputError, UnknownModelError, check_path, check_whole
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.lexical.bm25 import Bm25
     from qdrant_embed.encoder.run.session import Provider
+
+# the head has a number for each token and term: 128 tokens of 30,522 terms are 16 MB a thread
+_TOKENS_PER_BATCH = 128
 
 
 class SparseTextEmbedding:
@@ -31,11 +37,11 @@ class SparseTextEmbedding:
 
     ``Qdrant/bm25`` (the default) needs no network and no download: its vectors are those of
     fastembed 0.9.1. Any other model is a SPLADE: documents and queries become weights of the
-    terms of its vocabulary, term by term those of transformers; all above 0 are kept. One encoder
-    may be used by any number of threads at once.
+    terms of its vocabulary, the same as from transformers; all above 0 are kept. One encoder may
+    be used by any number of threads at once.
 
     Args:
-        model_name: ``Qdrant/bm25``; or a folder, or a repository of the hub, with the files of a
+        model_name: ``Qdrant/bm25``; or a folder, or a repository on the hub, with the files of a
             SPLADE model of architecture ``bert``.
         cache_dir: keeps downloads and compiled models; BM25 has neither.
         threads: texts computed at once, by default the cores this process may use; BM25 computes
@@ -43,9 +49,10 @@ class SparseTextEmbedding:
         providers: onnxruntime's execution providers; not for BM25.
         cuda: run on a GPU; not for BM25.
         device_ids: with `cuda`, the one device to use; 0 by default.
-        max_tokens: tokens read of each text, special tokens included; the model's own limit by
+        max_tokens: tokens read from each text, special tokens included; the model's own limit by
             default. Not for BM25, which reads all of it.
-        max_terms: terms kept of each text, the heaviest; all above 0 by default. Not for BM25.
+        max_terms: how many terms to keep of each text, the heaviest; all above 0 by default. Not
+            for BM25.
         lazy_load: find and load the model when it is first used instead of now.
         revision: branch, tag or commit on the hub; not for BM25.
         local_files_only: never use the network.
@@ -55,9 +62,9 @@ class SparseTextEmbedding:
         average_length: BM25's stems in an average document; 256 by default.
 
     Raises:
-        InputError: options that the model cannot take, or of a wrong kind.
-        UnknownModelError: no model of that name, or a dense one.
-        ModelDownloadError: the model's files could not be fetched.
+        InputError: the model does not take an option, or it is of a wrong kind.
+        UnknownModelError: there is no model of that name, or it is a dense one.
+        ModelDownloadError: the model's files could not be downloaded.
         ModelFileError: a file is missing, damaged, or not that of a SPLADE model.
         MissingDependencyError: the extra ``fastembed`` is not installed.
     """
@@ -82,7 +89,7 @@ class SparseTextEmbedding:
         average_length: float | None = None,
     ) -> None:
         of_bm25 = _given(language=language, k=k, b=b, average_length=average_length)
-        self._encoder: Bm25 | Splade
+        self._encoder: Bm25 | _Splade
         name = _checked_name(model_name)
         if name == BM25:
             of_networks = _given(
@@ -112,9 +119,9 @@ class SparseTextEmbedding:
             revision=revision,
             local_files_only=local_files_only,
             precision="fp32",
-            splade=True,
+            task="terms",
         )
-        self._encoder = Splade(options, threads, max_terms)
+        self._encoder = _Splade(options, threads, max_terms)
         if not lazy_load:
             self._encoder.load()
 
@@ -124,13 +131,13 @@ class SparseTextEmbedding:
         return self._encoder.model_name
 
     def describe(self) -> SparseDescription:
-        """Everything the vectors depend on; collections are stamped with it."""
+        """Return everything the vectors depend on; collections are stamped with it."""
         return self._encoder.describe()
 
     def embed(
         self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[SparseVector]:
-        """Vectors of documents, one for each text and in order.
+        """Yield a vector for each document, in order.
 
         Args:
             documents: texts, or one text; any iterable, read once, at most two windows ahead.
@@ -139,7 +146,8 @@ class SparseTextEmbedding:
             parallel: threads for this call instead of the encoder's; 0 for every usable core.
 
         Raises:
-            InputError: something that is not a str, when its turn comes; a bad option, at once.
+            InputError: at once for a bad option; when its turn comes for something that is not a
+                str.
         """
         return self._embed(documents, batch_size, parallel, query=False)
 
@@ -152,12 +160,12 @@ class SparseTextEmbedding:
     def query_embed(
         self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[SparseVector]:
-        """Like `embed`, for each `query`: BM25 gives each of its stems the value 1."""
+        """Like `embed`, for each `query`; BM25 gives each stem of a query the value 1."""
         return self._embed(query, batch_size, parallel, query=True)
 
     @classmethod
     def list_supported_models(cls) -> list[dict[str, Any]]:
-        """Known models, a dict each; no network.
+        """List the known models, a dict for each, without using the network.
 
         Keys: ``model``, ``requires_idf``, ``license``.
         """
@@ -172,10 +180,70 @@ class SparseTextEmbedding:
         check_whole("batch_size", batch_size, 1)
         if parallel is not None:
             check_whole("parallel", parallel, 0)
-        if isinstance(self._encoder, Splade):
+        if isinstance(self._encoder, _Splade):
             return self._encoder.vectors(checked_texts(texts), batch_size, parallel)
         checked = checked_texts(texts, any_unicode=True)
         return map(self._encoder.query if query else self._encoder.document, checked)
+
+
+class _Splade:
+    """Turns texts, documents and queries alike, into weights of terms.
+
+    A term is kept if its weight is above 0, as in fastembed; with `max_terms` only the heaviest
+    are. The index of a term is its token id.
+
+    Args:
+        options: the model: a folder, or a repository on the hub, of a ``BertForMaskedLM``.
+        threads: texts computed at once; ``None`` for every usable core.
+        max_terms: terms kept of each text; ``None`` for all above 0.
+    """
+
+    def __init__(
+        self, options: ModelOptions, threads: int | None = None, max_terms: int | None = None
+    ) -> None:
+        if max_terms is not None:
+            check_whole("max_terms", max_terms, 1)
+        self._model = Model(options)
+        self._threads = worker_count("threads", threads)
+        self._max_terms = max_terms
+        self._pipeline = Pipeline(self._model.load, self._sparse, _TOKENS_PER_BATCH)
+
+    @property
+    def model_name(self) -> str:
+        """The model's name as the hub spells it; a folder's path for a model without one."""
+        return self._model.name
+
+    def load(self) -> None:
+        """Find, compile and load the model now, where that has not happened yet."""
+        self._model.load()
+
+    def describe(self) -> SparseDescription:
+        """Return everything the vectors depend on."""
+        facts = self._model.facts
+        return SparseDescription(
+            model=facts.spec.name,
+            revision=facts.files.revision,
+            weights_sha256=facts.weights_sha256,
+            max_tokens=facts.spec.max_tokens,
+            max_terms=self._max_terms,
+        )
+
+    def vectors(
+        self, texts: Iterator[str], window: int, parallel: int | None
+    ) -> Iterator[SparseVector]:
+        """Yield the vector of each text, in order."""
+        workers = self._threads if parallel is None else worker_count("parallel", parallel or None)
+        return self._pipeline.run(texts, window, workers)
+
+    def _sparse(self, weights: NDArray[np.float32]) -> list[SparseVector]:
+        return [self._kept(row) for row in weights]
+
+    def _kept(self, weights: NDArray[np.float32]) -> SparseVector:
+        terms: NDArray[np.int64] = np.flatnonzero(weights)
+        if self._max_terms is not None and len(terms) > self._max_terms:
+            heaviest = np.argsort(-weights[terms], kind="stable")[: self._max_terms]
+            terms = np.sort(terms[heaviest])
+        return SparseVector(terms, weights[terms])
 
 
 def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
@@ -192,7 +260,7 @@ def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
     if not text or (not {"/", "\\"} & set(text) and not Path(text).is_dir()):
         raise UnknownModelError(
             f"no sparse model named {text!r}: {' and '.join(SPARSE_MODELS)} are known; a folder "
-            "with a SPLADE model's files and any repository of the hub ('owner/name') will do too",
+            "with a SPLADE model's files and any repository on the hub ('owner/name') will do too",
             name=text,
             close_matches=close_sparse_matches(text),
         )

@@ -14,10 +14,10 @@ from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Chunk, EncoderDescription, Overflow, Vector
 from qdrant_embed.encoder.long_texts.overflow import LongTexts, OverflowOptions, Splitter
 from qdrant_embed.encoder.model import Model, ModelOptions
+from qdrant_embed.encoder.run.checked_texts import checked_prefix, checked_texts
 from qdrant_embed.encoder.run.cores import worker_count
-from qdrant_embed.encoder.run.inputs import checked_prefix, checked_texts
+from qdrant_embed.encoder.run.job import EncodeJob
 from qdrant_embed.encoder.run.pipeline import Pipeline
-from qdrant_embed.encoder.run.tally import Tally
 from qdrant_embed.errors import UnknownModelError, check_path, check_whole
 
 if TYPE_CHECKING:
@@ -33,34 +33,38 @@ class TextEmbedding:
     Args:
         model_name: a known model (see `list_supported_models`), a folder with a model's files
             as sentence-transformers saves them, or ``owner/name`` on the hub.
-        cache_dir: keeps downloads and models; else ``QDRANT_EMBED_CACHE``, or the user's folder.
+        cache_dir: keeps downloads and compiled models; by default the folder that
+            ``QDRANT_EMBED_CACHE`` names, else the user's cache folder.
         threads: texts computed at once; by default the cores this process may use.
-        providers: onnxruntime's execution providers; one that is missing is an error.
+        providers: onnxruntime's execution providers; a missing one is an error.
         cuda: run on a GPU; short for ``providers=["CUDAExecutionProvider"]``.
         device_ids: with `cuda`, the one device to use; 0 by default.
-        max_tokens: tokens read of a text, special ones included; by default the model's limit.
-        overflow: of longer texts. ``truncate`` cuts them, and logs a warning once; ``mean``
-            encodes all of a text in windows and gives their mean, weighted by tokens; ``chunk``
-            does so, too, and has collections store each window as a point; ``error`` refuses them.
-        overlap: with ``mean`` and ``chunk``, tokens that a window repeats of the one before.
-        splitter: with ``mean`` and ``chunk``, your own way to split a longer text: given it,
-            gives pairs ``(start, end)`` of its parts. Parts that are too long are split further.
-            Collections do not keep it. examples/long_documents.py has one for Markdown.
+        max_tokens: tokens read from a text, special ones included; by default the model's limit.
+        overflow: how to treat longer texts. ``truncate`` cuts them, and logs a warning once;
+            ``mean`` encodes all of a text in windows and returns their mean, weighted by tokens;
+            ``chunk`` does the same, and has collections store each window as a point; ``error``
+            refuses them.
+        overlap: with ``mean`` and ``chunk``, how many tokens of the previous window a window
+            repeats.
+        splitter: with ``mean`` and ``chunk``, your own function to split a longer text: it takes
+            the text and returns pairs ``(start, end)`` of its parts. Parts that are too long are
+            split further. Collections do not store it. examples/long_documents.py has one for
+            Markdown.
         query_prefix: put before every query; the model's own by default, ``""`` for none.
         document_prefix: likewise before every document.
         lazy_load: find and load the model when it is first used instead of now.
         revision: branch, tag or commit on the hub.
         local_files_only: never use the network.
-        dimensions: cut vectors to so many numbers, scaled to length 1 again; for models that
-            are trained for it (`ModelSpec.smallest_dimension`), with a warning for others.
+        dimensions: cut vectors to this many numbers and scale them to length 1 again; for models
+            that are trained for it (`ModelSpec.smallest_dimension`), with a warning for others.
         spec: the model's facts, in place of what its files and the catalog say.
         precision: ``int8`` computes linear layers in 8 bits, which is faster and nearly as
-            exact (see `report`); ``fp32`` is exact. A GPU always takes ``fp32``.
+            exact (see `report`); ``fp32`` is exact. A GPU always uses ``fp32``.
 
     Raises:
-        InputError: options that contradict each other or cannot be met.
-        UnknownModelError: no model of that name, or a sparse one.
-        ModelDownloadError: the model's files could not be fetched.
+        InputError: options contradict each other or cannot be met.
+        UnknownModelError: there is no model of that name, or it is a sparse one.
+        ModelDownloadError: the model's files could not be downloaded.
         ModelFileError: a file is missing, damaged, or of a kind that cannot be run.
         MissingDependencyError: the extra ``fastembed`` (or ``gpu``) is not installed.
     """
@@ -108,11 +112,11 @@ class TextEmbedding:
             spec=spec,
         )
         self._model = Model(options)
-        self._pipeline = Pipeline(self._model, iter)
+        self._pipeline = Pipeline(self._model.load, iter)
         self._query_prefix = checked_prefix("query_prefix", query_prefix)
         self._document_prefix = checked_prefix("document_prefix", document_prefix)
         self._threads = worker_count("threads", threads)
-        self._tally: Tally | None = None
+        self._job: EncodeJob | None = None
         self._spec: ModelSpec | None = None
         if not lazy_load:
             self.load()
@@ -129,7 +133,7 @@ class TextEmbedding:
 
     @property
     def overflow(self) -> Overflow:
-        """What becomes of texts longer than the model reads."""
+        """How texts longer than the model reads are treated."""
         return self._overflow.overflow
 
     @property
@@ -141,42 +145,42 @@ class TextEmbedding:
         return self._spec
 
     def load(self) -> None:
-        """Finds, compiles and loads the model now, where that has not happened yet.
+        """Find, compile and load the model now, where that has not happened yet.
 
         Raises:
-            As the constructor does without ``lazy_load=True``.
+            The same errors as the constructor without ``lazy_load=True``.
         """
-        _ = self._model.runtime
+        self._model.load()
 
     @property
     def report(self) -> ModelReport:
         """What is run: the file, its precision, and how near int8 is to float32."""
-        return self._model.runtime.report
+        return self._model.load().report
 
     def export(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the model to a new folder that needs no network, hub, or compiling to load.
+        """Write the model to a new folder that needs no network, hub, or compiling to load.
 
         Pass the folder in place of a model's name. Name, revision, prefixes and the digest of
-        the weights go with it, so collections know both for the same model; vectors that
-        ``dimensions=`` cuts are cut when it is loaded, not in the folder.
+        the weights go with it, so collections recognise it as the same model. Vectors are cut by
+        ``dimensions=`` when the folder is loaded, not in the folder.
 
         Raises:
-            InputError: there is something in the folder.
-            ModelFileError: it cannot be written.
+            InputError: there is something in the folder already.
+            ModelFileError: the folder cannot be written.
         """
-        from qdrant_embed.encoder.files.exported import check_new
+        from qdrant_embed.encoder.files.plan import check_new
 
         check_path("folder", folder)
         check_new(Path(folder))  # before anything is fetched or compiled
         self._model.export(Path(folder), self.spec)
 
     def describe(self) -> EncoderDescription:
-        """Everything the vectors depend on; collections are stamped with it."""
+        """Return everything the vectors depend on; collections are stamped with it."""
         facts, spec = self._model.facts, self.spec
         return EncoderDescription(
             model=spec.name,
             dimension=spec.dimension,
-            revision=facts.source.revision,
+            revision=facts.files.revision,
             weights_sha256=facts.weights_sha256,
             pooling=spec.pooling,
             query_prefix=spec.query_prefix,
@@ -186,45 +190,10 @@ class TextEmbedding:
             overlap=self._overflow.overlap if self._overflow.splits else None,
         )
 
-    def variant(
-        self,
-        *,
-        query_prefix: str | None = None,
-        document_prefix: str | None = None,
-        threads: int | None = None,
-        tally: Tally | None = None,
-        overflow: OverflowOptions | None = None,
-    ) -> TextEmbedding:
-        """An encoder over the same loaded model that differs in what is given.
-
-        Args:
-            query_prefix: put before every query; as it is by default.
-            document_prefix: put before every document; as it is by default.
-            threads: texts computed at once; as it is by default.
-            tally: counts what this encoder reads, and nothing is logged of texts that are cut.
-            overflow: of texts longer than the model reads; as it is by default.
-
-        Raises:
-            InputError: an option of a wrong kind.
-        """
-        other = copy.copy(self)
-        other._spec = None
-        if query_prefix is not None:
-            other._query_prefix = checked_prefix("query_prefix", query_prefix)
-        if document_prefix is not None:
-            other._document_prefix = checked_prefix("document_prefix", document_prefix)
-        if threads is not None:
-            other._threads = worker_count("threads", threads)
-        if tally is not None:
-            other._tally = tally
-        if overflow is not None:
-            other._overflow = overflow
-        return other
-
     def embed(
         self, documents: str | Iterable[str], batch_size: int = 1024, parallel: int | None = None
     ) -> Iterator[Vector]:
-        """Vectors, float32 [dimension], one for each text and in order, without any prefix.
+        """Yield a vector for each text, float32 [dimension], in order and without any prefix.
 
         Args:
             documents: texts, or one text; any iterable, read once, at most two windows ahead.
@@ -233,8 +202,8 @@ class TextEmbedding:
             parallel: threads for this call instead of the encoder's; 0 for every usable core.
 
         Raises:
-            InputError: something that is not a str, or with ``overflow="error"`` a text that is
-                too long, when its turn comes; a bad option, at once.
+            InputError: at once for a bad option; when its turn comes for something that is not a
+                str, and with ``overflow="error"`` for a text that is too long.
         """
         return self._embed(documents, "", batch_size, parallel)
 
@@ -253,17 +222,18 @@ class TextEmbedding:
     def chunks(
         self, texts: str | Iterable[str], batch_size: int = 1024, parallel: int | None = None
     ) -> Iterator[list[Chunk]]:
-        """The windows of each text, a list for each and in order, whatever `overflow` says.
+        """Yield a list of windows for each text, in order and whatever `overflow` says.
 
-        They hold all but white space between them, and have the vectors of `passage_embed`.
+        They hold all of the text but white space between them, and have the vectors of
+        `passage_embed`.
 
         Args:
-            texts: as of `embed`, without prefix.
-            batch_size: as of `embed`, in windows.
-            parallel: as of `embed`.
+            texts: as for `embed`, without prefix.
+            batch_size: as for `embed`, in windows.
+            parallel: as for `embed`.
 
         Raises:
-            InputError: as of `embed`; or a splitter, prefix or overlap that cannot be used.
+            InputError: as for `embed`; or splitter, prefix or overlap cannot be used.
         """
         check_whole("batch_size", batch_size, 1)
         return self._long_texts().chunks(
@@ -271,14 +241,14 @@ class TextEmbedding:
         )
 
     def check_lengths(self, documents: Iterable[str], first: int = 0) -> None:
-        """Refuses documents that are too long, with ``overflow="error"``; else does nothing.
+        """Refuse documents that are too long, with ``overflow="error"``; else do nothing.
 
         Args:
             documents: without prefix, as for `passage_embed`.
             first: position of the first, for the message.
 
         Raises:
-            InputError: one is longer than the model reads, with its prefix.
+            InputError: with its prefix, one is longer than the model reads.
         """
         if self._overflow.overflow == "error":
             checked = checked_texts(documents, self.spec.document_prefix)
@@ -287,10 +257,10 @@ class TextEmbedding:
 
     @classmethod
     def list_supported_models(cls) -> list[dict[str, Any]]:
-        """Known models, a dict each with ``model``, ``dim`` and further facts; no network.
+        """List the known models, a dict for each, without using the network.
 
         Keys: ``model``, ``dim``, ``pooling``, ``normalize``, ``max_tokens``, ``query_prefix``,
-        ``document_prefix``, ``smallest_dimension``, ``license``.
+        ``document_prefix``, ``smallest_dimension``, ``license``, ``task``.
         """
         return supported_models()
 
@@ -305,11 +275,11 @@ class TextEmbedding:
         if self._overflow.overflow == "error":
             checked = self._long_texts().refused(checked)
         if isinstance(texts, str) or (isinstance(texts, list) and len(texts) == 1):
-            return self._pipeline.run_singly(checked, workers, self._tally)
-        return self._pipeline.run(checked, batch_size, workers, self._tally)
+            return self._pipeline.run_singly(checked, workers, self._job)
+        return self._pipeline.run(checked, batch_size, workers, self._job)
 
     def _long_texts(self) -> LongTexts:
-        return LongTexts(self._model, self._pipeline, self._overflow, self._tally)
+        return LongTexts(self._model.load, self._pipeline, self._overflow, self._job)
 
     def _workers(self, parallel: int | None) -> int:
         return self._threads if parallel is None else worker_count("parallel", parallel or None)
@@ -317,3 +287,41 @@ class TextEmbedding:
 
 class DefaultEmbedding(TextEmbedding):
     """A `TextEmbedding` of the default model, ``BAAI/bge-small-en-v1.5``."""
+
+
+def variant(
+    encoder: TextEmbedding,
+    *,
+    query_prefix: str | None = None,
+    document_prefix: str | None = None,
+    threads: int | None = None,
+    job: EncodeJob | None = None,
+    overflow: OverflowOptions | None = None,
+) -> TextEmbedding:
+    """Return an encoder over the same loaded model that differs from `encoder` in what is given.
+
+    Args:
+        encoder: stays as it is.
+        query_prefix: put before every query; as it is by default.
+        document_prefix: put before every document; as it is by default.
+        threads: texts computed at once; as it is by default.
+        job: counts what the new encoder reads and may be cancelled; no warning is logged then when
+            texts are cut.
+        overflow: how to treat texts longer than the model reads; as it is by default.
+
+    Raises:
+        InputError: an option of a wrong kind.
+    """
+    other = copy.copy(encoder)
+    other._spec = None
+    if query_prefix is not None:
+        other._query_prefix = checked_prefix("query_prefix", query_prefix)
+    if document_prefix is not None:
+        other._document_prefix = checked_prefix("document_prefix", document_prefix)
+    if threads is not None:
+        other._threads = worker_count("threads", threads)
+    if job is not None:
+        other._job = job
+    if overflow is not None:
+        other._overflow = overflow
+    return other

@@ -16,7 +16,7 @@ from qdrant_embed.collection.stored import StoredCollection
 from qdrant_embed.collection.vectors import Target
 from qdrant_embed.encoder.interfaces import DenseEncoder, check_encoder
 from qdrant_embed.encoder.long_texts.overflow import OverflowOptions
-from qdrant_embed.encoder.text import TextEmbedding
+from qdrant_embed.encoder.text import TextEmbedding, variant
 from qdrant_embed.errors import CollectionMismatchError, InputError, check_str, check_whole
 from qdrant_embed.flows.flow import Flow, Request, Wait, Work
 from qdrant_embed.flows.flows import Flows
@@ -69,7 +69,7 @@ class Migration:
         if isinstance(encoder, TextEmbedding):
             if stamp is not None and stamp.overflow is not None and (by_name or old.chunked):
                 overflow = OverflowOptions(stamp.overflow, stamp.overlap or 0)
-                encoder = encoder.variant(overflow=overflow)
+                encoder = variant(encoder, overflow=overflow)
             elif encoder.overflow == "chunk":
                 raise InputError(
                     f"collection {old.name!r} has one point for each document, and migrate_model "

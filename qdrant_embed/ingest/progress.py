@@ -94,14 +94,14 @@ class Reporter(AbstractContextManager["Reporter"]):
 
     def report(self, documents: int, unchanged: int = 0) -> None:
         """Tells that so many documents are stored, so many of all found unchanged."""
-        tally = self._encoding.tally
+        job = self._encoding.job
         self._tell(
             IngestProgress(
                 documents=documents,
                 total=self._total,
                 unchanged=unchanged,
-                tokens=None if tally is None else tally.tokens,
-                truncated=None if tally is None else tally.truncated,
+                tokens=None if job is None else job.stats.tokens,
+                truncated=None if job is None else job.stats.truncated,
                 seconds=time.monotonic() - self._start,
             )
         )

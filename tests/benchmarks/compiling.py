@@ -47,7 +47,7 @@ def worker(model: str) -> None:
     """Prints the seconds that compiling took, the process' peak, and the weights, in MB."""
     from qdrant_embed import TextEmbedding
     from qdrant_embed.encoder.files.cache import cache_folder
-    from qdrant_embed.encoder.files.sources import find_model
+    from qdrant_embed.encoder.files.model_files import find_model
 
     folder = find_model(model, cache=cache_folder()).folder
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))

@@ -34,7 +34,7 @@ def available() -> list[str]:
 def model_folder() -> Path:
     """The installed package's folder with the model's files."""
     from qdrant_embed.encoder.files.cache import cache_folder
-    from qdrant_embed.encoder.files.sources import find_model
+    from qdrant_embed.encoder.files.model_files import find_model
 
     return find_model(MINILM, cache=cache_folder()).folder
 

@@ -132,7 +132,7 @@ def test_a_folder_is_compiled_into_another(tiny: TinyModel, tmp_path: Path) -> N
     assert TextEmbedding(out).describe() == TextEmbedding(tiny.path, lazy_load=True).describe()
     again = run(tmp_path, "compile", str(tiny.path), "--out", str(out))
     assert (again.returncode, again.stdout) == (1, "")
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
     (out / "tokenizer.json").unlink()
     damaged = run(tmp_path, "verify", str(out))
     assert damaged.returncode == 1

@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 
 from qdrant_embed import DefaultEmbedding, InputError, ModelFileError, TextEmbedding
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL, MINILM
+from qdrant_embed.encoder.text import variant
 
 
 def mixed_texts(count: int) -> list[str]:
@@ -40,7 +41,7 @@ def test_hello_world_has_the_canonical_values(minilm_fp32: TextEmbedding) -> Non
 @pytest.mark.slow
 def test_minilm_agrees_with_an_independent_forward_pass(minilm_fp32: TextEmbedding) -> None:
     minilm = minilm_fp32
-    folder = minilm._model.facts.source.folder
+    folder = minilm._model.facts.files.folder
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(256)
@@ -157,7 +158,7 @@ def test_the_users_own_prefixes_come_first(tiny_e5: TinyModel) -> None:
 def test_a_variant_shares_the_loaded_model_and_leaves_the_original(tiny_e5: TinyModel) -> None:
     encoder = TextEmbedding(tiny_e5.path)
     assert encoder.spec.query_prefix == "query: "
-    other = encoder.variant(query_prefix="", threads=1)
+    other = variant(encoder, query_prefix="", threads=1)
     assert other._model is encoder._model
     assert (other.spec.query_prefix, encoder.spec.query_prefix) == ("", "query: ")
     assert other.spec.document_prefix == "passage: "

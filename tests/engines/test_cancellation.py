@@ -7,15 +7,14 @@ import threading
 import time
 from typing import Any
 
-import numpy as np
 import pytest
 from clients import at, opened, run
-from numpy.typing import NDArray
 from rest_server import Fault, Server
 from tiny import TinyModel
 
 from qdrant_embed import AsyncQdrantClient, AsyncQdrantEmbedMixin, IngestError, QdrantClient
 from qdrant_embed.encoder.interfaces import Vector
+from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.session import Session
 from qdrant_embed.flows.flow import Flow, Work
 
@@ -148,14 +147,14 @@ def test_what_nobody_waits_for_is_not_encoded(
     started, failed, ran = threading.Event(), threading.Event(), 0
     run_graph = Session.run
 
-    def slow(self: Session, token_ids: NDArray[np.int64]) -> Vector:
+    def slow(self: Session, inputs: Inputs) -> Vector:
         nonlocal ran
-        if token_ids.shape[1] > 3:
+        if inputs.ids.shape[1] > 3:
             ran += 1
             started.set()
             failed.wait(30)
             time.sleep(0.05)
-        return run_graph(self, token_ids)
+        return run_graph(self, inputs)
 
     def full(*_: object, **__: object) -> Flow[None]:
         yield Work(lambda: started.wait(30))

@@ -27,6 +27,7 @@ from qdrant_embed import (
     point_id,
 )
 from qdrant_embed.encoder.long_texts.overflow import OverflowOptions
+from qdrant_embed.encoder.text import variant
 
 KEY = "qdrant_embed_chunk"
 
@@ -78,8 +79,8 @@ def parts(client: QdrantClient, shown: int | str, name: str = "demo") -> list[di
 def test_spans_cover_the_text_and_short_texts_are_one_chunk(
     encoder: TextEmbedding, texts: list[str], overlap: int
 ) -> None:
-    splitting = encoder.variant(overflow=OverflowOptions("chunk", overlap))
-    too_long = encoder._model.runtime.tokenizer.tokenize(texts).truncated
+    splitting = variant(encoder, overflow=OverflowOptions("chunk", overlap))
+    too_long = encoder._model.load().tokenizer.tokenize(texts).truncated
     for position, (whole, chunks) in enumerate(zip(texts, splitting.chunks(texts), strict=True)):
         reached = 0
         for chunk in chunks:
@@ -89,7 +90,7 @@ def test_spans_cover_the_text_and_short_texts_are_one_chunk(
         if position not in too_long:
             assert [(chunk.start, chunk.end) for chunk in chunks] == [(0, len(whole))]
     short = [whole for position, whole in enumerate(texts) if position not in too_long]
-    truncating = encoder.variant(overflow=OverflowOptions("truncate"))
+    truncating = variant(encoder, overflow=OverflowOptions("truncate"))
     for (chunk,), vector in zip(encoder.chunks(short), truncating.embed(short), strict=True):
         np.testing.assert_array_equal(chunk.vector, vector)
 

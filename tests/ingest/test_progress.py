@@ -37,7 +37,7 @@ def terminal() -> Iterator[Terminal]:
 
 
 def token_count(tiny: TinyModel, texts: list[str]) -> int:
-    tokenizer = TextEmbedding(tiny.path)._model.runtime.tokenizer
+    tokenizer = TextEmbedding(tiny.path)._model.load().tokenizer
     return sum(map(len, tokenizer.tokenize(texts).ids))
 
 

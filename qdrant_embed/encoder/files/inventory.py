@@ -1,4 +1,4 @@
-"""What the cache folder holds: listed, checked, cleared."""
+"""Lists, checks and clears the cache folder."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from qdrant_embed.encoder.files.compiled import compiled_models
-from qdrant_embed.encoder.files.exported import damaged_files, read_export
-from qdrant_embed.encoder.files.runnable import MANIFEST
+from qdrant_embed.encoder.files.plan import MANIFEST, damaged_files, read_exported
 from qdrant_embed.encoder.files.snapshots import kept_models
 from qdrant_embed.errors import ModelFileError
 
@@ -21,9 +20,9 @@ class CacheEntry:
 
     Attributes:
         kind: ``downloaded`` files, or a graph ``compiled`` from files.
-        name: of the model.
-        version: its commit on the hub, or its precision.
-        folder: holds it.
+        name: the model's.
+        version: the model's commit on the hub, or its precision.
+        folder: where it is.
         size: bytes.
     """
 
@@ -36,7 +35,7 @@ class CacheEntry:
 
 @dataclass(frozen=True)
 class Checked:
-    """A model whose files were hashed anew, and those that are missing or not as recorded."""
+    """A model whose files were hashed anew; `damaged` are missing or not as recorded."""
 
     name: str
     revision: str | None
@@ -46,7 +45,7 @@ class Checked:
 
 
 def cache_entries(cache: Path, name: str | None = None) -> list[CacheEntry]:
-    """What `cache` holds; with `name`, of that model alone."""
+    """List what `cache` holds; with `name`, of that model alone."""
     downloaded = [
         CacheEntry("downloaded", model.name, model.commit, folder, _size(folder))
         for folder, model in kept_models(cache)
@@ -65,7 +64,7 @@ def cache_entries(cache: Path, name: str | None = None) -> list[CacheEntry]:
 
 
 def clear(cache: Path, name: str | None = None) -> int:
-    """Removes what `cache` holds, or with `name` that model; the bytes that were freed.
+    """Remove what `cache` holds, or with `name` that model; return the bytes that were freed.
 
     Raises:
         ModelFileError: a folder cannot be removed.
@@ -74,8 +73,8 @@ def clear(cache: Path, name: str | None = None) -> int:
         entry.folder.parent if entry.kind == "downloaded" else entry.folder
         for entry in cache_entries(cache, name)
     ]
-    if name is None:  # what is not whole, too
-        folders = [cache / part for part in ("hub", "compiled", "sha256")]
+    if name is None:  # incomplete ones too, and "recall", where plans were kept once
+        folders = [cache / part for part in ("hub", "compiled", "plans", "recall", "sha256")]
     freed = 0
     for folder in dict.fromkeys(folders):
         size = _size(folder)
@@ -90,7 +89,7 @@ def clear(cache: Path, name: str | None = None) -> int:
 
 
 def check_cache(cache: Path, name: str | None = None) -> list[Checked]:
-    """Downloads and compiled models in `cache`, hashed anew; with `name`, of that model alone."""
+    """Hash downloads and compiled models in `cache` anew; with `name`, of that model alone."""
     downloaded = [
         Checked(
             model.name,
@@ -113,19 +112,19 @@ def check_cache(cache: Path, name: str | None = None) -> list[Checked]:
 
 
 def check_folder(folder: Path) -> Checked:
-    """An exported model, hashed anew.
+    """Hash the files of an exported model anew.
 
     Raises:
-        ModelFileError: the folder is no exported model.
+        ModelFileError: the folder holds no exported model.
     """
     if not (folder / MANIFEST).is_file():
         raise ModelFileError(
             f"{folder} has no {MANIFEST}: only exported models and downloads record what their "
             "files should be"
         )
-    exported = read_export(folder)
-    damaged = damaged_files(folder, exported, None)
-    return Checked(exported.spec.name, exported.revision, folder, len(exported.files), damaged)
+    plan = read_exported(folder)
+    damaged = damaged_files(folder, plan, None)
+    return Checked(plan.spec.name, plan.revision, folder, len(plan.files), damaged)
 
 
 def _is_meant(name: str, asked: str | None) -> bool:

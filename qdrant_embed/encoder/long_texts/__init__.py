@@ -1,1 +1,5 @@
-"""Texts longer than the model reads: split, encoded in windows, or refused."""
+"""Handles texts longer than the model reads: splits, encodes in windows, or refuses them.
+
+Texts enter at `overflow.LongTexts`, which asks `splitting` where to cut, and leave as vectors or
+chunks.
+"""

@@ -1,4 +1,4 @@
-"""What becomes of texts that are longer than their model reads."""
+"""Handles texts that are longer than their model reads."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 
 from qdrant_embed.encoder.interfaces import Chunk, Overflow, Vector
 from qdrant_embed.encoder.long_texts.splitting import Span, split
-from qdrant_embed.encoder.model import Model
+from qdrant_embed.encoder.run.backend import l2_normalized
 from qdrant_embed.encoder.run.batching import windows
+from qdrant_embed.encoder.run.job import EncodeJob
 from qdrant_embed.encoder.run.pipeline import Pipeline
-from qdrant_embed.encoder.run.tally import Tally
 from qdrant_embed.errors import InputError, check_whole
 
 if TYPE_CHECKING:
+    from qdrant_embed.encoder.run.loaded_model import LoadedModel
     from qdrant_embed.encoder.run.tokenizer import Tokenizer
 
 Splitter: TypeAlias = Callable[[str], Iterable[tuple[int, int]]]
@@ -29,7 +30,7 @@ _SPLITS: tuple[Overflow, ...] = ("mean", "chunk")
 
 @dataclass(frozen=True)
 class OverflowOptions:
-    """How texts longer than the model reads are treated; the names are those of `TextEmbedding`."""
+    """How texts longer than the model reads are treated; see `TextEmbedding` for the names."""
 
     overflow: Overflow = "truncate"
     overlap: int = 0
@@ -54,36 +55,36 @@ class OverflowOptions:
 
 @dataclass(frozen=True)
 class _Part:
-    """What is encoded of a text, and how many tokens of the text that is."""
+    """A part of a text that is encoded, and how many tokens of the text it has."""
 
     span: Span
     tokens: int
 
 
 class LongTexts:
-    """Texts of any length: the vectors of their windows, the mean of these, or a refusal.
+    """Encodes texts of any length: the windows of each, their mean, or a refusal.
 
-    A text that the model reads whole is one window, with the vector it has without this.
+    A text that the model reads whole is one window, and has the same vector as without this.
 
     Args:
-        model: encodes.
+        load: gives the model, which it loads on its first call.
         pipeline: runs it.
         options: how texts are split.
-        tally: counts what is read, if anybody wants to know.
+        job: counts what is read, and may be cancelled.
     """
 
     def __init__(
         self,
-        model: Model,
+        load: Callable[[], LoadedModel],
         pipeline: Pipeline[Vector],
         options: OverflowOptions,
-        tally: Tally | None = None,
+        job: EncodeJob | None = None,
     ) -> None:
-        self._model, self._pipeline, self._options = model, pipeline, options
-        self._tally = tally
+        self._load, self._pipeline, self._options = load, pipeline, options
+        self._job = job
 
     def refused(self, texts: Iterable[str], first: int = 0) -> Iterator[str]:
-        """Each of `texts`, prefix included, as long as none is longer than the model reads.
+        """Yield each of `texts`, prefix included, until one is longer than the model reads.
 
         Args:
             texts: read once, a few hundred ahead.
@@ -93,12 +94,12 @@ class LongTexts:
             InputError: one is longer.
         """
         for some in windows(texts, _CHECKED_TOGETHER):
-            tokenizer = self._model.runtime.tokenizer
-            for position in tokenizer.tokenize(some).truncated:
-                tokens = tokenizer.count(some[position])
+            model = self._load()
+            for position in model.tokenizer.tokenize(some).truncated:
+                tokens = model.tokenizer.count(some[position])
                 raise InputError(
                     f"text number {first + position} has {tokens} tokens with its prefix, but "
-                    f"{self._model.name} reads {self._model.facts.spec.max_tokens}, and "
+                    f"{model.spec.name} reads {model.spec.max_tokens}, and "
                     "overflow='error' lets none be cut: split the text, or choose "
                     "overflow='chunk' or 'mean'",
                     index=first + position,
@@ -109,10 +110,10 @@ class LongTexts:
     def vectors(
         self, texts: Iterable[str], prefix: str, window: int, workers: int
     ) -> Iterator[Vector]:
-        """A vector for each text, in order: the mean of those of its windows.
+        """Yield a vector for each text, in order: the mean of its windows' vectors.
 
-        Each window weighs as much as it has tokens of the text. The mean is scaled to length 1
-        where the model does so. The arguments are those of `Pipeline.run`.
+        Each window weighs as much as it has tokens of the text. The mean is scaled to length 1 if
+        the model's vectors are. The arguments are those of `Pipeline.run`.
 
         Args:
             texts: without prefix.
@@ -121,7 +122,8 @@ class LongTexts:
             workers: threads that compute.
 
         Raises:
-            InputError: prefix or overlap leave no room, or the splitter gave what is no part.
+            InputError: prefix or overlap leave no room, or the splitter gave something other than
+                parts of the text.
         """
         for parts, rows in self._encoded(texts, prefix, window, workers):
             yield rows[0] if len(rows) == 1 else self._mean(rows, [part.tokens for part in parts])
@@ -129,7 +131,7 @@ class LongTexts:
     def chunks(
         self, texts: Iterable[str], prefix: str, window: int, workers: int
     ) -> Iterator[list[Chunk]]:
-        """The windows of each text, in order; Args and Raises are those of `vectors`."""
+        """Yield the windows of each text, in order; Args and Raises are those of `vectors`."""
         for parts, rows in self._encoded(texts, prefix, window, workers):
             yield [
                 Chunk(part.span.start, part.span.end, row)
@@ -141,9 +143,7 @@ class LongTexts:
     ) -> Iterator[tuple[list[_Part], list[Vector]]]:
         under_way: deque[list[_Part]] = deque()
         token_ids = self._token_ids(texts, prefix, window, under_way)
-        vectors = self._pipeline.run_tokens(
-            windows(token_ids, window), window, workers, self._tally
-        )
+        vectors = self._pipeline.run_tokens(windows(token_ids, window), window, workers, self._job)
         for first in vectors:
             parts = under_way.popleft()
             yield parts, [first, *islice(vectors, len(parts) - 1)]
@@ -151,9 +151,10 @@ class LongTexts:
     def _token_ids(
         self, texts: Iterable[str], prefix: str, window: int, under_way: deque[list[_Part]]
     ) -> Iterator[list[int]]:
-        """Of what is encoded; a text's parts are `under_way` before the first of them goes."""
-        tokenizer = self._model.runtime.tokenizer
-        cutter = _Cutter(tokenizer, self._model.facts.spec.max_tokens, prefix, self._options)
+        """Yield the token ids of each part, once all parts of its text are `under_way`."""
+        model = self._load()
+        tokenizer = model.tokenizer
+        cutter = _Cutter(tokenizer, model.spec.max_tokens, prefix, self._options)
         for some in windows(texts, window):
             whole = tokenizer.tokenize([prefix + text for text in some])
             long = set(whole.truncated)
@@ -162,8 +163,8 @@ class LongTexts:
                 if position in long:
                     spans = cutter.spans(text)
                     parts = cutter.token_ids(text, spans)
-                if self._tally is not None:
-                    self._tally.note(parts)
+                if self._job is not None:
+                    self._job.stats.add(parts)
                 under_way.append(
                     [
                         _Part(span, max(1, len(part) - cutter.overhead))
@@ -174,8 +175,8 @@ class LongTexts:
 
     def _mean(self, rows: list[Vector], weights: list[int]) -> Vector:
         mean = np.average(np.array(rows, np.float64), axis=0, weights=weights)
-        if self._model.facts.spec.normalize:
-            mean /= max(float(np.linalg.norm(mean)), 1e-12)
+        if self._load().spec.normalize:
+            mean = l2_normalized(mean)
         vector: Vector = mean.astype(np.float32)
         return vector
 
@@ -202,11 +203,11 @@ class _Cutter:
             )
 
     def spans(self, text: str) -> list[Span]:
-        """The windows of `text`; at least one."""
+        """Split `text` into windows; at least one."""
         return list(self._spans(text)) or [Span(0, 0)]  # white space alone
 
     def token_ids(self, text: str, spans: Sequence[Span]) -> list[list[int]]:
-        """Token ids of each window of `text`, prefix and special tokens included."""
+        """Tokenise each window of `text`, with prefix and special tokens."""
         parts = [self._prefix + text[span.start : span.end] for span in spans]
         return self._tokenizer.tokenize(parts).ids
 

@@ -1,4 +1,4 @@
-"""Where a long text is split: windows on the model's own tokens, each an exact slice of it."""
+"""Splits a long text into windows of the model's own tokens, each an exact slice of the text."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-_NEAR = 0.75  # of the room: from there on, where a sentence ends goes before more tokens
-_SHRINK = 16  # a window that does not fit loses this share of the room, then is tried again
+_NEAR = 0.75  # of the room: from there on, the end of a sentence is worth more than more tokens
+_SHRINK = 16  # a window that does not fit loses this share of the room, and is tried again
 
 _SENTENCE_ENDS = ".!?…。！？｡।॥۔؟։።"  # noqa: RUF001 - as written
 _WITHOUT_SPACE = "。！？｡"  # noqa: RUF001 - scripts with no space between sentences
@@ -40,20 +40,21 @@ def split(
     fits: Callable[[str], bool],
     overlap: int = 0,
 ) -> Iterator[Span]:
-    """Windows that together hold all of `text` but white space between them, in order.
+    """Yield windows that together hold all of `text` but white space between them, in order.
 
-    A window ends at the end of a paragraph, else a sentence, else a word, where one is within the
-    last quarter of its room; else between tokens, but never inside a character, nor between a
+    A window ends at the end of a paragraph, else of a sentence, else of a word, if there is one in
+    the last quarter of its room; else between tokens, but never inside a character, nor between a
     letter and its accents or the parts of an emoji unless these alone do not fit. White space at
     its ends is left out.
 
     Args:
-        text: split.
+        text: to split.
         tokens: where each of its tokens starts and ends in `text`, without special tokens.
         room: tokens of a window.
-        fits: whether a part, tokenised for itself, is within the limit; asked of every window,
-            for a part of a text may have more tokens for itself than it had within.
-        overlap: tokens, at most, that a window repeats of the one before; below half of `room`.
+        fits: whether a part, tokenised by itself, is within the limit; asked about every window,
+            because a part may have more tokens by itself than inside its text.
+        overlap: at most how many tokens of the previous window a window repeats; below half of
+            `room`.
     """
     cuts = _cuts(text, tokens)
     last = len(cuts.positions) - 1
@@ -74,7 +75,7 @@ def split(
 def _cuts(text: str, tokens: Sequence[tuple[int, int]]) -> _Cuts:
     positions, before = [0], [0]
     for index, (start, _) in enumerate(tokens):
-        # several tokens of one character, as of bytes, all say where the character starts
+        # several tokens of one character, such as bytes, all state where the character starts
         if start > positions[-1] and not _inside_cluster(text, start):
             positions.append(start)
             before.append(index)
@@ -84,7 +85,7 @@ def _cuts(text: str, tokens: Sequence[tuple[int, int]]) -> _Cuts:
 def _end(
     text: str, cuts: _Cuts, first: int, reached: int, room: int, fits: Callable[[str], bool]
 ) -> int | None:
-    """The cut that ends the window from `first` on, after `reached`; ``None`` if none fits."""
+    """Find the cut that ends the window from `first` on, after `reached`; ``None`` if none fits."""
     last = len(cuts.positions) - 1
     start, left = cuts.tokens[first], room
     while True:
@@ -102,14 +103,14 @@ def _end(
 
 
 def _overlapping(text: str, cuts: _Cuts, first: int, end: int, overlap: int) -> int:
-    """The cut that starts the next window: the first word within the overlap."""
+    """Find the cut that starts the next window: the first word within the overlap."""
     earliest = max(first + 1, bisect_left(cuts.tokens, cuts.tokens[end] - overlap))
     words = (cut for cut in range(earliest, end) if _rank(text, cuts.positions[cut]))
     return next(words, min(earliest, end))
 
 
 def _by_characters(text: str, start: int, end: int, fits: Callable[[str], bool]) -> Iterator[Span]:
-    """What has no place to be split, in parts that fit; a single character always counts as one."""
+    """Split what has no cuts into parts that fit; a single character always does."""
     while start < end:
         size = end - start
         while size > 1 and not fits(text[start : start + size].strip()):
@@ -126,7 +127,7 @@ def _stripped(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 def _rank(text: str, position: int) -> int:
-    """How good it is to split there: 3 after a paragraph, 2 a sentence, 1 a word, 0 inside one."""
+    """Rate a cut there: 3 after a paragraph, 2 after a sentence, 1 after a word, 0 inside one."""
     left = right = position
     while left > 0 and text[left - 1].isspace():
         left -= 1

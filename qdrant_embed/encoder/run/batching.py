@@ -1,4 +1,4 @@
-"""Which texts run together: windows of the input, and batches of equal length within one."""
+"""Decides which texts run together: windows of the input, and batches of equal length in each."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Batch:
     length: int
 
     def token_ids(self, window: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-        """Token ids of the batch's texts, int64 [texts, length], out of those of the window."""
+        """Pick the token ids of the batch from those of its window, int64 [texts, length]."""
         return np.array([window[position] for position in self.positions], np.int64)
 
 
 def windows(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Runs of `size` items, in order; the last may be shorter, none is empty."""
+    """Yield `size` items at a time, in order; the last may be fewer, but never none."""
     iterator = iter(items)
     while window := list(islice(iterator, size)):
         yield window
@@ -37,13 +37,13 @@ def windows(items: Iterable[T], size: int) -> Iterator[list[T]]:
 def runs(
     items: Iterable[T], length: Callable[[T], int], longest: int, most: int | None = None
 ) -> Iterator[list[T]]:
-    """Runs of items, in order, that are together as long as that, or of one item that is longer.
+    """Yield runs of items, in order, up to `longest` in all, or a single item that is longer.
 
     Args:
         items: read once, at most one ahead.
-        length: of an item.
-        longest: the sum of a run's lengths.
-        most: items in a run.
+        length: gives the length of an item.
+        longest: largest sum of the lengths in a run.
+        most: largest number of items in a run.
     """
     run: list[T] = []
     size = 0
@@ -63,11 +63,11 @@ def runs(
 def equal_length_batches(
     lengths: Sequence[int], tokens_per_batch: int = TOKENS_PER_BATCH
 ) -> list[Batch]:
-    """Batches that together hold every position of `lengths` once, longest texts first.
+    """Make batches that together hold every position of `lengths` once, longest texts first.
 
     Nothing is padded: all texts of a batch have one length. A batch has at most
     `tokens_per_batch` tokens, or a single text where that text alone has more. The longest go
-    first so that the threads end together.
+    first, so that the threads end together.
     """
     by_length: dict[int, list[int]] = {}
     for position, length in enumerate(lengths):

@@ -1,4 +1,4 @@
-"""How many cores this process may use."""
+"""Finds how many cores this process may use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def usable_cores(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) -> int:
-    """Cores this process may use: the least of affinity and CPU quota, at least 1.
+    """Count the cores this process may use: the least of affinity and CPU quota, at least 1.
 
     A container limited to half a core counts as 1. The quota is the smallest one set on the
     process' cgroup or any above it (v2 ``cpu.max``, v1 ``cpu.cfs_quota_us``).
@@ -27,10 +27,10 @@ def usable_cores(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) -> in
 
 
 def worker_count(option: str, count: int | None) -> int:
-    """`count`, or for ``None`` every usable core.
+    """Return `count`, or for ``None`` the number of usable cores.
 
     Raises:
-        InputError: it is no whole number from 1 up; `option` is what the caller named it.
+        InputError: it is not a whole number from 1 up; `option` is the caller's name for it.
     """
     if count is None:
         return usable_cores()

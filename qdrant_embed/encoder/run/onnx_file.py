@@ -1,4 +1,4 @@
-"""A model's own ONNX file, for architectures that are not compiled."""
+"""Runs a model's own ONNX file, for architectures that are not compiled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.interfaces import Vector
+from qdrant_embed.encoder.interfaces import Vector, assert_never
+from qdrant_embed.encoder.run.backend import Inputs, l2_normalized
 from qdrant_embed.encoder.run.session import Session
 from qdrant_embed.errors import ModelError, ModelFileError
 
@@ -19,18 +20,18 @@ _OUTPUTS = (_POOLED, "token_embeddings", "last_hidden_state")
 
 
 class OnnxFile:
-    """Token ids to vectors, by a graph as exporters write them.
+    """Runs a graph as exporters write them, and pools and normalises what it gives.
 
-    Texts run together have one length, so that the mask is all ones and nothing is padded: a
-    vector does not depend on its neighbours. A quantised file finds its ranges in each run, so it
-    is given one text at a time, and so is one that was exported for a batch of one.
+    Texts that run together have one length, so the mask is all ones and nothing is padded: a
+    vector does not depend on its neighbours. A quantised file finds its ranges anew in each run,
+    so it is given one text at a time, and so is a file that was exported for a batch of one.
 
     Args:
         session: the file, loaded.
         path: the file, for messages.
         spec: pooling, normalisation and dimension.
-        one_by_one: one text in each run.
-        pooled: the file itself must pool; for what follows pooling is not ours to run.
+        one_by_one: run one text at a time.
+        pooled: the file itself must pool, because this encoder cannot run what follows pooling.
         trial: token ids of any text, to see that the file can be run.
 
     Raises:
@@ -57,10 +58,10 @@ class OnnxFile:
         if pooled and self._output != _POOLED:
             raise ModelFileError(
                 f"{path} gives no {_POOLED}, but the model's modules.json chains a Dense layer, "
-                "which can be run only as a part of the file"
+                "which can be run only as part of the file"
             )
         try:
-            found = self.run(np.array([trial], np.int64)).shape
+            found = self.run(Inputs(np.array([trial], np.int64))).shape
         except ModelError as error:
             raise ModelFileError(f"{path} cannot be run: {error.__cause__}") from error
         if found != (1, spec.dimension):
@@ -69,33 +70,45 @@ class OnnxFile:
                 f"other files {spec.name} has {spec.dimension}"
             )
 
-    def run(self, token_ids: NDArray[np.int64]) -> Vector:
-        """Vectors, float32 [batch, dimension], for int64 [batch, tokens] of one length."""
-        if self._one_by_one and len(token_ids) > 1:
-            return np.concatenate([self.run(ids[None]) for ids in token_ids])
+    def run(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Return vectors, float32 [batch, dimension]."""
+        ids, types = inputs.ids, inputs.token_types
+        if types is None:
+            types = np.zeros_like(ids)
+        if self._one_by_one and len(ids) > 1:
+            rows = [Inputs(ids[i : i + 1], types[i : i + 1]) for i in range(len(ids))]
+            return np.concatenate([self.run(row) for row in rows])
         values = {
-            "input_ids": token_ids,
-            "attention_mask": np.ones_like(token_ids),
-            "token_type_ids": np.zeros_like(token_ids),
-            "position_ids": np.broadcast_to(np.arange(token_ids.shape[1]), token_ids.shape),
+            "input_ids": ids,
+            "attention_mask": np.ones_like(ids),
+            "token_type_ids": types,
+            "position_ids": np.broadcast_to(np.arange(ids.shape[1]), ids.shape),
         }
         fed = {
             name: values[name].astype(_KINDS[taken.kind], copy=False)
             for name, taken in self._inputs.items()
         }
         vectors = self._pooled(self._session.feed(fed, [self._output])[0].astype(np.float32))
-        if not self._spec.normalize:
-            return vectors
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-        return vectors
+        return l2_normalized(vectors) if self._spec.normalize else vectors
 
     def _pooled(self, output: Vector) -> Vector:
         if output.ndim != 3:
             return output
-        if self._spec.pooling == "mean":
-            mean: Vector = output.mean(axis=1, dtype=np.float32)
-            return mean
-        return output[:, 0 if self._spec.pooling == "cls" else -1].copy()
+        match self._spec.pooling:
+            case "mean":
+                mean: Vector = output.mean(axis=1, dtype=np.float32)
+                return mean
+            case "cls":
+                return output[:, 0].copy()
+            case "last_token":
+                return output[:, -1].copy()
+            case None:
+                raise ModelFileError(
+                    f"{self._path} gives a vector for each token, and {self._spec.name} does not "
+                    "say how to pool them"
+                )
+            case _:
+                assert_never(self._spec.pooling)
 
     def _check_inputs(self) -> None:
         for name, taken in self._inputs.items():

@@ -1,4 +1,4 @@
-"""Texts to what a model makes of them: tokens, batches, threads, and the caller's order again."""
+"""Runs a model over texts: tokens, batches, threads, and results in the caller's order again."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from qdrant_embed.encoder.interfaces import Vector
-from qdrant_embed.encoder.model import Model
+from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.batching import (
     TOKENS_PER_BATCH,
     Batch,
     equal_length_batches,
     windows,
 )
-from qdrant_embed.encoder.run.tally import Tally
+from qdrant_embed.encoder.run.job import EncodeJob
+
+if TYPE_CHECKING:
+    from qdrant_embed.encoder.run.loaded_model import LoadedModel
 
 logger = logging.getLogger(__name__)
 
@@ -44,51 +47,51 @@ class Pipeline(Generic[T]):
     """Runs a model over texts, one window while the next is read and tokenised.
 
     Args:
-        model: run from any number of threads.
-        finish: turns the vectors of a batch, float32 [texts, dimension], into a result for each;
+        load: gives the model, which it loads on its first call; called by any number of threads.
+        finish: turns the outputs of a batch, float32 [texts, ...], into one result for each text;
             called by the thread that computed them.
         tokens_per_batch: at most, unless a single text has more.
     """
 
     def __init__(
         self,
-        model: Model,
-        finish: Callable[[Vector], Iterable[T]],
+        load: Callable[[], LoadedModel],
+        finish: Callable[[NDArray[np.float32]], Iterable[T]],
         tokens_per_batch: int = TOKENS_PER_BATCH,
     ) -> None:
-        self._model, self._finish, self._tokens_per_batch = model, finish, tokens_per_batch
+        self._load, self._finish, self._tokens_per_batch = load, finish, tokens_per_batch
         self._warned_of_truncation = False
 
     def run(
-        self, texts: Iterable[str], window: int, workers: int, tally: Tally | None = None
+        self, texts: Iterable[str], window: int, workers: int, job: EncodeJob | None = None
     ) -> Iterator[T]:
-        """A result for each text, in order.
+        """Yield a result for each text, in order.
 
         Args:
             texts: read once, at most two windows ahead.
-            window: texts tokenised and sorted by length together.
+            window: texts that are tokenised and sorted by length together.
             workers: threads that compute.
-            tally: counts what is read, and may call it off; without it, a warning is logged once
-                of texts that are cut.
+            job: counts what is read, and may be cancelled; without it, a warning is logged once
+                when texts are cut.
         """
-        parts = map(partial(self._tokenized, tally=tally), windows(texts, window))
-        return self.run_tokens(parts, window, workers, tally)
+        parts = map(partial(self._tokenized, job=job), windows(texts, window))
+        return self.run_tokens(parts, window, workers, job)
 
     def run_singly(
-        self, texts: Iterable[str], workers: int, tally: Tally | None = None
+        self, texts: Iterable[str], workers: int, job: EncodeJob | None = None
     ) -> Iterator[T]:
-        """The same, each text by itself: of a single one, a query, the least is in the way."""
+        """Do the same text by text: nothing delays a single one, which is a query."""
         for text in texts:
-            yield from self._single(self._tokenized([text], tally), workers)
+            yield from self._single(self._tokenized([text], job), workers)
 
     def run_tokens(
         self,
         parts: Iterator[list[list[int]]],
         window: int,
         workers: int,
-        tally: Tally | None = None,
+        job: EncodeJob | None = None,
     ) -> Iterator[T]:
-        """The same for token ids, of `window` texts at a time; `tally` may call it off."""
+        """Do the same for the token ids of `window` texts at a time."""
         first = next(parts, None)
         if first is None:
             return
@@ -99,7 +102,7 @@ class Pipeline(Generic[T]):
         running: _Running[T] | None = None
         try:
             for part in chain([first], parts):
-                following = self._start(part, pool, tally)
+                following = self._start(part, pool, job)
                 if running is not None:
                     yield from running.wait()
                 running = following
@@ -108,46 +111,46 @@ class Pipeline(Generic[T]):
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _tokenized(self, texts: Sequence[str], tally: Tally | None) -> list[list[int]]:
-        tokens = self._model.runtime.tokenizer.tokenize(texts)
-        if tally is None:
-            self._warn_of_truncation(tokens.truncated)
+    def _tokenized(self, texts: Sequence[str], job: EncodeJob | None) -> list[list[int]]:
+        model = self._load()
+        tokens = model.tokenizer.tokenize(texts)
+        if job is None:
+            self._warn_of_truncation(model, tokens.truncated)
         else:
-            tally.note(tokens.ids, len(tokens.truncated))
+            job.stats.add(tokens.ids, len(tokens.truncated))
         return tokens.ids
 
     def _single(self, ids: list[list[int]], workers: int) -> Iterable[T]:
-        runtime = self._model.runtime
-        runner = runtime.queries if workers > 1 else runtime.runner
-        return self._finish(runner.run(np.array(ids, np.int64)))
+        inputs = Inputs(np.array(ids, np.int64))
+        return self._finish(self._load().run(inputs, alone=workers > 1))
 
     def _start(
-        self, ids: list[list[int]], pool: ThreadPoolExecutor, tally: Tally | None
+        self, ids: list[list[int]], pool: ThreadPoolExecutor, job: EncodeJob | None
     ) -> _Running[T]:
         batches = equal_length_batches([len(text) for text in ids], self._tokens_per_batch)
         running = _Running[T]()
-        if len(batches) == 1:  # a thread would only add its start
-            self._run(batches[0], ids, running.results, tally)
+        if len(batches) == 1:  # starting a thread would only take longer
+            self._run(batches[0], ids, running.results, job)
         else:
             running.batches.extend(
-                pool.submit(self._run, batch, ids, running.results, tally) for batch in batches
+                pool.submit(self._run, batch, ids, running.results, job) for batch in batches
             )
         return running
 
     def _run(
-        self, batch: Batch, ids: list[list[int]], results: dict[int, T], tally: Tally | None
+        self, batch: Batch, ids: list[list[int]], results: dict[int, T], job: EncodeJob | None
     ) -> None:
-        if tally is not None:
-            tally.check()
-        vectors = self._model.runtime.runner.run(batch.token_ids(ids))
-        results.update(zip(batch.positions, self._finish(vectors), strict=True))
+        if job is not None:
+            job.cancel_token.check()
+        outputs = self._load().run(Inputs(batch.token_ids(ids)))
+        results.update(zip(batch.positions, self._finish(outputs), strict=True))
 
-    def _warn_of_truncation(self, truncated: Sequence[int]) -> None:
+    def _warn_of_truncation(self, model: LoadedModel, truncated: Sequence[int]) -> None:
         if truncated and not self._warned_of_truncation:
             self._warned_of_truncation = True
             logger.warning(
                 "texts longer than %d tokens are cut there (%s): what follows is not searchable; "
                 "overflow='chunk' and 'mean' read all of a text (said once)",
-                self._model.facts.spec.max_tokens,
-                self._model.name,
+                model.spec.max_tokens,
+                model.spec.name,
             )

@@ -1,4 +1,4 @@
-"""Token ids to vectors; the only importer of ``onnxruntime``."""
+"""Runs a compiled graph; the only importer of ``onnxruntime``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.interfaces import Vector
+from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.errors import MissingDependencyError, ModelError, ModelFileError
 
 # from 1.29 on, onnxruntime tells its vendor of models and machines over the network, from its
@@ -53,10 +54,10 @@ class TensorType:
 
 
 def check_providers(providers: Sequence[Provider]) -> list[str]:
-    """Names of the execution providers, all of which this onnxruntime has.
+    """Check that this onnxruntime has all of the execution providers; return their names.
 
     Raises:
-        MissingDependencyError: it has not.
+        MissingDependencyError: one is missing.
     """
     names = [provider if isinstance(provider, str) else provider[0] for provider in providers]
     available = onnxruntime.get_available_providers()
@@ -71,7 +72,7 @@ def check_providers(providers: Sequence[Provider]) -> list[str]:
 
 
 class Session:
-    """One copy of a model's graph, that any number of threads may run at once.
+    """Runs one copy of a model's graph; any number of threads may use it at once.
 
     By default each `run` uses the calling thread alone: for many texts, threads that each run a
     batch of their own are faster than threads inside one run.
@@ -125,19 +126,22 @@ class Session:
         """What the graph gives."""
         return [node.name for node in self._session.get_outputs()]
 
-    def run(self, token_ids: NDArray[np.int64]) -> Vector:
-        """Vectors, float32 [batch, dimension], for int64 [batch, tokens] of one length.
+    def run(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Return the graph's output for each text, float32 [batch, ...].
 
         Raises:
             ModelError: it failed in the middle: the device is gone, or memory is short.
         """
-        return self._run(_OUTPUT, {"input_ids": token_ids})[0]
+        fed = {"input_ids": inputs.ids}
+        if inputs.token_types is not None:
+            fed["token_type_ids"] = inputs.token_types
+        return self._run(_OUTPUT, fed)[0]
 
     def feed(self, inputs: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[Vector]:
-        """The named outputs of the graph, for all of its inputs; Raises as `run` does."""
+        """Return the named outputs of the graph for all of its inputs; Raises as `run` does."""
         return self._run(list(names), dict(inputs))
 
-    def _run(self, names: list[str], inputs: dict[str, NDArray[Any]]) -> list[Vector]:
+    def _run(self, names: list[str], inputs: Mapping[str, NDArray[Any]]) -> list[Vector]:
         try:
             found: list[Vector] = self._session.run(names, inputs)
         except _ERRORS as error:

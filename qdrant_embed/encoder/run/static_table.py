@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.facts.architectures import TABLES, table_shape
-from qdrant_embed.encoder.interfaces import Vector
+from qdrant_embed.encoder.run.backend import Inputs, l2_normalized
 from qdrant_embed.errors import ModelFileError
 
 
@@ -60,12 +60,11 @@ class StaticModel:
             self._weights[unknown] = self._counted[unknown] = 0
         self._normalize = normalize
 
-    def run(self, token_ids: NDArray[np.int64]) -> Vector:
-        """Compute vectors, float32 [batch, dimension], of int64 [batch, tokens], equally long."""
+    def run(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Compute the vectors of texts, float32 [batch, dimension]."""
+        token_ids = inputs.ids
         weights = self._weights[token_ids][:, None]
         counts = self._counted[token_ids].sum(axis=1, keepdims=True)
         sums = np.matmul(weights, self._table[self._rows[token_ids]])[:, 0]
-        vectors: Vector = sums / np.maximum(counts, 1)
-        if self._normalize:
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + np.float32(1e-32)
-        return vectors
+        vectors: NDArray[np.float32] = sums / np.maximum(counts, 1)
+        return l2_normalized(vectors) if self._normalize else vectors

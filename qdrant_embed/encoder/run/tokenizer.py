@@ -1,4 +1,4 @@
-"""Text to token ids; the only importer of ``tokenizers``."""
+"""Turns text into token ids; the only importer of ``tokenizers``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError("tokenizers", "encoding text") from error
 
-# what is cut off is tokenised, too, and takes about 150 bytes a token until its run is done
+# what is cut off is tokenised too, and takes about 150 bytes a token until its run is done
 _CHARACTERS_TOGETHER = 500_000
 
 
@@ -28,15 +28,15 @@ class TokenizedTexts:
 
 
 class Tokenizer:
-    """A ``tokenizer.json``, with truncation at `max_tokens` and no padding.
+    """Reads a ``tokenizer.json``, and truncates at `max_tokens` without padding.
 
-    What the file itself says about truncation and padding is dropped: packaged files carry
-    leftovers of their training (all-MiniLM-L6-v2: cut and padded to 128).
+    What the file itself says about truncation and padding is ignored: packaged files carry
+    leftovers from training (all-MiniLM-L6-v2: cut and padded to 128).
 
     Args:
         path: the file.
-        max_tokens: of one text, special tokens included.
-        special_tokens: whether a text gets the tokens that mark its beginning and end.
+        max_tokens: read from one text, special tokens included.
+        special_tokens: whether to add the tokens that mark a text's beginning and end.
         lower_case: lower-case texts first, whatever the file does.
 
     Raises:
@@ -55,7 +55,7 @@ class Tokenizer:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises nothing narrower
-            raise ModelFileError(f"{path} is not a tokenizer that can be read: {error}") from error
+            raise ModelFileError(f"{path} cannot be read as a tokenizer: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
 
@@ -66,7 +66,7 @@ class Tokenizer:
 
     @property
     def unknown_id(self) -> int | None:
-        """The token that stands for what is not in the vocabulary, if there is one."""
+        """The token for anything outside the vocabulary, if there is one."""
         model = json.loads(self._tokenizer.to_str())["model"]
         if "unk_id" in model:  # Unigram
             return None if model["unk_id"] is None else int(model["unk_id"])
@@ -74,7 +74,7 @@ class Tokenizer:
         return None if token is None else self._tokenizer.token_to_id(token)
 
     def ordinary_ids(self) -> list[int]:
-        """Ids of tokens that texts are made of: neither special nor unused ones."""
+        """List the ids of tokens that texts consist of: neither special nor unused ones."""
         special = set(self._tokenizer.get_added_tokens_decoder())
         return sorted(
             number
@@ -92,7 +92,7 @@ class Tokenizer:
         return ids[:start], ids[end:]
 
     def tokenize(self, texts: Sequence[str]) -> TokenizedTexts:
-        """Token ids for each of `texts`, in order."""
+        """Tokenise each of `texts`, in order."""
         if self._lower_case:
             texts = [text.lower() for text in texts]
         found = TokenizedTexts([], [])
@@ -106,7 +106,7 @@ class Tokenizer:
         return found
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Where each token of the whole `text` starts and ends in it, without special tokens."""
+        """Find where each token of the whole `text` starts and ends, without special tokens."""
         read = text.lower() if self._lower_case else text
         whole = self._tokenizer.encode(read, add_special_tokens=False)
         spans = [span for part in (whole, *whole.overflowing) for span in part.offsets]
@@ -118,6 +118,6 @@ class Tokenizer:
         ]
 
     def count(self, text: str) -> int:
-        """Tokens of the whole `text`, special tokens included."""
+        """Count the tokens of the whole `text`, special tokens included."""
         marks = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         return len(self.spans(text)) + (marks if self._special_tokens else 0)

@@ -25,6 +25,7 @@ from qdrant_embed.encoder.facts.architectures import config_class
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.tensors import read_tensors
 from qdrant_embed.encoder.interfaces import Pooling
+from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.session import Session
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "architectures"
@@ -62,7 +63,8 @@ def vectors(fixture: Fixture, pooling: Pooling, path: Path) -> NDArray[np.float3
     model_graph(fixture.weights, config, spec_for(fixture, pooling)).save(path / "model.onnx")
     session = Session(path / "model.onnx")
     # twice the same text: a batch must not mix its texts
-    runs = [session.run(np.tile(fixture.ids[:n], (2, 1))) for n in range(1, len(fixture.ids) + 1)]
+    lengths = range(1, len(fixture.ids) + 1)
+    runs = [session.run(Inputs(np.tile(fixture.ids[:n], (2, 1)))) for n in lengths]
     assert all(np.array_equal(*run) for run in runs)
     return np.stack([run[0] for run in runs])
 

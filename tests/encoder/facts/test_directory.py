@@ -147,7 +147,7 @@ def module(kind: str, path: str = "") -> dict[str, str]:
         ),
         (unlink("model.safetensors"), r"no model.safetensors"),
         (unlink("tokenizer.json"), r"no tokenizer.json"),
-        (write("tokenizer.json", "{}"), r"tokenizer.json is not a tokenizer"),
+        (write("tokenizer.json", "{}"), r"tokenizer.json cannot be read as a tokenizer"),
         (write("model.safetensors", "garbage"), r"cannot be read as safetensors"),
     ],
 )

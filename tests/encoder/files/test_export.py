@@ -14,7 +14,7 @@ from hub_server import corrupted
 from tiny import TinyModel, tiny_bert
 
 from qdrant_embed import InputError, ModelFileError, QdrantClient, TextEmbedding
-from qdrant_embed.encoder.files.runnable import MANIFEST
+from qdrant_embed.encoder.files.plan import MANIFEST
 
 ALONE = """
 import socket, sys
@@ -125,7 +125,7 @@ def test_what_was_decided_at_export_stays_decided(tiny_e5: TinyModel, tmp_path: 
 def test_it_never_overwrites(tiny: TinyModel, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     encoder = TextEmbedding(tiny.path, precision="fp32")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         encoder.export(tmp_path)
     (tmp_path / "empty").mkdir()
     encoder.export(tmp_path / "empty")

@@ -21,7 +21,7 @@ from qdrant_embed import ModelDownloadError, ModelError, ModelFileError, Unknown
 from qdrant_embed.backoff import Backoff
 from qdrant_embed.encoder.files import hub as hub_module
 from qdrant_embed.encoder.files import repository as repository_module
-from qdrant_embed.encoder.files.sources import ModelSource, find_model
+from qdrant_embed.encoder.files.model_files import ModelFiles, find_model
 
 NAME = "someone/tiny"
 WEIGHTS = "model.safetensors"
@@ -51,11 +51,11 @@ def ours(tmp_path: Path) -> Path:
     return tmp_path / "ours"
 
 
-def fetch(cache: Path, name: str = NAME, **options: str | bool) -> ModelSource:
+def fetch(cache: Path, name: str = NAME, **options: str | bool) -> ModelFiles:
     return find_model(name, cache=cache, **options)  # type: ignore[arg-type] # options by name
 
 
-def check_whole(source: ModelSource, hub: Hub) -> None:
+def check_whole(source: ModelFiles, hub: Hub) -> None:
     """The source holds what the hub has, byte for byte, and only what is needed."""
     assert source.revision == hub.commit
     found = {p.relative_to(source.folder) for p in source.folder.rglob("*") if p.is_file()}
@@ -315,7 +315,7 @@ def test_two_at_once_share_one_download(hub: Hub, ours: Path) -> None:
         return body
 
     hub.faults.append(Fault(WEIGHTS, 1, body=slowly))
-    found: list[ModelSource] = []
+    found: list[ModelFiles] = []
     threads = [threading.Thread(target=lambda: found.append(fetch(ours))) for _ in range(2)]
     for thread in threads:
         thread.start()

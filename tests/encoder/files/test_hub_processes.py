@@ -23,7 +23,7 @@ import json, resource, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
 from qdrant_embed import QdrantEmbedError
 from qdrant_embed.encoder.files.cache import cache_folder
-from qdrant_embed.encoder.files.sources import find_model
+from qdrant_embed.encoder.files.model_files import find_model
 if sys.argv[2:]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 try:

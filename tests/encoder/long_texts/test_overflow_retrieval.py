@@ -10,6 +10,7 @@ import pytest
 from qdrant_embed import QdrantClient, TextEmbedding
 from qdrant_embed.encoder.facts.catalog import MINILM
 from qdrant_embed.encoder.long_texts.overflow import OverflowOptions
+from qdrant_embed.encoder.text import variant
 
 _PLACES = """
 Turin Bergen Kyoto Lima Cairo Quebec Perth Oslo Dakar Quito
@@ -64,7 +65,7 @@ def mean(minilm: TextEmbedding) -> TextEmbedding:
 def test_a_fact_in_the_last_paragraph_ranks_higher_with_mean_than_cut_off(
     minilm: TextEmbedding, mean: TextEmbedding
 ) -> None:
-    assert minilm._model.runtime.tokenizer.count(REPORT) > 5_000
+    assert minilm._model.load().tokenizer.count(REPORT) > 5_000
     others = np.array(list(minilm.embed(SHORT)))
     for fact, question in FACTS:
         (query,) = minilm.query_embed(question)
@@ -83,7 +84,7 @@ def test_a_fact_in_the_last_paragraph_is_the_first_hit_with_chunks_and_not_cut_o
     ids = [f"report {number}" for number in range(len(FACTS))]
     texts = [f"{REPORT}\n\n{fact}" for fact, _ in FACTS]
     for overflow in ("truncate", "chunk"):
-        client.set_model(minilm.variant(overflow=OverflowOptions(overflow)))
+        client.set_model(variant(minilm, overflow=OverflowOptions(overflow)))
         client.add(overflow, [*SHORT, *texts], ids=[*range(len(SHORT)), *ids])
         answers = client.query_batch(overflow, [question for _, question in FACTS], limit=1)
         found = [hits[0].id for hits in answers]

@@ -1,0 +1,259 @@
+"""What it takes to load a model, everything being decided and compiled: the run plan.
+
+It is one manifest wherever it is kept: in the cache folder, for the next process, where it names
+files by their whole paths and states their times; and as ``qdrant-embed.json`` of an exported
+folder, where it names the files beside itself and states their digests.
+
+To read and check a model's own description of itself takes longer than to load the model. That is
+done once; as long as neither a file of the model nor the version of this package has changed, the
+plan still holds. A cached plan that is missing, outdated or unreadable is no error: it is made
+again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from qdrant_embed.encoder.facts.precision import (
+    GRAPH_VERSION,
+    CompileReport,
+    Fidelity,
+    ModelReport,
+)
+from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.files.cache import explained, file_sha256, new_folder, note_down, sha256
+from qdrant_embed.errors import InputError, ModelFileError
+from qdrant_embed.version import VERSION
+
+MANIFEST = "qdrant-embed.json"
+
+_FOLDER = "plans"  # of the cache folder
+_TOKENIZER, _TABLE = "tokenizer.json", "static.npz"
+_MOST_FILES = 100  # a folder with more is not a model's alone: its plan is not kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileState:
+    """A file as it was when the plan was made.
+
+    Attributes:
+        size: bytes.
+        modified: time of the last change in nanoseconds; of a file that a cached plan names.
+        sha256: hex digest; of a file in an exported folder.
+    """
+
+    size: int
+    modified: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """A model with everything decided and compiled: what it takes to load it.
+
+    Attributes:
+        kind: whether a ``graph`` of ours, the model's own ``onnx`` file, or a ``static`` table is
+            run.
+        spec: the model's facts.
+        report: how it was made.
+        weights_sha256: of the weights it was made from.
+        run: the file that is run, then what that file reads from beside itself.
+        tokenizer: the model's ``tokenizer.json``.
+        revision: the commit on the hub that the model came from.
+        lower_case: lower-case texts before they are tokenised.
+        skips_unknown: leave unknown tokens out of a static model's mean.
+        pooled: only the file itself can pool, as with Dense layers after the pooling.
+        vocabulary: tokens that the model has vectors for, where it says so.
+        files: every file that the plan depends on, by name or path.
+        version: of this format.
+    """
+
+    # read by pydantic, whose import is left to those who need it
+    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
+
+    kind: Literal["graph", "onnx", "static"]
+    spec: ModelSpec
+    report: CompileReport | ModelReport
+    weights_sha256: str
+    run: tuple[Path, ...]
+    tokenizer: Path = Path(_TOKENIZER)
+    revision: str | None = None
+    lower_case: bool = False
+    skips_unknown: bool = False
+    pooled: bool = False
+    vocabulary: int | None = None
+    files: Mapping[str, FileState] = field(default_factory=dict)
+    version: Literal[1] = 1
+
+    def to_json(self) -> str:
+        """Return the manifest."""
+        return json.dumps(asdict(self), default=str, indent=2)
+
+
+class PlanCache:
+    """The plan of one model with one set of options, kept in the cache folder.
+
+    Args:
+        folder: the model's.
+        options: all options and facts that the plan depends on.
+        cache: the cache folder.
+    """
+
+    def __init__(self, folder: Path, options: Iterable[object], cache: Path) -> None:
+        self._folder = folder
+        key = "\n".join(map(repr, (folder.resolve(), VERSION, GRAPH_VERSION, *options)))
+        self._file = cache / _FOLDER / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+
+    def read(self) -> RunPlan | None:
+        """Return the plan, if every file is still as it was then."""
+        try:
+            plan = _parsed(json.loads(self._file.read_bytes()))
+            return plan if plan.files == self._states(plan) else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
+            return None
+
+    def write(self, plan: RunPlan) -> None:
+        """Keep `plan`, unless the model's folder holds too much to be watched."""
+        states = self._states(plan)
+        if states is not None:
+            note_down(self._file, replace(plan, files=states).to_json())
+
+    def _states(self, plan: RunPlan) -> dict[str, FileState] | None:
+        """Return size and time of each file of the model; ``None`` if there are too many."""
+        own = list(islice(self._folder.rglob("*"), _MOST_FILES))
+        if len(own) == _MOST_FILES:
+            return None
+        states = {str(path): path.stat() for path in {*own, *plan.run, plan.tokenizer}}
+        return {
+            name: FileState(size=state.st_size, modified=state.st_mtime_ns)
+            for name, state in states.items()
+        }
+
+
+def _parsed(content: dict[str, Any]) -> RunPlan:
+    """Build the plan that this package wrote; pydantic would take as long to import as a model."""
+    report = dict(content["report"])
+    if report["fidelity"] is not None:
+        report["fidelity"] = Fidelity(**report["fidelity"])
+    if "float32_groups" in report:
+        report["float32_groups"] = tuple(report["float32_groups"])
+    kind = CompileReport if "graph_version" in report else ModelReport
+    parsed: dict[str, Any] = {
+        "spec": ModelSpec(**content["spec"]),
+        "report": kind(**report),
+        "run": tuple(map(Path, content["run"])),
+        "tokenizer": Path(content["tokenizer"]),
+        "files": {name: FileState(**state) for name, state in content["files"].items()},
+    }
+    return RunPlan(**content | parsed)
+
+
+def export_plan(plan: RunPlan, folder: Path, cache: Path) -> None:
+    """Write a model and its plan to a new `folder`, whole or not at all.
+
+    Raises:
+        InputError: there is something in the folder.
+        ModelFileError: it cannot be written.
+    """
+    check_new(folder)
+    with new_folder(folder, in_cache=False) as temporary:
+        shutil.copyfile(plan.tokenizer, temporary / _TOKENIZER)
+        if plan.kind == "static":
+            _write_table(plan, temporary / _TABLE)
+            run: tuple[Path, ...] = (Path(_TABLE),)
+        else:
+            run = tuple(Path(file.name) for file in plan.run)
+            for file in plan.run:
+                shutil.copyfile(file, temporary / file.name)
+        files = {
+            file.name: FileState(size=file.stat().st_size, sha256=sha256(file, cache))
+            for file in sorted(temporary.iterdir())
+        }
+        exported = replace(plan, run=run, tokenizer=Path(_TOKENIZER), files=files)
+        (temporary / MANIFEST).write_text(exported.to_json(), "utf-8")
+
+
+def _write_table(plan: RunPlan, path: Path) -> None:
+    import numpy as np
+
+    from qdrant_embed.encoder.files.tensors import read_tensors
+
+    np.savez(path, **read_tensors(plan.run))  # type: ignore[arg-type] # numpy's stub takes the arrays' names for its own option
+
+
+def check_new(folder: Path) -> None:
+    """Check that `folder` can be exported to, before the long part of it.
+
+    Raises:
+        InputError: there is something in the folder.
+        ModelFileError: it cannot be written.
+    """
+    from tempfile import TemporaryDirectory
+
+    with explained(folder, in_cache=False):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} already exists: export to a new folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name[:50]}-", dir=folder.parent):
+            pass
+
+
+def read_exported(folder: Path) -> RunPlan:
+    """Read the plan of an exported folder, with the whole paths of its files.
+
+    Raises:
+        ModelFileError: it cannot be read, or names files elsewhere.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    path = folder / MANIFEST
+    try:
+        plan = TypeAdapter(RunPlan).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ModelFileError(
+            f"{path} cannot be used: it is damaged, or was written by a newer qdrant-embed; export "
+            "the model again"
+        ) from error
+    names = [*plan.files, *map(str, (*plan.run, plan.tokenizer))]
+    if any(Path(name).name != name for name in names):
+        raise ModelFileError(f"{path} names files outside of its folder")
+    run = tuple(folder / name for name in plan.run)
+    return replace(plan, run=run, tokenizer=folder / plan.tokenizer)
+
+
+def damaged_files(folder: Path, plan: RunPlan, cache: Path | None) -> list[str]:
+    """List the files of an exported folder that are missing or not as they were written.
+
+    With `cache`, a digest that is remembered there will do.
+    """
+    files = plan.files.items()
+    return [name for name, state in files if not _is_as_written(folder / name, state, cache)]
+
+
+def _is_as_written(path: Path, state: FileState, cache: Path | None) -> bool:
+    try:
+        if path.stat().st_size != state.size:
+            return False
+        return (sha256(path, cache) if cache else file_sha256(path)) == state.sha256
+    except (OSError, ModelFileError):
+        return False
+
+
+def check_exported(folder: Path, plan: RunPlan, cache: Path) -> None:
+    """Check that every file is as it was exported.
+
+    Raises:
+        ModelFileError: one is not.
+    """
+    if damaged := damaged_files(folder, plan, cache):
+        raise ModelFileError(
+            f"the exported model in {folder} is damaged: {', '.join(damaged)} missing or not as "
+            "written; export the model again"
+        )

@@ -1,0 +1,52 @@
+"""One caller's use of an encoder: what has been read so far, and whether anybody still waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+class CancelledEncoding(Exception):  # noqa: N818 - it stops work that nobody waits for: no error
+    """Nobody waits any longer for what was to be encoded; users never see it."""
+
+
+@dataclass
+class EncodeStats:
+    """What an encoder has read; only the thread that tokenises adds to it.
+
+    Attributes:
+        tokens: encoded, prefixes and special tokens included.
+        truncated: texts that were cut because they are longer than the model reads.
+    """
+
+    tokens: int = 0
+    truncated: int = 0
+
+    def add(self, ids: Sequence[Sequence[int]], truncated: int = 0) -> None:
+        """Add texts, given as their token ids; `truncated` of them were cut."""
+        self.tokens += sum(map(len, ids))
+        self.truncated += truncated
+
+
+class CancelToken:
+    """Tells the threads that encode when nobody waits for the result any longer."""
+
+    def __init__(self) -> None:
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Have the encoding end soon."""
+        self._cancelled = True
+
+    def check(self) -> None:
+        """Raise `CancelledEncoding` once cancelled; called before anything that takes long."""
+        if self._cancelled:
+            raise CancelledEncoding
+
+
+@dataclass(frozen=True)
+class EncodeJob:
+    """One caller's use of an encoder, from start to end."""
+
+    stats: EncodeStats = field(default_factory=EncodeStats)
+    cancel_token: CancelToken = field(default_factory=CancelToken)
