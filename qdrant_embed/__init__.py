@@ -33,11 +33,11 @@ if TYPE_CHECKING:
         QdrantEmbedError,
         UnknownModelError,
     )
+    from qdrant_embed.flows.progress import IngestProgress
     from qdrant_embed.ingest.documents import Document
     from qdrant_embed.ingest.ids import ContentIds, point_id
-    from qdrant_embed.ingest.progress import IngestProgress
-    from qdrant_embed.search.queries import QueryResponse
     from qdrant_embed.search.reranking import Reranker
+    from qdrant_embed.search.search import QueryResponse
 
 __all__ = [
     "AsyncQdrantClient",
@@ -90,7 +90,7 @@ _HOMES = {
     "Document": "qdrant_embed.ingest.documents",
     "EncoderDescription": "qdrant_embed.encoder.interfaces",
     "IngestError": "qdrant_embed.errors",
-    "IngestProgress": "qdrant_embed.ingest.progress",
+    "IngestProgress": "qdrant_embed.flows.progress",
     "InputError": "qdrant_embed.errors",
     "MissingDependencyError": "qdrant_embed.errors",
     "ModelDownloadError": "qdrant_embed.errors",
@@ -100,7 +100,7 @@ _HOMES = {
     "QdrantClient": "qdrant_embed.client",
     "QdrantEmbedError": "qdrant_embed.errors",
     "QdrantEmbedMixin": "qdrant_embed.client",
-    "QueryResponse": "qdrant_embed.search.queries",
+    "QueryResponse": "qdrant_embed.search.search",
     "Reranker": "qdrant_embed.search.reranking",
     "SparseDescription": "qdrant_embed.encoder.interfaces",
     "SparseEncoder": "qdrant_embed.encoder.interfaces",

@@ -1,8 +1,8 @@
-"""The asynchronous client: the same as the synchronous one, and the event loop stays free."""
+"""The asynchronous client: the same methods as the synchronous one, which are awaited."""
 
 from __future__ import annotations
 
-import asyncio
+import os
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 from uuid import UUID
@@ -11,33 +11,41 @@ import qdrant_client
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
-from qdrant_embed.collection.options import CollectionOptions, checked_options
+from qdrant_embed.collection.migration import MigrationOptions, migrate
+from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
-from qdrant_embed.engines.retries import MAX_RETRIES
-from qdrant_embed.flows.flows import Flows
-from qdrant_embed.flows.migrators import AsyncMigrator
-from qdrant_embed.flows.steps import AsyncSteps
-from qdrant_embed.ingest.documents import Document, PendingPoint
+from qdrant_embed.encoder.interfaces import DenseEncoder
+from qdrant_embed.engines.registry import engine_of
+from qdrant_embed.flows.io import AsyncIo
+from qdrant_embed.flows.progress import ProgressOption
+from qdrant_embed.flows.requests import MAX_RETRIES
+from qdrant_embed.ingest.adding import (
+    AddOptions,
+    OnExisting,
+    ReadAhead,
+    add_documents,
+    delete_documents,
+)
+from qdrant_embed.ingest.documents import Document
 from qdrant_embed.ingest.ids import IdScheme
-from qdrant_embed.ingest.ingestion import WINDOW, Ingestion, OnExisting, ReadAhead
-from qdrant_embed.ingest.progress import ProgressOption, Reporter
-from qdrant_embed.search.filters import combined
-from qdrant_embed.search.queries import Fusion, QueryResponse, Search, checked_queries
 from qdrant_embed.search.reranking import Reranker
+from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
-class AsyncQdrantEmbedMixin(
-    AsyncMigrator, ModelSettings, AsyncSteps, qdrant_client.AsyncQdrantClient
-):
-    """`add` and `query` for an asynchronous Qdrant client; mix it into a class of your own.
+class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
+    """`add` and `query` for an asynchronous Qdrant client; mix it into your own client class.
 
-    Every method of ``qdrant_client.AsyncQdrantClient`` stays as it is. Models are loaded, texts
-    encoded and points built in threads; a local database, which would block the loop, is used
-    from threads, too, by `add` and `query`, which take turns. Any number of tasks may share a
-    client.
+    Every method of ``qdrant_client.AsyncQdrantClient`` stays unchanged. Models are loaded, texts
+    encoded and points built in threads. `add` and `query` also use a local database from threads,
+    because it would block the event loop, and take turns. Any number of tasks can share a client.
     """
 
     _loads_at_once: ClassVar[bool] = False
+
+    @property
+    def _io(self) -> AsyncIo:
+        io: AsyncIo | None = self.__dict__.get("_async_io")
+        return io or self.__dict__.setdefault("_async_io", AsyncIo(engine_of(self._client)))
 
     # documents in
 
@@ -57,78 +65,36 @@ class AsyncQdrantEmbedMixin(
         shard_key_selector: types.ShardKeySelector | None = None,
         collection_options: CollectionOptions | None = None,
     ) -> list[str | int]:
-        """Embeds and stores texts; the ids of their points, in order.
+        """Embed and store documents; return their ids in input order.
 
-        As `QdrantEmbedMixin.add`. Asynchronous iterables are read on the loop, others in a
-        thread; a `progress` function is called on the loop. When it is cancelled, the request
-        under way is carried out to its end, and `IngestError.behind` tells from the
-        ``CancelledError`` (or the ``TimeoutError`` that became of it) what is stored; how much it
-        is, is logged, too.
+        Works like `QdrantEmbedMixin.add`. Asynchronous iterables are read on the event loop, others
+        in a thread; a `progress` function is called on the loop. If it is cancelled, the request in
+        flight is completed, and `IngestError.behind` returns what is stored, given the
+        ``CancelledError`` (or the ``TimeoutError`` it became). The number of stored documents is
+        logged, too.
 
         Raises:
             As `QdrantEmbedMixin.add` does.
         """
-        key, options = self.document_key, checked_options(collection_options)
+        options = AddOptions(
+            batch_size=batch_size,
+            parallel=parallel,
+            wait=wait,
+            on_existing=on_existing,
+            progress=progress,
+            shard_key_selector=shard_key_selector,
+            collection_options=collection_options,
+        )
+        collection = self._collection(collection_name, max_retries)
         ahead = ReadAhead()
-        ingestion = await asyncio.to_thread(
-            Ingestion,
-            collection_name,
+        return await add_documents(
+            collection,
             ahead.column(documents),
             ahead.column(metadata),
             ahead.column(ids),
-            batch_size=batch_size,
-            max_retries=max_retries,
-            on_existing=on_existing,
-            document_key=key,
+            options,
+            ahead,
         )
-        await ahead.fill(WINDOW)
-        window = await asyncio.to_thread(ingestion.next_window)
-        if not window:
-            return []
-        flows = Flows(self, self._encoders, collection_name, max_retries)
-        target = await self._carry_out(flows.open(ingestion.texts))
-        encoding = target.with_threads(parallel).counting()
-        if target.chunked:
-            ingestion.splits_documents()
-
-        async def encoded(window: Sequence[PendingPoint]) -> list[models.PointStruct]:
-            wanted = await self._carry_out(flows.wanted(window, ingestion, shard_key_selector))
-            return await asyncio.to_thread(encoding.to_points, wanted, key)
-
-        async def following() -> list[models.PointStruct] | None:
-            await ahead.fill(WINDOW)
-            window = await asyncio.to_thread(ingestion.next_window)
-            return await encoded(window) if window else None
-
-        coming: asyncio.Task[list[models.PointStruct] | None]
-        with Reporter(progress, collection_name, ingestion.total, encoding) as reporter:
-            coming = asyncio.create_task(encoded(window))
-            is_ready = False
-            try:
-                reporter.report(0)
-                while (points := await coming) is not None:
-                    coming = asyncio.create_task(following())
-                    if points and not is_ready:
-                        await self._carry_out(flows.prepare(target, options, shard_key_selector))
-                        is_ready = True
-                    for batch in ingestion.batches(points):
-                        storing = flows.replace(
-                            batch,
-                            ingestion,
-                            wait=wait,
-                            shard_key_selector=shard_key_selector,
-                        )
-                        await self._carry_out(storing)
-                        reporter.report(len(ingestion.stored_ids), ingestion.unchanged)
-                    ingestion.note_stored(())  # a window may hold nothing new
-                    reporter.report(len(ingestion.stored_ids), ingestion.unchanged)
-            except BaseException as error:
-                encoding.call_off()
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
-                ingestion.account_for(error)
-                raise
-        return ingestion.stored_ids
 
     # answers out
 
@@ -153,15 +119,13 @@ class AsyncQdrantEmbedMixin(
         shard_key_selector: types.ShardKeySelector | None = None,
         timeout: int | None = None,
     ) -> list[QueryResponse]:
-        """The stored texts nearest in meaning to `query_text`, best first, in one request.
+        """Return the stored documents nearest in meaning to `query_text`, best first.
 
         Args and Raises are those of `QdrantEmbedMixin.query`.
         """
-        (answers,) = await self.query_batch(
-            collection_name,
-            [query_text],
-            query_filter,
-            limit,
+        search = Search(
+            query_filter=query_filter,
+            limit=limit,
             where=where,
             with_vectors=with_vectors,
             search_params=search_params,
@@ -176,7 +140,9 @@ class AsyncQdrantEmbedMixin(
             shard_key_selector=shard_key_selector,
             timeout=timeout,
         )
-        return answers
+        collection = self._collection(collection_name)
+        (hits,) = await answer(collection, search, [query_text])
+        return hits
 
     async def query_batch(
         self,
@@ -199,32 +165,57 @@ class AsyncQdrantEmbedMixin(
         shard_key_selector: types.ShardKeySelector | None = None,
         timeout: int | None = None,
     ) -> list[list[QueryResponse]]:
-        """What `query` gives for each of `query_texts`, in order, in one request for all.
+        """Return what `query` returns for each of `query_texts`, in order, in one request.
 
-        Args and Raises are those of `QdrantEmbedMixin.query`; an empty list gives an empty list.
+        Args and Raises are those of `QdrantEmbedMixin.query`; an empty list returns an empty list.
         """
-        texts = checked_queries(query_texts)
         search = Search(
-            query_filter=combined(query_filter, where),
+            query_filter=query_filter,
             limit=limit,
+            where=where,
             with_vectors=with_vectors,
             search_params=search_params,
             score_threshold=score_threshold,
             offset=offset,
-            shard_key_selector=shard_key_selector,
             fusion=fusion,
             prefetch_limit=prefetch_limit,
             reranker=reranker,
             rerank_limit=rerank_limit,
             chunks=chunks,
-            document_key=self.document_key,
             consistency=consistency,
+            shard_key_selector=shard_key_selector,
             timeout=timeout,
         )
-        flows = Flows(self, self._encoders, collection_name)
-        return await self._carry_out(flows.answer(search, texts))
+        return await answer(self._collection(collection_name), search, query_texts)
 
-    # documents out
+    # documents moved and deleted
+
+    async def migrate_model(
+        self,
+        collection_name: str,
+        new_model: str | os.PathLike[str] | DenseEncoder,
+        new_collection_name: str,
+        *,
+        alias: str | None = None,
+        batch_size: int = 256,
+        max_retries: int = MAX_RETRIES,
+        progress: ProgressOption = None,
+        collection_options: CollectionOptions | None = None,
+    ) -> int:
+        """Encode a collection's documents with another model; return the number of documents.
+
+        Args and Raises are those of `QdrantEmbedMixin.migrate_model`.
+        """
+        options = MigrationOptions(
+            new_model=new_model,
+            new_collection_name=new_collection_name,
+            alias=alias,
+            batch_size=batch_size,
+            progress=progress,
+            collection_options=collection_options,
+        )
+        collection = self._collection(collection_name, max_retries)
+        return await migrate(collection, options)
 
     async def delete_documents(
         self,
@@ -235,20 +226,23 @@ class AsyncQdrantEmbedMixin(
         max_retries: int = MAX_RETRIES,
         shard_key_selector: types.ShardKeySelector | None = None,
     ) -> None:
-        """As `QdrantEmbedMixin.delete_documents`."""
-        flows = Flows(self, self._encoders, collection_name, max_retries)
-        await self._carry_out(flows.delete(ids, wait=wait, shard_key_selector=shard_key_selector))
+        """Delete documents with all their chunks; ids that do not exist are ignored.
+
+        Args and Raises are those of `QdrantEmbedMixin.delete_documents`.
+        """
+        collection = self._collection(collection_name, max_retries)
+        await delete_documents(collection, ids, wait=wait, shard_key_selector=shard_key_selector)
 
     # known models
 
     @classmethod
     async def list_text_models(cls) -> dict[str, tuple[int, models.Distance]]:
-        """Known models: vector size and distance by name; needs no network."""
+        """Return the vector size and distance of each known model, by name; needs no network."""
         return text_models()
 
     @classmethod
     async def list_sparse_models(cls) -> dict[str, dict[str, Any]]:
-        """Known sparse models: their facts by name; needs no network."""
+        """Return the facts of each known sparse model, by name; needs no network."""
         return sparse_models()
 
 

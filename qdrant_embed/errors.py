@@ -12,8 +12,9 @@
     │  └─ ModelFileError(ValueError)
     └─ MissingDependencyError(ImportError)  .package .command
 
-Each also inherits the builtin a caller would catch. Errors of ``qdrant_client`` pass through
-unwrapped, except where `IngestError` carries one as its cause.
+Each also inherits the built-in that a caller would catch. Every message names the argument or
+file at fault, what was found, and what to do. Errors of ``qdrant_client`` (no such collection, no
+connection, a closed client) pass through unwrapped, unless `IngestError` carries one as its cause.
 """
 
 from __future__ import annotations
@@ -24,15 +25,19 @@ from numbers import Integral
 
 
 class QdrantEmbedError(Exception):
-    """Anything this package raises by itself."""
+    """Base class of every error that this package defines."""
 
 
 class InputError(QdrantEmbedError, ValueError):
-    """An argument that cannot be used: nothing was stored because of it.
+    """An argument that cannot be used; nothing was stored because of it.
+
+    For instance lists of different lengths, a str instead of a list of str, an id that Qdrant
+    would refuse, or metadata that is not JSON-serialisable (NaN, numpy scalars, custom objects).
+    Fix the argument that the message names.
 
     Attributes:
-        index: position in the input of the text or document it is about; ``None`` where it is
-            about none of them.
+        index: position in the input of the text or document at fault; ``None`` if no single one
+            is.
     """
 
     def __init__(self, message: str, *, index: int | None = None) -> None:
@@ -43,9 +48,12 @@ class InputError(QdrantEmbedError, ValueError):
 class CollectionMismatchError(QdrantEmbedError, ValueError):
     """A collection that does not fit the encoder.
 
+    It belongs to another model, or was created by hand with other parameters. Omit `set_model` to
+    use the collection's own model, use another collection, or call `migrate_model`.
+
     Attributes:
         expected: the facts the operation needed, by name.
-        found: the same facts as the collection has them.
+        found: the collection's values of the same facts.
     """
 
     def __init__(
@@ -59,7 +67,9 @@ class CollectionMismatchError(QdrantEmbedError, ValueError):
 class IngestError(QdrantEmbedError):
     """An `add` that ended after part of its input was stored; the reason is ``__cause__``.
 
-    An interrupt or a cancellation stays what it is; `behind` finds the `IngestError` it carries.
+    Run it again: with content-based ids (``ids="content"`` or `ContentIds`) nothing is stored
+    twice. Interrupts and cancellations keep their own type; `behind` returns the `IngestError`
+    that they carry.
 
     Attributes:
         stored_ids: ids known to be stored, in the order of the input.
@@ -88,11 +98,11 @@ class ModelError(QdrantEmbedError):
 
 
 class UnknownModelError(ModelError, LookupError):
-    """A model name that leads nowhere.
+    """No model has this name, or a sparse model was named where a dense one is needed.
 
     Attributes:
-        name: the name asked for.
-        close_matches: known names that look like it, best first; may be empty.
+        name: the requested name.
+        close_matches: similar known names, best first; may be empty.
     """
 
     def __init__(self, message: str, *, name: str, close_matches: Sequence[str] = ()) -> None:
@@ -102,15 +112,22 @@ class UnknownModelError(ModelError, LookupError):
 
 
 class ModelDownloadError(ModelError, OSError):
-    """A model that could not be fetched; the message names the ways that need no network."""
+    """A model that could not be downloaded: the hub is unreachable, or needs a token.
+
+    The message lists the ways out: a mirror, a folder, an installed package.
+    """
 
 
 class ModelFileError(ModelError, ValueError):
-    """A model file that is missing, truncated, altered, or not what its config says."""
+    """A model file that is missing, truncated, altered, or of a kind that cannot be run.
+
+    Also raised if a folder cannot be written. Run ``qdrant-embed pull`` again, or set
+    ``cache_dir=``.
+    """
 
 
 class MissingDependencyError(QdrantEmbedError, ImportError):
-    """A part of the package that needs an extra which is not installed.
+    """An optional dependency that is not installed; run `command` to install it.
 
     Attributes:
         package: the distribution that is missing.

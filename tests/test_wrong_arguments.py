@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import pytest
 from clients import LetterEncoder
+from numpy.typing import NDArray
 from qdrant_client import models
 from tiny import TinyModel
 
@@ -148,10 +150,15 @@ def test_options_of_a_collection(options: dict[str, Any], message: str) -> None:
         CollectionOptions(**options)
 
 
-def test_collection_options_are_of_their_class(
-    client: QdrantClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(LetterEncoder, "passage_embed", lambda *_: pytest.fail("too late"))
+class TooEarly(LetterEncoder):
+    """Is never asked for vectors."""
+
+    def passage_embed(self, texts: Iterable[str], /) -> Iterable[NDArray[np.float32]]:
+        pytest.fail("documents were encoded before the options were looked at")
+
+
+def test_collection_options_are_of_their_class(client: QdrantClient) -> None:
+    client.set_model(TooEarly())
     with pytest.raises(InputError, match="collection_options must be CollectionOptions"):
         client.add("demo", ["a"], collection_options={"on_disk": True})  # type: ignore[arg-type] # the mistake
     assert not client.collection_exists("demo")

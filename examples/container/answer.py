@@ -1,8 +1,8 @@
-"""What the image runs: it answers one question from a few facts, with the model beside this file.
+"""Answer one question from a few facts, with the model next to this file; the image runs this.
 
 python answer.py "How do insects communicate?"
 
-With a server's address in QDRANT_URL the facts are kept there; else in memory.
+If QDRANT_URL is set, the facts are stored on that server, else in memory.
 """
 
 import os

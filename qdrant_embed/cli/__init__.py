@@ -1,56 +1,17 @@
 """The ``qdrant-embed`` command: models, ready before they are needed; documents in, answers out.
 
+::
+
+    qdrant-embed models                 # known models: dimension, length, licence, prefixes
+    qdrant-embed pull NAME              # download, check and compile; also: export NAME DIR
+    qdrant-embed compile DIR --out DIR  # compile the model in a folder
+    qdrant-embed verify [NAME or DIR]   # check files against their digests
+    qdrant-embed cache list             # also: cache clear [NAME]
+    qdrant-embed add --path notes.db --collection notes notes.jsonl   # also .csv, .txt, -; or --url
+    qdrant-embed query --path notes.db --collection notes "question" --where '{"lang": "en"}'
+    qdrant-embed migrate --path notes.db --collection notes --model NAME --to notes-new
+
+Each command accepts ``--json``.
+
 Exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 interrupted.
 """
-
-from __future__ import annotations
-
-import argparse
-import json
-import logging
-import os
-import sys
-from collections.abc import Callable, Sequence
-
-from qdrant_embed.cli import documents, models
-from qdrant_embed.cli.command import Answer
-from qdrant_embed.errors import QdrantEmbedError
-from qdrant_embed.version import VERSION
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; `arguments` are the process's by default."""
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    run: Callable[[argparse.Namespace], Answer] = options.run
-    try:
-        answer = run(options)
-        text = (
-            json.dumps(answer.found, indent=2, default=str)
-            if options.json
-            else "\n".join(answer.lines)
-        )
-        print(text, flush=True)
-    except QdrantEmbedError as error:
-        print(f"qdrant-embed: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("qdrant-embed: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader has seen enough: flush nothing at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # a name that no file can have, for instance
-        print(f"qdrant-embed: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="qdrant-embed", description="Text into Qdrant and answers out; models for it."
-    )
-    parser.add_argument("--version", action="version", version=VERSION)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    documents.add_to(commands)
-    models.add_to(commands)
-    return parser

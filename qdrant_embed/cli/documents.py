@@ -17,7 +17,6 @@ from qdrant_embed.cli.records import FORMATS, Fields, Format, RecordFile
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
 from qdrant_embed.encoder.interfaces import Overflow
 from qdrant_embed.errors import IngestError, InputError, QdrantEmbedError
-from qdrant_embed.ingest.ids import CHUNK_KEY, ID_KEY
 
 if TYPE_CHECKING:
     from qdrant_embed.client import QdrantClient
@@ -108,6 +107,8 @@ def add(options: argparse.Namespace) -> Answer:
 
 def query(options: argparse.Namespace) -> Answer:
     """Finds the stored texts nearest in meaning to a text."""
+    from qdrant_embed.collection.payload import PayloadCodec
+
     with _connected_to_collection(options) as client:
         hits = client.query(
             options.collection,
@@ -116,14 +117,14 @@ def query(options: argparse.Namespace) -> Answer:
             where=options.where,
             chunks=options.chunks,
         )
-        own = {client.document_key, ID_KEY, CHUNK_KEY}
+        codec = PayloadCodec(client.document_key)
     rows = [
         {
             "score": f"{hit.score:.3f}",
             "id": str(hit.id),
             "text": _shortened(hit.document),
             "metadata": json.dumps(
-                {name: value for name, value in hit.metadata.items() if name not in own},
+                codec.metadata(hit.metadata),
                 ensure_ascii=False,
                 default=str,
             ),
@@ -185,7 +186,7 @@ def _connected(options: argparse.Namespace) -> Iterator[QdrantClient]:
         QdrantEmbedError: what a request, or opening the database, has failed with, too.
     """
     from qdrant_embed.client import QdrantClient
-    from qdrant_embed.engines.retries import REQUEST_ERRORS
+    from qdrant_embed.engines.server import REQUEST_ERRORS
 
     where: dict[str, Any] = {"path": options.path}
     if options.path is None:

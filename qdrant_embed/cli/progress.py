@@ -13,7 +13,7 @@ from qdrant_embed.ingest.documents import Document
 from qdrant_embed.progress_bar import Progress
 
 if TYPE_CHECKING:
-    from qdrant_embed.ingest.progress import IngestProgress
+    from qdrant_embed.flows.progress import IngestProgress
 
 
 @dataclass(frozen=True)

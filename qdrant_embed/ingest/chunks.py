@@ -1,4 +1,4 @@
-"""Documents as several points each: their chunks, and what a collection has of them."""
+"""Chunked documents, of several points each: their chunks, and what a collection has of them."""
 
 from __future__ import annotations
 
@@ -9,83 +9,76 @@ from typing import Any, cast
 
 from qdrant_client import models
 
+from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec, chunk_of
 from qdrant_embed.encoder.interfaces import Chunk
-from qdrant_embed.ingest.documents import PendingPoint
-from qdrant_embed.ingest.ids import CHUNK_KEY, ID_KEY, canonical_json, chunk_id
-
-PARENT_FIELD = f"{CHUNK_KEY}.parent"
+from qdrant_embed.ingest.documents import InputDocument
+from qdrant_embed.ingest.ids import canonical_json, chunk_id
 
 
-def chunk_points(document: PendingPoint, chunks: Sequence[Chunk]) -> list[PendingPoint]:
-    """A point for each chunk; the first has the document's own id.
+def chunk_payloads(
+    document: InputDocument, chunks: Sequence[Chunk], codec: PayloadCodec
+) -> dict[str | int, dict[str, Any]]:
+    """Return the payload of each chunk by the id of its point; the first has the document's own id.
 
-    All carry the document's metadata and its id as users see it, and under ``qdrant_embed_chunk``
-    ``parent`` (the id of the document's first point, as a str), ``position`` (from 0 on),
-    ``count`` (of chunks), ``start`` and ``end`` in the document's text, and the digests
-    ``document_sha256`` (of text and metadata) and ``spans_sha256`` (of how the text is split).
+    All carry the document's metadata and its id as users see it, and which chunk they are:
+    ``parent`` (id of the document's first point, as a str), ``position`` (from 0), ``count`` (of
+    chunks), ``start`` and ``end`` in the document's text, and the digests ``document_sha256`` (of
+    text and metadata) and ``spans_sha256`` (of how the text is split).
     """
     facts = {
-        "parent": str(document.id),
+        "parent": str(document.point_id),
         "count": len(chunks),
         "document_sha256": document_digest(document),
         "spans_sha256": _digest([[chunk.start, chunk.end] for chunk in chunks]),
     }
-    return [
-        PendingPoint(
-            point := chunk_id(document.id, position),
-            point,
+    return {
+        chunk_id(document.point_id, position): codec.encode(
             document.text[chunk.start : chunk.end],
-            {
-                **document.metadata,
-                ID_KEY: document.shown_id,
-                CHUNK_KEY: {
-                    **facts,
-                    "position": position,
-                    "start": chunk.start,
-                    "end": chunk.end,
-                },
-            },
-            document.position,
+            document.metadata,
+            document.user_id,
+            {**facts, "position": position, "start": chunk.start, "end": chunk.end},
         )
         for position, chunk in enumerate(chunks)
-    ]
+    }
 
 
-def document_digest(document: PendingPoint) -> str:
-    """The SHA-256 of the document's text and metadata, in hexadecimal."""
+def document_digest(document: InputDocument) -> str:
+    """Return the SHA-256 of the document's text and metadata, in hexadecimal."""
     return _digest([document.text, dict(document.metadata)])
 
 
-def of_documents(ids: Iterable[str | int]) -> models.FieldCondition:
-    """The condition that chunks of these documents fulfil; ids as Qdrant has them."""
-    return models.FieldCondition(key=PARENT_FIELD, match=models.MatchAny(any=[*map(str, ids)]))
+def chunks_of(point_ids: Iterable[str | int]) -> models.FieldCondition:
+    """Return the condition that chunks of these documents meet, given their points' ids."""
+    return models.FieldCondition(
+        key=PARENT_FIELD, match=models.MatchAny(any=[*map(str, point_ids)])
+    )
 
 
 class StoredChunks:
-    """What a collection has of some documents.
+    """The chunks that a collection has of some documents.
 
     Args:
-        records: every point that `of_documents` finds, with what is under ``qdrant_embed_chunk``.
+        records: every point that meets `chunks_of`, with which chunk it is.
     """
 
     def __init__(self, records: Iterable[models.Record]) -> None:
         self._points: defaultdict[str, dict[str | int, Mapping[str, Any]]] = defaultdict(dict)
         for record in records:
-            facts = (record.payload or {})[CHUNK_KEY]
-            self._points[facts["parent"]][cast(str | int, record.id)] = facts
+            facts = chunk_of(record)
+            self._points[facts["parent"]][cast("str | int", record.id)] = facts
 
-    def of(self, document: PendingPoint) -> set[str | int]:
-        """Ids of the document's points."""
-        return set(self._points.get(str(document.id), ()))
+    def of(self, document: InputDocument) -> set[str | int]:
+        """Return the ids of the document's points."""
+        return set(self._points.get(str(document.point_id), ()))
 
-    def are_all_of(self, document: PendingPoint) -> bool:
-        """Whether the document's points are all its chunks, and nothing else.
+    def are_all_of(self, document: InputDocument) -> bool:
+        """Return whether the document's points are all its chunks, and nothing else.
 
-        After an `add` that was killed they are not: some are missing, are of another text, or are
-        of the same text but split in another way.
+        After an `add` that was killed they are not: some are missing, belong to another text, or
+        to the same text split in another way.
         """
-        points = self._points.get(str(document.id), {})
-        wanted = {chunk_id(document.id, position) for position in range(len(points))}
+        points = self._points.get(str(document.point_id), {})
+        wanted = {chunk_id(document.point_id, position) for position in range(len(points))}
         said = {
             (facts.get("count"), facts.get("document_sha256"), facts.get("spans_sha256"))
             for facts in points.values()
@@ -97,46 +90,46 @@ class StoredChunks:
 
 
 class Replacement:
-    """Documents on their way into a collection, chunk by chunk, and what of them becomes stale."""
+    """Documents being stored chunk by chunk, and which of their old points become stale."""
 
     def __init__(self) -> None:
         self._left: dict[str, int] = {}
         self._old: dict[str, set[str | int]] = {}
         self._stale: dict[str, set[str | int]] = {}
 
-    def expect(self, documents: Iterable[PendingPoint], stored: StoredChunks) -> None:
-        """Notes which points the collection has of documents that are to be stored anew."""
+    def expect(self, documents: Iterable[InputDocument], stored: StoredChunks) -> None:
+        """Note which points the collection has of documents that are about to be stored again."""
         for document in documents:
             if old := stored.of(document):
-                self._old[str(document.id)] = old
+                self._old[str(document.point_id)] = old
 
     def note_stored(self, points: Iterable[models.PointStruct]) -> Iterator[str | int]:
-        """Ids of the documents that are complete with these points, with nothing stale left."""
+        """Yield the ids of documents that these points complete, and that leave nothing stale."""
         for point in points:
-            facts = (point.payload or {})[CHUNK_KEY]
+            facts = chunk_of(point)
             parent = facts["parent"]
-            self._old.get(parent, set()).discard(cast(str | int, point.id))
+            self._old.get(parent, set()).discard(cast("str | int", point.id))
             left = self._left.pop(parent, facts["count"]) - 1
             if left:
                 self._left[parent] = left
             elif old := self._old.pop(parent, None):
                 self._stale[parent] = old
             else:
-                yield _document_id(parent)
+                yield _point_id(parent)
 
     @property
     def stale(self) -> list[str | int]:
-        """Points that are to be deleted, now that all that replaces them is stored."""
+        """Points to delete, now that everything that replaces them is stored."""
         return [point for points in self._stale.values() for point in points]
 
     def note_deleted(self) -> list[str | int]:
-        """Ids of the documents whose stale points are deleted."""
-        complete = [_document_id(parent) for parent in self._stale]
+        """Return the ids of documents whose stale points have just been deleted."""
+        complete = [_point_id(parent) for parent in self._stale]
         self._stale.clear()
         return complete
 
 
-def _document_id(parent: str) -> str | int:
+def _point_id(parent: str) -> str | int:
     return int(parent) if parent.isdecimal() else parent
 
 

@@ -1,4 +1,4 @@
-"""Documents as they are given, each with its metadata and its id; checked on the way."""
+"""Documents as users pass them: paired with their metadata and ids, and checked."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
+from qdrant_embed.collection.payload import PayloadCodec
 from qdrant_embed.errors import InputError, check_unicode
 from qdrant_embed.ingest.ids import (
-    CHUNK_KEY,
-    ID_KEY,
     ContentIds,
     GivenId,
     IdScheme,
@@ -20,18 +19,17 @@ from qdrant_embed.ingest.ids import (
     is_json,
 )
 
-DOCUMENT_KEY = "document"
 _ENDED = object()
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text with what belongs to it, for `add` to take in place of a str.
+    """A text with its metadata and id, which `add` accepts in place of a str.
 
     Attributes:
-        text: what is embedded and stored.
-        metadata: JSON values stored beside it.
-        id: a whole number, a UUID or any other str; ``None`` for one that `add` makes.
+        text: embedded and stored.
+        metadata: JSON values stored with the text.
+        id: a whole number, a UUID or any other str; ``None`` for an id made by `add`.
     """
 
     text: str
@@ -40,35 +38,35 @@ class Document:
 
 
 @dataclass(frozen=True)
-class PendingPoint:
-    """One text on its way into a collection.
+class InputDocument:
+    """One document of an `add`, checked, with its id.
 
     Attributes:
-        id: of the point, as Qdrant has it.
-        shown_id: of the point, as users see it.
-        text: what is embedded.
-        metadata: what is stored beside it, without the id.
+        point_id: id of its point, or of its first chunk's, in Qdrant.
+        user_id: its id as users see it.
+        text: embedded and stored.
+        metadata: stored with the text.
         position: in the input.
-        repeats: an earlier document of the same content has the same id.
-        is_new: its id was drawn at random, so that no collection has it.
+        repeats: whether an earlier document of the input has the same content and id.
+        is_new: whether its id is random, so that no collection can have it yet.
     """
 
-    id: str | int
-    shown_id: str | int
+    point_id: str | int
+    user_id: str | int
     text: str
     metadata: Mapping[str, Any]
     position: int
     repeats: bool = False
     is_new: bool = False
 
-    def payload(self, document_key: str) -> dict[str, Any]:
-        """What is stored besides the vectors."""
-        payload = {document_key: self.text, **self.metadata}
-        return payload if self.shown_id == self.id else payload | {ID_KEY: self.shown_id}
+    def payload(self, codec: PayloadCodec) -> dict[str, Any]:
+        """Return what is stored besides the vectors, of a document that is one point."""
+        user_id = None if self.user_id == self.point_id else self.user_id
+        return codec.encode(self.text, self.metadata, user_id)
 
-    def is_in(self, stored: Mapping[str, Any], document_key: str) -> bool:
-        """Whether the payload `stored` holds all that would be stored; it may hold more."""
-        own = self.payload(document_key)
+    def is_in(self, stored: Mapping[str, Any], codec: PayloadCodec) -> bool:
+        """Return whether the payload `stored` contains everything this document would store."""
+        own = self.payload(codec)
         if not own.keys() <= stored.keys():
             return False
         return canonical_json(own) == canonical_json({key: stored[key] for key in own})
@@ -78,20 +76,26 @@ def pair(
     documents: Iterable[str | Document],
     metadata: Iterable[Mapping[str, Any]] | None = None,
     ids: Iterable[int | str | uuid.UUID] | IdScheme | None = None,
-    document_key: str = DOCUMENT_KEY,
+    codec: PayloadCodec | None = None,
     *,
-    draws_ids: bool = True,
-) -> Iterator[PendingPoint]:
-    """Each text with its metadata and its id, in order; a random UUID where none is given.
+    random_ids: bool = True,
+) -> Iterator[InputDocument]:
+    """Yield each text with its metadata and id, in order.
 
-    Without `draws_ids` a document without an id is refused.
+    Sequences are checked completely before this function returns. Other iterables are read once,
+    in lockstep, and each item is checked when it is read.
 
-    Sequences are checked whole, at once; other iterables are read once, in lockstep, each item
-    being checked when its turn comes.
+    Args:
+        documents: see `add`.
+        metadata: see `add`.
+        ids: see `add`; a random UUID for each document by default.
+        codec: knows which keys metadata cannot have; by default that of a new client.
+        random_ids: whether a document without an id gets a random one; else it is refused.
 
     Raises:
-        InputError: lengths differ, or an item cannot be used.
+        InputError: if lengths differ, or an item cannot be used.
     """
+    codec = codec or PayloadCodec()
     scheme: ContentIds | None = None
     if isinstance(ids, ContentIds) or ids == "content":
         scheme = ids if isinstance(ids, ContentIds) else ContentIds()
@@ -107,18 +111,18 @@ def pair(
         counts = ", ".join(f"{length} {name}" for name, length in lengths.items())
         raise InputError(f"one of each is needed for every document, but there are {counts}")
     if len(sequences) == len(columns):
-        for _ in _paired(columns, scheme, document_key, draws_ids=draws_ids):
+        for _ in _paired(columns, scheme, codec, random_ids=random_ids):
             pass
-    return _paired(columns, scheme, document_key, draws_ids=draws_ids)
+    return _paired(columns, scheme, codec, random_ids=random_ids)
 
 
 def _paired(
     columns: Mapping[str, Iterable[object]],
     scheme: ContentIds | None,
-    document_key: str,
+    codec: PayloadCodec,
     *,
-    draws_ids: bool,
-) -> Iterator[PendingPoint]:
+    random_ids: bool,
+) -> Iterator[InputDocument]:
     seen: set[str | int] = set()
     for index, values in enumerate(zip_longest(*columns.values(), fillvalue=_ENDED)):
         row = dict(zip(columns, values, strict=True))
@@ -130,49 +134,49 @@ def _paired(
                 "is needed for every document"
             )
         try:
-            document = _checked(row, scheme, document_key, index, seen, draws_ids=draws_ids)
+            document = _checked(row, scheme, codec, index, seen, random_ids=random_ids)
         except InputError as error:
             error.index = index
             raise
         yield document
         if not document.is_new:
-            seen.add(document.id)
+            seen.add(document.point_id)
 
 
 def _checked(
     row: dict[str, object],
     scheme: ContentIds | None,
-    document_key: str,
+    codec: PayloadCodec,
     index: int,
     seen: set[str | int],
     *,
-    draws_ids: bool,
-) -> PendingPoint:
-    """One document; an id that is given must not be among those `seen` before it."""
+    random_ids: bool,
+) -> InputDocument:
+    """Check one document; a given id must not be among those `seen` before."""
     document = row["documents"]
     if isinstance(document, Document):
         row = _opened(document, row, index, with_content_ids=scheme is not None)
     text = _checked_text(row["documents"], index)
-    metadata = _checked_metadata(row.get("metadata", {}), index, document_key)
+    metadata = _checked_metadata(row.get("metadata", {}), index, codec)
     if scheme is not None:
         point = scheme.id_of(text, metadata)
-        return PendingPoint(point, point, text, metadata, index, repeats=point in seen)
+        return InputDocument(point, point, text, metadata, index, repeats=point in seen)
     if "ids" in row:
         checked = _checked_id(row["ids"], index, seen)
-        return PendingPoint(checked.point, checked.shown, text, metadata, index)
-    if not draws_ids:
+        return InputDocument(checked.point, checked.user, text, metadata, index)
+    if not random_ids:
         raise InputError(
             f"documents[{index}] has no id, and one drawn at random is never in a collection "
             "already: on_existing= needs ids='content' or ids of your own"
         )
     drawn = str(uuid.uuid4())
-    return PendingPoint(drawn, drawn, text, metadata, index, is_new=True)
+    return InputDocument(drawn, drawn, text, metadata, index, is_new=True)
 
 
 def _opened(
     document: Document, row: Mapping[str, object], index: int, *, with_content_ids: bool
 ) -> dict[str, object]:
-    """The row with the document's own columns."""
+    """Return the row with the metadata and id of the `Document`."""
     if "metadata" in row:
         raise InputError(
             f"documents[{index}] is a Document, which has metadata of its own: leave out metadata="
@@ -186,7 +190,7 @@ def _opened(
 
 
 def _check_kinds(documents: object, metadata: object, ids: object) -> None:
-    """Refuses what could be iterated, but surely was not meant to be."""
+    """Refuse what could be iterated, but was certainly not meant to be."""
     if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Iterable):
         raise InputError(f"documents must be a list of str, not {_shown(documents)}")
     if isinstance(metadata, str | bytes | Mapping) or not isinstance(metadata, Iterable | None):
@@ -201,7 +205,7 @@ def _check_kinds(documents: object, metadata: object, ids: object) -> None:
 
 
 def is_sequence(items: object) -> bool:
-    """Has a length and can be read twice: a list, an array, a column of a table."""
+    """Return whether `items` has a length and can be read twice, as a list, array or column can."""
     return hasattr(items, "__len__") and hasattr(items, "__getitem__")
 
 
@@ -212,11 +216,10 @@ def _checked_text(text: object, index: int) -> str:
     return text
 
 
-def _checked_metadata(metadata: object, index: int, document_key: str) -> Mapping[str, Any]:
+def _checked_metadata(metadata: object, index: int, codec: PayloadCodec) -> Mapping[str, Any]:
     if not isinstance(metadata, Mapping):
         raise InputError(f"metadata[{index}] must be a dict, not {_shown(metadata)}")
-    reserved_keys = ((document_key, "the text"), (ID_KEY, "the id"), (CHUNK_KEY, "the chunk"))
-    for reserved, what in reserved_keys:
+    for reserved, what in codec.reserved_keys.items():
         if reserved in metadata:
             raise InputError(
                 f"metadata[{index}] has the key {reserved!r}, where {what} itself is stored: "
@@ -229,14 +232,15 @@ def _checked_metadata(metadata: object, index: int, document_key: str) -> Mappin
         for key, value in metadata.items():
             if not is_json({key: value}):
                 raise InputError(
-                    f"metadata[{index}][{key!r}] is {_shown(value)}, which JSON cannot say and "
-                    "Qdrant cannot store: leave it out, or make it a number, str, list or dict"
+                    f"metadata[{index}][{key!r}] is {_shown(value)}, which is not "
+                    "JSON-serialisable, so that Qdrant cannot store it: omit it, or make it a "
+                    "number, str, list or dict"
                 )
     return metadata
 
 
 def _checked_id(given: object, index: int, seen: set[str | int]) -> GivenId:
-    """The id, not among those `seen` before it."""
+    """Check an id, which must not be among those `seen` before."""
     try:
         checked = given_id(given)
     except InputError as error:

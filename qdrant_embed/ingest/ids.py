@@ -1,4 +1,4 @@
-"""The ids of points: given, made of any string, or of what a document says."""
+"""Ids of points: given by the user, or made of a string or of a document's content."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from pydantic_core import PydanticSerializationError, to_json, to_jsonable_pytho
 
 from qdrant_embed.errors import InputError, check_unicode
 
-ID_KEY = "qdrant_embed_id"  # where a payload keeps an id that Qdrant cannot have
-CHUNK_KEY = "qdrant_embed_chunk"  # where it keeps which part of which document it is
-
 _NAMES = uuid.UUID("0d1c4b52-5a1f-5a57-9a0e-6f7c1f6a2b11")  # drawn once; ids depend on them
 _CONTENTS = uuid.UUID("b5a7a3de-1a64-5f1b-8d3c-92c6a7e0d4f3")
 _CHUNKS = uuid.UUID("6f1f8e0a-7f0b-5c52-a3d4-1e9b6c2d8a75")
@@ -25,14 +22,17 @@ _CHUNKS = uuid.UUID("6f1f8e0a-7f0b-5c52-a3d4-1e9b6c2d8a75")
 
 @dataclass(frozen=True)
 class ContentIds:
-    """Ids made of what a document says: its text, and its metadata under `keys`.
+    """Ids made of a document's content: its text, and its metadata under `keys`.
 
-    ``ids=ContentIds(keys=("source",))`` keeps the same text of two sources apart, and takes
-    documents that differ in other metadata alone for one; ``keys=None`` means all metadata, which
-    is also what ``ids="content"`` says, and ``keys=()`` the text alone.
+    ``ids=ContentIds(keys=("source",))`` distinguishes the same text of two sources, and treats
+    documents that only differ in other metadata as one. ``keys=None`` means all metadata, which is
+    also the meaning of ``ids="content"``; ``keys=()`` means the text alone.
+
+    Attributes:
+        keys: the metadata that counts; ``None`` for all of it.
 
     Raises:
-        InputError: `keys` is no sequence of str.
+        InputError: if `keys` is not a sequence of str.
     """
 
     keys: Sequence[str] | None = None
@@ -44,15 +44,15 @@ class ContentIds:
             raise InputError(f"keys must be a list of str, not {self.keys!r}")
 
     def id_of(self, text: str, metadata: Mapping[str, Any]) -> str:
-        """The id of a document with this `text`, a UUID of version 5.
+        """Return the id of a document, a UUID of version 5.
 
         Args:
-            text: the document's.
-            metadata: likewise; the order of its keys makes no difference.
+            text: the document's text.
+            metadata: the document's metadata; the order of its keys makes no difference.
 
         Raises:
-            TypeError: metadata that is no JSON.
-            ValueError: likewise.
+            TypeError: if the metadata is not JSON-serialisable.
+            ValueError: if the metadata is not JSON-serialisable.
         """
         if self.keys is not None:
             metadata = {key: metadata[key] for key in self.keys if key in metadata}
@@ -64,18 +64,23 @@ IdScheme: TypeAlias = Literal["content"] | ContentIds
 
 @dataclass(frozen=True)
 class GivenId:
-    """An id as Qdrant has it, and as users see it."""
+    """An id that a user gave.
+
+    Attributes:
+        point: the id of the point in Qdrant.
+        user: the id as users see it.
+    """
 
     point: int | str
-    shown: int | str
+    user: int | str
 
 
 def given_id(given: object) -> GivenId:
-    """What becomes of an id that a user gives.
+    """Return the id of the point, and the id to show, for an id that a user gave.
 
     Raises:
-        InputError: no whole number from 0 to 2**64-1, UUID or str, or an empty one or no valid
-            Unicode.
+        InputError: if it is not a whole number from 0 to 2**64-1, a UUID, or a non-empty str of
+            valid Unicode.
     """
     if isinstance(given, uuid.UUID):
         return GivenId(str(given), str(given))
@@ -96,22 +101,25 @@ def given_id(given: object) -> GivenId:
 
 
 def point_id(given: int | str | uuid.UUID) -> int | str:
-    """The id in Qdrant of a point that was added under the id `given`.
+    """Return the id that Qdrant has for a point added under the id `given`.
 
-    Whole numbers and UUIDs stay what they are, a UUID written with hyphens; any other str becomes
-    a UUID of version 5. Use it with methods of ``qdrant_client`` such as ``retrieve``.
+    Whole numbers and UUIDs stay the same, a UUID written with hyphens. Any other str becomes a
+    UUID of version 5. Use it with methods of ``qdrant_client`` such as ``retrieve``.
+
+    Args:
+        given: the id that was passed to `add`.
 
     Raises:
-        InputError: no whole number from 0 to 2**64-1, UUID or str, or an empty one.
+        InputError: if it is not a whole number from 0 to 2**64-1, a UUID, or a non-empty str.
     """
     return given_id(given).point
 
 
 def point_ids(given: Iterable[int | str | uuid.UUID]) -> list[int | str]:
-    """What `point_id` makes of each, once each.
+    """Return `point_id` of each id, without repeats.
 
     Raises:
-        InputError: as of `point_id`; or it is a single str.
+        InputError: if an id is invalid, or `given` is a single str.
     """
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise InputError(f"ids must be a list of ids, not {given!r:.60} ({type(given).__name__})")
@@ -119,26 +127,26 @@ def point_ids(given: Iterable[int | str | uuid.UUID]) -> list[int | str]:
 
 
 def chunk_id(document: int | str, position: int) -> int | str:
-    """The id in Qdrant of a document's chunk: the first has the document's own id."""
+    """Return the id that Qdrant has for a document's chunk; the first has the document's own."""
     return document if position == 0 else _uuid5(_CHUNKS, f"{document}/{position}".encode())
 
 
 def canonical_json(value: object) -> bytes:
-    """The one JSON that equal values have, whatever the order of their keys.
+    """Return JSON that is the same for equal values, regardless of the order of their keys.
 
     Raises:
-        TypeError: a value that is no JSON.
-        ValueError: likewise.
+        TypeError: if the value is not JSON-serialisable.
+        ValueError: if the value is not JSON-serialisable.
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
     return text.encode("ascii")
 
 
 def is_json(value: Mapping[str, Any]) -> bool:
-    """Whether qdrant_client can send `value`, and a server has all of it afterwards.
+    """Return whether qdrant_client can send `value` without losing any of it.
 
-    Dates, UUIDs, enums and the like become str or numbers; NaN and infinity would become null.
-    What can be read but once would be empty when it is sent, and keys are str.
+    Dates, UUIDs, enums and the like become str or numbers. NaN and infinity would become null, an
+    iterator would be empty when it is sent, and keys must be str.
     """
     if any(isinstance(item, Iterator) for item in value.values()):
         return False
@@ -150,7 +158,7 @@ def is_json(value: Mapping[str, Any]) -> bool:
         return False
     if b"NaN" not in sent and b"Infinity" not in sent:
         return True
-    try:  # such a number, or a str that reads so
+    try:  # a number, or a str that contains these words
         json.dumps(to_jsonable_python(value), allow_nan=False)
     except ValueError:
         return False
@@ -158,14 +166,14 @@ def is_json(value: Mapping[str, Any]) -> bool:
 
 
 def _has_other_keys(value: object) -> bool:
-    """Whether a dict in `value` has a key that is no str."""
+    """Return whether a dict in `value` has a key that is not a str."""
     if isinstance(value, Mapping):
         return any(not isinstance(key, str) or _has_other_keys(value[key]) for key in value)
     return isinstance(value, list | tuple) and any(map(_has_other_keys, value))
 
 
 def _plain(value: object) -> object:
-    """A date, a UUID and the like as qdrant_client sends them."""
+    """Convert dates, UUIDs and the like as qdrant_client sends them."""
     try:
         return to_jsonable_python(value)
     except PydanticSerializationError as error:
@@ -173,6 +181,6 @@ def _plain(value: object) -> object:
 
 
 def _uuid5(namespace: uuid.UUID, name: bytes) -> str:
-    """What ``uuid.uuid5`` gives, which takes bytes since Python 3.12 only."""
+    """Return ``uuid.uuid5(namespace, name)``, which accepts bytes since Python 3.12 only."""
     digest = hashlib.sha1(namespace.bytes + name, usedforsecurity=False).digest()
     return str(uuid.UUID(bytes=digest[:16], version=5))

@@ -1,38 +1,52 @@
-"""Documents to points, and found points to results."""
+"""Documents to points: encoded, each with its payload."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from qdrant_client import models
 
-from qdrant_embed.ingest.documents import DOCUMENT_KEY, PendingPoint
-from qdrant_embed.ingest.ids import ID_KEY
+from qdrant_embed.collection.payload import PayloadCodec
+from qdrant_embed.collection.vectors import CollectionVectors
+from qdrant_embed.ingest.chunks import chunk_payloads
+from qdrant_embed.ingest.documents import InputDocument
 
 
-def to_points(
-    documents: Sequence[PendingPoint],
-    vectors: Sequence[Mapping[str, Any]],
-    document_key: str = DOCUMENT_KEY,
+def encode_points(
+    vectors: CollectionVectors, documents: Sequence[InputDocument], codec: PayloadCodec
 ) -> list[models.PointStruct]:
-    """Points, one for each document, with the vectors of the same place, by their names."""
-    return [
-        models.PointStruct(
-            id=document.id,
-            # a vector without a name goes without a dict, unless a sparse one stands beside it
-            vector=named[""] if set(named) == {""} else dict(named),
-            payload=document.payload(document_key),
-        )
-        for document, named in zip(documents, vectors, strict=True)
-    ]
+    """Encode documents and return their points, one per document or one per chunk, in order.
 
-
-def id_of(point: models.PointStruct | models.Record | models.ScoredPoint) -> str | int:
-    """The point's id as users see it: as it was given, else as Qdrant has it, a whole number or a
-    UUID written with hyphens. That of a chunk is its document's.
+    Raises:
+        ModelError: if an encoder returned something else than one vector per text.
+        InputError: if a text is too long for an encoder that truncates none.
     """
-    given = (point.payload or {}).get(ID_KEY)
-    if isinstance(given, str | int):
-        return given
-    return point.id if isinstance(point.id, int) else str(point.id)
+    if not documents:
+        return []
+    encoder = vectors.dense.encoder
+    texts = [document.text for document in documents]
+    if vectors.chunked:
+        chunks = encoder.chunks(texts)
+        payloads: dict[str | int, Mapping[str, Any]] = {}
+        for document, parts in zip(documents, chunks, strict=True):
+            payloads |= chunk_payloads(document, parts, codec)
+        parts_of_all = chain.from_iterable(chunks)
+        chunk_texts = [payload[codec.document_key] for payload in payloads.values()]
+        encoded = vectors.complete(chunk_texts, (chunk.vector for chunk in parts_of_all))
+    else:
+        for document in documents:
+            encoder.check_lengths([document.text], document.position)
+        payloads = {document.point_id: document.payload(codec) for document in documents}
+        encoded = vectors.encode(texts)
+    return _points(payloads, encoded)
+
+
+def _points(
+    payloads: Mapping[str | int, Mapping[str, Any]], vectors: Iterable[models.VectorStruct]
+) -> list[models.PointStruct]:
+    return [
+        models.PointStruct(id=point_id, vector=vector, payload=dict(payload))
+        for (point_id, payload), vector in zip(payloads.items(), vectors, strict=True)
+    ]

@@ -9,7 +9,6 @@ libraries in it.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import peers
+from memory import peak_mb
 
 
 def main() -> None:
@@ -55,8 +55,7 @@ def worker(model: str) -> None:
         started = time.perf_counter()
         TextEmbedding(model, cache_dir=cache)
         seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(seconds, peak / 1e6, weights / 1e6)
+    print(seconds, peak_mb() * 2**20 / 1e6, weights / 1e6)
 
 
 if __name__ == "__main__":

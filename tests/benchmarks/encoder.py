@@ -14,7 +14,6 @@ The process grows to 17 GB and more, as fastembed's memory for padded batches is
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -32,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import charts
 import peers
 from corpora import Corpus, corpora, docstrings, queries
+from memory import peak_mb
 from results import Results, Table
 
 FIGURES = "short,mixed,long,query,busy,fidelity,cold,memory"
@@ -190,7 +190,7 @@ def worker(task: str, name: str, workspace: Path) -> None:
         return
     mixed = next(corpus for corpus in corpora(tokenizer()) if corpus.name == "mixed")
     peers.load(name, workspace)(mixed.texts)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(peak_mb())
 
 
 def tokenizer() -> Any:

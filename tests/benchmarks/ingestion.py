@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from corpora import docstrings
+from memory import resident_mb
 from numpy.typing import NDArray
 from qdrant_client import models
 
@@ -178,12 +178,6 @@ def timed(action: Callable[[], object]) -> float:
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
-
-
-def resident_mb() -> float:
-    """What the process has in memory now, by /proc."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def measured(figures: Sequence[str], rounds: int) -> Iterator[Figure]:

@@ -18,7 +18,8 @@ import pytest
 from hub_server import COMMIT, Fault, Hub, corrupted, serving
 from tiny import TinyModel
 
-from qdrant_embed import TextEmbedding, cli
+from qdrant_embed import TextEmbedding
+from qdrant_embed.cli.main import main
 from qdrant_embed.encoder.facts.catalog import CATALOG
 
 NAME = "someone/tiny"
@@ -35,7 +36,7 @@ NOWHERE = "http://127.0.0.1:9"
 PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
-from qdrant_embed.cli import main
+from qdrant_embed.cli.main import main
 sys.exit(main())
 """
 MAIN = [sys.executable, "-c", PROGRAM]
@@ -162,7 +163,7 @@ def test_a_failure_is_a_message_and_exit_code_1(
     monkeypatch.setenv("QDRANT_EMBED_CACHE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    assert cli.main(arguments) == 1
+    assert main(arguments) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("qdrant-embed: ")
@@ -173,7 +174,7 @@ def test_a_failure_is_a_message_and_exit_code_1(
 @pytest.mark.parametrize("arguments", [(), ("pull",), ("cache",), ("compile", "x"), ("bake", "x")])
 def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli.main(arguments)
+        main(arguments)
     assert caught.value.code == 2
 
 
@@ -198,16 +199,16 @@ def test_an_interrupt_is_exit_code_130(hub: Hub, tmp_path: Path) -> None:
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli.main(["--version"])
+        main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out == version("qdrant-embed") + "\n"
 
 
 def test_known_models_are_listed_without_network(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["models"]) == 0
+    assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(CATALOG) + 1
     assert "'passage: '" in next(line for line in lines if "e5-small-v2" in line)
-    assert cli.main(["models", "--json"]) == 0
+    assert main(["models", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert listed == TextEmbedding.list_supported_models()

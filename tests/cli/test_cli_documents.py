@@ -20,15 +20,16 @@ from clients import SENTENCES, stamp, stored
 from rest_server import Fault, Server
 from tiny import TinyModel
 
-from qdrant_embed import Document, IngestProgress, QdrantClient, cli
+from qdrant_embed import Document, IngestProgress, QdrantClient
+from qdrant_embed.cli.main import main
 from qdrant_embed.cli.progress import FileProgress
 from qdrant_embed.cli.records import Fields, RecordFile
-from qdrant_embed.ingest.documents import PendingPoint
+from qdrant_embed.ingest.documents import InputDocument
 
 PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
-from qdrant_embed.cli import main
+from qdrant_embed.cli.main import main
 sys.exit(main())
 """
 ROWS = [{"text": text, "place": index} for index, text in enumerate(SENTENCES)]
@@ -79,24 +80,24 @@ def test_json_lines_are_stored_and_found(
     to: list[str], database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = jsonl(tmp_path / "documents.jsonl", ROWS)
-    assert cli.main(["add", *to, str(file)]) == 0
+    assert main(["add", *to, str(file)]) == 0
     assert capsys.readouterr().out == "5 documents are stored in 'demo'\n"
     expected = [{"document": row["text"], "place": row["place"]} for row in ROWS]
     assert sorted(payloads(database), key=lambda payload: payload["place"]) == expected
 
     asked = ["query", "--path", str(database), "--collection", "demo"]  # no model: its own
-    assert cli.main([*asked, "--json", "--limit", "2", SENTENCES[3]]) == 0
+    assert main([*asked, "--json", "--limit", "2", SENTENCES[3]]) == 0
     hits = json.loads(capsys.readouterr().out)
     assert len(hits) == 2
     assert hits[0]["document"] == SENTENCES[3]
     assert hits[0]["metadata"] == {"document": SENTENCES[3], "place": 3}
     assert hits[0]["score"] == pytest.approx(1, abs=0.01)
-    assert cli.main([*asked, "--where", '{"place": {"lt": 2}}', SENTENCES[3]]) == 0
+    assert main([*asked, "--where", '{"place": {"lt": 2}}', SENTENCES[3]]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["score", "id", "text", "metadata"]
     assert len(lines) == 2
     assert all(line.endswith(('{"place": 0}', '{"place": 1}')) for line in lines)
-    assert cli.main([*asked, "--where", '{"place": 9}', "x"]) == 0
+    assert main([*asked, "--where", '{"place": 9}', "x"]) == 0
     assert capsys.readouterr().out == "nothing was found\n"
 
 
@@ -112,7 +113,7 @@ def test_csv_fields_become_text_metadata_and_ids(
         b"8,caf\xc3\xa9,Bo,2021\r\n" + f"9,{long},Cy,2022\r\n".encode()
     )
     fields = ["--text-field", "body", "--id-field", "number", "--metadata-field", "year"]
-    assert cli.main(["add", *to, str(file), *fields]) == 0
+    assert main(["add", *to, str(file), *fields]) == 0
     assert points(database) == {
         7: {"document": 'two\nlines, "quoted"', "year": "2020"},
         8: {"document": "café", "year": "2021"},
@@ -125,13 +126,13 @@ def test_every_line_of_plain_text_is_a_document(
 ) -> None:
     file = tmp_path / "documents.TXT"
     file.write_text("one\n\n  two \nthree")
-    assert cli.main(["add", *to, str(file)]) == 0
+    assert main(["add", *to, str(file)]) == 0
     stdin = io.TextIOWrapper(io.BytesIO(b"four\n"))
     monkeypatch.setattr(sys, "stdin", stdin)
-    assert cli.main(["add", *to, "-", "--format", "txt"]) == 0
+    assert main(["add", *to, "-", "--format", "txt"]) == 0
     stdin = io.TextIOWrapper(io.BytesIO(b'{"text": "five"}\n'))
     monkeypatch.setattr(sys, "stdin", stdin)
-    assert cli.main(["add", *to, "-"]) == 0
+    assert main(["add", *to, "-"]) == 0
     texts = [payload["document"] for payload in payloads(database)]
     assert sorted(texts) == ["five", "four", "one", "three", "two"]
 
@@ -140,16 +141,16 @@ def test_a_second_run_repeats_nothing(
     to: list[str], database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = jsonl(tmp_path / "a.jsonl", [*ROWS, ROWS[0]])
-    assert cli.main(["add", *to, str(file)]) == 0
+    assert main(["add", *to, str(file)]) == 0
     before = points(database)
-    assert cli.main(["add", *to, "--json", str(jsonl(file, [*ROWS, {"text": "new"}]))]) == 0
+    assert main(["add", *to, "--json", str(jsonl(file, [*ROWS, {"text": "new"}]))]) == 0
     answer = capsys.readouterr().out.partition("\n")
     assert answer[0] == "5 documents are stored in 'demo'"
     assert json.loads(answer[2]) == {"collection": "demo", "stored": 6}
     after = points(database)
     assert len(after) == 6
     assert before.items() <= after.items()
-    assert cli.main(["add", *to, str(file), "--on-existing", "error"]) == 1
+    assert main(["add", *to, str(file), "--on-existing", "error"]) == 1
     assert points(database) == after
 
 
@@ -160,13 +161,13 @@ def test_a_collection_is_migrated_to_another_model(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert cli.main(["add", *to, str(jsonl(tmp_path / "a.jsonl", ROWS))]) == 0
+    assert main(["add", *to, str(jsonl(tmp_path / "a.jsonl", ROWS))]) == 0
     place = ["--path", str(database), "--collection"]
     asked = ["migrate", *place, "demo", "--to", "new", "--alias", "docs"]
     capsys.readouterr()
-    assert cli.main([*asked, "--model", str(tiny_e5.path)]) == 0
+    assert main([*asked, "--model", str(tiny_e5.path)]) == 0
     assert capsys.readouterr().out == "5 documents of 'demo' are in 'new'\n"
-    assert cli.main(["query", *place, "docs", "--json", "--limit", "9", "a ship"]) == 0
+    assert main(["query", *place, "docs", "--json", "--limit", "9", "a ship"]) == 0
     hits = json.loads(capsys.readouterr().out)
     assert {hit["id"] for hit in hits} == set(points(database))
     client = QdrantClient(path=str(database))
@@ -179,7 +180,7 @@ def test_a_collection_is_migrated_to_another_model(
 def test_ids_of_a_field_may_be_any_text(to: list[str], database: Path, tmp_path: Path) -> None:
     for text in ("first", "second"):
         file = jsonl(tmp_path / "a.jsonl", [{"text": text, "key": "chapter/1"}])
-        assert cli.main(["add", *to, str(file), "--id-field", "key"]) == 0
+        assert main(["add", *to, str(file), "--id-field", "key"]) == 0
     assert [payload["document"] for payload in payloads(database)] == ["second"]
 
 
@@ -211,7 +212,7 @@ def test_a_bad_line_says_its_number(
 ) -> None:
     file = tmp_path / name
     file.write_bytes(content)
-    assert cli.main(["add", *to, str(file)]) == 1
+    assert main(["add", *to, str(file)]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert f"{file}, line {line}: " in captured.err
@@ -228,7 +229,7 @@ def test_a_bad_id_says_its_line(
 ) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text(f'{{"text": "x", "n": 7}}\n\n{{"text": "y", "n": {second}}}\n')
-    assert cli.main(["add", *to, str(file), "--id-field", "n"]) == 1
+    assert main(["add", *to, str(file), "--id-field", "n"]) == 1
     error = capsys.readouterr().err
     assert "line 3: " in error
     assert message in error
@@ -240,7 +241,7 @@ def test_a_text_that_is_too_long_says_its_line(
     rows = [{"text": "cat"}] * 2000
     rows[1500] = {"text": "cat " * 100}
     file = jsonl(tmp_path / "a.jsonl", rows)
-    assert cli.main(["add", *to, str(file), "--overflow", "error"]) == 1
+    assert main(["add", *to, str(file), "--overflow", "error"]) == 1
     error = capsys.readouterr().err
     assert f"{file}, line 1501: " in error
     assert "has 102 tokens" in error
@@ -250,8 +251,8 @@ def test_an_error_that_is_not_of_a_line_names_none(
     to: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = jsonl(tmp_path / "a.jsonl", ROWS)
-    assert cli.main(["add", *to, str(file)]) == 0
-    assert cli.main(["add", *to, str(file), "--on-existing", "error"]) == 1
+    assert main(["add", *to, str(file)]) == 0
+    assert main(["add", *to, str(file), "--on-existing", "error"]) == 1
     error = capsys.readouterr().err
     assert "5 of the next 5 documents have ids that 'demo' has already" in error
     assert "line" not in error
@@ -263,7 +264,7 @@ def test_a_bad_line_far_down_says_what_is_stored(
 ) -> None:
     rows: list[Any] = [{"text": f"number {number}"} for number in range(2060)]
     file = jsonl(tmp_path / "a.jsonl", [*rows, []])
-    assert cli.main(["add", *to, str(file), "--batch-size", "512"]) == 1
+    assert main(["add", *to, str(file), "--batch-size", "512"]) == 1
     error = capsys.readouterr().err
     kept = len(payloads(database))
     assert 0 < kept < 2060
@@ -280,18 +281,18 @@ def test_a_server_is_asked_with_the_key(
     at = ["--url", server.url, "--collection", "demo"]
     file = jsonl(tmp_path / "a.jsonl", ROWS)
     model = ["--model", str(tiny.path), "--sparse-model", "Qdrant/bm25"]
-    assert cli.main(["add", *at, *model, str(file)]) == 0
+    assert main(["add", *at, *model, str(file)]) == 0
     monkeypatch.setenv("QDRANT_API_KEY", "from the environment")
     with pytest.warns(UserWarning, match="insecure connection"):  # which qdrant_client says
-        assert cli.main(["query", *at, "--limit", "1", "Paris"]) == 0
+        assert main(["query", *at, "--limit", "1", "Paris"]) == 0
     assert server.keys[-1] == "from the environment"
     with pytest.warns(UserWarning, match="insecure connection"):
-        assert cli.main(["query", *at, "--api-key", "mine", "--limit", "1", "Paris"]) == 0
+        assert main(["query", *at, "--api-key", "mine", "--limit", "1", "Paris"]) == 0
     assert server.keys[-1] == "mine"
     assert SENTENCES[1] in capsys.readouterr().out
     server.fail_once("query", Fault(403))
     monkeypatch.delenv("QDRANT_API_KEY")
-    assert cli.main(["query", *at, "Paris"]) == 1
+    assert main(["query", *at, "Paris"]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"qdrant-embed: {server.url}: ")
     assert "403" in error
@@ -319,7 +320,7 @@ def test_a_failure_is_a_message_and_exit_code_1(
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_text("one\n")
     Path("a.pdf").write_text("one\n")
-    assert cli.main([*arguments, "--collection", "demo"]) == 1
+    assert main([*arguments, "--collection", "demo"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("qdrant-embed: ")
@@ -352,7 +353,7 @@ def test_a_database_in_use_is_a_message(to: list[str], database: Path) -> None:
 )
 def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli.main(arguments)
+        main(arguments)
     assert caught.value.code == 2
 
 
@@ -394,13 +395,13 @@ def test_progress_is_for_people_who_want_it(
     def shown(*options: str) -> str:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "stderr", terminal := Terminal())
-            assert cli.main(["add", *to, str(file), *options]) == 0
+            assert main(["add", *to, str(file), *options]) == 0
             return terminal.getvalue()
 
     assert f"adding {file}:   0%" in shown()
     assert not shown("--quiet")
     capsys.readouterr()
-    assert cli.main(["add", *to, str(file)]) == 0
+    assert main(["add", *to, str(file)]) == 0
     assert not capsys.readouterr().err
 
 
@@ -427,32 +428,34 @@ def test_long_documents_are_stored_in_chunks(
     file = jsonl(tmp_path / "documents.jsonl", rows)
     added = ["add", *to, str(file), "--id-field", "name", "--overflow", "chunk"]
     for _ in range(2):
-        assert cli.main(added) == 0
+        assert main(added) == 0
         assert capsys.readouterr().out == "2 documents are stored in 'demo'\n"
     assert len(payloads(database)) > 3
     asked = ["query", "--path", str(database), "--collection", "demo", "--json", "cat"]
-    assert cli.main(asked) == 0
+    assert main(asked) == 0
     assert {hit["id"] for hit in json.loads(capsys.readouterr().out)} == {"long", "b"}
-    assert cli.main([argument for argument in asked if argument != "--json"]) == 0
+    assert main([argument for argument in asked if argument != "--json"]) == 0
     assert "qdrant_embed" not in capsys.readouterr().out
-    assert cli.main([*asked, "--chunks"]) == 0
+    assert main([*asked, "--chunks"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == len(payloads(database))
 
 
+@pytest.mark.slow
 def test_what_is_stored_is_not_kept_in_memory(
     to: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qdrant_embed.ingest.ingestion.WINDOW", 50)
     kept: list[int] = []
 
     class Lines:
         def __iter__(self) -> Iterator[bytes]:
-            for number in range(400):
+            for number in range(6000):
                 yield b"of this test: %d\n" % number
             gc.collect()
-            alive = [item for item in gc.get_objects() if isinstance(item, Document | PendingPoint)]
+            alive = [
+                item for item in gc.get_objects() if isinstance(item, Document | InputDocument)
+            ]
             kept.append(sum(str(item.text).startswith("of this test") for item in alive))
 
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=Lines()))
-    assert cli.main(["add", "-", "--format", "txt", *to]) == 0
-    assert kept[0] < 200
+    assert main(["add", "-", "--format", "txt", *to]) == 0
+    assert kept[0] < 3000

@@ -19,6 +19,7 @@ from rest_server import Fault, Server
 from tiny import TinyModel
 
 from qdrant_embed import CollectionMismatchError, InputError, QdrantClient, TextEmbedding
+from qdrant_embed.backoff import Backoff
 
 TEXTS = [f"{sentence}, {number}" for number in range(6) for sentence in SENTENCES]
 METADATA = [{"place": place, "tags": ["a", {"b": None}]} for place in range(30)]
@@ -79,7 +80,7 @@ def test_a_second_run_encodes_only_what_has_changed(client: QdrantClient) -> Non
 def test_it_goes_on_where_it_failed(
     kind: str, server: Server, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qdrant_embed.engines.retries._FIRST_WAIT", 0.01)
+    monkeypatch.setattr("qdrant_embed.flows.requests.BACKOFF", Backoff(0.01, 8))
     with opened(kind, **at(server)) as client:
         client.set_model(tiny.path)
         client.add("old", TEXTS, METADATA, ids=range(30))
@@ -162,7 +163,7 @@ def test_an_alias_that_another_client_moves_is_noticed_within_a_minute(
 ) -> None:
     now = 0.0
     monkeypatch.setattr(
-        "qdrant_embed.collection.targets.time", SimpleNamespace(monotonic=lambda: now)
+        "qdrant_embed.collection.selection.time", SimpleNamespace(monotonic=lambda: now)
     )
     with opened(kind, **at(server)) as reader, opened(kind, **at(server)) as writer:
         for name, model in (("one", tiny), ("two", tiny_e5)):

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 PRINTED = re.findall(
-    r"^```python\n(.*?)^```\s+prints\s+^```text\n(.*?)^```$", README, re.DOTALL | re.MULTILINE
+    r"^```python\n(.*?)^```\s+Output:\s+^```text\n(.*?)^```$", README, re.DOTALL | re.MULTILINE
 )
 NOTEBOOK = ROOT / "examples/notebook.ipynb"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -66,6 +66,11 @@ def same(found: str, written: str) -> bool:
     )
 
 
+def test_ci_runs_the_readmes_own_test_command() -> None:
+    *_, command = (ROOT / ".ci/run").read_text().splitlines()
+    assert command in README
+
+
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_readme_block(number: int, tmp_path: Path) -> None:
     printed = run("-W", "error", "-c", BLOCKS[number], folder=tmp_path)
@@ -73,7 +78,7 @@ def test_readme_block(number: int, tmp_path: Path) -> None:
 
 
 def test_the_lines_in_the_table_for_newcomers_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    section = README.partition("## If you come from")[2].partition("\n## ")[0]
+    section = README.partition("## Coming from another library")[2].partition("\n### ")[0]
     rows = re.findall(r"^\|.*\| (.*) \|$", section, re.MULTILINE)[1:]
     lines = [re.findall(r"`([^`]+)`", row) for row in rows]
     (imported,), *used = lines
@@ -237,7 +242,7 @@ def test_processes_store_every_line_once(tmp_path: Path) -> None:
     with serving() as server:
         printed = run(str(DISTRIBUTED), str(folder), server.url, folder=tmp_path)
         points, _ = server.database.scroll("lines", limit=1000)
-    assert "601 are stored" in printed
+    assert "601 stored" in printed
     assert "stays in the harbour" in printed
     texts = sorted((point.payload or {})["document"] for point in points)
     assert texts == sorted(["Bread rises in a warm place", *sentences])
@@ -245,4 +250,5 @@ def test_processes_store_every_line_once(tmp_path: Path) -> None:
 
 def test_there_are_blocks_and_examples() -> None:
     assert len(BLOCKS) >= 5
+    assert PRINTED
     assert EXAMPLES

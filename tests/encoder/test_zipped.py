@@ -33,7 +33,7 @@ for _ in range(2):  # compiled, then found in the cache
     (vector,) = TextEmbedding(sys.argv[2]).embed("the cat sat")
 (words,) = SparseTextEmbedding().embed("a ship at sea")
 print(len(vector), len(words.indices))
-from qdrant_embed.cli import main
+from qdrant_embed.cli.main import main
 assert main(["cache", "list"]) == 0
 """
 

@@ -13,10 +13,10 @@ from rest_server import Fault, Server
 from tiny import TinyModel
 
 from qdrant_embed import AsyncQdrantClient, AsyncQdrantEmbedMixin, IngestError, QdrantClient
+from qdrant_embed.backoff import Backoff
 from qdrant_embed.encoder.interfaces import Vector
 from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.session import Session
-from qdrant_embed.flows.flow import Flow, Work
 
 
 @pytest.mark.slow
@@ -71,7 +71,7 @@ def test_an_add_cancelled_between_two_tries_says_what_is_stored(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("qdrant_embed.engines.retries._FIRST_WAIT", 600)
+    monkeypatch.setattr("qdrant_embed.flows.requests.BACKOFF", Backoff(600, 600))
 
     async def program() -> None:
         client = AsyncQdrantClient(**at(server))
@@ -156,16 +156,19 @@ def test_what_nobody_waits_for_is_not_encoded(
             time.sleep(0.05)
         return run_graph(self, inputs)
 
-    def full(*_: object, **__: object) -> Flow[None]:
-        yield Work(lambda: started.wait(30))
+    def full(*_: object, **__: object) -> None:
+        started.wait(30)
         failed.set()
         raise RuntimeError("the disk is full")
+
+    async def full_async(*_: object, **__: object) -> None:
+        full()
 
     monkeypatch.setattr(Session, "run", slow)
     texts = ["cat"] * 1024 + ["cat " * (2 + number % 50) for number in range(1024)]
     with opened(kind, ":memory:") as client:
         client.set_model(tiny.path)
-        monkeypatch.setattr("qdrant_embed.flows.flows.Flows.store", full)
+        client.upsert = full if kind == "sync" else full_async  # type: ignore[method-assign, assignment] # as a full disk
         with pytest.raises(RuntimeError, match="disk is full"):
             client.add("demo", texts)
         deadline = time.monotonic() + 30

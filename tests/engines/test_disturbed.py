@@ -22,7 +22,8 @@ from rest_server import Fault, serving
 from tiny import TinyModel
 
 from qdrant_embed import QdrantClient
-from qdrant_embed.engines import retries
+from qdrant_embed.backoff import Backoff
+from qdrant_embed.flows import requests
 
 TESTS = Path(__file__).parents[1]
 SETUP = "import sys; sys.path.append('engines'); import test_disturbed as t"
@@ -159,7 +160,7 @@ def test_whatever_the_server_does_all_is_stored_once(
         opened(kind, **at(server)) as client,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(retries, "_LONGEST_WAIT", 0.002)
+        patch.setattr(requests, "BACKOFF", Backoff(0.25, 0.002))
         client.set_model(LetterEncoder())
         coming = iter(schedule)
         server.fault = lambda _: next(coming, None)
@@ -206,7 +207,7 @@ def test_every_kind_of_fault_at_5_percent_each(
         done.update(fault for fault in kinds if fault is not None)
         return kinds[0]
 
-    monkeypatch.setattr(retries, "_LONGEST_WAIT", 0.002)
+    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.25, 0.002))
     with serving() as server, opened(kind, **at(server) | {"timeout": TIMEOUT}) as client:
         client.set_model(encoder)
         server.fault = fault

@@ -15,7 +15,9 @@ from rest_server import Fault, Server
 from tiny import TinyModel
 
 from qdrant_embed import IngestError, QdrantClient
-from qdrant_embed.engines import retries
+from qdrant_embed.backoff import Backoff
+from qdrant_embed.engines.server import is_transient
+from qdrant_embed.flows import requests
 
 UPSERT = "PUT /collections/demo/points"
 
@@ -25,7 +27,7 @@ def remote(
     kind: str, server: Server, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[QdrantClient]:
     """A client of the server, on the tiny model, that waits no time between tries."""
-    monkeypatch.setattr(retries, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.001, 8))
     with opened(kind, **at(server)) as client:
         client.set_model(tiny.path)
         yield client
@@ -80,8 +82,8 @@ def test_retry_after_is_honoured(
     async def wait(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr("qdrant_embed.flows.steps.time", SimpleNamespace(sleep=waited.append))
-    monkeypatch.setattr("qdrant_embed.flows.steps.asyncio.sleep", wait)
+    monkeypatch.setattr("qdrant_embed.flows.io.time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr("qdrant_embed.flows.io.asyncio.sleep", wait)
     server.fail_once(UPSERT, Fault(429, headers=(("Retry-After", "3"),)))
     remote.add("demo", ["cat"])
     assert [seconds for seconds in waited if seconds] == [3.0]  # the server sleeps, too
@@ -92,13 +94,13 @@ def test_what_takes_too_long_is_given_up(
     remote: QdrantClient, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody waits an hour because a server says so."""
-    for status in (429, 503):
+    for status, error in ((429, ResourceExhaustedResponse), (503, UnexpectedResponse)):
         server.requests.clear()
         server.fail_once(UPSERT, Fault(status, headers=(("Retry-After", "3600"),)))
-        with pytest.raises((ResourceExhaustedResponse, UnexpectedResponse)):
+        with pytest.raises(error):
             remote.add("demo", ["cat"])
         assert server.requests.count(UPSERT) == 1
-    monkeypatch.setattr(retries, "LONGEST_RETRYING", 0.0)
+    monkeypatch.setattr(requests, "LONGEST_RETRYING", 0.0)
     server.fail_once(UPSERT, Fault(503), times=9)
     with pytest.raises(UnexpectedResponse, match="503"):
         remote.add("demo", ["cat"])
@@ -241,12 +243,4 @@ UnavailableCall.__abstractmethods__ = frozenset()  # all its methods are abstrac
     ],
 )
 def test_only_what_may_pass_is_transient(error: Exception, transient: bool) -> None:
-    assert retries.is_transient(error) is transient
-
-
-def test_waits_double_up_to_a_limit_with_jitter() -> None:
-    error = UnexpectedResponse(503, "", b"", httpx.Headers())
-    for tries, longest in [(1, 0.25), (2, 0.5), (4, 2.0), (6, 8.0), (60, 8.0)]:
-        waits = {retries.wait_seconds(error, tries) for _ in range(20)}
-        assert len(waits) > 1
-        assert all(longest / 2 <= wait <= longest for wait in waits)
+    assert is_transient(error) is transient

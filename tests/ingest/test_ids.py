@@ -114,10 +114,13 @@ def test_documents_carry_their_own(everywhere: QdrantClient) -> None:
         ({"documents": [Document("a", id=1)], "ids": "content"}, "leave out ids="),
         ({"documents": [Document("a", id="x"), Document("b", id="x")]}, r"ids\[1\].*earlier"),
         ({"documents": [Document("a", {"qdrant_embed_id": 1})]}, "where the id itself"),
-        ({"documents": [Document("a", {"b": object()})], "ids": "content"}, "JSON cannot say"),
+        (
+            {"documents": [Document("a", {"b": object()})], "ids": "content"},
+            "not JSON-seriali",
+        ),
         (
             {"documents": [Document("a", {"b": [{1: 1, "c": 2}]})], "ids": "content"},
-            "JSON cannot say",
+            "not JSON-seriali",
         ),
         ({"documents": [Document(3)]}, r"documents\[0\] must be a str"),  # type: ignore[arg-type]
         ({"documents": ["a"], "ids": "contents"}, "'content' or ContentIds"),

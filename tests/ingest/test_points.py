@@ -13,13 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clients import LetterEncoder, WordEncoder
 from hypothesis import given
 from hypothesis import strategies as st
 from qdrant_client import models
 
-from qdrant_embed import InputError
+from qdrant_embed import InputError, point_id
+from qdrant_embed.collection.encoders import adapt
+from qdrant_embed.collection.payload import PayloadCodec
+from qdrant_embed.collection.vectors import CollectionVectors, DenseVectors, SparseVectors
 from qdrant_embed.ingest.documents import pair
-from qdrant_embed.ingest.points import to_points
+from qdrant_embed.ingest.points import encode_points
 
 metadata_dicts = st.dictionaries(
     st.text(max_size=5).filter(lambda key: key != "document"), st.none()
@@ -39,7 +43,7 @@ def test_everything_keeps_its_place(data: st.DataObject, texts: list[str]) -> No
     paired = list(pair(wrap(texts), wrap(metadata), wrap(ids)))
     assert [document.text for document in paired] == texts
     assert [document.metadata for document in paired] == metadata
-    assert [document.id for document in paired] == [
+    assert [document.point_id for document in paired] == [
         str(i) if isinstance(i, uuid.UUID) else i for i in ids
     ]
 
@@ -63,7 +67,7 @@ def test_lengths_that_differ_are_never_cut_to_the_shortest(
 
 
 def test_missing_ids_are_random_uuids_as_qdrant_writes_them() -> None:
-    ids = [document.id for document in pair(["a"] * 50)]
+    ids = [document.point_id for document in pair(["a"] * 50)]
     assert len(set(ids)) == 50
     assert all(str(uuid.UUID(str(i))) == i for i in ids)
 
@@ -80,8 +84,8 @@ def test_missing_ids_are_random_uuids_as_qdrant_writes_them() -> None:
 )
 def test_ids_take_the_form_that_qdrant_gives_back(given_id: Any, stored: str | int) -> None:
     (document,) = pair(["a"], ids=[given_id])
-    assert document.id == stored
-    assert type(document.id) in (int, str)
+    assert document.point_id == stored
+    assert type(document.point_id) in (int, str)
 
 
 @pytest.mark.parametrize("bad", [-1, 2**64, 1.5, True, None, b"x", ""])
@@ -131,11 +135,11 @@ def test_metadata_that_cannot_be_stored_is_refused(metadata: Any, message: str) 
 )
 def test_what_json_cannot_say_is_named(value: Any) -> None:
     metadata = [{}, {"ok": 1, "wrong": value}]
-    with pytest.raises(InputError, match=r"metadata\[1\]\['wrong'\] is .* JSON cannot say"):
+    with pytest.raises(InputError, match=r"metadata\[1\]\['wrong'\] is .* not JSON-serialisable"):
         pair(["a", "b"], metadata)
     coming = pair(iter(["a", "b"]), iter(metadata))
     assert next(coming).text == "a"
-    with pytest.raises(InputError, match="JSON cannot say"):
+    with pytest.raises(InputError, match="not JSON-serialisable"):
         next(coming)
 
 
@@ -152,7 +156,7 @@ def test_what_qdrant_client_can_send_is_metadata() -> None:
     }
     for metadata in (plain | sent, MappingProxyType(plain | sent)):
         (document,) = pair(["a"], [metadata])
-        (point,) = to_points([document], [{"": [1.0]}])
+        point = models.PointStruct(id=1, vector={}, payload=document.payload(PayloadCodec()))
         payload = models.PointStruct.model_validate_json(point.model_dump_json()).payload
         assert payload is not None
         assert payload.items() >= plain.items()
@@ -176,24 +180,38 @@ def test_generators_are_read_once_as_they_are_needed() -> None:
     assert next(read) <= 8
 
 
-def test_points_hold_text_metadata_and_vector() -> None:
-    documents = list(pair(["one", "two"], [{"n": 1}, {"n": 2}], [1, 2]))
-    points = to_points(documents, [{"fast-x": [1.0, 0.0]}, {"fast-x": [0.0, 1.0]}])
-    assert points[1] == models.PointStruct(
-        id=2, vector={"fast-x": [0.0, 1.0]}, payload={"document": "two", "n": 2}
+def vectors(name: str, sparse: str | None = None) -> CollectionVectors:
+    dense = DenseVectors(adapt(LetterEncoder()), name)
+    return CollectionVectors(
+        dense, None if sparse is None else SparseVectors(WordEncoder(), sparse)
     )
 
 
+def test_points_hold_text_metadata_and_vector() -> None:
+    documents = list(pair(["one", "two"], [{"n": 1}, {"n": 2}], [1, "second"]))
+    one, two = encode_points(vectors("fast-x"), documents, PayloadCodec())
+    expected = LetterEncoder().passage_embed(["two"])
+    assert one.payload == {"document": "one", "n": 1}
+    assert two.id == point_id("second")
+    assert two.vector == {"fast-x": np.asarray(expected, np.float32)[0].tolist()}
+    assert two.payload == {"document": "two", "n": 2, "qdrant_embed_id": "second"}
+
+
 def test_a_lone_unnamed_vector_goes_without_a_name() -> None:
-    words = models.SparseVector(indices=[1], values=[1.0])
-    documents = list(pair(["one", "two"], ids=[1, 2]))
-    lone, beside = to_points(documents, [{"": [1.0]}, {"": [1.0], "s": words}], "text")
-    assert lone == models.PointStruct(id=1, vector=[1.0], payload={"text": "one"})
-    assert beside.vector == {"": [1.0], "s": words}
+    documents = list(pair(["one"], ids=[1]))
+    codec = PayloadCodec("text")
+    (lone,) = encode_points(vectors(""), documents, codec)
+    (both,) = encode_points(vectors("", "s"), documents, codec)
+    assert isinstance(lone.vector, list)
+    assert lone.payload == {"text": "one"}
+    assert both.vector == {
+        "": lone.vector,
+        "s": models.SparseVector(indices=[3], values=[2.0]),
+    }
 
 
 def test_the_documents_own_key_may_be_another() -> None:
-    (document,) = pair(["a"], [{"document": "b"}], document_key="text")
+    (document,) = pair(["a"], [{"document": "b"}], codec=PayloadCodec("text"))
     assert document.metadata == {"document": "b"}
     with pytest.raises(InputError, match="'text'"):
-        pair(["a"], [{"text": "b"}], document_key="text")
+        pair(["a"], [{"text": "b"}], codec=PayloadCodec("text"))

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "qdrant_embed"
 NEEDED = {  # besides the code: what it reads, and what tells type checkers that it is typed
     "qdrant_embed/py.typed",
-    "qdrant_embed/encoder/calibration.jsonl",
-    "qdrant_embed/encoder/stopwords/english.txt",
+    "qdrant_embed/encoder/compile/calibration.jsonl",
+    "qdrant_embed/encoder/lexical/stopwords/english.txt",
 }
 
 

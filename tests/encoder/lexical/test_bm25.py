@@ -113,11 +113,14 @@ def test_many_threads_share_one_encoder() -> None:
         assert all(pool.map(run, english * 4))
 
 
-def test_more_distinct_words_than_are_remembered_change_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("qdrant_embed.encoder.lexical.bm25._MOST_REMEMBERED", 3)
-    test_documents_are_those_of_fastembed_bit_for_bit()
+def test_more_distinct_words_than_are_remembered_change_nothing() -> None:
+    words = [f"word{number}" for number in range(100_000)]
+    texts = [" ".join(words[start : start + 10_000]) for start in range(0, 100_000, 10_000)]
+    apart = [next(iter(SparseTextEmbedding().embed(text))) for text in texts]
+    together = list(SparseTextEmbedding().embed([*texts, *texts]))
+    for found, expected in zip(together, [*apart, *apart], strict=True):
+        np.testing.assert_array_equal(found.indices, expected.indices)
+        np.testing.assert_array_equal(found.values, expected.values)
 
 
 def test_it_is_a_sparse_encoder_that_says_what_its_vectors_depend_on() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from clients import opened
 from tiny import TinyModel, tiny_bert
 
 from qdrant_embed import InputError, ModelSpec, QdrantClient, TextEmbedding
@@ -68,21 +70,19 @@ def test_dimensions_that_cannot_be_are_refused(dimensions: int, tiny: TinyModel)
 
 
 def test_a_collection_is_sized_and_stamped_by_it_and_followed_with_it(
-    tiny: TinyModel, caplog: pytest.LogCaptureFixture
+    tiny: TinyModel, tmp_path: Path
 ) -> None:
-    writer = QdrantClient(":memory:")
-    writer.set_model(tiny.path, dimensions=16)
-    assert writer.get_embedding_size() == 16
-    writer.add("demo", ["the cat sat", "the ship sailed"])
-    params = writer.get_collection("demo").config
-    assert params.params.vectors["fast-tiny-bert"].size == 16  # type: ignore[index] # a dict of named vectors
-    assert (params.metadata or {})["qdrant_embed"]["dimension"] == 16
-    # as a client that never heard of the model
-    writer._encoders.__init__()  # type: ignore[misc] # forgets what was chosen
-    hits = writer.query("demo", "the cat sat")
-    assert hits[0].document == "the cat sat"
-    assert hits[0].score == pytest.approx(1, abs=1e-3)
-    writer.close()
+    with opened("sync", path=str(tmp_path)) as writer:
+        writer.set_model(tiny.path, dimensions=16)
+        assert writer.get_embedding_size() == 16
+        writer.add("demo", ["the cat sat", "the ship sailed"])
+        params = writer.get_collection("demo").config
+        assert params.params.vectors["fast-tiny-bert"].size == 16  # type: ignore[index] # a dict of named vectors
+        assert (params.metadata or {})["qdrant_embed"]["dimension"] == 16
+    with opened("sync", path=str(tmp_path)) as reader:  # who never heard of the model
+        hits = reader.query("demo", "the cat sat")
+        assert hits[0].document == "the cat sat"
+        assert hits[0].score == pytest.approx(1, abs=1e-3)
 
 
 def test_a_catalogued_size_needs_no_files() -> None:

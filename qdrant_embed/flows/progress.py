@@ -1,4 +1,4 @@
-"""How far an `add` or a migration has come: told to a function, or shown on the terminal."""
+"""Progress of an `add` or a migration, reported to a function or shown on the terminal."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
-from qdrant_embed.collection.vectors import Target
+from qdrant_embed.encoder.run.job import EncodeStats
 from qdrant_embed.errors import InputError
 from qdrant_embed.progress_bar import Progress
 
 
 @dataclass(frozen=True)
 class IngestProgress:
-    """How far an `add` or a `migrate_model` has come.
+    """The progress of an `add` or a `migrate_model`.
 
     Attributes:
-        documents: known to be stored, from the first one on without a gap.
-        total: documents there are; ``None`` where the input does not say.
-        unchanged: documents found stored already, as they are, and not encoded again; `add`
+        documents: number known to be stored, from the first document on without a gap.
+        total: number of documents in the input; ``None`` if it is unknown.
+        unchanged: number found stored already and unchanged, which are not encoded again; `add`
             looks them up somewhat ahead of what it stores.
-        tokens: encoded so far, likewise ahead, with prefixes and special tokens; ``None`` for an
-            encoder object of your own, which does not tell.
-        truncated: texts that were cut, being longer than the model reads; ``None`` likewise.
-        seconds: since the start.
+        tokens: number encoded so far, also ahead of what is stored, prefixes and special tokens
+            included; ``None`` with a custom encoder, which does not count.
+        truncated: number of texts truncated at the model's limit; ``None`` with a custom encoder.
+        seconds: time since the start.
     """
 
     documents: int
@@ -38,18 +38,18 @@ class IngestProgress:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens encoded in a second, on average; ``None`` where they are not known."""
+        """Average number of tokens encoded per second; ``None`` if they are not counted."""
         return None if self.tokens is None or not self.seconds else self.tokens / self.seconds
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until all is stored, at the pace so far; ``None`` where nobody can say."""
+        """Seconds until everything is stored, at the rate so far; ``None`` if it is unknown."""
         if self.total is None or not self.documents:
             return None
         return (self.total - self.documents) * self.seconds / self.documents
 
     def notes(self) -> list[str]:
-        """What a bar says beside the documents and the time."""
+        """Return what a bar shows besides the documents and the time."""
         rate, cut = self.tokens_per_second, self.truncated
         return ([f"{rate:,.0f} tokens/s"] if rate else []) + ([f"{cut:,} texts cut"] if cut else [])
 
@@ -57,23 +57,34 @@ class IngestProgress:
 ProgressOption: TypeAlias = bool | Callable[[IngestProgress], object] | None
 
 
+class Counted(Protocol):
+    """An encoder that may count what it encodes."""
+
+    @property
+    def stats(self) -> EncodeStats | None:
+        """What it has read, if that is counted."""
+
+    def warn_of_truncation(self, collection_name: str) -> None:
+        """Log how many of the counted texts were truncated, if any were."""
+
+
 class Reporter(AbstractContextManager["Reporter"]):
-    """Tells how far it has come, and in the end, by a warning, how many texts were cut.
+    """Reports progress, and warns at the end of texts that were truncated.
 
     Args:
-        option: a function that is told; or whether to show a bar, by default where stderr is a
-            terminal and tqdm is installed.
-        collection_name: where documents go.
-        total: documents there will be, if known.
-        encoding: what encodes them, and counts.
+        option: a function to call; or whether to show a bar, which by default is shown if stderr
+            is a terminal and tqdm is installed.
+        collection_name: name of the collection that is written.
+        total: number of documents there will be, if known.
+        encoder: encodes them, and counts.
 
     Raises:
-        InputError: the option is something else.
-        MissingDependencyError: a bar is to be shown, but tqdm is not installed.
+        InputError: if the option is something else.
+        MissingDependencyError: if a bar is to be shown, but tqdm is not installed.
     """
 
     def __init__(
-        self, option: ProgressOption, collection_name: str, total: int | None, encoding: Target
+        self, option: ProgressOption, collection_name: str, total: int | None, encoder: Counted
     ) -> None:
         if inspect.iscoroutinefunction(option) or not (
             callable(option) or isinstance(option, bool | None)
@@ -81,7 +92,7 @@ class Reporter(AbstractContextManager["Reporter"]):
             raise InputError(
                 f"progress must be True, False or a function that is no coroutine, not {option!r}"
             )
-        self._name, self._total, self._encoding = collection_name, total, encoding
+        self._name, self._total, self._encoder = collection_name, total, encoder
         self._start = time.monotonic()
         self._bar = Progress(
             f"into {collection_name}",
@@ -93,15 +104,15 @@ class Reporter(AbstractContextManager["Reporter"]):
         self._tell = option if callable(option) else self._show
 
     def report(self, documents: int, unchanged: int = 0) -> None:
-        """Tells that so many documents are stored, so many of all found unchanged."""
-        job = self._encoding.job
+        """Report the number of documents stored, and how many of them were found unchanged."""
+        stats = self._encoder.stats
         self._tell(
             IngestProgress(
                 documents=documents,
                 total=self._total,
                 unchanged=unchanged,
-                tokens=None if job is None else job.stats.tokens,
-                truncated=None if job is None else job.stats.truncated,
+                tokens=None if stats is None else stats.tokens,
+                truncated=None if stats is None else stats.truncated,
                 seconds=time.monotonic() - self._start,
             )
         )
@@ -111,4 +122,4 @@ class Reporter(AbstractContextManager["Reporter"]):
 
     def __exit__(self, *raised: object) -> None:
         self._bar.__exit__(*raised)
-        self._encoding.warn_of_truncation(self._name)
+        self._encoder.warn_of_truncation(self._name)

@@ -1,19 +1,20 @@
-"""Query texts to one request, and what it found to results."""
+"""Search: a query's texts and options to one request, and what it finds to results."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from qdrant_client import models
 
-from qdrant_embed.collection.vectors import DenseField, SparseField, Target
+from qdrant_embed.collection.collection import Collection
+from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec, user_id
+from qdrant_embed.collection.vectors import CollectionVectors
 from qdrant_embed.errors import InputError, check_whole
-from qdrant_embed.ingest.chunks import PARENT_FIELD
-from qdrant_embed.ingest.documents import DOCUMENT_KEY
-from qdrant_embed.ingest.points import id_of
+from qdrant_embed.search.filters import combined
 from qdrant_embed.search.reranking import Reranker, check_reranker, rerank_scores
 
 Fusion: TypeAlias = Literal["rrf", "dbsf"]
@@ -30,13 +31,13 @@ class QueryResponse(BaseModel):
 
     Attributes:
         id: as `add` returned it: a whole number, a UUID as Qdrant writes it (with hyphens), or
-            the str that was given. That of a chunk is its document's.
-        document: the text that was stored; ``""`` for a point stored without one. Of a chunk its
-            own text, in ``metadata["qdrant_embed_chunk"]`` is where it stands.
-        metadata: the whole payload, the text included, as the predecessor had it.
+            the str that was passed. The id of a chunk is its document's.
+        document: the text that was stored; ``""`` for a point stored without one. Of a chunk, its
+            own text; ``metadata["qdrant_embed_chunk"]`` says which part of the document it is.
+        metadata: the complete payload, including the text, as the predecessor returned it.
         score: higher is better; cosine similarity with the models of this package, in a hybrid
-            query what the fusion makes of the ranks or scores, with a reranker its own score.
-        embedding: the stored vector, with ``with_vectors=True`` only.
+            query the result of the fusion, with a reranker its own score.
+        embedding: the stored vector, only with ``with_vectors=True``.
         sparse_embedding: the stored sparse vector, likewise.
     """
 
@@ -52,28 +53,30 @@ class QueryResponse(BaseModel):
 
 @dataclass(frozen=True)
 class Search:
-    """What is asked of a collection besides the text; the names are those of ``query``.
+    """The options of a query; their names are those of `query`, where they are described.
 
-    `query_filter` is the whole filter, ``where`` included.
+    To add one, give it a field here, check it in `__post_init__`, and use it in the method that
+    builds the part of the request it belongs to. Each client's `query` and `query_batch` pass it.
     """
 
     query_filter: models.Filter | None = None
     limit: int = 10
+    where: Mapping[str, Any] | None = None
     with_vectors: bool = False
     search_params: models.SearchParams | None = None
     score_threshold: float | None = None
     offset: int | None = None
-    shard_key_selector: models.ShardKeySelector | None = None
     fusion: Fusion = "rrf"
     prefetch_limit: int | None = None
     reranker: Reranker | None = None
     rerank_limit: int | None = None
     chunks: bool = False
-    document_key: str = DOCUMENT_KEY
     consistency: models.ReadConsistency | None = None
+    shard_key_selector: models.ShardKeySelector | None = None
     timeout: int | None = None
 
     def __post_init__(self) -> None:
+        _ = self.filter
         check_whole("limit", self.limit, 1)
         if self.timeout is not None:
             check_whole("timeout", self.timeout, 1)
@@ -94,7 +97,7 @@ class Search:
             check_whole("prefetch_limit", self.prefetch_limit, self._fetched + self._skipped)
 
     def _check_options(self) -> None:
-        """Raises `InputError` where Qdrant's own options cannot be sent to it."""
+        """Raise `InputError` if Qdrant's own options cannot be sent to it."""
         if isinstance(self.consistency, int):
             check_whole("consistency", self.consistency, 1)
         elif self.consistency not in (None, *models.ReadConsistencyType):
@@ -117,32 +120,38 @@ class Search:
                 f"{option} cannot be {getattr(self, option)!r:.80}: {wrong['msg']}"
             ) from error
 
+    @cached_property
+    def filter(self) -> models.Filter | None:
+        """The complete filter: `query_filter` and `where`."""
+        return combined(self.query_filter, self.where)
+
     @property
     def _reach(self) -> int:
-        """How far down the ranking the last hit is."""
+        """Rank of the last hit."""
         return self.limit + (self.offset or 0)
 
     @property
     def _fetched(self) -> int:
-        """Hits asked of Qdrant: with a reranker more than are wanted, from the first on."""
+        """Number of hits to request: with a reranker more than `limit`, from the first on."""
         if self.reranker is None:
             return self.limit
         return self.rerank_limit or max(_LEAST_RERANKED, _RERANKED_PER_HIT * self._reach)
 
     @property
     def _skipped(self) -> int:
+        """Number of hits that Qdrant leaves out: with a reranker none."""
         return 0 if self.reranker is not None else self.offset or 0
 
-    def groups(self, target: Target) -> bool:
-        """Whether each hit is the best of a document's chunks."""
-        return target.chunked and not self.chunks
+    def groups(self, vectors: CollectionVectors) -> bool:
+        """Return whether each hit is the best chunk of a document."""
+        return vectors.chunked and not self.chunks
 
     def options(self) -> dict[str, Any]:
-        """The arguments that go with a request instead of into it."""
+        """Return the arguments that are sent with a request, not in it."""
         return {"consistency": self.consistency, "timeout": self.timeout}
 
     def grouped(self, request: models.QueryRequest) -> dict[str, Any]:
-        """The arguments of ``query_points_groups`` that ask the same of documents."""
+        """Return the arguments of ``query_points_groups`` that search documents by `request`."""
         return {
             "group_by": PARENT_FIELD,
             "group_size": 1,
@@ -160,25 +169,37 @@ class Search:
         }
 
     def best_of(self, groups: models.GroupsResult) -> list[models.ScoredPoint]:
-        """The best chunks of the documents that were asked for."""
+        """Return the best chunk of each document that was requested."""
         return [group.hits[0] for group in groups.groups[self._skipped :]]
 
-    def requests(self, target: Target, texts: Sequence[str]) -> list[models.QueryRequest]:
-        """A request for each text, which is encoded here."""
-        dense = target.dense.queries(texts).tolist()
-        if target.sparse is None:
+    def requests(
+        self, vectors: CollectionVectors, texts: Sequence[str]
+    ) -> list[models.QueryRequest]:
+        """Encode texts and return the request for each."""
+        dense = vectors.dense.encoder.queries(texts).tolist()
+        if vectors.sparse is None:
             return [
-                self._request(target, using=target.dense.vector_name or None, query=vector)
+                self._request(
+                    vectors,
+                    using=vectors.dense.vector_name or None,
+                    query=vector,
+                    filter=self.filter,
+                    params=self.search_params,
+                )
                 for vector in dense
             ]
-        sparse = target.sparse.queries(texts)
+        sparse = vectors.sparse.queries(texts)
         return [
             self._request(
-                target,
+                vectors,
                 prefetch=[
-                    self._branch(target, target.dense, vector),
+                    self._branch(vectors, vectors.dense.vector_name, vector),
                     # a text without any word of the sparse model finds nothing there
-                    *([self._branch(target, target.sparse, words)] if words.indices else []),
+                    *(
+                        [self._branch(vectors, vectors.sparse.vector_name, words)]
+                        if words.indices
+                        else []
+                    ),
                 ],
                 query=models.FusionQuery(fusion=models.Fusion(self.fusion)),
             )
@@ -186,16 +207,18 @@ class Search:
         ]
 
     def responses(
-        self, target: Target, texts: Sequence[str], answers: Sequence[Sequence[models.ScoredPoint]]
+        self,
+        vectors: CollectionVectors,
+        texts: Sequence[str],
+        answers: Sequence[Sequence[models.ScoredPoint]],
+        codec: PayloadCodec,
     ) -> list[list[QueryResponse]]:
-        """What was found for each text, best first, reranked if so asked.
+        """Return the hits of each text, best first, reranked if a reranker is set.
 
         Raises:
-            ModelError: the reranker gave something else than a score for each text.
+            ModelError: if the reranker returned something else than one score per text.
         """
-        found = [
-            [_result(point, target, self.document_key) for point in answer] for answer in answers
-        ]
+        found = [[_response(point, vectors, codec) for point in answer] for answer in answers]
         if self.reranker is None:
             return found
         return [
@@ -203,15 +226,10 @@ class Search:
             for text, hits in zip(texts, found, strict=True)
         ]
 
-    def _request(self, target: Target, **query: Any) -> models.QueryRequest:
-        names = [target.dense.vector_name]
-        if target.sparse is not None:
-            names.append(target.sparse.vector_name)
-        hybrid = target.sparse is not None
+    def _request(self, vectors: CollectionVectors, **query: Any) -> models.QueryRequest:
+        names = vectors.names
         return models.QueryRequest(
             **query,
-            filter=None if hybrid else self.query_filter,
-            params=None if hybrid else self.search_params,
             limit=self._fetched,
             offset=self._skipped or None,
             with_payload=True,
@@ -222,18 +240,18 @@ class Search:
 
     def _branch(
         self,
-        target: Target,
-        field: DenseField | SparseField,
+        vectors: CollectionVectors,
+        vector_name: str,
         query: list[float] | models.SparseVector,
     ) -> models.Prefetch:
         reach = self._fetched + self._skipped
         limit = max(_LEAST_CANDIDATES, _CANDIDATES_PER_HIT * reach)
-        if self.groups(target):
+        if self.groups(vectors):
             limit *= _CHUNKS_PER_CANDIDATE
         return models.Prefetch(
             query=query,
-            using=field.vector_name or None,
-            filter=self.query_filter,
+            using=vector_name or None,
+            filter=self.filter,
             params=self.search_params,
             limit=self.prefetch_limit or limit,
         )
@@ -249,11 +267,61 @@ class Search:
         return rescored[self.offset or 0 : self._reach]
 
 
-def checked_queries(texts: Iterable[str]) -> list[str]:
-    """The query texts as a list.
+async def answer(
+    collection: Collection, search: Search, query_texts: Iterable[str]
+) -> list[list[QueryResponse]]:
+    """Search a collection and return the hits of each text, best first.
+
+    The vectors to search are those remembered of the collection, or else read first. If the server
+    refuses a request with remembered ones, the collection may have been made again with others:
+    then they are read again, and the request is repeated if they differ.
 
     Raises:
-        InputError: one is empty or no str, or `texts` is itself a str.
+        As `query` does.
+    """
+    texts = checked_queries(query_texts)
+    if not texts:
+        return []
+    recent = collection.selection.recent.find(collection.name)
+    vectors = recent or await collection.vectors_for_query()
+    requests = await collection.io.compute(search.requests, vectors, texts)
+    try:
+        answers = await _ask(collection, search, vectors, requests)
+    except collection.io.engine.refusals:
+        if recent is None:
+            raise
+        vectors = await collection.vectors_for_query()
+        if vectors == recent:
+            raise
+        requests = await collection.io.compute(search.requests, vectors, texts)
+        answers = await _ask(collection, search, vectors, requests)
+    return await collection.io.compute(search.responses, vectors, texts, answers, collection.codec)
+
+
+async def _ask(
+    collection: Collection,
+    search: Search,
+    vectors: CollectionVectors,
+    requests: Sequence[models.QueryRequest],
+) -> list[list[models.ScoredPoint]]:
+    client, send = collection.requests.client, collection.requests.send
+
+    async def documents(request: models.QueryRequest) -> list[models.ScoredPoint]:
+        return search.best_of(
+            await send(client.query_points_groups, collection.name, **search.grouped(request))
+        )
+
+    if search.groups(vectors):  # which a batch cannot do
+        return await collection.io.gather([partial(documents, request) for request in requests])
+    found = await send(client.query_batch_points, collection.name, requests, **search.options())
+    return [response.points for response in found]
+
+
+def checked_queries(texts: Iterable[str]) -> list[str]:
+    """Return the query texts as a list.
+
+    Raises:
+        InputError: if one is empty or not a str, or `texts` is itself a str.
     """
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
         raise InputError(f"query texts must be a list of str, not {type(texts).__name__}")
@@ -266,15 +334,17 @@ def checked_queries(texts: Iterable[str]) -> list[str]:
     return checked
 
 
-def _result(point: models.ScoredPoint, target: Target, document_key: str) -> QueryResponse:
+def _response(
+    point: models.ScoredPoint, vectors: CollectionVectors, codec: PayloadCodec
+) -> QueryResponse:
     payload = point.payload or {}
-    # one unnamed vector comes without its name
-    vectors: dict[str, Any] = point.vector if isinstance(point.vector, dict) else {"": point.vector}
+    # a single unnamed vector comes without its name
+    stored: dict[str, Any] = point.vector if isinstance(point.vector, dict) else {"": point.vector}
     return QueryResponse(
-        id=id_of(point),
-        embedding=vectors.get(target.dense.vector_name),
-        sparse_embedding=vectors.get(target.sparse.vector_name) if target.sparse else None,
+        id=user_id(point),
+        embedding=stored.get(vectors.dense.vector_name),
+        sparse_embedding=stored.get(vectors.sparse.vector_name) if vectors.sparse else None,
         metadata=payload,
-        document=str(payload.get(document_key, "")),
+        document=str(payload.get(codec.document_key, "")),
         score=point.score,
     )

@@ -1,0 +1,188 @@
+"""One collection as a client works with it: read, made ready for documents, and for queries."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from qdrant_client import models
+
+from qdrant_embed.collection.options import CollectionOptions
+from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec
+from qdrant_embed.collection.selection import EncoderSelection
+from qdrant_embed.collection.stored import StoredCollection, check_is_stamped, read_collection
+from qdrant_embed.collection.vectors import CollectionVectors
+from qdrant_embed.engines.server import is_transient
+from qdrant_embed.errors import CollectionMismatchError
+from qdrant_embed.flows.io import Io
+from qdrant_embed.flows.requests import CollectionRequests
+
+logger = logging.getLogger(__name__)
+
+
+class Collection:
+    """A collection, the encoders of the client that asks, and how payloads are written.
+
+    Args:
+        requests: sends requests about the collection.
+        selection: the client's encoders.
+        codec: writes and reads payloads.
+
+    Attributes:
+        requests: sends requests about the collection.
+        selection: the client's encoders.
+        codec: writes and reads payloads.
+    """
+
+    def __init__(
+        self, requests: CollectionRequests, selection: EncoderSelection, codec: PayloadCodec
+    ) -> None:
+        self.requests, self.selection, self.codec = requests, selection, codec
+        self._client = requests.client
+
+    @property
+    def name(self) -> str:
+        """The collection's name."""
+        return self.requests.name
+
+    @property
+    def io(self) -> Io:
+        """What flows about the collection may wait for."""
+        return self.requests.io
+
+    def sibling(self, name: str, selection: EncoderSelection) -> Collection:
+        """Return another collection behind the same client, with other encoders."""
+        requests = CollectionRequests(self.io, self._client, name, self.requests.max_retries)
+        return Collection(requests, selection, self.codec)
+
+    async def read(self) -> StoredCollection:
+        """Read what the server says of the collection.
+
+        Raises:
+            CollectionMismatchError: if its stamp cannot be read.
+        """
+        return read_collection(
+            self.name, await self.requests.send(self._client.get_collection, self.name)
+        )
+
+    async def vectors_for_query(self) -> CollectionVectors:
+        """Read the collection and select the vectors to search in.
+
+        Raises:
+            CollectionMismatchError: if the chosen encoders do not fit, or none can be found.
+        """
+        stored = await self.read()
+        return await self.io.compute(self.selection.for_query, stored)
+
+    async def vectors_for_add(self, texts: Iterable[str] = ()) -> CollectionVectors:
+        """Select the vectors of new documents; the collection need not exist yet.
+
+        Args:
+            texts: the documents known from the start, none of which can be too long.
+
+        Raises:
+            CollectionMismatchError: if the chosen encoders do not fit, or none can be found.
+            InputError: if a text is too long for an encoder that truncates none.
+        """
+        existing = await self.read() if await self.requests.exists() else None
+        vectors = await self.io.compute(self.selection.for_add, existing)
+        await self.io.compute(vectors.dense.encoder.check_lengths, texts)
+        return vectors
+
+    async def prepare(
+        self,
+        vectors: CollectionVectors,
+        options: CollectionOptions,
+        shard_keys: models.ShardKeySelector | None = None,
+    ) -> None:
+        """Make the collection ready for the points of `vectors`.
+
+        It is created if it does not exist, stamped if it is empty, and gets the sparse vector and
+        the index that it lacks.
+
+        Raises:
+            CollectionMismatchError: if the vectors do not fit it, or the server cannot hold them.
+        """
+        if not await self.requests.exists():
+            await self._create(vectors, options, shard_keys)
+        stored = await self.read()
+        missing = await self.io.compute(vectors.missing_sparse, stored)
+        for vector_name, config in missing.items():
+            await self._add_vector(stored, vector_name, config)
+        stamp = await self.io.compute(vectors.missing_stamp, stored)
+        if stamp is not None:
+            await self.requests.send(
+                self._client.update_collection, self.name, metadata=stamp.metadata()
+            )
+        if stamp is not None or missing:
+            stored = await self.read()
+        if stamp is not None:
+            check_is_stamped(stored)
+        if vectors.chunked:
+            await self._index_parents(stored)
+        await self.io.compute(self.selection.remember, stored, vectors)
+
+    async def _create(
+        self,
+        vectors: CollectionVectors,
+        options: CollectionOptions,
+        shard_keys: models.ShardKeySelector | None,
+    ) -> None:
+        arguments = await self.io.compute(vectors.creation, options)
+        try:
+            await self.requests.send(self._client.create_collection, self.name, **arguments)
+        except self.io.engine.refusals:
+            if not await self.requests.exists():
+                raise
+            # another process was faster, or the answer to an earlier try was lost
+        for key in options.shard_keys(shard_keys):
+            await self._create_shards(key)
+
+    async def _create_shards(self, key: models.ShardKey) -> None:
+        try:
+            await self.requests.send(self._client.create_shard_key, self.name, key)
+        except self.io.engine.refusals:
+            found = await self.requests.send(self._client.collection_cluster_info, self.name)
+            keys = [shard.shard_key for shard in found.local_shards]
+            keys += [shard.shard_key for shard in found.remote_shards]
+            if key not in keys:
+                raise
+
+    async def _add_vector(
+        self, stored: StoredCollection, vector_name: str, config: models.SparseVectorNameConfig
+    ) -> None:
+        """Add a sparse vector to an existing collection, if the server can."""
+        try:
+            await self.requests.send(
+                self._client.create_vector_name, self.name, vector_name, config
+            )
+        except self.io.engine.refusals as error:
+            stored = await self.read()
+            if vector_name in stored.sparse_vectors:  # another process was faster
+                return
+            if is_transient(error):
+                raise
+            raise CollectionMismatchError(
+                f"collection {self.name!r} has no sparse vector {vector_name!r}, and the server "
+                f"would not add it ({error}): Qdrant 1.18 or newer can. Else use another "
+                "collection name and let add() create it, or set_sparse_model(None)",
+                expected={"sparse vector": vector_name},
+                found={"sparse vectors": sorted(stored.sparse_vectors)},
+            ) from error
+        if not stored.is_empty:
+            logger.warning(
+                "collection %r has sparse vectors from now on: documents stored before have none, "
+                "and are found by their dense vectors alone until they are added again",
+                self.name,
+            )
+
+    async def _index_parents(self, stored: StoredCollection) -> None:
+        """Let a server group and delete a document's chunks without reading every payload."""
+        if PARENT_FIELD in stored.indexed or not self.io.engine.payload_index:
+            return
+        await self.requests.send(
+            self._client.create_payload_index,
+            self.name,
+            PARENT_FIELD,
+            models.PayloadSchemaType.KEYWORD,
+        )

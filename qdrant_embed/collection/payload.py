@@ -1,0 +1,92 @@
+"""What a point's payload holds: the document's text, its metadata, and what is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qdrant_embed.errors import check_str
+
+if TYPE_CHECKING:  # the command reads documents before it needs qdrant_client
+    from qdrant_client import models
+
+DOCUMENT_KEY = "document"
+ID_KEY = "qdrant_embed_id"  # an id that Qdrant cannot have as a point's
+CHUNK_KEY = "qdrant_embed_chunk"  # which part of which document the point is
+PARENT_FIELD = f"{CHUNK_KEY}.parent"  # the document of a chunk, as a path into the payload
+
+
+@dataclass(frozen=True)
+class PayloadCodec:
+    """Writes and reads payloads; the only place that knows their keys.
+
+    A payload is flat, as the predecessor had it: the text under `document_key`, and beside it the
+    metadata. Under `ID_KEY` stands the id that users see, where it is not the point's own, and
+    under `CHUNK_KEY` which part of the document the point is, where it is one of several.
+
+    Attributes:
+        document_key: the key of the text.
+
+    Raises:
+        InputError: `document_key` is not a str.
+    """
+
+    document_key: str = DOCUMENT_KEY
+
+    def __post_init__(self) -> None:
+        check_str("document_key", self.document_key)
+
+    @property
+    def reserved_keys(self) -> Mapping[str, str]:
+        """Keys that metadata cannot have, and what is stored there."""
+        return {self.document_key: "the text", ID_KEY: "the id", CHUNK_KEY: "the chunk"}
+
+    def encode(
+        self,
+        text: str,
+        metadata: Mapping[str, Any],
+        user_id: str | int | None = None,
+        chunk: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Build the payload of a point.
+
+        Args:
+            text: the document's, or the chunk's.
+            metadata: without reserved keys.
+            user_id: the id that users see, where it is not the point's own.
+            chunk: which part of the document the point is, where it is one of several.
+        """
+        payload = {self.document_key: text, **metadata}
+        if user_id is not None:
+            payload[ID_KEY] = user_id
+        if chunk is not None:
+            payload[CHUNK_KEY] = dict(chunk)
+        return payload
+
+    def text(self, payload: Mapping[str, Any] | None) -> object:
+        """Return what stands where the text should, which other tools may have written."""
+        return (payload or {}).get(self.document_key)
+
+    def metadata(self, payload: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return what the user stored beside the text."""
+        reserved = self.reserved_keys
+        return {key: value for key, value in (payload or {}).items() if key not in reserved}
+
+
+def user_id(point: models.PointStruct | models.Record | models.ScoredPoint) -> str | int:
+    """Return a point's id as users see it.
+
+    It is the id as it was given, else Qdrant's: a whole number, or a UUID written with hyphens.
+    The id of a chunk is its document's.
+    """
+    given = (point.payload or {}).get(ID_KEY)
+    if isinstance(given, str | int):
+        return given
+    return point.id if isinstance(point.id, int) else str(point.id)
+
+
+def chunk_of(point: models.PointStruct | models.Record) -> Mapping[str, Any]:
+    """Return which part of which document a point of a chunked collection is."""
+    chunk: Mapping[str, Any] = (point.payload or {})[CHUNK_KEY]
+    return chunk

@@ -1,0 +1,25 @@
+"""What stands behind a client, described by what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What an engine needs of those who send it requests.
+
+    Attributes:
+        name: for messages and logs.
+        serialize: send one request at a time; threads would corrupt each other's work.
+        off_loop: coroutines of its asynchronous client compute without ever waiting, so that they
+            run in a thread of their own.
+        payload_index: filters on a payload field are faster with an index of that field.
+        refusals: exceptions by which it refuses a request that it has read.
+    """
+
+    name: str
+    serialize: bool
+    off_loop: bool
+    payload_index: bool
+    refusals: tuple[type[Exception], ...]

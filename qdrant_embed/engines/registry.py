@@ -1,0 +1,17 @@
+"""Which engine stands behind a client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qdrant_embed.engines import local, server
+from qdrant_embed.engines.engine import Engine
+
+# asked in this order; the last one recognises everything
+_RECOGNISE: tuple[Callable[[object], Engine | None], ...] = (local.recognise, server.recognise)
+
+
+def engine_of(database: object) -> Engine:
+    """Return the engine of `database`, the object that a ``qdrant_client`` client talks to."""
+    engines = (recognise(database) for recognise in _RECOGNISE)
+    return next(engine for engine in engines if engine is not None)

@@ -1,0 +1,448 @@
+"""One `add`: its documents are read, looked up, encoded and stored, and accounted for.
+
+Documents go in windows: one window is encoded while the one before is stored and the next is read.
+`Adding` knows what is next and what is stored; `add_documents` is the flow.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from uuid import UUID
+
+from qdrant_client import models
+
+from qdrant_embed.collection.collection import Collection
+from qdrant_embed.collection.options import CollectionOptions, checked_options
+from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec
+from qdrant_embed.collection.vectors import CollectionVectors
+from qdrant_embed.encoder.run.batching import runs, windows
+from qdrant_embed.errors import IngestError, InputError, check_whole
+from qdrant_embed.flows.io import Background
+from qdrant_embed.flows.progress import ProgressOption, Reporter
+from qdrant_embed.ingest.chunks import Replacement, StoredChunks, chunks_of
+from qdrant_embed.ingest.documents import Document, InputDocument, is_sequence, pair
+from qdrant_embed.ingest.ids import ContentIds, IdScheme, point_ids
+from qdrant_embed.ingest.points import encode_points
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+C = TypeVar("C")
+
+OnExisting: TypeAlias = Literal["overwrite", "skip", "error"]
+
+WINDOW = 1024  # documents encoded while the window before is stored
+_CHARACTERS = 500_000  # of a window, unless one document has more: long ones are stored soon, too
+_PAGE = 1000  # points of one answer, documents of one deletion
+
+
+@dataclass(frozen=True)
+class AddOptions:
+    """The options of one `add`, which are described there."""
+
+    batch_size: int = 32
+    parallel: int | None = None
+    wait: bool = True
+    on_existing: OnExisting = "overwrite"
+    progress: ProgressOption = None
+    shard_key_selector: models.ShardKeySelector | None = None
+    collection_options: CollectionOptions | None = None
+
+    def __post_init__(self) -> None:
+        checked_options(self.collection_options)
+        check_whole("batch_size", self.batch_size, 1)
+        if self.on_existing not in ("overwrite", "skip", "error"):
+            raise InputError(
+                f"on_existing must be 'overwrite', 'skip' or 'error', not {self.on_existing!r}"
+            )
+
+
+class Adding:
+    """What an `add` reads next, and what is known to be stored.
+
+    Args:
+        collection_name: for messages.
+        documents: see `add`.
+        metadata: see `add`.
+        ids: see `add`.
+        codec: writes payloads.
+        on_existing: see `add`.
+
+    Raises:
+        InputError: if lengths differ, or an item cannot be used.
+
+    Attributes:
+        stored_ids: of the documents known to be stored, from the first one on without a gap.
+        looks_up: whether it matters what the collection has under the documents' ids.
+        found_collection: whether the collection is known to have existed before.
+        unchanged: number of documents found stored already and unchanged.
+        texts: all texts, if they are known from the start.
+        total: number of documents; ``None`` if the input does not say.
+        ids_tell_all: whether a point with a document's id is sure to have its content, too.
+        replacement: of documents that are several points each, once it is known that they are.
+    """
+
+    def __init__(
+        self,
+        collection_name: str,
+        documents: Iterable[str | Document],
+        metadata: Iterable[Mapping[str, Any]] | None,
+        ids: Iterable[int | str | UUID] | IdScheme | None,
+        codec: PayloadCodec,
+        on_existing: OnExisting,
+    ) -> None:
+        self._name, self._codec, self._on_existing = collection_name, codec, on_existing
+        self.ids_tell_all = ids == "content" or (isinstance(ids, ContentIds) and ids.keys is None)
+        self.looks_up = on_existing != "overwrite"
+        self.found_collection = False
+        self.unchanged = 0
+        paired = pair(documents, metadata, ids, codec, random_ids=not self.looks_up)
+        self.texts = [
+            document.text if isinstance(document, Document) else document
+            for document in (documents if is_sequence(documents) else ())
+        ]
+        self.total = len(documents) if is_sequence(documents) else None  # type: ignore[arg-type] # just seen to have a length
+        self._unread = runs(paired, lambda document: len(document.text), _CHARACTERS, WINDOW)
+        self._in_flight: deque[InputDocument] = deque()
+        self._noted: set[str | int] = set()
+        self.stored_ids: list[str | int] = []
+        self.replacement: Replacement | None = None
+
+    def splits_documents(self) -> None:
+        """Expect every document to be one point or more, and old ones to matter."""
+        self.replacement = Replacement()
+        self.looks_up = True
+
+    def next_window(self) -> list[InputDocument]:
+        """Read the next documents; an empty list when there are no more."""
+        window = next(self._unread, [])
+        self._in_flight.extend(window)
+        return window
+
+    def changed(
+        self, documents: Sequence[InputDocument], existing: Sequence[models.Record]
+    ) -> list[InputDocument]:
+        """Return the documents that must be stored, and count the others as stored.
+
+        Args:
+            documents: without repeats.
+            existing: the points that the collection has under their ids.
+
+        Raises:
+            InputError: if there are any, and that should be an error.
+        """
+        payloads = {point.id: point.payload or {} for point in existing}
+        found = [document for document in documents if document.point_id in payloads]
+        self._refuse(found, len(documents))
+        unchanged = {
+            document.point_id
+            for document in found
+            if self.ids_tell_all or document.is_in(payloads[document.point_id], self._codec)
+        }
+        return self._without(documents, unchanged)
+
+    def changed_chunked(
+        self, documents: Sequence[InputDocument], stored: StoredChunks, replacement: Replacement
+    ) -> list[InputDocument]:
+        """Like `changed`, for documents that are several points each."""
+        found = [document for document in documents if stored.of(document)]
+        self._refuse(found, len(documents))
+        unchanged: set[str | int] = set()
+        if self._on_existing == "skip":
+            unchanged = {document.point_id for document in found if stored.are_all_of(document)}
+        again = (document for document in found if document.point_id not in unchanged)
+        replacement.expect(again, stored)
+        return self._without(documents, unchanged)
+
+    def _refuse(self, found: Sequence[InputDocument], count: int) -> None:
+        """Raise `InputError` if documents were found that must not be there."""
+        if found and self._on_existing == "error":
+            ids = ", ".join(repr(document.user_id) for document in found[:5])
+            raise InputError(
+                f"{len(found)} of the next {count} documents have ids that {self._name!r} "
+                f"has already ({ids}{', ...' if len(found) > 5 else ''}): nothing of them was "
+                "stored; on_existing='skip' leaves them alone, 'overwrite' stores them anew"
+            )
+
+    def _without(
+        self, documents: Sequence[InputDocument], unchanged: set[str | int]
+    ) -> list[InputDocument]:
+        """Return the documents that remain, and count the unchanged ones as stored."""
+        self.unchanged += len(unchanged)
+        self._noted.update(unchanged)
+        return [document for document in documents if document.point_id not in unchanged]
+
+    def note_stored(self, points: Sequence[models.PointStruct]) -> None:
+        """Count points as stored."""
+        if self.replacement is None:
+            self._count(cast("str | int", point.id) for point in points)
+        else:
+            self._count(self.replacement.note_stored(points))
+
+    def note_deleted(self, replacement: Replacement) -> None:
+        """Count the documents as stored whose stale points have been deleted."""
+        self._count(replacement.note_deleted())
+
+    def _count(self, complete: Iterable[str | int]) -> None:
+        self._noted.update(complete)
+        while self._in_flight:
+            document = self._in_flight[0]
+            if not document.repeats and document.point_id not in self._noted:
+                return
+            self._noted.discard(document.point_id)
+            self._in_flight.popleft()
+            self.stored_ids.append(document.user_id)
+
+    def account_for(self, error: BaseException) -> None:
+        """Say what is stored after `error` ended the `add`; do nothing if nothing is stored.
+
+        Raises:
+            IngestError: from `error`. Only if `error` is an interrupt or a cancellation, which
+                must stay what it is, the `IngestError` becomes its cause instead, and is logged.
+        """
+        if not self.stored_ids:
+            return
+        count, reason = len(self.stored_ids), str(error) or type(error).__name__
+        account = IngestError(
+            f"{count} documents are stored in {self._name!r}, then it failed at number {count}: "
+            f"{reason}. The rest is not known to be stored: add() that, or, with "
+            "ids='content' or ids of your own, the same as before (on_existing='skip' then "
+            "leaves alone what is there)",
+            stored_ids=self.stored_ids,
+            failed_index=count,
+        )
+        if isinstance(error, Exception):
+            raise account from error
+        error.__cause__ = account
+        logger.warning("%s", account)  # asyncio may drop a cancellation and what it carries
+
+
+class _Column(Generic[T]):
+    """An asynchronous iterable as a synchronous one, which yields what was read ahead."""
+
+    def __init__(self, items: AsyncIterable[T]) -> None:
+        self._items: AsyncIterator[T] = aiter(items)
+        self._read: deque[T] = deque()
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        if not self._read:
+            raise StopIteration
+        return self._read.popleft()
+
+    async def fill(self, count: int) -> None:
+        while len(self._read) < count:
+            try:
+                self._read.append(await anext(self._items))
+            except StopAsyncIteration:
+                return
+
+
+class ReadAhead:
+    """Reads asynchronous iterables on the event loop, as far ahead as one window.
+
+    `Adding` then reads them in a thread, like any other iterable.
+    """
+
+    def __init__(self) -> None:
+        self._columns: list[_Column[Any]] = []
+
+    def column(self, items: T | AsyncIterable[C]) -> T | Iterable[C]:
+        """Return `items` as `Adding` reads them; wrap an asynchronous iterable."""
+        if not isinstance(items, AsyncIterable):
+            return items
+        column: _Column[C] = _Column(items)
+        self._columns.append(column)
+        return column
+
+    async def fill(self) -> None:
+        """Read the next window of each column, or the rest of it."""
+        for column in self._columns:
+            await column.fill(WINDOW)
+
+
+async def add_documents(
+    collection: Collection,
+    documents: Iterable[str | Document],
+    metadata: Iterable[Mapping[str, Any]] | None,
+    ids: Iterable[int | str | UUID] | IdScheme | None,
+    options: AddOptions,
+    read_ahead: ReadAhead | None = None,
+) -> list[str | int]:
+    """Embed and store documents, and return their ids in input order.
+
+    Args:
+        collection: where to.
+        documents: see `add`.
+        metadata: see `add`.
+        ids: see `add`.
+        options: see `add`.
+        read_ahead: reads those of the columns that are asynchronous.
+
+    Raises:
+        As `add` does.
+    """
+    ahead = read_ahead or ReadAhead()
+    adding = await collection.io.compute(
+        Adding, collection.name, documents, metadata, ids, collection.codec, options.on_existing
+    )
+    return await _Add(collection, adding, options, ahead).run()
+
+
+class _Add:
+    def __init__(
+        self, collection: Collection, adding: Adding, options: AddOptions, ahead: ReadAhead
+    ) -> None:
+        self._collection, self._adding, self._options = collection, adding, options
+        self._ahead, self._io = ahead, collection.io
+        self._requests, self._client = collection.requests, collection.requests.client
+
+    async def run(self) -> list[str | int]:
+        adding = self._adding
+        window = await self._next_window()
+        if not window:
+            return []
+        vectors = await self._collection.vectors_for_add(adding.texts)
+        if vectors.chunked:
+            adding.splits_documents()
+        encoder = vectors.dense.encoder.with_threads(self._options.parallel).counting()
+        counting = vectors.with_encoder(encoder)
+        name, progress = self._collection.name, self._options.progress
+        with Reporter(progress, name, adding.total, encoder) as reporter:
+            reporter.report(0)
+            try:
+                await self._encode_and_store(window, vectors, counting, reporter)
+            except BaseException as error:
+                adding.account_for(error)
+                raise
+        return adding.stored_ids
+
+    async def _encode_and_store(
+        self,
+        window: Sequence[InputDocument],
+        vectors: CollectionVectors,
+        counting: CollectionVectors,
+        reporter: Reporter,
+    ) -> None:
+        """Encode each window while the one before is stored and the next one is read."""
+        adding, is_prepared = self._adding, False
+        coming = self._encode(counting, await self._changed(window))
+        try:
+            while window:
+                window = await self._next_window()
+                changed = await self._changed(window)
+                points = await coming.result()
+                coming = self._encode(counting, changed)
+                if points and not is_prepared:
+                    await self._prepare(vectors)
+                    is_prepared = True
+                for batch in windows(points, self._options.batch_size):
+                    await self._replace(batch)
+                    reporter.report(len(adding.stored_ids), adding.unchanged)
+                adding.note_stored(())  # a window can be without anything new
+                reporter.report(len(adding.stored_ids), adding.unchanged)
+        except BaseException:
+            counting.dense.encoder.cancel()
+            await coming.abandon()
+            raise
+
+    def _encode(
+        self, vectors: CollectionVectors, documents: Sequence[InputDocument]
+    ) -> Background[list[models.PointStruct]]:
+        return self._io.start(partial(encode_points, vectors, documents, self._collection.codec))
+
+    async def _next_window(self) -> list[InputDocument]:
+        await self._ahead.fill()
+        return await self._io.compute(self._adding.next_window)
+
+    async def _prepare(self, vectors: CollectionVectors) -> None:
+        options = checked_options(self._options.collection_options)
+        await self._collection.prepare(vectors, options, self._options.shard_key_selector)
+
+    async def _changed(self, window: Sequence[InputDocument]) -> list[InputDocument]:
+        """Return those documents of a window that must be encoded and stored."""
+        adding = self._adding
+        documents = [document for document in window if not document.repeats]
+        if not documents or not adding.looks_up:
+            return documents
+        if not adding.found_collection:
+            adding.found_collection = adding.looks_up = await self._requests.exists()
+        if not adding.looks_up:  # nor later: everything in it will be of this `add`
+            return documents
+        if (replacement := adding.replacement) is not None:
+            old = [document.point_id for document in documents if not document.is_new]
+            stored = await self._stored_chunks(old)
+            return await self._io.compute(adding.changed_chunked, documents, stored, replacement)
+        existing = await self._requests.send(
+            self._client.retrieve,
+            self._collection.name,
+            [document.point_id for document in documents],
+            with_payload=not adding.ids_tell_all,
+            shard_key_selector=self._options.shard_key_selector,
+        )
+        return await self._io.compute(adding.changed, documents, existing)
+
+    async def _stored_chunks(self, ids: Sequence[str | int]) -> StoredChunks:
+        """Look up the chunks that the collection has of the documents with these ids."""
+        records: list[models.Record] = []
+        offset, more = None, bool(ids)
+        while more:
+            page, offset = await self._requests.send(
+                self._client.scroll,
+                self._collection.name,
+                models.Filter(must=[chunks_of(ids)]),
+                limit=_PAGE,
+                offset=offset,
+                with_payload=[CHUNK_KEY],
+                shard_key_selector=self._options.shard_key_selector,
+            )
+            records += page
+            more = offset is not None
+        return StoredChunks(records)
+
+    async def _replace(self, points: Sequence[models.PointStruct]) -> None:
+        """Store a batch, then delete what it makes stale, so that nothing is lost in between."""
+        adding, options = self._adding, self._options
+        await self._requests.upsert(
+            points,
+            adding.note_stored,
+            wait=options.wait,
+            shard_key_selector=options.shard_key_selector,
+        )
+        replacement = adding.replacement
+        if replacement is not None and (stale := replacement.stale):
+            await self._requests.delete(
+                models.PointIdsList(points=[*stale]),
+                partial(adding.note_deleted, replacement),
+                wait=options.wait,
+                shard_key_selector=options.shard_key_selector,
+            )
+
+
+async def delete_documents(
+    collection: Collection,
+    ids: Iterable[str | int | UUID],
+    *,
+    wait: bool,
+    shard_key_selector: models.ShardKeySelector | None,
+) -> None:
+    """Delete documents with all their chunks.
+
+    Raises:
+        InputError: if an id is invalid, or `ids` is a single str.
+    """
+    points = await collection.io.compute(point_ids, ids)
+    chunked = bool(points) and (await collection.read()).chunked
+    for some in windows(points, _PAGE):
+        selector: models.PointsSelector = models.PointIdsList(points=[*some])
+        if chunked:
+            own = models.HasIdCondition(has_id=[*some])
+            selector = models.FilterSelector(filter=models.Filter(should=[own, chunks_of(some)]))
+        await collection.requests.delete(selector, wait=wait, shard_key_selector=shard_key_selector)
