@@ -33,7 +33,7 @@ class Progress(AbstractContextManager["Progress"]):
         if shown is False:
             return
         try:
-            from tqdm import tqdm  # comes with huggingface-hub
+            from tqdm import tqdm
         except ImportError as error:
             if shown:
                 raise MissingDependencyError("tqdm", "a progress bar") from error

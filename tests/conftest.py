@@ -27,7 +27,7 @@ from tiny import TinyModel, tiny_bert
 
 from qdrant_embed import QdrantClient, TextEmbedding, encoder
 from qdrant_embed.encoder.facts.catalog import MINILM
-from qdrant_embed.encoder.files import hub
+from qdrant_embed.encoder.files.cache import locked
 
 _COMPILED = "QDRANT_EMBED_TESTS_COMPILED"
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "tokenizers")
@@ -69,7 +69,7 @@ def compiled_minilm(cache: Path) -> None:
             key.update(path.read_bytes())
     folder = Path(shared) / key.hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    with hub.lock(folder / ".lock"):
+    with locked(folder / ".lock"):
         TextEmbedding(MINILM, cache_dir=folder)
     (cache / "compiled").mkdir(exist_ok=True)
     for made in (folder / "compiled").iterdir():

@@ -18,6 +18,7 @@ the a of to and in is cat dog sat mat paris france capital market stock fell ros
 won lost ship sailed sea storm query passage : . , one two three four five six
 """
 WORDS = _WORDS.split()
+SPECIAL = "[CLS] $A [SEP]"
 
 
 Weights = dict[str, NDArray[np.float32]]
@@ -44,10 +45,11 @@ def tiny_bert(
     hidden: int = 32,
     max_seq_length: int = 64,
     weight_prefix: str = "",
+    special: str = SPECIAL,
     seed: int = 0,
     **config_changes: Any,
 ) -> TinyModel:
-    """Writes a random BERT model to `path`."""
+    """Writes a random BERT model to `path`; `special` is that of `tiny_tokenizer`."""
     tokenizer = tiny_tokenizer()
     config = {
         "model_type": "bert",
@@ -72,6 +74,7 @@ def tiny_bert(
         normalize=normalize,
         prompts=prompts,
         max_seq_length=max_seq_length,
+        special=special,
     )
     return TinyModel(path, weights, config, pooling, normalize)
 
@@ -85,12 +88,13 @@ def write_model(
     normalize: bool = True,
     prompts: Mapping[str, str] | None = None,
     max_seq_length: int | None = None,
+    special: str = SPECIAL,
 ) -> None:
     """Writes a transformer's files to `path`, without weights if there are none."""
     (path / "1_Pooling").mkdir(parents=True)
     if weights is not None:
         save_file(dict(weights), path / "model.safetensors")
-    tokenizer = tiny_tokenizer()
+    tokenizer = tiny_tokenizer(special)
     # as packaged files often are: leftovers of training that must not count
     tokenizer.enable_truncation(7)
     tokenizer.enable_padding(length=7)
@@ -154,18 +158,18 @@ def _weights(config: Mapping[str, Any], seed: int) -> Weights:
     return weights
 
 
-def tiny_tokenizer() -> Tokenizer:
-    """A WordPiece tokenizer of `WORDS` and letters."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+def tiny_tokenizer(special: str = SPECIAL) -> Tokenizer:
+    """A WordPiece tokenizer of `WORDS` and letters, with the special tokens of a text, `$A`."""
+    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    pieces = [*special, *dict.fromkeys([*WORDS, *letters]), *(f"##{letter}" for letter in letters)]
+    pieces = [*marks, *dict.fromkeys([*WORDS, *letters]), *(f"##{letter}" for letter in letters)]
     tokenizer = Tokenizer(
         models.WordPiece(vocab={piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]")
     )
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single=special, special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     return tokenizer
 

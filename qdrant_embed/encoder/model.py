@@ -21,7 +21,7 @@ from qdrant_embed.encoder.interfaces import Task
 from qdrant_embed.errors import InputError, ModelFileError, check_path, check_str, check_whole
 
 if TYPE_CHECKING:
-    from qdrant_embed.encoder.facts.configs import ModelDirectory
+    from qdrant_embed.encoder.facts.directory import ModelDirectory
     from qdrant_embed.encoder.run.loaded_model import LoadedModel
     from qdrant_embed.encoder.run.session import Provider
 
@@ -197,11 +197,14 @@ class Model:
     def _read(self, files: ModelFiles, plans: PlanCache, cache: Path) -> ModelFacts:
         """Read the files of a model that has no plan yet."""
         # here, because a model that has a plan needs none of it
-        from qdrant_embed.encoder.facts.configs import ModelDirectory
-        from qdrant_embed.encoder.files.weights import weights_digest
+        from qdrant_embed.encoder.facts.directory import ModelDirectory
+        from qdrant_embed.encoder.files.cache import weights_digest
+        from qdrant_embed.encoder.files.tensors import tensor_shapes
 
         options = self._options
-        directory = ModelDirectory(files.folder, files.entry.spec if files.entry else None)
+        directory = ModelDirectory(
+            files.folder, files.entry.spec if files.entry else None, tensor_shapes=tensor_shapes
+        )
         weights = directory.weights(options.possible_precision)
         if options.spec is None:
             spec = directory.spec(files.name, task=options.task, max_tokens=options.max_tokens)
@@ -306,9 +309,8 @@ def _make_plan(
         ModelFileError: the files cannot be run, or do not belong together.
         MissingDependencyError: a library is missing.
     """
-    from qdrant_embed.encoder.compile.architectures.config import TransformerConfig
-    from qdrant_embed.encoder.compile.architectures.static import StaticConfig
-    from qdrant_embed.encoder.files.weights import is_quantized
+    from qdrant_embed.encoder.facts.architectures import StaticConfig, TransformerConfig
+    from qdrant_embed.encoder.facts.weights import is_quantized
 
     config = directory.config
     own_file = weights[0].suffix == ".onnx"

@@ -143,7 +143,7 @@ def test_a_folder_is_compiled_into_another(tiny: TinyModel, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("pull", NAME), "could not be had"),
+        (("pull", NAME), "could not be downloaded"),
         (("pull", "no such model"), "no model named"),
         (("pull", "Qdrant/bm25"), "is a sparse model"),
         (("pull", "x" * 5000), "no model named"),

@@ -1,4 +1,4 @@
-"""What a model is run on to find the ranges of its activations, and what is seen then."""
+"""Calibration: run a float32 model on passages and record the activations of its linear layers."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_embed.encoder.compile.quantize import Activations, Array
+from qdrant_embed.encoder.compile.quantize import Activations, Array, LinearGroup
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.run.batching import Batch, equal_length_batches
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
 
-_HELD_BACK = 5  # every fifth text is kept to check with
-_LONGEST = 192  # tokens of a passage; the random sequences are longer
+_HELD_OUT = 5  # every fifth text is kept to check with
+_LONGEST = 192  # tokens of a passage; random sequences may be longer
 _RANDOM_TEXTS, _SAMPLED_ROWS, _SEED = 100, 2500, 0
 _TOKENS_PER_BATCH = 256  # each batch gives the inputs of all groups at once
 
-# inputs of a graph and names of its outputs to those outputs
-Run = Callable[[Mapping[str, NDArray[Any]], Sequence[str]], Sequence[Array]]
+# computes outputs of a graph, by name, from its inputs
+Run: TypeAlias = Callable[[Mapping[str, NDArray[Any]], Sequence[str]], Sequence[Array]]
 
 
 @dataclass(frozen=True)
 class CalibrationTokens:
-    """Token ids: of texts, of random sequences, and of texts kept back to check with."""
+    """Token ids of texts, of random sequences, and of held-out texts, to check with."""
 
     texts: list[list[int]]
     random: list[list[int]]
-    held_back: list[list[int]]
+    held_out: list[list[int]]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a model that can be run alone: one layer.
+    """One layer of a model, as a graph that is run alone.
 
     Attributes:
-        run: runs its graph.
-        reads: the input that takes the hidden states; ``None`` for the first, which embeds.
-        gives: the output with the next hidden states; the last's with the vectors.
-        taps: by group, the input or output that the group reads.
+        run: runs the graph.
+        reads: the input for the hidden states; ``None`` for the first layer, which embeds.
+        gives: the output with the next hidden states, or of the last layer with the vectors.
+        taps: for each group of linear layers, the input or output of the graph that it reads.
     """
 
     run: Run
     reads: str | None
     gives: str
-    taps: Mapping[str, str]
+    taps: Mapping[LinearGroup, str]
 
 
 @dataclass
 class _Batch:
-    """Sequences of one length on their way through the model."""
+    """Sequences of one length, and their hidden states after the stages so far."""
 
     token_ids: NDArray[np.int64]
     hidden: Array | None = None
@@ -65,6 +65,8 @@ class _Batch:
 
 @dataclass
 class _Seen:
+    """The range of each channel, and sampled rows by number of the batch."""
+
     low: Array
     high: Array
     rows: dict[int, NDArray[np.float16]]
@@ -72,64 +74,72 @@ class _Seen:
 
 @cache
 def calibration_texts() -> tuple[str, ...]:
-    """The package's own passages: many kinds of text, in 23 languages and 11 scripts."""
+    """Read the package's own passages: many kinds of text, in 23 languages and 11 scripts."""
     content = files("qdrant_embed.encoder.compile").joinpath("calibration.jsonl").read_text("utf-8")
     return tuple(json.loads(line)["text"] for line in content.splitlines())
 
 
 def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationTokens:
-    """The passages as `tokenizer` sees them, three of four as documents, the fourth as a query.
+    """Tokenise the passages, three of four as documents, the fourth as a query.
 
-    Random sequences reach channels that no text of these languages does.
+    Random sequences reach channels that no text of these languages does. They have the
+    tokenizer's own special tokens before and after ordinary ones.
     """
     prefixes = [spec.document_prefix] * 3 + [spec.query_prefix]
     texts = [prefixes[i % 4] + text for i, text in enumerate(calibration_texts())]
-    ids = [
-        text if len(text) <= _LONGEST else [*text[: _LONGEST - 1], text[-1]]
-        for text in tokenizer.tokenize(texts).ids
-    ]
+    before, after = tokenizer.special_tokens_around(calibration_texts()[0])
+    special = len(before) + len(after)
+    # without special tokens, nothing is left of a text whose script the tokenizer drops
+    ids = [_cut(text, len(after)) for text in tokenizer.tokenize(texts).ids if text]
     random = np.random.default_rng(_SEED)
-    first, *_, last = tokenizer.tokenize([""]).ids[0]
     ordinary = tokenizer.ordinary_ids()
-    lengths = np.clip(random.lognormal(3.6, 0.7, _RANDOM_TEXTS), 6, min(250, spec.max_tokens - 2))
+    longest = min(250, spec.max_tokens - special)
+    lengths = np.clip(random.lognormal(3.6, 0.7, _RANDOM_TEXTS), 6, longest)
     return CalibrationTokens(
-        texts=[text for i, text in enumerate(ids) if (i + 1) % _HELD_BACK],
+        texts=[text for i, text in enumerate(ids) if (i + 1) % _HELD_OUT],
         random=[
-            [first, *random.choice(ordinary, int(length)).tolist(), last] for length in lengths
+            [*before, *random.choice(ordinary, int(length)).tolist(), *after] for length in lengths
         ],
-        held_back=[text for i, text in enumerate(ids) if not (i + 1) % _HELD_BACK],
+        held_out=[text for i, text in enumerate(ids) if not (i + 1) % _HELD_OUT],
     )
 
 
+def _cut(ids: list[int], after: int) -> list[int]:
+    """Cut a text to the longest length, but keep the special tokens `after` it."""
+    if len(ids) <= _LONGEST:
+        return ids
+    return [*ids[: _LONGEST - after], *ids[len(ids) - after :]]
+
+
 class Calibration:
-    """The calibration tokens on their way through a float32 model, layer after layer.
+    """Runs the calibration tokens through a float32 model, layer after layer.
 
     Args:
         tokens: what to run on.
-        threads: batches at once.
+        threads: batches that are run at once.
     """
 
     def __init__(self, tokens: CalibrationTokens, threads: int) -> None:
         self._threads = threads
-        self._texts, self._random, self._held_back = (
+        self._texts, self._random, self._held_out = (
             [_Batch(batch.token_ids(sequences)) for batch in _batches(sequences)]
-            for sequences in (tokens.texts, tokens.random, tokens.held_back)
+            for sequences in (tokens.texts, tokens.random, tokens.held_out)
         )
         self._order = np.argsort(
-            [position for batch in _batches(tokens.held_back) for position in batch.positions]
+            [position for batch in _batches(tokens.held_out) for position in batch.positions]
         )
 
-    def step(self, stage: Stage) -> dict[str, Activations]:
-        """Takes all sequences one stage on; what was seen at the input of each group.
+    def step(self, stage: Stage) -> dict[LinearGroup, Activations]:
+        """Run all sequences through one stage; return what the groups of linear layers read.
 
         Ranges are those of texts and random sequences, rows are of texts alone.
         """
-        seen: dict[str, _Seen] = {}
+        seen: dict[LinearGroup, _Seen] = {}
         lock = threading.Lock()
         sizes = [batch.token_ids.size for batch in self._texts]
         share = min(1.0, _SAMPLED_ROWS / sum(sizes))
 
-        def look(number: int, batch: _Batch, share: float) -> None:
+        def record(number: int, batch: _Batch, share: float) -> None:
             for key, rows in self._advance(batch, stage).items():
                 chosen = np.random.default_rng((_SEED, number)).random(len(rows)) < share
                 low, high, sample = rows.min(axis=0), rows.max(axis=0), rows[chosen]
@@ -142,13 +152,13 @@ class Calibration:
         work = [(batch, share) for batch in self._texts] + [(batch, 0.0) for batch in self._random]
         with ThreadPoolExecutor(self._threads) as pool:
             futures: list[Future[None]] = [
-                pool.submit(look, number, *item) for number, item in enumerate(work)
+                pool.submit(record, number, *item) for number, item in enumerate(work)
             ]
-            futures += [pool.submit(self._pass, batch, stage) for batch in self._held_back]
+            futures += [pool.submit(self._pass, batch, stage) for batch in self._held_out]
             for future in futures:
                 future.result()
         return {
-            # in the order of the batches, whichever ended first
+            # in the order of the batches, whichever finished first
             key: Activations(
                 known.low, known.high, np.concatenate([known.rows[n] for n in sorted(known.rows)])
             )
@@ -156,15 +166,15 @@ class Calibration:
         }
 
     def vectors(self) -> Array:
-        """After the last stage, the vectors of the texts that were held back, in order."""
-        found = [batch.hidden for batch in self._held_back if batch.hidden is not None]
+        """Return the vectors of the held-out texts, in order, after the last stage."""
+        found = [batch.hidden for batch in self._held_out if batch.hidden is not None]
         return np.concatenate(found)[self._order]
 
     def _pass(self, batch: _Batch, stage: Stage) -> None:
         self._advance(batch, stage)
 
-    def _advance(self, batch: _Batch, stage: Stage) -> dict[str, Array]:
-        """Takes one batch on; what each group read, float32 [rows, inputs]."""
+    def _advance(self, batch: _Batch, stage: Stage) -> dict[LinearGroup, Array]:
+        """Run one batch through a stage; return what each group read, float32 [rows, inputs]."""
         feeds: dict[str, NDArray[Any]] = {"input_ids": batch.token_ids}
         if stage.reads is not None and batch.hidden is not None:
             feeds[stage.reads] = batch.hidden
@@ -178,7 +188,7 @@ class Calibration:
 
 
 def encode(run: Run, sequences: list[list[int]], threads: int) -> Array:
-    """Vectors of token sequences, float32 [sequences, dimension], in order."""
+    """Run a whole model on token sequences; return vectors [sequences, dimension], in order."""
     batches = _batches(sequences)
     with ThreadPoolExecutor(threads) as pool:
         results = list(

@@ -1,4 +1,4 @@
-"""A model's files to a graph that can be run, made once and kept in the cache folder."""
+"""Compile a model's weights to an ONNX graph, once, and keep it in the cache folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qdrant_embed.encoder.compile.architectures.registry import model_graph
 from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED
+from qdrant_embed.encoder.facts.architectures import TransformerConfig
 from qdrant_embed.encoder.facts.precision import (
     GRAPH_VERSION,
     LARGEST_ERROR,
@@ -35,8 +37,7 @@ from qdrant_embed.encoder.files.tensors import read_tensors
 from qdrant_embed.progress_bar import Progress
 
 if TYPE_CHECKING:
-    from qdrant_embed.encoder.compile.architectures.config import TransformerConfig
-    from qdrant_embed.encoder.compile.int8 import Int8Plan
+    from qdrant_embed.encoder.compile.mixed_precision import MixedPrecision
     from qdrant_embed.encoder.run.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -51,13 +52,13 @@ def compiled_model(
     precision: Precision,
     cache: Path,
 ) -> CompiledModel:
-    """The compiled form of a model, made now if `cache` does not hold it.
+    """Return the compiled form of a model; compile it now if `cache` does not hold it.
 
     Args:
-        files: the model's safetensors file; or its index, then its shards.
+        files: the model's safetensors file, or its index and then its shards.
         weights_sha256: their hex digest, part of the name in the cache.
         config: the model's ``config.json``.
-        spec: pooling, normalisation, length and prefixes.
+        spec: task, pooling, normalisation, length and prefixes.
         load_tokenizer: gives the model's tokenizer, to calibrate with.
         precision: ``int8`` or ``fp32``.
         cache: the cache folder.
@@ -69,17 +70,16 @@ def compiled_model(
     folder = compiled_folder(cache, _key(weights_sha256, config, spec, precision))
     if (kept := find_compiled(folder)) is not None:
         return kept
-    from qdrant_embed.encoder.compile.int8 import Int8Trial
+    from qdrant_embed.encoder.compile.mixed_precision import MixedPrecisionSearch
 
     started = time.perf_counter()
-    graph = partial(config.graph, read_tensors(files), spec)
-    graph(NOTHING_QUANTIZED)  # says now what is wrong with the weights
+    graph = partial(model_graph, read_tensors(files), config, spec)
+    graph(NOTHING_QUANTIZED)  # raises what is wrong with the weights before anything is deleted
     discard(folder / GRAPH)
-    found: Int8Plan | None = None
+    found: MixedPrecision | None = None
     with new_folder(folder) as temporary, Progress(f"compiling {spec.name}") as progress:
         if precision == "int8":
-            trial = Int8Trial(graph, spec, load_tokenizer(), temporary, progress)
-            found = trial.plan()
+            found = MixedPrecisionSearch(graph, spec, load_tokenizer(), temporary, progress).run()
             if found is None:
                 logger.warning(
                     "%s keeps its float32 weights: in int8 its vectors would change by more than "
@@ -113,7 +113,7 @@ def compiled_model(
 def _key(
     weights_sha256: str, config: TransformerConfig, spec: ModelSpec, precision: Precision
 ) -> str:
-    """A folder name: the model's for people, then digests of all the graph depends on."""
+    """Name the folder: the model's name, for people, then digests of all the graph depends on."""
     facts = {
         "graph_version": GRAPH_VERSION,
         "architecture": type(config).__name__,
@@ -124,7 +124,7 @@ def _key(
         "max_tokens": spec.max_tokens,
         "precision": precision,
     }
-    if precision == "int8":  # it is calibrated with the prefixes
+    if precision == "int8":  # which is calibrated with the prefixes
         facts |= {"query_prefix": spec.query_prefix, "document_prefix": spec.document_prefix}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     short_name = Path(spec.name).name.lower()

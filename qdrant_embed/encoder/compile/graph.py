@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from qdrant_embed.errors import MissingDependencyError
 
 WEIGHTS_SUFFIX = ".weights"
-MICROSOFT = "com.microsoft"  # domain of onnxruntime's own operators
-FLOAT = 1  # float32, as ONNX numbers its types
+MICROSOFT = "com.microsoft"  # the domain of onnxruntime's own operators
+FLOAT = 1  # ONNX's number for the type float32
 
 _OPSET, _IR_VERSION = 20, 10
 _ALIGNMENT = 4096  # a page, so that onnxruntime can map each tensor from the file
@@ -31,10 +31,10 @@ class _Node:
 
 
 class Graph:
-    """Nodes and constants; methods give the name of what they add.
+    """Nodes and constants; methods return the name of what they add.
 
-    It reads ``input_ids``, int64 [batch, tokens]: texts of one length, so neither padding nor
-    mask.
+    The graph reads ``input_ids``, int64 [batch, tokens]: texts of one length, so there is neither
+    padding nor mask.
     """
 
     def __init__(self) -> None:
@@ -43,12 +43,12 @@ class Graph:
         self._inputs: dict[str, list[str | int]] = {}
 
     def input(self, name: str, shape: list[str | int]) -> str:
-        """A further input, float32."""
+        """Add an input, float32."""
         self._inputs[name] = shape
         return name
 
     def constant(self, value: NDArray[Any]) -> str:
-        """A constant; the same array twice is one."""
+        """Add a constant; the same array is added once."""
         for known, array in self.constants.items():
             if array is value:
                 return known
@@ -57,25 +57,25 @@ class Graph:
         return name
 
     def scalar(self, value: object, dtype: type[np.generic]) -> str:
-        """A constant of one number."""
+        """Add a constant of one number."""
         return self.constant(np.array(value, dtype))
 
     def integers(self, *values: int) -> str:
-        """A constant int64 [values]."""
+        """Add a constant int64 [values]."""
         return self.constant(np.array(values, np.int64))
 
     def node(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """An operator's (first) output."""
+        """Add an operator; the name is that of its first output."""
         name = f"{op}_{len(self._nodes)}"
         self._nodes.append(_Node(op, inputs, name, domain, attributes))
         return name
 
     def rename_last(self, name: str) -> None:
-        """Gives the output of the node that was added last another name."""
+        """Rename the output of the node that was added last."""
         self._nodes[-1].output = name
 
     def save(self, path: Path, outputs: Mapping[str, list[Any] | None]) -> None:
-        """Writes what `outputs` need to `path`, and large constants beside it, to be mapped.
+        """Write what `outputs` need to `path`, and large constants beside it, to be mapped.
 
         Raises:
             MissingDependencyError: ``onnx`` is not installed.
@@ -142,7 +142,7 @@ class Graph:
         path.write_bytes(model.SerializeToString())
 
     def _needed(self, outputs: Iterable[str]) -> set[str]:
-        """Names of all that `outputs` are computed from, their own included."""
+        """Collect the names of all that `outputs` are computed from, their own included."""
         needed = set(outputs)
         for node in reversed(self._nodes):
             if node.output in needed:

@@ -1,4 +1,4 @@
-"""Linear layers in int8: smoothing, ranges, rounding, correction. Pure numpy.
+"""Quantise linear layers to int8: smoothing, ranges, rounding, bias correction. Pure numpy.
 
 A group of linear layers that read one input is computed as
 ``MatMulIntegerToFloat(QuantizeLinear(x / smoothing), weight)``: activations uint8 with one fixed
@@ -10,27 +10,46 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
-Linear = tuple[Array, Array]  # weight [inputs, outputs], bias [outputs]
+Array: TypeAlias = NDArray[np.float32]
+Linear: TypeAlias = tuple[Array, Array]  # weight [inputs, outputs], bias [outputs]
+Kind: TypeAlias = Literal["qkv", "o", "f1", "f2"]
 
-# how much of a channel's range goes from the activations into the weights, by kind of group;
+# how much of a channel's range is moved from the activations into the weights, by kind of group;
 # fixed for all models: chosen by measurement on three of them
-SMOOTHING = {"qkv": 0.8, "o": 0.65, "f1": 0.8, "f2": 0.9}
+SMOOTHING: Mapping[Kind, float] = {"qkv": 0.8, "o": 0.65, "f1": 0.8, "f2": 0.9}
 
-# what the feed-forward block's activation gives has a few channels that reach several times
-# farther than all others; with only these divided, fewer weights grow
+# the output of the feed-forward block's activation has a few channels whose range is several times
+# that of all others; if only these are divided, fewer weights grow
 _CAPPED = 4
-# the cheapest way to divide is taken whose rounding error is at most so many times the least
+# the cheapest divisor is chosen whose rounding error is at most this many times the least
 _TOLERANCE = 2.0
 
 _DAMPING = 0.01  # of the Hessian's mean diagonal
-_ROWS = 4096  # of a table, quantised together
-_BLOCK = 64  # columns whose rounding errors are carried on together
+_ROWS = 4096  # of a table that are quantised together
+_BLOCK = 64  # rows of weights whose rounding errors are carried on together
 _WEIGHT_STEPS = 124  # three less than int8 has, for what GPTQ adds to a weight
+
+
+@dataclass(frozen=True)
+class LinearGroup:
+    """The linear layers of one transformer layer that read the same input.
+
+    Attributes:
+        layer: number of the transformer layer, from 0.
+        kind: ``qkv`` (query, key and value), ``o`` (the attention's output projection), ``f1`` or
+            ``f2`` (the feed-forward block's first, two if it is gated, and its second).
+    """
+
+    layer: int
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.kind}"
 
 
 @dataclass(frozen=True)
@@ -50,11 +69,11 @@ class QuantizedLinear:
 
 @dataclass(frozen=True)
 class QuantizedGroup:
-    """Linear layers that read one input.
+    """Linear layers that read the same input.
 
     Attributes:
         smoothing: float32 [inputs]; the input is divided by it, unless it is ``None``.
-        input_scale: of the divided input.
+        input_scale: the scale of the divided input.
         input_zero_point: the uint8 that stands for 0.
         linears: in the order of the group.
     """
@@ -67,9 +86,9 @@ class QuantizedGroup:
 
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """The groups that are int8, by key, and whether the word table is."""
+    """The groups that are int8, and whether the table of word embeddings is."""
 
-    groups: Mapping[str, QuantizedGroup] = field(default_factory=dict)
+    groups: Mapping[LinearGroup, QuantizedGroup] = field(default_factory=dict)
     words: bool = False
 
 
@@ -78,11 +97,11 @@ NOTHING_QUANTIZED = QuantizationPlan()
 
 @dataclass
 class Activations:
-    """What was seen at the input of a group.
+    """Activations at the input of a group.
 
     Attributes:
-        low: float32 [inputs], the least value of each channel.
-        high: likewise the greatest.
+        low: float32 [inputs], the smallest value of each channel.
+        high: float32 [inputs], the largest.
         rows: float16 [rows, inputs], a random sample.
     """
 
@@ -91,15 +110,15 @@ class Activations:
     rows: NDArray[np.float16]
 
 
-def quantize_group(kind: str, linears: Sequence[Linear], seen: Activations) -> QuantizedGroup:
-    """The int8 form of `linears`.
+def quantize_group(kind: Kind, linears: Sequence[Linear], seen: Activations) -> QuantizedGroup:
+    """Quantise the linear layers of a group.
 
     Args:
         kind: ``qkv``, ``o``, ``f1`` or ``f2``.
         linears: weight and bias of each.
-        seen: their input, on calibration texts.
+        seen: their input on calibration texts.
     """
-    # row by row in memory, as GPTQ goes through them
+    # in row-major order, as GPTQ goes through rows
     weights = np.ascontiguousarray(np.concatenate([weight for weight, _ in linears], axis=1))
     smoothing = _divisor(kind, weights, seen)
     divisor = np.ones_like(seen.low) if smoothing is None else smoothing
@@ -116,7 +135,7 @@ def quantize_group(kind: str, linears: Sequence[Linear], seen: Activations) -> Q
     moments /= np.float32(len(rows))
     del rows  # large
     integers, weight_scales = _gptq(smoothed, _error_factors(moments))
-    # what the rounding of inputs and weights adds on average is taken off the bias
+    # subtract from the bias what rounding inputs and weights adds on average
     error = exact_mean @ smoothed - rounded_mean @ (integers * weight_scales)
     quantized, start = [], 0
     for weight, bias in linears:
@@ -133,7 +152,7 @@ def quantize_group(kind: str, linears: Sequence[Linear], seen: Activations) -> Q
 
 
 def quantize_rows(table: Array) -> tuple[NDArray[np.int8], Array]:
-    """Each row as int8 [rows, columns] and its scale [rows, 1]."""
+    """Quantise each row: int8 [rows, columns], and the scales [rows, 1]."""
     integers = np.empty(table.shape, np.int8)
     scales = np.empty((len(table), 1), np.float32)
     for start in range(0, len(table), _ROWS):  # a table of words is large
@@ -145,15 +164,15 @@ def quantize_rows(table: Array) -> tuple[NDArray[np.int8], Array]:
 
 
 def _round(rows: Array, scale: np.float32, zero_point: int) -> None:
-    """Makes of `rows`, in place for they are large, what they are after a trip through uint8."""
+    """Quantise `rows` to uint8 and back, in place because they are large."""
     rows /= scale
     np.rint(rows, out=rows)
     np.clip(rows, -zero_point, 255 - zero_point, out=rows)
     rows *= scale
 
 
-def _divisor(kind: str, weights: Array, seen: Activations) -> Array | None:
-    """What a group's input is divided by, if it is."""
+def _divisor(kind: Kind, weights: Array, seen: Activations) -> Array | None:
+    """Choose what a group's input is divided by, if anything."""
     reach = np.maximum(np.abs(seen.low), np.abs(seen.high))
     smoothing = _smoothing(weights, reach, SMOOTHING[kind])
     if kind != "f2":
@@ -167,7 +186,7 @@ def _divisor(kind: str, weights: Array, seen: Activations) -> Array | None:
 
 
 def _smoothing(weights: Array, reach: Array, strength: float) -> Array:
-    """A divisor for each input, such that activations and weights share its range."""
+    """Compute a divisor for each input that splits its range between activations and weights."""
     activation = np.maximum(reach, 1e-3)
     weight = np.maximum(np.abs(weights).max(axis=1), 1e-4)
     smoothing = activation**strength / weight ** (1 - strength)
@@ -176,23 +195,23 @@ def _smoothing(weights: Array, reach: Array, strength: float) -> Array:
 
 
 def _range(seen: Activations, divisor: Array) -> tuple[float, float]:
-    """The least and the greatest value of the divided inputs, 0 included."""
+    """Return the smallest and the largest value of the divided inputs, 0 included."""
     low = min(float((seen.low / divisor).min()), 0.0)
     return low, max(float((seen.high / divisor).max()), low + 1e-6, 0.0)
 
 
 def _rounding_error(weights: Array, seen: Activations, divisor: Array) -> float:
-    """What rounding the divided inputs adds to the outputs, up to a factor: root mean square."""
+    """Estimate the root mean square error of the outputs, up to a factor."""
     low, high = _range(seen, divisor)
     return (high - low) * float(np.linalg.norm(weights * divisor[:, None]))
 
 
 def _gptq(weights: Array, factors: Array) -> tuple[NDArray[np.int8], Array]:
-    """Integers and a scale for each column, such that ``inputs @ weights`` changes least.
+    """Round weights to integers and a scale for each column, so that their outputs change least.
 
-    `factors` are the `_error_factors` of the inputs. Rows are rounded one after the other, each
-    error being made up for by those that follow. Sums of adjacent pairs of weights stay within
-    int8, for AVX2 adds pairs of products in 16 bits.
+    `factors` are the `_error_factors` of the inputs. Rows are rounded one after the other, and
+    the rows that follow compensate for each error. Sums of adjacent pairs of weights stay within
+    int8, because AVX2 adds pairs of products in 16 bits.
     """
     scales = _column_scales(weights)
     pending = (weights / scales).astype(np.float32)
@@ -215,10 +234,10 @@ def _gptq(weights: Array, factors: Array) -> tuple[NDArray[np.int8], Array]:
 
 
 def _column_scales(weights: Array) -> Array:
-    """The least scales with which neither a weight nor the sum of a pair exceeds int8."""
+    """Find the smallest scales with which neither a weight nor the sum of a pair exceeds int8."""
     positive = np.maximum(weights, 0)
     negative = positive - weights
-    paired = len(weights) // 2 * 2  # of an odd number the last is alone
+    paired = len(weights) // 2 * 2  # the last of an odd number has no partner
     pairs = np.maximum(
         (positive[0:paired:2] + positive[1::2]).max(axis=0),
         (negative[0:paired:2] + negative[1::2]).max(axis=0),
@@ -229,21 +248,22 @@ def _column_scales(weights: Array) -> Array:
 
 
 def _error_factors(moments: Array) -> Array:
-    """Upper triangular factor of the inverse of an input's second moments, which are damped.
+    """Factorise the inverse of an input's damped second moments; the factor is upper triangular.
 
-    `moments` are overwritten, for such a matrix is large.
+    `moments` are overwritten, because such a matrix is large.
     """
     diagonal = np.diag_indices_from(moments)
     moments[diagonal] += _DAMPING * moments[diagonal].mean() + 1e-12
-    # the factor of the inverse is the inverse of the factor, taken from the last row to the
-    # first: so nothing ill-conditioned is inverted, and float32 is enough
+    # the factor of the inverse is the inverse of the factor, from the last row to the first:
+    # nothing ill-conditioned is inverted, so float32 is enough
     _invert_lower(np.linalg.cholesky(moments[::-1, ::-1]), moments)
     return np.ascontiguousarray(moments[::-1, ::-1], np.float32)
 
 
 def _invert_lower(triangle: Array, inverse: Array) -> None:
-    """Writes the inverse of a lower triangular matrix, by halves: numpy's own needs several times
-    as much memory and time.
+    """Write the inverse of a lower triangular matrix, by halves.
+
+    numpy's own function needs several times as much memory and time.
     """
     middle = len(triangle) // 2
     if middle < _BLOCK:

@@ -1,10 +1,9 @@
-"""The table of known models: data, one entry each.
+"""The catalog of known models: data, one entry each.
 
 Where a model's own files state a fact (pooling, dimension, length, prompts), the files win; the
-catalog answers without network, and supplies what files rarely say: the prefixes. Sources of the
-facts, letters for each group: F the predecessor's tables (fastembed 0.9.1), M mteb's metadata,
-V the vendor's model card; "?" marks what no vendor's text confirms, and only files should be
-believed in.
+catalog answers without network, and supplies what files rarely state: the prefixes. Each group
+names the sources of its facts: F the predecessor's tables (fastembed 0.9.1), M mteb's metadata,
+V the vendor's model card; "?" marks what no vendor's text confirms, where files alone count.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class PackagedModel:
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A known model, the sha256 of its files where they are known, and packages that carry it."""
+    """A known model, the sha256 of its files where known, and packages that carry it."""
 
     spec: ModelSpec
     sha256: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +45,7 @@ class CatalogEntry:
 
 
 def _represented(name: str, dimension: int, license: str, smallest: int | None = None) -> ModelSpec:
-    """A model that pools the first token and asks queries to begin with a sentence."""
+    """Describe a model that pools the first token and expects a sentence before queries."""
     return ModelSpec(
         name,
         dimension,
@@ -73,7 +72,7 @@ def _e5(name: str, dimension: int) -> ModelSpec:
 def _plain(
     name: str, dimension: int, max_tokens: int, license: str, pooling: Pooling = "mean"
 ) -> ModelSpec:
-    """A model without prefixes."""
+    """Describe a model without prefixes."""
     return ModelSpec(name, dimension, pooling, max_tokens, license=license)
 
 
@@ -116,10 +115,10 @@ _SPECS = (
     _e5("multilingual-e5-small", 384),
     _e5("multilingual-e5-base", 768),
     _e5("multilingual-e5-large", 1024),
-    # "?": third parties say so
+    # "?": stated by third parties alone
     _plain("thenlper/gte-small", 384, 512, "MIT"),
     _plain("thenlper/gte-base", 768, 512, "MIT"),
-    # prefix, and how far m-v1.5 may be cut, V
+    # prefix V, smallest dimension of m-v1.5 V
     _represented("Snowflake/snowflake-arctic-embed-xs", 384, "Apache-2.0"),
     _represented("Snowflake/snowflake-arctic-embed-s", 384, "Apache-2.0"),
     _represented("Snowflake/snowflake-arctic-embed-m", 768, "Apache-2.0"),
@@ -135,7 +134,7 @@ _SPECS = (
         normalize=False,
         license="Apache-2.0",
     ),
-    # prefixes M; between 64 and 768 numbers V; F leaves vectors unnormalised
+    # prefixes M; 64 to 768 dimensions V; F leaves vectors unnormalised
     ModelSpec(
         "nomic-ai/nomic-embed-text-v1.5",
         768,
@@ -155,7 +154,7 @@ _SPECS = (
     _plain("minishlab/potion-base-8M", 256, 512, "MIT"),
     _plain("minishlab/potion-retrieval-32M", 512, 512, "MIT"),
     _plain("minishlab/potion-multilingual-128M", 256, 512, "MIT"),
-    # prefixes F; pools inside its ONNX file; how far it may be cut "?"
+    # prefixes F; pools inside its ONNX file; smallest dimension "?"
     ModelSpec(
         "google/embeddinggemma-300m",
         768,
@@ -166,7 +165,7 @@ _SPECS = (
         license="Gemma terms",
         smallest_dimension=128,
     ),
-    # V; the task is the one its card searches the web with, from 32 numbers up
+    # V; the instruction is the card's for web search; 32 dimensions or more
     ModelSpec(
         "Qwen/Qwen3-Embedding-0.6B",
         1024,
@@ -199,29 +198,29 @@ _BY_SHORT_NAME = {name.rpartition("/")[2]: entry for name, entry in _BY_NAME.ite
 
 
 def find(name: str) -> CatalogEntry | None:
-    """The entry for `name`, without regard to case; the part after the slash is enough."""
+    """Find the entry for `name`, ignoring case; the part after the slash is enough."""
     return _BY_NAME.get(name.lower()) or _BY_SHORT_NAME.get(name.lower())
 
 
 def supported_models() -> list[dict[str, Any]]:
-    """The known models' facts, a dict each."""
+    """List the facts about the known models, a dict each."""
     specs = [asdict(entry.spec) for entry in CATALOG]
     return [{"model": spec.pop("name"), "dim": spec.pop("dimension"), **spec} for spec in specs]
 
 
 def sparse_name(name: str) -> str | None:
-    """The known sparse model that `name` means, without regard to case."""
+    """Find the known sparse model that `name` means, ignoring case."""
     return _SPARSE_NAMES.get(name.lower())
 
 
 def close_sparse_matches(name: str) -> list[str]:
-    """Known sparse models whose names look like `name`, best first."""
+    """List known sparse models whose names look like `name`, best first."""
     found = difflib.get_close_matches(name.lower(), _SPARSE_NAMES)
     return list(dict.fromkeys(_SPARSE_NAMES[match] for match in found))
 
 
 def close_matches(name: str) -> list[str]:
-    """Up to three known names that look like `name`, best first."""
+    """List up to three known names that look like `name`, best first."""
     wanted = name.lower()
     by_short = difflib.get_close_matches(PurePath(wanted).name, _BY_SHORT_NAME, cutoff=0.75)
     by_full = difflib.get_close_matches(wanted, _BY_NAME, cutoff=0.75)

@@ -1,4 +1,4 @@
-"""JSON files of a model, checked before they are trusted."""
+"""Read the JSON files of a model, checked before they are trusted."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ T = TypeVar("T")
 
 
 class JsonFile(BaseModel):
-    """A JSON file of a model: unknown keys are somebody else's business."""
+    """A JSON file of a model; unknown keys are ignored."""
 
-    # most are never needed: schemas are built when first used
+    # schemas are built when first used: most never are
     model_config = ConfigDict(
         extra="ignore", frozen=True, protected_namespaces=(), defer_build=True
     )
 
 
 def read_json(path: Path, kind: TypeAdapter[T]) -> T:
-    """The content of a JSON file, as `kind` describes it.
+    """Read a JSON file whose content `kind` describes.
 
     Raises:
         ModelFileError: it is missing, no JSON, or not of that kind.
@@ -38,7 +38,7 @@ def read_json(path: Path, kind: TypeAdapter[T]) -> T:
 
 
 def checked(path: Path, content: object, kind: TypeAdapter[T]) -> T:
-    """The `content` of a JSON file, as `kind` describes it.
+    """Check the `content` of a JSON file, which `kind` describes.
 
     Raises:
         ModelFileError: it is not of that kind; `path` is named.

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import AliasChoices, Field, PositiveInt, TypeAdapter
 
-from qdrant_embed.encoder.compile.architectures import SHORTEST
+from qdrant_embed.encoder.facts.architectures import SHORTEST
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
 from qdrant_embed.encoder.interfaces import Pooling
 from qdrant_embed.errors import ModelFileError
 
-_POOLINGS: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}
+MODULES_FILE = "modules.json"
+
+# what a chain's first module does: run a transformer, look up a table, run a masked language model
+ChainKind: TypeAlias = Literal["transformer", "static", "masked_language_model"]
+
+_CHAINS: dict[ChainKind, list[str]] = {
+    "transformer": ["Transformer", "Pooling", "Dense", "Normalize"],
+    "static": ["StaticEmbedding", "Normalize"],
+    "masked_language_model": ["MLMTransformer", "SpladePooling"],
+}
+# sentence-transformers' names are ours but for the underscore
+_POOLINGS: dict[str, Pooling] = {name.replace("_", ""): name for name in get_args(Pooling)}
 _LEGACY_POOLINGS = {  # in files of sentence-transformers before 5.2
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -20,11 +32,6 @@ _LEGACY_POOLINGS = {  # in files of sentence-transformers before 5.2
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
-}
-_CHAIN = ["Transformer", "Pooling", "Dense", "Normalize"]
-_OTHER_CHAINS = {
-    "StaticEmbedding": ["StaticEmbedding", "Normalize"],
-    "MLMTransformer": ["MLMTransformer", "SpladePooling"],
 }
 
 
@@ -76,41 +83,51 @@ class SentenceConfig(JsonFile):
     do_lower_case: bool = False
 
 
-class Modules:
-    """The chain in a folder's ``modules.json``, and what the modules after the first say.
+@dataclass(frozen=True)
+class StatedPooling:
+    """How a ``Pooling`` module pools tokens, and the dimension of each, if stated."""
 
-    Args:
-        folder: the model's folder, with or without a ``modules.json``.
+    pooling: Pooling
+    dimension: int | None
 
-    Raises:
-        ModelFileError: the file is damaged, leaves the folder or chains what cannot be run.
+
+@dataclass(frozen=True)
+class ModuleChain:
+    """The modules that ``modules.json`` chains.
+
+    Each module has a folder with its own config, which the methods read.
+
+    Attributes:
+        file: ``modules.json`` itself.
+        kind: what the first module does.
+        folders: of all modules, in order; relative, ``"."`` for the model's own.
+        first: the folder of the first module, which turns tokens into vectors.
+        pooling_folder: the folder of ``Pooling`` or ``SpladePooling``, if there is one.
+        dense_folder: the folder of the last ``Dense``, if there is one.
+        normalize: whether the chain ends with ``Normalize``.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._file = folder / "modules.json"
-        self._modules = self._read() if self._file.is_file() else {}
+    file: Path
+    kind: ChainKind
+    folders: tuple[PurePosixPath, ...]
+    first: Path
+    pooling_folder: Path | None = None
+    dense_folder: Path | None = None
+    normalize: bool = False
 
-    def __bool__(self) -> bool:
-        return bool(self._modules)
-
-    def __contains__(self, kind: str) -> bool:
-        return kind in self._modules
-
-    @property
-    def first(self) -> Path:
-        """The folder of the first module, which turns tokens into vectors."""
-        return self._path(next(iter(self._modules))) if self._modules else self._folder
-
-    def pooling(self) -> tuple[Pooling, int | None] | None:
-        """How tokens are pooled, and the numbers of each; ``None`` if the chain does not say.
+    def pooling(self) -> StatedPooling | None:
+        """Read how tokens are pooled; ``None`` if the chain does not say.
 
         Raises:
-            ModelFileError: in a way that cannot be run.
+            ModelFileError: in a way that cannot be run, or as those of a sparse model are.
         """
-        if "Pooling" not in self:
+        if self.kind == "masked_language_model":
+            raise ModelFileError(
+                f"{self.file.parent} is a sparse model: SparseTextEmbedding runs it"
+            )
+        if self.pooling_folder is None:
             return None
-        path = self._path("Pooling") / "config.json"
+        path = self.pooling_folder / "config.json"
         config = read_json(path, TypeAdapter(_PoolingConfig))
         modes = config.modes
         if not config.include_prompt or len(modes) != 1 or modes[0] not in _POOLINGS:
@@ -119,61 +136,83 @@ class Modules:
                 f"{path} asks for a pooling that cannot be run: {', '.join(modes) or 'none'}"
                 f"{prompt}; {', '.join(_POOLINGS)} can, one of them"
             )
-        return _POOLINGS[modes[0]], config.embedding_dimension
+        return StatedPooling(_POOLINGS[modes[0]], config.embedding_dimension)
 
     def check_splade(self) -> None:
-        """Raises `ModelFileError` if the chain is no SPLADE, or one that cannot be run."""
-        if self and "SpladePooling" not in self:
-            raise ModelFileError(f"{self._file} is that of a dense model: TextEmbedding runs it")
-        if self:
-            path = self._path("SpladePooling") / "config.json"
-            read_json(path, TypeAdapter(_SpladeConfig))
+        """Check that the chain pools weights of terms in the way that can be run.
+
+        Raises:
+            ModelFileError: it does not.
+        """
+        if self.kind != "masked_language_model" or self.pooling_folder is None:
+            raise ModelFileError(f"{self.file} is that of a dense model: TextEmbedding runs it")
+        read_json(self.pooling_folder / "config.json", TypeAdapter(_SpladeConfig))
 
     def dense_dimension(self) -> int | None:
-        """Numbers that the chain's ``Dense`` layers end with; ``None`` without such layers."""
-        if "Dense" not in self:
+        """Read the dimension that the ``Dense`` layers end with; ``None`` without such layers."""
+        if self.dense_folder is None:
             return None
-        path = self._path("Dense") / "config.json"
-        return read_json(path, TypeAdapter(_DenseConfig)).out_features
+        return read_json(self.dense_folder / "config.json", TypeAdapter(_DenseConfig)).out_features
 
-    def prompts(self) -> dict[str, str]:
-        """The repo's prompts; sentence-transformers saves empty ones where none were set."""
-        path = self._folder / "config_sentence_transformers.json"
-        if not path.is_file():
-            return {}
-        prompts = read_json(path, TypeAdapter(_Prompts)).prompts
-        return prompts if any(prompts.values()) else {}
 
-    def sentence_config(self) -> SentenceConfig:
-        """The first module's own settings."""
-        path = self.first / "sentence_bert_config.json"
-        return read_json(path, TypeAdapter(SentenceConfig)) if path.is_file() else SentenceConfig()
+def read_chain(folder: Path) -> ModuleChain | None:
+    """Read the chain in a model's folder; ``None`` if it has no ``modules.json``.
 
-    def _read(self) -> dict[str, _Module]:
-        modules = read_json(self._file, TypeAdapter(list[_Module]))
-        kinds = [module.type.rpartition(".")[2] for module in modules]
-        allowed = _OTHER_CHAINS.get(kinds[0], _CHAIN) if kinds else _CHAIN
-        once = [kind for kind in kinds if kind != "Dense"]
-        in_order = all(kind in allowed for kind in kinds) and kinds == sorted(
-            kinds, key=allowed.index
+    Raises:
+        ModelFileError: the file is damaged, points out of the folder or chains modules that
+            cannot be run.
+    """
+    file = folder / MODULES_FILE
+    if not file.is_file():
+        return None
+    modules = read_json(file, TypeAdapter(list[_Module]))
+    names = [module.type.rpartition(".")[2] for module in modules]
+    kind = next((kind for kind, chain in _CHAINS.items() if names[:1] == chain[:1]), None)
+    if kind is None or not _can_run(names, _CHAINS[kind]):
+        raise ModelFileError(
+            f"{file} chains {', '.join(names) or 'nothing'}: only Transformer, Pooling, Dense and "
+            "Normalize, StaticEmbedding and Normalize, or MLMTransformer and SpladePooling, in "
+            "this order, can be run"
         )
-        if kinds[:1] != allowed[:1] or not in_order or len(set(once)) < len(once):
-            raise ModelFileError(
-                f"{self._file} chains {', '.join(kinds) or 'nothing'}: only Transformer, Pooling, "
-                "Dense and Normalize, StaticEmbedding and Normalize, or MLMTransformer and "
-                "SpladePooling, in this order, can be run"
-            )
-        # of several Dense layers the last one's width counts
-        by_kind = dict(zip(kinds, modules, strict=True))
-        for module in modules:
-            self._check_inside(module.path)
-        return by_kind
-
-    def _check_inside(self, relative: str) -> None:
-        root = self._folder.resolve()
-        path = (root / relative).resolve()
+    root = folder.resolve()
+    for module in modules:
+        path = (root / module.path).resolve()
         if not path.is_relative_to(root):
-            raise ModelFileError(f"{self._file} points out of its folder: {path}")
+            raise ModelFileError(f"{file} points out of its folder: {path}")
+    # of several Dense layers the last one's dimension counts
+    folders = {name: folder / module.path for name, module in zip(names, modules, strict=True)}
+    return ModuleChain(
+        file=file,
+        kind=kind,
+        folders=tuple(PurePosixPath(module.path) for module in modules),
+        first=folder / modules[0].path,
+        pooling_folder=folders.get("Pooling", folders.get("SpladePooling")),
+        dense_folder=folders.get("Dense"),
+        normalize="Normalize" in folders,
+    )
 
-    def _path(self, kind: str) -> Path:
-        return self._folder / self._modules[kind].path
+
+def read_prompts(folder: Path) -> dict[str, str]:
+    """Read a model's prompts; sentence-transformers saves empty ones where none were set."""
+    path = folder / "config_sentence_transformers.json"
+    if not path.is_file():
+        return {}
+    prompts = read_json(path, TypeAdapter(_Prompts)).prompts
+    return prompts if any(prompts.values()) else {}
+
+
+def read_sentence_config(folder: Path) -> SentenceConfig:
+    """Read the settings of a chain's first module in `folder`; the defaults without a file."""
+    path = folder / "sentence_bert_config.json"
+    return read_json(path, TypeAdapter(SentenceConfig)) if path.is_file() else SentenceConfig()
+
+
+def _can_run(names: list[str], allowed: list[str]) -> bool:
+    """Whether `names` are among `allowed`, in that order, and none but ``Dense`` twice."""
+    once = [name for name in names if name != "Dense"]
+    return (
+        all(name in allowed for name in names)
+        and names == sorted(names, key=allowed.index)
+        and len(set(once)) == len(once)
+        and names != ["MLMTransformer"]  # its output is not a text's vector
+    )

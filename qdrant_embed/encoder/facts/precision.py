@@ -1,4 +1,4 @@
-"""How exact a model's vectors are: what is asked for, what is measured, what is reported."""
+"""How exact a model's vectors are: what is requested, what is measured, what is reported."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Literal, TypeAlias
 
 Precision: TypeAlias = Literal["int8", "fp32"]
 
-GRAPH_VERSION = 4  # raise it when the same weights give another graph
-LARGEST_ERROR = 0.003  # mean 1 - cosine to float32; healthy models measured 0.0003 to 0.0019
-LEAST_COSINE = 0.98  # of one text; where some fall below, others fall far below
+GRAPH_VERSION = 4  # raise it when the same weights are compiled to another graph
+LARGEST_ERROR = 0.003  # mean of 1 - cosine to float32; healthy models measured 0.0003 to 0.0019
+LEAST_COSINE = 0.98  # of any text; where some texts fall below, others fall far below
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Cosines between int8 and float32 vectors of texts that were not calibrated with.
+    """Cosines between the int8 and float32 vectors of held-out texts.
 
     Attributes:
-        mean: over the texts.
-        least: of them all.
-        texts: how many.
+        mean: their mean.
+        least: the least of them.
+        texts: the number of texts.
     """
 
     mean: float
@@ -29,13 +29,13 @@ class Fidelity:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelReport:
-    """What is run of a model, and how exact it is.
+    """Which weights of a model are run, and how exact its vectors are.
 
     Attributes:
         model: the model's name.
-        weights_sha256: of the weights that are run.
+        weights_sha256: hex digest of the weights.
         file: the model's file that holds them.
-        precision: ``int8``, or ``fp32`` where that was asked for or int8 would have harmed.
+        precision: ``int8``, or ``fp32`` where that was requested or int8 would be too inexact.
         fidelity: how near int8 is to float32; ``None`` for ``fp32``, and where the model's own
             quantised file is run.
     """
@@ -49,16 +49,16 @@ class ModelReport:
 
 @dataclass(frozen=True, kw_only=True)
 class CompileReport(ModelReport):
-    """What was compiled; kept beside the graph as ``compiled.json``.
+    """How a graph was compiled; kept beside it as ``compiled.json``.
 
     Attributes:
-        graph_version: of the code that made it.
+        graph_version: the version of the compiler.
         float32_groups: linear layers that stayed float32 in an int8 graph, as ``layer.kind``.
-        graph_bytes: size of the graph file, to recognise one that was cut short.
-        weights_bytes: likewise of the file with its constants.
-        graph_sha256: of the graph file.
-        constants_sha256: of the file with its constants.
-        seconds: wall time of the whole.
+        graph_bytes: size of the graph file, to recognise one that was truncated.
+        weights_bytes: size of the file with its constants.
+        graph_sha256: hex digest of the graph file.
+        constants_sha256: hex digest of the file with its constants.
+        seconds: wall time of the compilation.
     """
 
     graph_version: int

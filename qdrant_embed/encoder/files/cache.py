@@ -1,23 +1,28 @@
-"""The folder that keeps what is slow to make, safe for several processes at once."""
+"""The cache folder, shared by several processes: where it is, locks, hashes, atomic writes."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from qdrant_embed.errors import ModelFileError
+from qdrant_embed.errors import MissingDependencyError, ModelFileError
+
+logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "QDRANT_EMBED_CACHE"
 
+_WAITING_NOTICE = 10.0  # seconds between messages while another process holds a lock
+
 
 def cache_folder(chosen: str | os.PathLike[str] | None = None) -> Path:
-    """`chosen`, else ``QDRANT_EMBED_CACHE``, else the platform's folder for user caches."""
+    """Return `chosen`, else ``QDRANT_EMBED_CACHE``, else the platform's folder for user caches."""
     if chosen is not None:
         return Path(chosen).expanduser()
     if from_environment := os.environ.get(CACHE_VARIABLE):
@@ -33,12 +38,12 @@ def cache_folder(chosen: str | os.PathLike[str] | None = None) -> Path:
 
 @contextmanager
 def explained(target: Path, *, in_cache: bool = True) -> Iterator[None]:
-    """Says of any ``OSError`` of the block which folder it was and how to name another.
+    """Say of any ``OSError`` in the block which folder it was, and how to name another.
 
     Raises:
         ModelFileError: in place of the ``OSError``.
     """
-    way = (
+    advice = (
         f"name a folder that can be written with cache_dir= (--cache-dir of the command) or the "
         f"environment variable {CACHE_VARIABLE}"
         if in_cache
@@ -47,15 +52,43 @@ def explained(target: Path, *, in_cache: bool = True) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ModelFileError(f"cannot write {target}: {error}; {way}") from error
+        raise ModelFileError(f"cannot write {target}: {error}; {advice}") from error
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold the lock `file`, one process or thread at a time; it is freed when the process ends.
+
+    Raises:
+        OSError: the file cannot be written.
+        MissingDependencyError: ``filelock`` is not installed.
+    """
+    try:
+        from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+    except ImportError as error:
+        raise MissingDependencyError("filelock", "downloading a model") from error
+    # users who share a cache folder by their group may all lock it
+    lock: BaseFileLock = FileLock(file, mode=0o664)
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=_WAITING_NOTICE)
+        except Timeout:
+            logger.info("still waiting for another process that holds %s", file)
+        except NotImplementedError:  # a file system that cannot lock files
+            lock = SoftFileLock(file, mode=0o664)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # what was done under the lock is done
+            lock.release()
 
 
 @contextmanager
 def new_folder(target: Path, *, in_cache: bool = True) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its name when the block ends well.
+    """Make a temporary folder beside `target`, renamed to `target` when the block succeeds.
 
-    A reader sees the whole folder or none. Where another process was first its folder stays,
-    and this one is dropped: both were made from the same key.
+    A reader sees the whole folder or none. If another process was faster, its folder stays and
+    this one is dropped: both were made from the same key.
 
     Raises:
         ModelFileError: the folder cannot be written.
@@ -77,7 +110,7 @@ def new_folder(target: Path, *, in_cache: bool = True) -> Iterator[Path]:
 
 
 def sha256(path: Path, cache: Path) -> str:
-    """Hex sha256 of a file; remembered in `cache` until the file's size or time changes.
+    """Compute the hex sha256 of a file, noted in `cache` until the file's size or time changes.
 
     Raises:
         ModelFileError: the file cannot be read.
@@ -97,8 +130,16 @@ def sha256(path: Path, cache: Path) -> str:
     return digest
 
 
+def weights_digest(files: Sequence[Path], cache: Path) -> str:
+    """Compute the hex sha256 of a model's weights: of a single file, or of the digests of all."""
+    digests = [sha256(file, cache) for file in files]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
 def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file as it is now.
+    """Compute the hex sha256 of a file as it is now.
 
     Raises:
         ModelFileError: the file cannot be read.
@@ -114,16 +155,16 @@ def file_sha256(path: Path) -> str:
 
 
 def note_down(note: Path, text: str) -> None:
-    """Writes a small file at once or, where the cache cannot be written, not at all.
+    """Write a small file atomically or, where the cache cannot be written, not at all.
 
-    Notes only save time: what they say can be found out again.
+    Notes only save time: what they say can be computed again.
     """
     with suppress(OSError):
         write_whole(note, text)
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Writes a small file so that a reader sees the old content or the new, never a part."""
+    """Write a small file atomically: a reader sees the old content or the new, never a part."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(file)
     try:
@@ -134,5 +175,5 @@ def write_whole(file: Path, text: str) -> None:
 
 
 def _beside(target: Path) -> Path:
-    """A name nobody else uses; `tempfile` would make it unreadable for other users."""
+    """Choose a name that nobody else uses; `tempfile` would make it unreadable for other users."""
     return target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}")

@@ -1,4 +1,4 @@
-"""Files of a repository: fetched, resumed where they broke off, checked, and then in place."""
+"""Download the files of a repository: resumed where they broke off, checked, then put in place."""
 
 from __future__ import annotations
 
@@ -12,26 +12,32 @@ from io import FileIO
 from pathlib import Path
 
 from qdrant_embed.encoder.files.cache import explained, file_sha256
-from qdrant_embed.encoder.files.remote import Body, PassingError, RemoteFile, Repository, pause
+from qdrant_embed.encoder.files.repository import (
+    Body,
+    RemoteFile,
+    Repository,
+    TransientHubError,
+    wait_before_retry,
+)
 from qdrant_embed.errors import ModelDownloadError, ModelFileError
 from qdrant_embed.progress_bar import Progress
 
 logger = logging.getLogger(__name__)
 
-_PROGRESS = 1 << 20  # bytes that make up for a failed try
+_PROGRESS = 1 << 20  # bytes after which failed tries are counted anew
 
-# opens the file `path` of a repository from a byte on
+# opens a file of a repository, by path, from a byte on
 Open = Callable[[Repository, str, int], AbstractContextManager[Body]]
 
 
 class Download:
-    """Brings files of one repository into a folder; a file that is there has been checked.
+    """Downloads files of one repository into a folder; a file that is there has been checked.
 
     Args:
-        repository: where they come from, and what it says of them.
+        repository: where they come from, and how it describes them.
         folder: where they go.
-        partial: folder for what is not whole yet; it may stay for the next run to go on with.
-        open_remote: how to read from the repository; ``None`` where the network is forbidden.
+        partial: folder for files that are not complete yet, which the next run may continue.
+        open_remote: opens a file of the repository; ``None`` where the network is forbidden.
     """
 
     def __init__(
@@ -43,22 +49,22 @@ class Download:
         self._open = open_remote
 
     def fetch(self, path: str, copies: Iterable[Path] = (), pinned: str | None = None) -> None:
-        """Puts `path` in place: if it is not there, from a copy, if none is right, from afar.
+        """Put `path` in place, unless it is there: from a copy or, if none is right, from the hub.
 
         Args:
             path: inside the repository and the folder.
-            copies: files on this machine that may be the same.
-            pinned: the sha256 it must have, whatever the repository says.
+            copies: files on this machine that may be identical.
+            pinned: the sha256 it must have, whatever the repository states.
 
         Raises:
-            ModelFileError: what arrives is not the file, twice; or the disk cannot take it.
-            ModelDownloadError: it does not arrive.
+            ModelFileError: what arrives is not the file, twice; or it cannot be written.
+            ModelDownloadError: the file cannot be downloaded.
         """
         remote = self._repository.files[path]
         if pinned is not None:
             if remote.digest is not None and len(remote.digest) == 64 and remote.digest != pinned:
                 raise ModelFileError(
-                    f"{path} of {self._repository.name} is not the file known under that name: "
+                    f"{path} of {self._repository.name} is not the file known by that name: "
                     f"sha256 {remote.digest}, not {pinned}; if it was changed on purpose, pass "
                     f"revision={self._repository.commit!r}"
                 )
@@ -84,7 +90,7 @@ class Download:
                     partial.unlink(missing_ok=True)
                     try:
                         os.link(copy.resolve(), partial)
-                    except OSError:  # another disk, or one without links
+                    except OSError:  # another disk, or a file system without links
                         shutil.copyfile(copy, partial)
                 return True
         return False
@@ -101,23 +107,23 @@ class Download:
             logger.warning("%s of %s arrived damaged: %s", path, self._repository.name, problem)
         raise ModelFileError(
             f"{path} of {self._repository.name} arrived damaged twice: {problem}. Something on "
-            "the way, a proxy or a mirror, changes it"
+            "the way changes it, a proxy or a mirror"
         )
 
     def _transfer(self, path: str, remote: RemoteFile, partial: Path) -> RemoteFile:
-        """Fills `partial` as far as the hub gives; what the answer's headers say of the file."""
+        """Complete `partial` from the hub; return what the answer's headers say about the file."""
         tries = 0
         while True:
             before = _size(partial)
             if remote.digest is None or (remote.size is not None and before > remote.size):
-                before = 0  # what is there may be of another file
+                before = 0  # what is there may belong to another file
             if before and before == remote.size:
                 return remote
             try:
                 return self._append(path, remote, partial, before)
-            except PassingError as error:
+            except TransientHubError as error:
                 tries = 1 if _size(partial) - before >= _PROGRESS else tries + 1
-                pause(error, tries)
+                wait_before_retry(error, tries)
 
     def _append(self, path: str, remote: RemoteFile, partial: Path, start: int) -> RemoteFile:
         name = self._repository.name
@@ -126,8 +132,8 @@ class Download:
         with self._open(self._repository, path, start) as body:
             size = body.remote.size if remote.size is None else remote.size
             if body.remote.size not in (None, size):
-                raise PassingError(
-                    f"{body.remote.size} bytes ({body.kind}) came back for {path} of {name}, "
+                raise TransientHubError(
+                    f"{body.remote.size} bytes ({body.kind}) were sent for {path} of {name}, "
                     f"which has {size}"
                 )
             title = f"downloading {name} {path}"
@@ -143,7 +149,7 @@ class Download:
                         _write(file, block)
                     progress.advance(arrived)
             if size is not None and arrived < size:
-                raise PassingError(f"{path} of {name} ended after {arrived} of {size} bytes")
+                raise TransientHubError(f"{path} of {name} ended after {arrived} of {size} bytes")
             return body.remote
 
 
@@ -161,7 +167,7 @@ def _size(path: Path) -> int:
 
 
 def _problem(path: Path, expected: RemoteFile) -> str | None:
-    """What is wrong with a file, as far as is known what it should be."""
+    """Say what is wrong with a file, as far as it is known what it should be."""
     size, digest = _size(path), expected.digest
     if expected.size is not None and size != expected.size:
         return f"{size} bytes, not {expected.size}"
@@ -174,6 +180,6 @@ def _problem(path: Path, expected: RemoteFile) -> str | None:
 
 
 def _blob_id(path: Path, size: int) -> str:
-    """What git names the file's content."""
+    """Compute git's id of the file's content."""
     content = f"blob {size}\0".encode() + path.read_bytes()
     return hashlib.sha1(content, usedforsecurity=False).hexdigest()

@@ -1,8 +1,8 @@
 """A model hub over HTTP; the only importer of ``huggingface_hub``.
 
 Its session (proxies, certificates, redirects), tokens and settings are used. Its download
-functions are not: they check no hash, keep nothing of a broken transfer, and give up where
-another try would do.
+functions are not: they check no hash, keep nothing of a transfer that broke off, and give up
+where another try would succeed.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ import logging
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from socket import gaierror
 from ssl import SSLCertVerificationError
@@ -22,24 +20,24 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from qdrant_embed.encoder.files.hub_cache import cached_repository, copies_of
-from qdrant_embed.encoder.files.remote import (
+from qdrant_embed.backoff import retry_after_seconds
+from qdrant_embed.encoder.files.huggingface_cache import cached_repository, copies_of
+from qdrant_embed.encoder.files.repository import (
     TRIES,
     Body,
-    PassingError,
     RemoteFile,
     Repository,
     RepositoryNotOnHubError,
     RevisionNotOnHubError,
-    pause,
+    TransientHubError,
     read_repository,
+    wait_before_retry,
 )
 from qdrant_embed.errors import MissingDependencyError, ModelDownloadError
 
 try:
     from huggingface_hub import constants, errors, get_session
-    from huggingface_hub.utils import (  # type: ignore[attr-defined] # exported, but not typed so
-        WeakFileLock,
+    from huggingface_hub.utils import (  # type: ignore[attr-defined] # documented, but not typed so
         build_hf_headers,
         validate_repo_id,
     )
@@ -48,52 +46,47 @@ except ImportError as error:
 
 logger = logging.getLogger(__name__)
 
-_SLOWEST, _SLOW_SECONDS = 1024, 60.0  # bytes a second, and for how long, before it counts as a hang
+SLOWEST, SLOW_SECONDS = 1024, 60.0  # bytes a second, and seconds, before it counts as a hang
 _BLOCK = 1 << 16
 
-_PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-# nobody is there, or not whom we want. Far more often than a hub that restarts this is a machine
-# without network or a wrong HF_ENDPOINT, whose user shall not wait to be told; what has arrived of
-# a file is kept, and the next run goes on with it
-_HOPELESS = (ConnectionRefusedError, gaierror, SSLCertVerificationError)
+_TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+# nobody answers, or somebody else. Far more often than a hub that restarts, this is a machine
+# without network or a wrong HF_ENDPOINT, and its user should be told at once; what has arrived of
+# a file is kept, and the next run continues it
+_PERMANENT = (ConnectionRefusedError, gaierror, SSLCertVerificationError)
 _DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 
-# the hub's HTTP library changed twice (requests, httpx, httpx2); its errors are bases of this one
+# the hub's HTTP library changed twice (requests, httpx, httpx2); its errors are bases of this
 _HTTP_ERRORS: tuple[type[BaseException], ...] = (*errors.HfHubHTTPError.__bases__, OSError)
 
 
 def endpoint() -> str:
-    """The hub's address: ``HF_ENDPOINT``, else huggingface.co."""
+    """Return the hub's address: ``HF_ENDPOINT``, else huggingface.co."""
     return constants.ENDPOINT
 
 
 def is_offline() -> bool:
-    """Whether ``HF_HUB_OFFLINE`` forbids the network."""
+    """Tell whether ``HF_HUB_OFFLINE`` forbids the network."""
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def lock(file: Path) -> AbstractContextManager[object]:
-    """Held by one process at a time; freed when the process ends, however it ends."""
-    return WeakFileLock(file)
-
-
 def cached_copies(name: str, path: str) -> list[Path]:
-    """Files of huggingface_hub's own cache that may be `path` of repository `name`."""
+    """Find files in huggingface_hub's own cache that may be `path` of repository `name`."""
     return copies_of(Path(constants.HF_HUB_CACHE), name, path)
 
 
 def find_repository(name: str, revision: str | None, *, offline: bool, fresh: bool) -> Repository:
-    """What the hub has under `name` at `revision`.
+    """Ask the hub what it has under `name` at `revision`.
 
     Args:
         name: ``owner/name``.
         revision: branch, tag or commit; ``main`` by default.
-        offline: do not ask; look into huggingface_hub's own cache.
-        fresh: nothing but the hub's answer will do.
+        offline: do not ask, but look into huggingface_hub's own cache.
+        fresh: take the hub's answer only, not what that cache has.
 
     Raises:
-        RepositoryNotOnHubError: the hub answered, and knows no such repository or revision.
-        ModelDownloadError: it did not answer, after several tries where they were of use.
+        RepositoryNotOnHubError: the hub answers that it has no such repository or revision.
+        ModelDownloadError: it does not answer, after several tries where those make sense.
     """
     try:
         validate_repo_id(name)
@@ -112,7 +105,7 @@ def find_repository(name: str, revision: str | None, *, offline: bool, fresh: bo
     except ModelDownloadError as error:
         if cached is None or fresh:
             raise
-        logger.warning("%s; taking what huggingface_hub's cache has", error)
+        logger.warning("%s; using what huggingface_hub's cache has", error)
         return cached
 
 
@@ -124,24 +117,24 @@ def _ask(name: str, revision: str | None) -> Repository:
             with _opened(url, name, revision) as response:
                 content = b"".join(_blocks(response, name))
             break
-        except PassingError as error:
-            pause(error, tries)
+        except TransientHubError as error:
+            wait_before_retry(error, tries)
     try:
         return read_repository(name, content)
     except ValidationError as error:
         begin = content[:100].decode("utf-8", "replace").strip()
         raise ModelDownloadError(
-            f"{endpoint()} answered like no model hub when asked for {name}: {begin!r}. "
-            "Something stands in between: a login page, a proxy, or a mirror of another kind"
+            f"{endpoint()} did not answer like a model hub when asked for {name}: {begin!r}. "
+            "Something is in between: a login page, a proxy, or a mirror of another kind"
         ) from error
 
 
 @contextmanager
 def opened(repository: Repository, path: str, start: int = 0) -> Iterator[Body]:
-    """The file `path`, from byte `start` on if the hub can, else from its beginning.
+    """Open the file `path` from byte `start` on, or from its beginning if the hub cannot.
 
     Raises:
-        PassingError: the connection failed, here or while the blocks are read.
+        TransientHubError: the connection failed, here or while the blocks are read.
         ModelDownloadError: it failed for good.
     """
     name = repository.name
@@ -150,7 +143,7 @@ def opened(repository: Repository, path: str, start: int = 0) -> Iterator[Body]:
         headers = response.headers
         continues = response.status_code == 206 and _first_byte(headers) == start
         if response.status_code == 206 and not continues:
-            raise PassingError(f"{endpoint()} sent another part of {name}/{path} than asked for")
+            raise TransientHubError(f"{endpoint()} sent the wrong part of {name}/{path}")
         length = headers.get("Content-Length")
         start = start if continues else 0
         size = start + int(length) if length is not None and length.isdigit() else None
@@ -161,7 +154,7 @@ def opened(repository: Repository, path: str, start: int = 0) -> Iterator[Body]:
 
 @contextmanager
 def _opened(url: str, name: str, revision: str | None, start: int = 0) -> Iterator[Any]:
-    """The answer to a GET: of requests or of httpx, hence ``Any``; both have what is used here."""
+    """Send a GET. The response is that of requests or httpx, hence ``Any``: both will do."""
     headers = build_hf_headers(library_name="qdrant-embed") | {"Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -169,7 +162,7 @@ def _opened(url: str, name: str, revision: str | None, start: int = 0) -> Iterat
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     with ExitStack() as stack:
         with _connected(name):
-            if callable(session.stream):  # of requests it is a setting
+            if callable(session.stream):  # in requests it is a setting
                 opening = session.stream(
                     "GET", url, headers=headers, timeout=timeout, follow_redirects=True
                 )
@@ -181,19 +174,19 @@ def _opened(url: str, name: str, revision: str | None, start: int = 0) -> Iterat
 
 
 def _blocks(response: Any, name: str) -> Iterator[bytes]:
-    """The body as it comes in.
+    """Yield the body as it arrives.
 
     Raises:
-        PassingError: it broke off, or came too slowly for too long.
+        TransientHubError: it breaks off, or arrives too slowly for too long.
     """
     since, amount = time.monotonic(), 0
     with _connected(name):
         for block in _raw_blocks(response):
             amount += len(block)
             passed = time.monotonic() - since
-            if passed > _SLOW_SECONDS:
-                if amount < _SLOWEST * passed:
-                    raise TimeoutError(f"only {amount} bytes came in {passed:.0f} s")
+            if passed > SLOW_SECONDS:
+                if amount < SLOWEST * passed:
+                    raise TimeoutError(f"only {amount} bytes arrived in {passed:.0f} s")
                 since, amount = time.monotonic(), 0
             yield block
 
@@ -215,19 +208,19 @@ def _raw_blocks(response: Any) -> Iterator[bytes]:
 
 @contextmanager
 def _connected(name: str) -> Iterator[None]:
-    """Turns a connection's failures into our errors."""
+    """Turn a connection's failures into our errors."""
     try:
         yield
     except _HTTP_ERRORS as error:
         chain = list(_chain(error))
-        message = f"{_not_had(name)}: {_first_line(chain[-1])}"
-        if any(isinstance(link, _HOPELESS) for link in chain):
+        message = f"{_failed(name)}: {_first_line(chain[-1])}"
+        if any(isinstance(link, _PERMANENT) for link in chain):
             raise ModelDownloadError(message) from error
-        raise PassingError(message) from error
+        raise TransientHubError(message) from error
 
 
 def _check_status(response: Any, name: str, revision: str | None) -> None:
-    """Raises what an answer means that is not the one hoped for."""
+    """Raise what an answer means that is not a success."""
     status, headers = response.status_code, response.headers
     code, message = headers.get("X-Error-Code"), headers.get("X-Error-Message")
     if status < 400:
@@ -238,43 +231,28 @@ def _check_status(response: Any, name: str, revision: str | None) -> None:
             "token of that account"
         )
     if code == "RevisionNotFound":
-        raise RevisionNotOnHubError(f"{endpoint()} knows no revision {revision!r} of {name}")
+        raise RevisionNotOnHubError(f"{endpoint()} has no revision {revision!r} of {name}")
     if status == 401 and message == "Invalid credentials in Authorization header":
-        raise ModelDownloadError(f"{_not_had(name)}: it refuses the token in HF_TOKEN")
+        raise ModelDownloadError(f"{_failed(name)}: it rejects the token in HF_TOKEN")
     if status == 401 or code == "RepoNotFound":
-        raise RepositoryNotOnHubError(
-            f"{endpoint()} knows no {name} (a private one needs HF_TOKEN)"
-        )
+        raise RepositoryNotOnHubError(f"{endpoint()} has no {name} (a private one needs HF_TOKEN)")
     if status == 403:
         raise ModelDownloadError(
-            f"{_not_had(name)}: access is denied; the token in HF_TOKEN has no right to read it"
+            f"{_failed(name)}: access is denied; the token in HF_TOKEN has no right to read it"
         )
-    if status not in _PASSING_STATUS:
-        raise ModelDownloadError(f"{_not_had(name)}: it answers {status}")
-    asked = _retry_after(headers.get("Retry-After"))
+    if status not in _TRANSIENT_STATUS:
+        raise ModelDownloadError(f"{_failed(name)}: it answers {status}")
+    asked = retry_after_seconds(headers.get("Retry-After"))
     pause = f" and asks to wait {asked:.0f} s" if asked is not None else ""
-    raise PassingError(f"{_not_had(name)}: it answers {status}{pause}", asked)
+    raise TransientHubError(f"{_failed(name)}: it answers {status}{pause}", asked)
 
 
-def _not_had(name: str) -> str:
-    return f"{name} could not be had from {endpoint()}"
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds, from a number of them or a date."""
-    if value is None:
-        return None
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (date - datetime.now(date.tzinfo or timezone.utc)).total_seconds())
+def _failed(name: str) -> str:
+    return f"{name} could not be downloaded from {endpoint()}"
 
 
 def _stated_digest(response: Any) -> str | None:
-    """The digest in the headers: behind a redirect, the hub's own answer has it."""
+    """Read the digest in the headers: of a redirect, the hub's own answer has it."""
     for answer in (*response.history, response):
         for header in ("X-Linked-ETag", "ETag"):
             stated = (answer.headers.get(header) or "").removeprefix("W/").strip('"')

@@ -145,7 +145,10 @@ def _from_hub(
     update: bool,
 ) -> ModelFiles:
     # here, because models that come from elsewhere need not wait for it
-    from qdrant_embed.encoder.files.remote import RepositoryNotOnHubError, RevisionNotOnHubError
+    from qdrant_embed.encoder.files.repository import (
+        RepositoryNotOnHubError,
+        RevisionNotOnHubError,
+    )
     from qdrant_embed.encoder.files.snapshots import Snapshots, is_commit
 
     name = entry.spec.name if entry else text

@@ -1,8 +1,8 @@
-"""Repositories kept in the cache folder: at one commit each, every file checked.
+"""Downloaded repositories in the cache folder, by commit, with a record to check each file against.
 
 A folder ``hub/owner--name`` holds, for each commit, a folder of files and beside it a record of
-what they are; ``refs`` says which commit a branch or tag was when it was last asked for. A folder
-without a record, and a file that is not as recorded, is not used.
+what they are; ``refs`` says which commit a branch or tag pointed to when the hub was last asked. A
+folder without a record, and a file that is not as recorded, is not used.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
+from qdrant_embed.encoder.facts.jsonfile import read_json
+from qdrant_embed.encoder.facts.modules import MODULES_FILE, ModuleChain, read_chain
 from qdrant_embed.encoder.facts.precision import Precision
-from qdrant_embed.encoder.files.cache import explained, file_sha256, sha256, write_whole
+from qdrant_embed.encoder.facts.weights import weight_files
+from qdrant_embed.encoder.files.cache import explained, file_sha256, locked, sha256, write_whole
 from qdrant_embed.encoder.files.downloads import Download
-from qdrant_embed.encoder.files.weights import weight_files
 from qdrant_embed.errors import ModelDownloadError, ModelFileError
 
 if TYPE_CHECKING:
-    from qdrant_embed.encoder.files.remote import Repository
+    from qdrant_embed.encoder.files.repository import Repository
 
 _FOLDER = "hub"
 _CONFIGS = (
@@ -56,7 +57,7 @@ class KeptFile(BaseModel):
     sha256: str
 
     def is_at(self, path: Path, cache: Path | None = None) -> bool:
-        """Whether `path` is still that file; with `cache`, a digest noted there will do."""
+        """Tell whether `path` is still that file; with `cache`, by the digest noted there."""
         try:
             if path.stat().st_size != self.size:
                 return False
@@ -66,13 +67,13 @@ class KeptFile(BaseModel):
 
 
 class KeptModel(BaseModel):
-    """What is kept of a repository at one commit.
+    """The record of a repository at one commit.
 
     Attributes:
-        name: of the repository.
-        commit: the one that the files are of.
-        paths: every file the repository has, here or not.
-        files: those that are here.
+        name: the repository's name.
+        commit: the commit that the files belong to.
+        paths: every file that the repository has, downloaded or not.
+        files: those that are downloaded.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,17 +84,12 @@ class KeptModel(BaseModel):
     files: Mapping[str, KeptFile] = {}
 
 
-class _Module(JsonFile):
-    type: str
-    path: str
-
-
 class Snapshots:
-    """What the cache folder keeps of one repository.
+    """The snapshots of one repository in the cache folder.
 
     Args:
         cache: the cache folder.
-        name: of the repository.
+        name: the repository's name.
     """
 
     def __init__(self, cache: Path, name: str) -> None:
@@ -102,7 +98,7 @@ class Snapshots:
         self._base = cache / _FOLDER / name.lower().replace("/", "--")
 
     def find(self, revision: str | None, precision: Precision) -> Snapshot | None:
-        """The snapshot of `revision` if it is here whole, without network."""
+        """Find the snapshot of `revision`, without network; ``None`` unless it is complete."""
         commit = self._commit(revision)
         model = _read(self._record(commit)) if commit else None
         if model is None:
@@ -123,18 +119,18 @@ class Snapshots:
         update: bool,
         local_files_only: bool,
     ) -> Snapshot:
-        """The snapshot of `revision`, whose missing files are brought here.
+        """Return the snapshot of `revision`; download the files that are missing.
 
         Args:
             revision: a branch, tag or commit; ``main`` by default.
-            precision: decides between weights that a repository has in several kinds.
+            precision: chooses between several kinds of weights in a repository.
             pinned: the sha256 that files must have.
-            update: ask the hub even if the snapshot is here.
+            update: ask the hub even if the snapshot is complete.
             local_files_only: never use the network.
 
         Raises:
-            RepositoryNotOnHubError: the hub answered, and knows no such repository or revision.
-            ModelDownloadError: files are missing and cannot be had.
+            RepositoryNotOnHubError: the hub answers that it has no such repository or revision.
+            ModelDownloadError: files are missing and cannot be downloaded.
             ModelFileError: what arrives is not what it should be, or cannot be written.
         """
         from qdrant_embed.encoder.files import hub
@@ -143,8 +139,8 @@ class Snapshots:
         with ExitStack() as stack:
             with explained(self._base):
                 self._base.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(hub.lock(self._base / ".lock"))
-            # another process may have been first
+                stack.enter_context(locked(self._base / ".lock"))
+            # another process may have been faster
             if not update and (found := self.find(revision, precision)) is not None:
                 return found
             repository = hub.find_repository(self._name, revision, offline=offline, fresh=update)
@@ -196,34 +192,32 @@ class Snapshots:
 
 
 def is_commit(revision: str | None) -> bool:
-    """Whether `revision` names one state of a repository, which never changes."""
+    """Tell whether `revision` is a commit, which never changes."""
     return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
 def kept_models(cache: Path) -> Iterator[tuple[Path, KeptModel]]:
-    """Every snapshot in the cache folder: its folder, and what it should hold."""
+    """Yield every snapshot in the cache folder: its folder, and the record of what it holds."""
     for record in sorted((cache / _FOLDER).glob("*/*.json")):
         if (model := _read(record)) is not None:
             yield record.with_suffix(""), model
 
 
 def _needed(paths: Collection[str], folder: Path, precision: Precision) -> Iterator[str]:
-    """The files needed of a repository, small ones first.
+    """Yield the files of a repository that are needed, small ones first.
 
-    Each must be in `folder` before the next is asked for: what the first ones say decides which
-    others there are.
+    Each must be in `folder` before the next is requested: the first ones decide which others are
+    needed.
     """
-    modules: list[_Module] = []
-    if "modules.json" in paths:
-        yield "modules.json"
-        modules = read_json(folder / "modules.json", TypeAdapter(list[_Module]))
-    places = [
-        "" if module.path in ("", ".") else f"{PurePosixPath(module.path)}/" for module in modules
-    ]
+    chain: ModuleChain | None = None
+    if MODULES_FILE in paths:
+        yield MODULES_FILE
+        chain = read_chain(folder)
+    places = ["" if at == PurePosixPath() else f"{at}/" for at in chain.folders] if chain else [""]
     for place in dict.fromkeys(["", *places]):
         yield from (place + name for name in _CONFIGS if place + name in paths)
-    config = f"{places[0] if places else ''}config.json"
-    static = bool(modules) and modules[0].type.endswith(".StaticEmbedding")
+    config = f"{places[0]}config.json"
+    static = chain is not None and chain.kind == "static"
     content: dict[str, object] = {}
     if config in paths and not static:
         content = read_json(folder / config, TypeAdapter(dict[str, object]))

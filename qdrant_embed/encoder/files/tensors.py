@@ -1,4 +1,4 @@
-"""Tensors of safetensors files; the only importer of ``safetensors``."""
+"""Read the tensors of safetensors files; the only importer of ``safetensors``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
 from qdrant_embed.errors import MissingDependencyError, ModelFileError
 
-_LEGACY = {"gamma": "weight", "beta": "bias"}  # of layer norms
+_LEGACY = {"gamma": "weight", "beta": "bias"}  # in layer norms
 
 
 class _Index(JsonFile):
@@ -25,7 +25,7 @@ class _Index(JsonFile):
 
 
 class _Tensors(Mapping[str, NDArray[Any]]):
-    """Tensors that are read when they are asked for, and kept while they are in use."""
+    """Tensors that are read when they are requested, and kept while they are in use."""
 
     def __init__(self, places: Mapping[str, tuple[Path, str]]) -> None:
         self._places = places
@@ -48,15 +48,15 @@ class _Tensors(Mapping[str, NDArray[Any]]):
 
 
 def read_tensors(files: Sequence[Path]) -> Mapping[str, NDArray[Any]]:
-    """The tensors of a model: float32, or int64 where the file has whole numbers.
+    """Open the tensors of a model: float32, or int64 where the file has integers.
 
-    They are read when they are asked for, so that memory need not hold them all.
+    They are read when they are requested, so that memory need not hold them all.
 
     Args:
-        files: one safetensors file; or its index, then its shards; or an ``.npz`` file.
+        files: one safetensors file; or an index, then its shards; or an ``.npz`` file.
 
     Raises:
-        ModelFileError: a file is missing or no such file, or holds numbers of an unknown kind.
+        ModelFileError: a file is missing or of another format, or has an unknown data type.
         MissingDependencyError: ``safetensors`` is not installed.
     """
     index, shards = files[0], files
@@ -82,7 +82,7 @@ def read_tensors(files: Sequence[Path]) -> Mapping[str, NDArray[Any]]:
 
 
 def tensor_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
-    """The shapes of a model's tensors, without reading them; arguments and errors as above."""
+    """Read the shapes of a model's tensors; arguments and errors as in `read_tensors`."""
     shapes: dict[str, tuple[int, ...]] = {}
     for path in files:
         with _explained(path), _library().safe_open(path, "numpy") as file:
@@ -92,7 +92,7 @@ def tensor_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
 
 
 def _modern(name: str) -> str:
-    """A tensor's name; files made from TensorFlow's have other ones for the same."""
+    """Translate a tensor's name: files converted from TensorFlow have other ones."""
     module, _, last = name.rpartition(".")
     return f"{module}.{_LEGACY[last]}" if last in _LEGACY else name
 
@@ -138,11 +138,11 @@ _KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", 
 
 
 def _decoded(path: Path, name: str, tensor: Mapping[str, Any]) -> NDArray[Any]:
-    """A tensor from its bytes; numpy has no bfloat16, the upper half of a float32."""
+    """Decode a tensor's bytes; numpy has no bfloat16, which is the upper half of a float32."""
     if tensor["dtype"] == "BF16":
         halves = np.frombuffer(tensor["data"], "<u2").astype(np.uint32)
         return (halves << 16).view(np.float32).reshape(tensor["shape"])
     kind = _KINDS.get(tensor["dtype"])
     if kind is None:
-        raise ModelFileError(f"{path}: tensor {name!r} is of unknown type {tensor['dtype']}")
+        raise ModelFileError(f"{path}: tensor {name!r} has the unknown type {tensor['dtype']}")
     return _converted(np.frombuffer(tensor["data"], kind).reshape(tensor["shape"]))

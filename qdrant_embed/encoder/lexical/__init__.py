@@ -1,1 +1,1 @@
-"""BM25 and its stop words: sparse vectors without a network."""
+"""BM25 and its stop words: texts to sparse vectors, without a neural network."""

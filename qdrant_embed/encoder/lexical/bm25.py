@@ -1,8 +1,9 @@
 """BM25 as sparse vectors, equal to those of ``Qdrant/bm25`` in fastembed 0.9.1.
 
-A text becomes its words in lower case, without stop words and words of more than 40 characters,
-cut to their Snowball stems; the index of a stem is its 32-bit murmur hash. What is known only of a
-whole collection, how rare a stem is, Qdrant itself multiplies in (the vector's modifier ``idf``).
+A text is split into words in lower case, without stop words and words of more than 40 characters,
+which are reduced to their Snowball stems; the index of a stem is its 32-bit murmur hash. How rare a
+stem is can be known for a whole collection only: Qdrant itself multiplies that in (the vector's
+modifier ``idf``).
 """
 
 from __future__ import annotations
@@ -40,23 +41,23 @@ LANGUAGES = (
 _WORD = re.compile(r"\w+")
 _ASCII_WORDS = {c: chr(c).lower() if _WORD.match(chr(c)) else " " for c in range(128)}
 _LONGEST_WORD = 40
-_MOST_REMEMBERED = 1 << 16  # some 10 MB for each language
+_MOST_REMEMBERED = 1 << 16  # about 10 MB for each language
 
 
 @dataclass(frozen=True)
 class Bm25:
     """Turns texts into the term-frequency half of BM25, and queries into their stems.
 
-    Any number of threads may use it, but it computes in Python: more threads are no faster.
+    Threads may share it, but it computes in Python: several threads are no faster than one.
 
     Attributes:
-        language: whose stop words and stemmer; one of `LANGUAGES`.
-        k: how soon more of the same word stops counting; 0 counts every word once.
-        b: from 0 to 1, how much a word counts for less in longer texts.
+        language: selects stop words and stemmer; one of `LANGUAGES`.
+        k: how soon repetitions of a word stop counting; with 0 every word counts once.
+        b: from 0 to 1, how much less a word counts in longer texts.
         average_length: stems in an average document of the collection.
 
     Raises:
-        InputError: a language that is not known, or a number out of its range.
+        InputError: the language is unknown, or a number is out of its range.
     """
 
     language: str = "english"
@@ -79,7 +80,7 @@ class Bm25:
         return BM25
 
     def describe(self) -> SparseDescription:
-        """Everything the vectors depend on."""
+        """Describe everything that the vectors depend on."""
         return SparseDescription(
             model=BM25,
             idf=True,
@@ -90,7 +91,7 @@ class Bm25:
         )
 
     def document(self, text: str) -> SparseVector:
-        """The vector of a document: how much each of its stems says, by count and length."""
+        """Compute the vector of a document: a weight for each stem, by its count and the length."""
         counts = self._stem_counts(text)
         k, length = self.k, sum(counts.values())
         saturation = k * (1 - self.b + self.b * length / self.average_length)
@@ -102,7 +103,7 @@ class Bm25:
         )
 
     def query(self, text: str) -> SparseVector:
-        """The vector of a query: 1 for each of its stems."""
+        """Compute the vector of a query: 1 for each stem."""
         return _vector({_INDICES[stem]: 1.0 for stem in self._stem_counts(text)})
 
     def _stem_counts(self, text: str) -> Counter[str]:
@@ -118,7 +119,7 @@ def _check_number(option: str, value: object, least: float, most: float) -> None
 
 
 class _Remembered(dict[str, T]):
-    """What `compute` gives for a word, computed once: most words of a text were seen before."""
+    """The result of `compute` for each word, kept: most words of a text were seen before."""
 
     def __init__(self, compute: Callable[[str], T]) -> None:
         self._compute = compute
@@ -135,7 +136,7 @@ _INDICES = _Remembered(lambda stem: abs(murmur_hash(stem)))
 
 @cache
 def _stems(language: str) -> _Remembered[str]:
-    """The stem of each word in lower case; "" for a word that does not count."""
+    """Map each word in lower case to its stem, or to "" if it does not count."""
     stop_words = _stop_words(language)
     stem: Callable[[str], str] = SnowballStemmer(language).stem_word
 
@@ -153,10 +154,11 @@ def _stop_words(language: str) -> frozenset[str]:
 
 
 def _words(text: str) -> list[str]:
-    """Words in lower case.
+    """Split a text into words in lower case.
 
-    Beyond ASCII punctuation goes first, for it would decide how a final sigma is lowered, and once
-    more after, for one letter (U+0130) is lowered to two characters, the second no part of a word.
+    Beyond ASCII, punctuation is removed before lowering, because it decides how a final sigma is
+    lowered, and again after it, because one letter (U+0130) is lowered to two characters, of which
+    the second is no part of a word.
     """
     if text.isascii():
         return text.translate(_ASCII_WORDS).split()

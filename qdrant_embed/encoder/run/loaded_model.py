@@ -129,8 +129,8 @@ def _backend(
                 trial=tokenizer.tokenize([""]).ids[0] or tokenizer.ordinary_ids()[:1],
             )
         case "static":
-            from qdrant_embed.encoder.compile.architectures.static import StaticModel
             from qdrant_embed.encoder.files.tensors import read_tensors
+            from qdrant_embed.encoder.run.static_table import StaticModel
 
             backend = StaticModel(
                 read_tensors(plan.run),

@@ -82,6 +82,15 @@ class Tokenizer:
             if number not in special and not token.startswith("[unused")
         )
 
+    def special_tokens_around(self, text: str) -> tuple[list[int], list[int]]:
+        """Return the special tokens that are put before and after `text`."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=self._special_tokens)
+        ids, mask = encoding.ids, encoding.special_tokens_mask
+        if 0 not in mask:
+            return ids, []
+        start, end = mask.index(0), len(mask) - mask[::-1].index(0)
+        return ids[:start], ids[end:]
+
     def tokenize(self, texts: Sequence[str]) -> TokenizedTexts:
         """Tokenise each of `texts`, in order."""
         if self._lower_case:

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from tiny import TinyModel, tiny_bert
 
 from qdrant_embed import CompileReport, InputError, TextEmbedding
-from qdrant_embed.encoder.compile import int8
+from qdrant_embed.encoder.compile import mixed_precision
 from qdrant_embed.encoder.compile.calibration import calibration_texts
 from qdrant_embed.encoder.facts import precision
 
@@ -103,23 +103,31 @@ def with_outliers(model: TinyModel, factor: float) -> TinyModel:
     return model
 
 
+# mean error 0.0013, least cosine 0.991: well within the limits
 @pytest.mark.slow
-@pytest.mark.parametrize("factor", [8, 16])  # the first falls back, the second passes
-def test_outliers_pass_the_gate_or_fall_back_loudly(
-    tmp_path: Path, factor: float, caplog: pytest.LogCaptureFixture
-) -> None:
-    model = with_outliers(tiny_bert(tmp_path / "model", layers=8), factor)
+def test_outliers_that_smoothing_copes_with_pass_the_gate(tmp_path: Path) -> None:
+    model = with_outliers(tiny_bert(tmp_path / "model", layers=8), 16)
     encoder = TextEmbedding(model.path)
+    assert encoder.report.precision == "int8"
+    assert encoder.report.fidelity is not None
+    assert 1 - encoder.report.fidelity.mean <= precision.LARGEST_ERROR
+    assert encoder.report.fidelity.least >= precision.LEAST_COSINE
     exact = TextEmbedding(model.path, precision="fp32")
-    found = cosines(encoder, exact, docstrings(json, inspect))
-    if encoder.report.precision == "int8":
-        assert encoder.report.fidelity is not None
-        assert 1 - encoder.report.fidelity.mean <= precision.LARGEST_ERROR
-        assert encoder.report.fidelity.least >= precision.LEAST_COSINE
-        assert found.mean() >= 0.99
-    else:
-        assert "keeps its float32 weights" in caplog.text
-        assert found.min() >= 0.99999
+    assert cosines(encoder, exact, docstrings(json, inspect)).mean() >= 0.99
+
+
+# whichever half of the groups is float32: mean error 0.0057 or more, least cosine at most 0.943
+@pytest.mark.slow
+def test_outliers_that_harm_every_layer_fall_back_to_float32_loudly(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = with_outliers(tiny_bert(tmp_path / "model", layers=8), 8)
+    encoder = TextEmbedding(model.path)
+    assert encoder.report.precision == "fp32"
+    assert encoder.report.fidelity is None
+    assert "keeps its float32 weights" in caplog.text
+    exact = TextEmbedding(model.path, precision="fp32")
+    assert cosines(encoder, exact, docstrings(json, inspect)).min() >= 0.99999
 
 
 @pytest.mark.slow
@@ -129,7 +137,7 @@ def test_the_most_harmful_layers_go_back_to_float32_one_by_one(
     whole = TextEmbedding(tiny.path, cache_dir=tmp_path / "whole").report
     assert whole.fidelity is not None
     most = 0.7 * (1 - whole.fidelity.mean)
-    monkeypatch.setattr(int8, "LARGEST_ERROR", most)
+    monkeypatch.setattr(mixed_precision, "LARGEST_ERROR", most)
     partly = TextEmbedding(tiny.path, cache_dir=tmp_path / "partly").report
     assert isinstance(partly, CompileReport)
     assert partly.precision == "int8"
@@ -148,7 +156,7 @@ def test_a_model_that_cannot_be_int8_is_float32_and_it_is_said(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(int8, limit, value)
+    monkeypatch.setattr(mixed_precision, limit, value)
     encoder = TextEmbedding(tiny.path, cache_dir=tmp_path)
     assert encoder.report.precision == "fp32"
     assert [record.levelno for record in caplog.records] == [logging.WARNING]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qdrant_embed.encoder.compile.quantize import (
     Activations,
+    Kind,
     Linear,
     QuantizedGroup,
     quantize_group,
@@ -45,7 +46,7 @@ def computed(group: QuantizedGroup, rows: Array) -> Array:
 
 @pytest.mark.parametrize("kind", ["qkv", "o", "f1", "f2"])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_output_is_near_the_exact_one_and_right_on_average(kind: str, seed: int) -> None:
+def test_the_output_is_near_the_exact_one_and_right_on_average(kind: Kind, seed: int) -> None:
     linear, rows = layer(seed)
     group = quantize_group(kind, [linear], activations(rows[:500]))
     for sample, most in ((rows[:500], 0.002), (rows[500:], 0.1)):
@@ -100,7 +101,7 @@ def test_an_odd_number_of_inputs_is_no_obstacle() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["qkv", "f2"]))
-def test_no_sum_of_two_products_can_leave_sixteen_bits(seed: int, kind: str) -> None:
+def test_no_sum_of_two_products_can_leave_sixteen_bits(seed: int, kind: Kind) -> None:
     linear, rows = layer(seed, inputs=34, outputs=8)
     group = quantize_group(kind, [linear], activations(rows))
     integers = group.linears[0].weight.astype(int)

@@ -16,7 +16,7 @@ from tiny import tiny_tokenizer, write_model, write_modules
 from tiny_onnx import WIDTH, TinyOnnx, tiny_onnx
 
 from qdrant_embed import ModelFileError, TextEmbedding
-from qdrant_embed.encoder.files.weights import weight_files
+from qdrant_embed.encoder.facts.weights import weight_files
 
 TEXTS = ["cat", "the cat sat on the mat", "paris", "the ship sailed to sea in a storm", "mat"]
 CONFIG = {"model_type": "deberta", "hidden_size": WIDTH, "max_position_embeddings": 64}

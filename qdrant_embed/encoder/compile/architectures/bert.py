@@ -1,61 +1,22 @@
-"""BERT (Devlin et al. 2018)."""
+"""BERT (Devlin et al. 2018), RoBERTa (Liu et al. 2019) and XLM-RoBERTa.
+
+RoBERTa is BERT whose positions begin after the padding's.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
-from pydantic import NonNegativeInt
 
-from qdrant_embed.encoder.compile.architectures.config import (
-    Activation,
-    Epsilon,
-    LayerTensors,
-    TransformerConfig,
-    Weights,
-)
-from qdrant_embed.encoder.compile.architectures.transformer import TransformerGraph
+from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors, TransformerGraph
 from qdrant_embed.encoder.compile.graph import MICROSOFT
-from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, Array, QuantizationPlan
-from qdrant_embed.encoder.facts.spec import ModelSpec
-
-
-class BertFamilyConfig(TransformerConfig):
-    """What BERT and its nearest relatives have in common: a table of position vectors."""
-
-    type_vocab_size: NonNegativeInt = 2
-    layer_norm_eps: Epsilon = 1e-12
-    hidden_act: Activation = "gelu"
-    is_decoder: Literal[False] = False
-
-    @property
-    def first_position(self) -> int:
-        """Row of the position table that belongs to a text's first token."""
-        return 0
-
-    @property
-    def positions(self) -> int:
-        """Tokens that one text can have, special tokens included."""
-        return self.max_position_embeddings - self.first_position
-
-
-class BertConfig(BertFamilyConfig):
-    """``config.json`` of architecture ``bert``."""
-
-    has_terms: ClassVar[bool] = True
-    model_type: Literal["bert"]
-    position_embedding_type: Literal["absolute"] = "absolute"
-
-    def graph(
-        self, weights: Weights, spec: ModelSpec, plan: QuantizationPlan = NOTHING_QUANTIZED
-    ) -> BertGraph:
-        """The model's graph."""
-        kind = BertSpladeGraph if spec.task == "terms" else BertGraph
-        return kind(weights, self, spec, plan)
+from qdrant_embed.encoder.compile.quantize import Array, LinearGroup
+from qdrant_embed.encoder.facts.architectures import Activation, BertFamilyConfig
 
 
 class BertGraph(TransformerGraph[BertFamilyConfig]):
-    """The graph of a model of architecture ``bert``; see `TransformerGraph`."""
+    """The graph of a model of architecture ``bert`` or ``roberta``; see `TransformerGraph`."""
 
     plain_attention: ClassVar[bool] = True  # `attend` is that of all transformers
     tensors: ClassVar[LayerTensors] = LayerTensors(
@@ -79,7 +40,7 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
         return self.config.hidden_act
 
     def embeddings(self) -> str:
-        """Adds words, positions and the first token type, normed."""
+        """Add words, positions and the first token type, normed."""
         graph, table = self.graph, self._position_table()
         length = graph.node("Shape", "input_ids", start=1, end=2)
         first = graph.integers(0)
@@ -91,19 +52,19 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
         return self.layer_norm(hidden, "embeddings.LayerNorm")
 
     def attention(self, rows: str, shared: str, number: int, *, first_row_only: bool) -> str:
-        """Adds a layer's attention and its output projection.
+        """Add a layer's attention and its output projection.
 
         One operator projects and attends, which is faster for a single text spread over cores,
         and no slower for many texts.
         """
         if first_row_only or not self.plain_attention:
             return super().attention(rows, shared, number, first_row_only=first_row_only)
-        graph, key = self.graph, f"{number}.qkv"
-        parts = [self.parameters(key, position) for position in range(3)]
+        graph, group = self.graph, LinearGroup(number, "qkv")
+        parts = [self.parameters(group, position) for position in range(3)]
         weight = graph.constant(np.concatenate([part.weight for part in parts], axis=1))
         bias = graph.constant(np.concatenate([part.bias for part in parts]))
         scales = [part.scale for part in parts if part.scale is not None]
-        quantized = self.plan.groups.get(key)
+        quantized = self.plan.groups.get(group)
         inputs = [shared, weight, bias]
         if quantized is not None:
             inputs += [
@@ -118,33 +79,15 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
             domain=MICROSOFT,
             num_heads=self.config.num_attention_heads,
         )
-        return self.linear(self.group_input(attended, f"{number}.o"), f"{number}.o")
+        return self.attention_output(attended, number)
 
-    def _position_table(self) -> Array:
-        """What is added to the words, by position: [max_tokens, hidden_size]."""
-        config, width = self.config, self.config.hidden_size
-        table = self.tensor(
-            "embeddings.position_embeddings.weight", config.max_position_embeddings, width
-        )[config.first_position :]
-        if config.type_vocab_size:
-            types = self.tensor(
-                "embeddings.token_type_embeddings.weight", config.type_vocab_size, width
-            )
-            table = table + types[:1]
-        return table[: self.spec.max_tokens]
+    def term_weights(self, hidden: str) -> str:
+        """Add the head that guesses masked words, pooled as SPLADE does: [batch, terms].
 
-
-class BertSpladeGraph(BertGraph):
-    """The graph of a SPLADE model: bert, and the head that guesses masked words.
-
-    The weight of a term is log(1 + relu(x)), x being the largest of the head's numbers for it
-    over all tokens, [CLS] and [SEP] included (Formal et al. 2021, SPLADE v2).
-    """
-
-    def vectors(self) -> str:
-        """Adds all of the graph; its last node gives a weight for each term, [batch, terms]."""
+        The weight of a term is log(1 + relu(x)), where x is the largest logit of the term over
+        all tokens, [CLS] and [SEP] included (Formal et al. 2021, SPLADE v2).
+        """
         graph, width, terms = self.graph, self.config.hidden_size, self.config.vocab_size
-        hidden = self.hidden_states()
         head = "cls.predictions.transform"
         weight = self.tensor(f"{head}.dense.weight", width, width)
         bias = self.tensor(f"{head}.dense.bias", width)
@@ -161,7 +104,7 @@ class BertSpladeGraph(BertGraph):
             "Concat", graph.node("Shape", "input_ids"), graph.integers(terms), axis=0
         )
         logits = graph.node("Reshape", logits, shape)
-        # the bias, relu and log keep the order: they are done once a text instead of once a token
+        # bias, relu and log keep the order, so they are applied once a text, not once a token
         largest = graph.node("ReduceMax", logits, graph.integers(1), keepdims=0)
         bias = self.tensor(
             self._first_of("cls.predictions.bias", "cls.predictions.decoder.bias"), terms
@@ -169,6 +112,19 @@ class BertSpladeGraph(BertGraph):
         positive = graph.node("Relu", graph.node("Add", largest, graph.constant(bias)))
         return graph.node("Log", graph.node("Add", positive, graph.scalar(1, np.float32)))
 
+    def _position_table(self) -> Array:
+        """Read what is added to the words, by position: [max_tokens, hidden_size]."""
+        config, width = self.config, self.config.hidden_size
+        table = self.tensor(
+            "embeddings.position_embeddings.weight", config.max_position_embeddings, width
+        )[config.first_position :]
+        if config.type_vocab_size:
+            types = self.tensor(
+                "embeddings.token_type_embeddings.weight", config.type_vocab_size, width
+            )
+            table = table + types[:1]
+        return table[: self.spec.max_tokens]
+
     def _first_of(self, name: str, other: str) -> str:
-        """`name` if the weights have it, else `other`: tied tensors are saved under one name."""
+        """Choose `name` if the weights have it, else `other`: tied tensors are saved under one."""
         return name if name in self.weights else other

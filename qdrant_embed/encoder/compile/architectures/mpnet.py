@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt
 
-from qdrant_embed.encoder.compile.architectures.bert import BertFamilyConfig, BertGraph
-from qdrant_embed.encoder.compile.architectures.config import LayerTensors, Weights
-from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, QuantizationPlan
-from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.compile.architectures.bert import BertGraph
+from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors
 
 _BUCKETS, _FARTHEST = 32, 128  # fixed in transformers' own code
-
-
-class MPNetConfig(BertFamilyConfig):
-    """``config.json`` of architecture ``mpnet``."""
-
-    model_type: Literal["mpnet"]
-    pad_token_id: NonNegativeInt = 1
-    type_vocab_size: Literal[0] = 0
-    relative_attention_num_buckets: Literal[32] = 32
-
-    @property
-    def first_position(self) -> int:
-        """Row of the position table that belongs to a text's first token."""
-        return self.pad_token_id + 1
-
-    def graph(
-        self, weights: Weights, spec: ModelSpec, plan: QuantizationPlan = NOTHING_QUANTIZED
-    ) -> MPNetGraph:
-        """The model's graph."""
-        return MPNetGraph(weights, self, spec, plan)
 
 
 class MPNetGraph(BertGraph):
@@ -52,7 +29,7 @@ class MPNetGraph(BertGraph):
     )
 
     def embeddings(self) -> str:
-        """Adds BERT's embeddings, and the attention's bias, which all layers share."""
+        """Add BERT's embeddings, and the attention's bias, which all layers share."""
         hidden = super().embeddings()
         self._bias = self._attention_bias()
         self._first_bias = self.graph.node(
@@ -61,12 +38,12 @@ class MPNetGraph(BertGraph):
         return hidden
 
     def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
-        """Adds the attention, with its bias."""
+        """Add the attention, with its bias."""
         bias = self._first_bias if first_row_only else self._bias
         return self.multi_head_attention(query, key, value, bias)
 
     def _attention_bias(self) -> str:
-        """What each head adds for each pair of tokens: [1, heads, tokens, tokens]."""
+        """Add the bias of each head for each pair of tokens: [1, heads, tokens, tokens]."""
         graph, farthest = self.graph, self.spec.max_tokens - 1
         table = self.tensor(
             "encoder.relative_attention_bias.weight", _BUCKETS, self.config.num_attention_heads
@@ -83,10 +60,10 @@ class MPNetGraph(BertGraph):
 
 
 def _buckets(distances: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Row of the bias table for each distance from the reading token to the one that is read.
+    """Find the row of the bias table for each distance from a query's token to a key's.
 
-    As T5 has it (Raffel et al. 2020): half of the rows for each direction; in each the nearest
-    distances have a row of their own, farther ones share rows whose width grows with them.
+    As in T5 (Raffel et al. 2020): half of the rows for each direction; in each, the shortest
+    distances have a row of their own, and longer ones share rows, the more the longer they are.
     """
     half = _BUCKETS // 2
     exact = half // 2

@@ -1,56 +1,117 @@
-"""The layers that the transformer encoders have in common, one after the other."""
+"""What the graphs of all transformer encoders have in common: layers, their parts, the heads."""
 
 from __future__ import annotations
 
 import copy
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from qdrant_embed.encoder.compile.architectures.config import Activation, Weights
-from qdrant_embed.encoder.compile.architectures.layers import C, LayerParts
-from qdrant_embed.encoder.compile.graph import MICROSOFT, Graph
-from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, QuantizationPlan
+from qdrant_embed.encoder.compile.graph import FLOAT, MICROSOFT, Graph
+from qdrant_embed.encoder.compile.quantize import (
+    NOTHING_QUANTIZED,
+    Array,
+    Kind,
+    Linear,
+    LinearGroup,
+    QuantizationPlan,
+    quantize_rows,
+)
+from qdrant_embed.encoder.facts.architectures import Activation, TransformerConfig
 from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.interfaces import assert_never
+from qdrant_embed.errors import ModelFileError
+
+C = TypeVar("C", bound=TransformerConfig)
 
 HIDDEN = "hidden"  # an input of the graph of a stage
 _GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
-class TransformerGraph(LayerParts[C]):
+@dataclass(frozen=True)
+class LayerTensors:
+    """Names of the modules of layer n, after ``{layers}.{n}.``.
+
+    Attributes:
+        layers: what the list of layers is called.
+        qkv: query, key and value: three modules, or one with all of them in this order.
+        o: the attention's output.
+        attention_norm: the attention's layer norm.
+        f1: the feed-forward block's first linear layer. Of a gated block the activated one, then
+            the one it is multiplied with: two modules, or one with both in this order.
+        f2: its second.
+        output_norm: its layer norm.
+    """
+
+    layers: str
+    qkv: tuple[str, ...]
+    o: tuple[str, ...]
+    attention_norm: str
+    f1: tuple[str, ...]
+    f2: tuple[str, ...]
+    output_norm: str
+
+    def linears(self, kind: Kind) -> tuple[str, ...]:
+        """Name the modules of a group of linear layers."""
+        return {"qkv": self.qkv, "o": self.o, "f1": self.f1, "f2": self.f2}[kind]
+
+
+class Parameters(NamedTuple):
+    """A linear layer: weight [inputs, outputs], bias [outputs], and if int8 scale [outputs]."""
+
+    weight: Array | NDArray[np.int8]
+    bias: Array
+    scale: Array | None
+
+
+class TransformerGraph(ABC, Generic[C]):
     """The graph of a model: ``input_ids`` to ``embedding``, float32 [batch, dimension].
 
     A subclass says what its tensors are called and adds `embeddings`; its layers are those of
-    BERT (the norm after each block) unless it has a `layer` of its own. For another head than
-    pooling override `vectors`, and build it on `hidden_states`.
+    BERT (the norm after each block) unless it has a `layer` of its own. Linear layers are float32
+    or int8 as the plan says; those that read the same input form a `LinearGroup`.
+
+    Methods that add to the graph return the name of what they added.
 
     Args:
         weights: float32 tensors by their names in transformers, with any one prefix.
         config: the model's ``config.json``.
-        spec: pooling, normalisation and the number of positions to keep.
+        spec: task, pooling, normalisation and the number of positions to keep.
         plan: which groups are int8, and with what numbers; none by default.
 
     Raises:
-        ModelFileError: a tensor is missing or has another shape than the config says.
+        ModelFileError: a tensor is missing or does not have the shape that the config states, or
+            models of this architecture cannot be run for the task.
     """
+
+    words: ClassVar[str] = "embeddings.word_embeddings.weight"
+    tensors: ClassVar[LayerTensors]
+    gated: ClassVar[bool] = False
 
     def __init__(
         self,
-        weights: Weights,
+        weights: Mapping[str, Array],
         config: C,
         spec: ModelSpec,
         plan: QuantizationPlan = NOTHING_QUANTIZED,
     ) -> None:
-        super().__init__(weights, config, spec, plan)
+        self.weights, self.config, self.spec, self.plan = weights, config, spec, plan
+        self.graph = Graph()
+        self.group_inputs: dict[LinearGroup, str] = {}
+        named = sorted((name for name in weights if name.endswith(self.words)), key=len)
+        self._prefix = named[0].removesuffix(self.words) if named else ""
         self.output = "embedding"
         self._numbers = range(config.num_hidden_layers)
         self.vectors()
         self.graph.rename_last(self.output)
 
     def stage(self, number: int) -> TransformerGraph[C]:
-        """Layer `number` as a graph of its own, so that a model can be run in little memory.
+        """Build layer `number` as a graph of its own, so that a model can be run in little memory.
 
         It reads `HIDDEN` states and gives `output`, both float32 [batch, tokens, hidden_size]; but
         the first embeds, and the last gives the vectors.
@@ -65,17 +126,8 @@ class TransformerGraph(LayerParts[C]):
         part.graph.rename_last(part.output)
         return part
 
-    @property
-    @abstractmethod
-    def activation_name(self) -> Activation:
-        """The feed-forward block's activation."""
-
-    @abstractmethod
-    def embeddings(self) -> str:
-        """Adds what the first layer reads, [batch, tokens, hidden_size]."""
-
     def save(self, path: Path, *, taps: bool = False) -> None:
-        """Writes the model to `path`; with `taps` the inputs of all groups are outputs too."""
+        """Write the model to `path`; with `taps` the inputs of all groups are outputs too."""
         outputs: dict[str, list[Any] | None] = {self.output: None}
         if self.output == "embedding":
             outputs = {self.output: ["batch", self.spec.dimension]}
@@ -83,19 +135,53 @@ class TransformerGraph(LayerParts[C]):
             outputs |= dict.fromkeys(set(self.group_inputs.values()) - {HIDDEN})
         self.graph.save(path, outputs)
 
+    # what an architecture says of itself
+
+    @property
+    @abstractmethod
+    def epsilon(self) -> float:
+        """What layer norms add to the variance."""
+
+    @property
+    @abstractmethod
+    def activation_name(self) -> Activation:
+        """The feed-forward block's activation."""
+
+    def has_bias(self, kind: Kind) -> bool:
+        """Tell whether the linear layers of a kind of group have a bias."""
+        del kind
+        return True
+
+    @abstractmethod
+    def embeddings(self) -> str:
+        """Add what the first layer reads, [batch, tokens, hidden_size]."""
+
+    # the whole, from the top
+
     def vectors(self) -> str:
-        """Adds all of the graph; its last node gives the vectors."""
-        return self.pool(self.hidden_states(first_row_only=self.spec.pooling == "cls"))
+        """Add the whole graph; its last node, the head that the task wants, gives the vectors."""
+        task = self.spec.task
+        if task not in self.config.tasks:
+            raise self._no_head()
+        match task:
+            case "embed":
+                return self.pool(self.hidden_states(first_row_only=self.spec.pooling == "cls"))
+            case "terms":
+                return self.term_weights(self.hidden_states())
+            case "token_vectors" | "score":
+                raise self._no_head()
+            case _:
+                assert_never(task)
 
     def hidden_states(self, *, first_row_only: bool = False) -> str:
-        """Adds the embeddings and all layers: [batch, tokens, hidden_size].
+        """Add the embeddings and all layers: [batch, tokens, hidden_size].
 
         With `first_row_only` the last layer is computed for the first token alone.
         """
         return self._layers(first_row_only=first_row_only)
 
     def _layers(self, *, first_row_only: bool) -> str:
-        hidden = self.embeddings()  # adds what later layers share, too
+        hidden = self.embeddings()  # also adds what later layers share
         if self._numbers.start:
             hidden = self.graph.input(HIDDEN, ["batch", "tokens", self.config.hidden_size])
         for number in self._numbers:
@@ -103,14 +189,47 @@ class TransformerGraph(LayerParts[C]):
             hidden = self.layer(hidden, number, first_row_only=last and first_row_only)
         return hidden
 
-    def word_vectors(self) -> str:
-        """Adds the words' vectors; a stage that does not embed has none, and reads no table."""
-        return "" if self._numbers.start else super().word_vectors()
+    # heads: what follows the last layer
+
+    def pool(self, hidden: str) -> str:
+        """Add pooling and normalisation; `hidden` has all tokens, or for ``cls`` the first."""
+        axis, pooling = self.graph.integers(1), self.spec.pooling
+        match pooling:
+            case "cls":
+                pooled = self.graph.node("Squeeze", hidden, axis)
+            case "last_token":
+                last = self.graph.scalar(-1, np.int64)
+                pooled = self.graph.node("Gather", hidden, last, axis=1)
+            case "mean":
+                pooled = self.graph.node("ReduceMean", hidden, axis, keepdims=0)
+            case None:
+                raise self._no_head()
+            case _:
+                assert_never(pooling)
+        if not self.spec.normalize:
+            return pooled
+        return self.graph.node("LpNormalization", pooled, axis=-1, p=2)
+
+    def term_weights(self, hidden: str) -> str:
+        """Add the masked language model's head, pooled as SPLADE does: [batch, terms].
+
+        For architectures whose config has ``terms`` among its tasks.
+        """
+        del hidden
+        raise self._no_head()
+
+    def _no_head(self) -> ModelFileError:
+        return ModelFileError(
+            f"{self.spec.name}: models of architecture {self.config.model_type!r} cannot be run "
+            f"for the task {self.spec.task!r}"
+        )
+
+    # layers
 
     def layer(self, hidden: str, number: int, *, first_row_only: bool) -> str:
-        """Adds one layer; with `first_row_only` for the first token alone."""
+        """Add one layer; with `first_row_only` for the first token alone."""
         name = f"{self.tensors.layers}.{number}"
-        shared = self.group_input(hidden, f"{number}.qkv")
+        shared = self.group_input(hidden, LinearGroup(number, "qkv"))
         rows = self.first_row(shared) if first_row_only else shared
         residual = self.first_row(hidden) if first_row_only else hidden
         attended = self.attention(rows, shared, number, first_row_only=first_row_only)
@@ -123,24 +242,24 @@ class TransformerGraph(LayerParts[C]):
         )
 
     def attention(self, rows: str, shared: str, number: int, *, first_row_only: bool) -> str:
-        """Adds a layer's attention of `rows` to `shared`, and its output projection."""
-        key = f"{number}.qkv"
+        """Add a layer's attention from `rows` to `shared`, and its output projection."""
+        group = LinearGroup(number, "qkv")
         attended = self.attend(
-            self.linear(rows, key, 0),
-            self.linear(shared, key, 1),
-            self.linear(shared, key, 2),
+            self.linear(rows, group, 0),
+            self.linear(shared, group, 1),
+            self.linear(shared, group, 2),
             number,
             first_row_only=first_row_only,
         )
-        return self.linear(self.group_input(attended, f"{number}.o"), f"{number}.o")
+        return self.attention_output(attended, number)
 
     def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
-        """Adds the attention itself; with `first_row_only` the query is that of one token."""
+        """Add the attention itself; with `first_row_only` the query is that of one token."""
         del number, first_row_only
         return self.multi_head_attention(query, key, value)
 
     def multi_head_attention(self, query: str, key: str, value: str, bias: str = "") -> str:
-        """Adds softmax(query · key / √size + bias) · value for each head."""
+        """Add softmax(query · key / √size + bias) · value for each head."""
         inputs = [query, key, value, "", "", bias] if bias else [query, key, value]
         return self.graph.node(
             "MultiHeadAttention",
@@ -149,16 +268,22 @@ class TransformerGraph(LayerParts[C]):
             num_heads=self.config.num_attention_heads,
         )
 
+    def attention_output(self, attended: str, number: int) -> str:
+        """Add a layer's output projection of the attention."""
+        group = LinearGroup(number, "o")
+        return self.linear(self.group_input(attended, group), group)
+
     def feed_forward(self, hidden: str, number: int) -> str:
-        """Adds a layer's feed-forward block."""
-        shared = self.group_input(hidden, f"{number}.f1")
-        inner = self.activation(self.linear(shared, f"{number}.f1"))
+        """Add a layer's feed-forward block."""
+        first, second = LinearGroup(number, "f1"), LinearGroup(number, "f2")
+        shared = self.group_input(hidden, first)
+        inner = self.activation(self.linear(shared, first))
         if self.gated:
-            inner = self.graph.node("Mul", inner, self.linear(shared, f"{number}.f1", 1))
-        return self.linear(self.group_input(inner, f"{number}.f2"), f"{number}.f2")
+            inner = self.graph.node("Mul", inner, self.linear(shared, first, 1))
+        return self.linear(self.group_input(inner, second), second)
 
     def activation(self, hidden: str) -> str:
-        """Adds the feed-forward block's activation."""
+        """Add the feed-forward block's activation."""
         name = self.activation_name
         if name == "relu":
             return self.graph.node("Relu", hidden)
@@ -166,16 +291,133 @@ class TransformerGraph(LayerParts[C]):
             return self.graph.node("Mul", hidden, self.graph.node("Sigmoid", hidden))
         return self.graph.node("Gelu", hidden, approximate=_GELU[name])
 
-    def pool(self, hidden: str) -> str:
-        """Adds pooling and normalisation; for ``cls`` of the first token alone."""
-        axis = self.graph.integers(1)
-        if self.spec.pooling == "cls":
-            pooled = self.graph.node("Squeeze", hidden, axis)
-        elif self.spec.pooling == "last_token":
-            last = self.graph.scalar(-1, np.int64)
-            pooled = self.graph.node("Gather", hidden, last, axis=1)
-        else:
-            pooled = self.graph.node("ReduceMean", hidden, axis, keepdims=0)
-        if not self.spec.normalize:
-            return pooled
-        return self.graph.node("LpNormalization", pooled, axis=-1, p=2)
+    # parts of layers
+
+    def word_vectors(self) -> str:
+        """Add the word embeddings, [batch, tokens, hidden_size].
+
+        A stage that does not embed has none, and does not read the table.
+        """
+        if self._numbers.start:
+            return ""
+        graph = self.graph
+        words = self.tensor(self.words, self.config.vocab_size, self.config.hidden_size)
+        if not self.plan.words:
+            return graph.node("Gather", graph.constant(words), "input_ids")
+        rows, scales = quantize_rows(words)
+        integers = graph.node("Gather", graph.constant(rows), "input_ids")
+        return graph.node(
+            "Mul",
+            graph.node("Cast", integers, to=FLOAT),
+            graph.node("Gather", graph.constant(scales), "input_ids"),
+        )
+
+    def group_input(self, hidden: str, group: LinearGroup) -> str:
+        """Add what the linear layers of a group read: `hidden` itself, or its int8 form."""
+        self.group_inputs[group] = hidden
+        quantized = self.plan.groups.get(group)
+        if quantized is None:
+            return hidden
+        graph = self.graph
+        # attention's output is divided already
+        if quantized.smoothing is not None and group.kind != "o":
+            hidden = graph.node("Mul", hidden, graph.constant(1 / quantized.smoothing))
+        return graph.node(
+            "QuantizeLinear",
+            hidden,
+            graph.scalar(quantized.input_scale, np.float32),
+            graph.scalar(quantized.input_zero_point, np.uint8),
+        )
+
+    def linear(self, shared: str, group: LinearGroup, position: int = 0) -> str:
+        """Add one linear layer of a group, which reads what `group_input` gave."""
+        graph, quantized = self.graph, self.plan.groups.get(group)
+        weight, bias, scale = self.parameters(group, position)
+        if quantized is None or scale is None:
+            product = graph.node("MatMul", shared, graph.constant(weight))
+            if not self.has_bias(group.kind):
+                return product
+            return graph.node("Add", product, graph.constant(bias))
+        return graph.node(
+            "MatMulIntegerToFloat",
+            shared,
+            graph.constant(weight),
+            graph.scalar(quantized.input_scale, np.float32),
+            graph.constant(scale),
+            graph.scalar(quantized.input_zero_point, np.uint8),
+            "",
+            graph.constant(bias),
+            domain=MICROSOFT,
+        )
+
+    def layer_norm(self, hidden: str, name: str, *, has_bias: bool = True) -> str:
+        """Add a layer norm."""
+        width = self.config.hidden_size
+        parts = ["weight", "bias"] if has_bias else ["weight"]
+        return self.graph.node(
+            "LayerNormalization",
+            hidden,
+            *(self.graph.constant(self.tensor(f"{name}.{part}", width)) for part in parts),
+            axis=-1,
+            epsilon=self.epsilon,
+        )
+
+    def first_row(self, hidden: str) -> str:
+        """Add the part that belongs to the first token, [batch, 1, ...]."""
+        constants = [self.graph.integers(number) for number in (0, 1, 1)]
+        return self.graph.node("Slice", hidden, *constants)
+
+    # weights
+
+    def linears(self, group: LinearGroup) -> list[Linear]:
+        """Read weight [inputs, outputs] and bias [outputs] of each linear layer of a group."""
+        kind, width, inner = group.kind, self.config.hidden_size, self.config.intermediate_size
+        inputs = inner if kind == "f2" else width
+        outputs = inner if kind == "f1" else width
+        modules = self.tensors.linears(kind)
+        fused = {"qkv": 3, "f1": 1 + self.gated}.get(kind, 1) // len(modules)
+        linears: list[Linear] = []
+        for module in modules:
+            name = f"{self.tensors.layers}.{group.layer}.{module}"
+            weight = self.tensor(f"{name}.weight", fused * outputs, inputs).T
+            if self.has_bias(kind):
+                bias = self.tensor(f"{name}.bias", fused * outputs)
+            else:
+                bias = np.zeros(fused * outputs, np.float32)
+            linears += zip(np.split(weight, fused, axis=1), np.split(bias, fused), strict=True)
+        return linears
+
+    def parameters(self, group: LinearGroup, position: int) -> Parameters:
+        """Find what one linear layer of a group multiplies with and adds, as the plan says."""
+        # attention output is smoothed by dividing the values it is computed from
+        is_value = (group.kind, position) == ("qkv", 2)
+        reader = self.plan.groups.get(LinearGroup(group.layer, "o")) if is_value else None
+        divisor = reader.smoothing if reader else None
+        quantized = self.plan.groups.get(group)
+        if quantized is None:
+            weight, bias = self.linears(group)[position]
+            return Parameters(_divided(weight, divisor), _divided(bias, divisor), None)
+        linear = quantized.linears[position]
+        return Parameters(
+            linear.weight, _divided(linear.bias, divisor), _divided(linear.scale, divisor)
+        )
+
+    def tensor(self, name: str, *shape: int) -> Array:
+        """Read a tensor of the weights, with or without their prefix.
+
+        Raises:
+            ModelFileError: it is missing or has another shape.
+        """
+        tensor = self.weights.get(self._prefix + name, self.weights.get(name))
+        if tensor is None:
+            raise ModelFileError(f"{self.spec.name}: the weights have no tensor {name!r}")
+        if tensor.shape != shape:
+            raise ModelFileError(
+                f"{self.spec.name}: tensor {name!r} should have shape {shape} by config.json, "
+                f"but has {tensor.shape}"
+            )
+        return tensor
+
+
+def _divided(value: NDArray[np.float32], divisor: Array | None) -> Array:
+    return value if divisor is None else value / divisor  # no copy of weights left as they are

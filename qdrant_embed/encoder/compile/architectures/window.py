@@ -1,4 +1,4 @@
-"""Attention to near tokens alone, in blocks: memory grows with a text, not with its square."""
+"""Sliding-window attention, in blocks: memory grows with a text's length, not with its square."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from qdrant_embed.encoder.compile.graph import Graph
 
 
 class SlidingWindow:
-    """Cuts texts into blocks, each of which sees itself and the blocks beside it.
+    """Cuts texts into blocks, each of which attends to itself and to the blocks beside it.
 
-    A block is as long as the window reaches to one side (or as the text, if that is shorter), so
-    that no token sees farther than the next block. [batch, tokens, width] becomes
-    [batch * blocks, block, width], and `bias` hides what lies in a block but not in the window.
+    A block is as long as the window's reach to one side (or as the text, if that is shorter), so
+    no token attends beyond the next block. [batch, tokens, width] becomes
+    [batch * blocks, block, width], and `bias` masks what is in a block but not in the window.
 
     Args:
         graph: nodes are added to it.
-        reach: tokens that are seen on each side.
-        width: numbers of a token.
+        reach: tokens that are attended to on each side.
+        width: dimension of a token's vector.
         heads: attention heads.
     """
 
@@ -42,12 +42,12 @@ class SlidingWindow:
         self.bias = self._bias()
 
     def split(self, query: str) -> str:
-        """Adds `query` [batch, tokens, width] in blocks."""
+        """Add `query` [batch, tokens, width], split into blocks."""
         padded = self._graph.node("Pad", query, self._query_padding)
         return self._graph.node("Reshape", padded, self._in_blocks)
 
     def neighbourhoods(self, key: str) -> str:
-        """Adds for each block of the queries its own part of `key` and those beside it."""
+        """Add for each block of queries its own block of `key` and those beside it."""
         node = self._graph.node
         padded, parts, start = node("Pad", key, self._key_padding), [], self._zero
         for _ in range(3):
@@ -58,14 +58,14 @@ class SlidingWindow:
         return node("Concat", *parts, axis=1)
 
     def joined(self, attended: str) -> str:
-        """Adds `attended` blocks as texts again."""
+        """Add the `attended` blocks, joined to texts again."""
         texts = self._graph.node("Reshape", attended, self._as_texts)
         return self._graph.node("Slice", texts, self._zero, self._tokens, self._one)
 
     def _bias(self) -> str:
-        """Adds what hides tokens out of reach: [batch * blocks, heads, block, 3 * block].
+        """Add the mask of tokens out of reach: [batch * blocks, heads, block, 3 * block].
 
-        It is repeated for each head, for onnxruntime 1.20 reads one for all heads wrongly.
+        It is repeated for each head, because onnxruntime 1.20 misreads one for all heads.
         """
         graph, node = self._graph, self._graph.node
         rows = node("Unsqueeze", self._range(self._block), self._one)

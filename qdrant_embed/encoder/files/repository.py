@@ -1,9 +1,11 @@
-"""What a model hub says of a repository, and which of its failures pass."""
+"""A repository as a model hub describes it, and the hub's failures.
+
+Knows nothing of HTTP or huggingface_hub: what is loaded without network needs neither.
+"""
 
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,24 +13,30 @@ from pathlib import PureWindowsPath
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from qdrant_embed.backoff import Backoff
 from qdrant_embed.errors import ModelDownloadError, ModelError
 
 logger = logging.getLogger(__name__)
 
-TRIES = 5  # without progress; the waits between them double from the first to the longest
-_FIRST_WAIT, _LONGEST_WAIT, _LONGEST_ASKED_WAIT = 0.5, 8.0, 300.0  # seconds
+TRIES = 5  # without progress
+BACKOFF = Backoff(first=0.5, longest=8.0)
+_LONGEST_ASKED_WAIT = 300.0  # seconds
 
 
 class RepositoryNotOnHubError(ModelError):
-    """The hub answered that it has no such repository or revision."""
+    """The hub answers that it has no such repository or revision."""
 
 
 class RevisionNotOnHubError(RepositoryNotOnHubError):
-    """The hub has the repository, but not that revision of it."""
+    """The hub has the repository, but not this revision of it."""
 
 
-class PassingError(ModelDownloadError):
-    """A failure that another try may mend; `wait` is what the hub asks for, in seconds."""
+class TransientHubError(ModelDownloadError):
+    """A failure that may pass: another try makes sense.
+
+    Attributes:
+        wait: the seconds that the hub asks to wait; ``None`` if it does not say.
+    """
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
@@ -37,11 +45,11 @@ class PassingError(ModelDownloadError):
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """What the hub says of a file.
+    """A file as the hub describes it.
 
     Attributes:
-        size: bytes, where it says so.
-        digest: 64 hex digits are a sha256 (large files), 40 git's blob id (all others).
+        size: bytes; ``None`` if it does not say.
+        digest: the sha256 (64 hex digits, large files) or git's blob id (40, all others).
     """
 
     size: int | None = None
@@ -59,13 +67,13 @@ class Repository:
 
 @dataclass(frozen=True)
 class Body:
-    """The bytes of a file from `start` on, and what the answer says of the whole.
+    """The bytes of a file from `start` on, and what the answer says about the whole file.
 
     Attributes:
         start: position of the first byte.
-        remote: the whole file's size and digest, as the answer's headers have them.
+        remote: the whole file's size and digest, from the answer's headers.
         kind: the answer's content type.
-        blocks: the bytes as they come in; raises `PassingError` where they break off.
+        blocks: the bytes as they arrive; raises `TransientHubError` where they break off.
     """
 
     start: int
@@ -103,10 +111,10 @@ class _ModelInfo(BaseModel):
 
 
 def read_repository(name: str, content: bytes) -> Repository:
-    """What the hub's answer about a model says.
+    """Parse the hub's answer about a model.
 
     Raises:
-        ValidationError: it is not such an answer.
+        ValidationError: it is no such answer.
     """
     info = _ModelInfo.model_validate_json(content)
     files = {
@@ -115,24 +123,22 @@ def read_repository(name: str, content: bytes) -> Repository:
     return Repository(name, info.sha, files)
 
 
-def pause(error: PassingError, tries: int) -> None:
-    """Sleeps before the next try, after `tries` of them, and tells the user why.
+def wait_before_retry(error: TransientHubError, tries: int) -> None:
+    """Sleep before the next try, after `tries` tries, and log why.
 
     Raises:
-        ModelDownloadError: there were enough tries, or the hub asks for too long a wait.
+        ModelDownloadError: there were enough tries, or the hub asks to wait for too long.
     """
     if tries >= TRIES:
         raise ModelDownloadError(f"{error} (after {tries} tries)") from error
     if error.wait is not None and error.wait > _LONGEST_ASKED_WAIT:
         raise ModelDownloadError(f"{error}; try again after that") from error
-    longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (tries - 1))
-    # spread, so that processes that failed together do not come back together
-    seconds = random.uniform(longest / 2, longest) if error.wait is None else error.wait  # noqa: S311
+    seconds = BACKOFF.seconds(tries) if error.wait is None else error.wait
     logger.warning("trying again in %.1f s: %s", seconds, error)
     time.sleep(seconds)
 
 
 def _stays_inside(path: str) -> bool:
-    """Whether a path from the hub names a file below the folder it is put in."""
-    parts = PureWindowsPath(path)  # knows every separator and drives
+    """Whether a path from the hub stays inside the folder that it is relative to."""
+    parts = PureWindowsPath(path)  # knows drives and every separator
     return not (parts.is_absolute() or parts.drive or parts.root or ".." in parts.parts)

@@ -1,4 +1,4 @@
-"""Which linear layers of a model can be int8: tried on texts that were not calibrated with."""
+"""Find the linear layers of a model that can be int8, by checks on held-out texts."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from qdrant_embed.encoder.compile.calibration import (
 from qdrant_embed.encoder.compile.quantize import (
     NOTHING_QUANTIZED,
     Array,
+    LinearGroup,
     QuantizationPlan,
     QuantizedGroup,
     quantize_group,
@@ -34,21 +35,21 @@ from qdrant_embed.progress_bar import Progress
 
 
 @dataclass(frozen=True)
-class Int8Plan:
-    """What `Int8Trial` found: the plan, how well it does, and groups that stayed float32."""
+class MixedPrecision:
+    """What `MixedPrecisionSearch` found: a plan, how exact it is, and groups left in float32."""
 
     plan: QuantizationPlan
     fidelity: Fidelity
     float32_groups: tuple[str, ...]
 
 
-class Int8Trial:
-    """Finds the int8 plan of one model.
+class MixedPrecisionSearch:
+    """Quantises a model as far as the limits of `facts.precision` allow.
 
     Args:
-        graph: makes the model's graph by a plan.
+        graph: builds the model's graph for a plan.
         spec: prefixes, pooling and length.
-        tokenizer: the model's.
+        tokenizer: the model's tokenizer.
         workspace: a folder for graphs that are tried; nothing stays in it.
         progress: is told of each step.
     """
@@ -66,30 +67,32 @@ class Int8Trial:
         self._workspace, self._progress = workspace, progress
         self._threads = usable_cores()
 
-    def plan(self) -> Int8Plan | None:
-        """A plan that keeps the vectors, and how well; ``None`` where none does.
+    def run(self) -> MixedPrecision | None:
+        """Find a plan that is exact enough; ``None`` where there is none.
 
-        The groups that harm most are put back to float32, one by one and up to half of them,
-        until the mean error is at most `LARGEST_ERROR` and no cosine below `LEAST_COSINE`.
+        The groups whose error is largest are put back to float32, one by one and up to half of
+        them, until the mean error is at most `LARGEST_ERROR` and no cosine below `LEAST_COSINE`.
         """
         groups, reference = self._calibrated()
         for kept in self._candidates(groups, reference):
             plan = QuantizationPlan(kept, words=True)
             fidelity = self._fidelity(plan, reference)
             if 1 - fidelity.mean <= LARGEST_ERROR and fidelity.least >= LEAST_COSINE:
-                return Int8Plan(plan, fidelity, tuple(sorted(groups.keys() - kept.keys())))
+                return MixedPrecision(
+                    plan, fidelity, tuple(sorted(map(str, groups.keys() - kept.keys())))
+                )
         return None
 
-    def _calibrated(self) -> tuple[dict[str, QuantizedGroup], Array]:
-        """The int8 form of all groups, and the float32 vectors of the texts held back.
+    def _calibrated(self) -> tuple[dict[LinearGroup, QuantizedGroup], Array]:
+        """Quantise all groups, and compute the float32 vectors of the held-out texts.
 
-        One layer after the other is run and quantised, and one group after the other: numpy uses
-        the cores, and memory is that of one group.
+        Layers are run and quantised one after the other, and so are the groups of a layer: numpy
+        uses all cores, and the memory is that of one group.
         """
         graph = self._graph(NOTHING_QUANTIZED).stage(0)
-        graph.graph.constants.clear()  # weights are read anew when they are needed
+        graph.graph.constants.clear()  # weights are read again when they are needed
         calibration = Calibration(self._tokens, self._threads)
-        groups: dict[str, QuantizedGroup] = {}
+        groups: dict[LinearGroup, QuantizedGroup] = {}
         for number in range(graph.config.num_hidden_layers):
             part = graph.stage(number)
             with TemporaryDirectory(dir=self._workspace) as folder:
@@ -99,32 +102,33 @@ class Int8Trial:
                 session = Session(path)
                 reads = HIDDEN if number else None
                 seen = calibration.step(Stage(session.feed, reads, part.output, part.group_inputs))
-                del session  # the memory is needed to quantise
-            for key in part.group_inputs:
-                kind = key.partition(".")[2]
-                groups[key] = quantize_group(kind, graph.group(key), seen.pop(key))
+                del session  # its memory is needed to quantise
+            for group in part.group_inputs:
+                linears = graph.linears(group)
+                groups[group] = quantize_group(group.kind, linears, seen.pop(group))
             self._progress.step(f"layer {number}")
         return groups, calibration.vectors()
 
     def _candidates(
-        self, groups: Mapping[str, QuantizedGroup], reference: Array
-    ) -> Iterator[Mapping[str, QuantizedGroup]]:
-        """All groups; then, if asked for more, ever fewer, the most harmful being left out."""
+        self, groups: Mapping[LinearGroup, QuantizedGroup], reference: Array
+    ) -> Iterator[Mapping[LinearGroup, QuantizedGroup]]:
+        """Yield all groups, then ever fewer, without those whose error is largest."""
         yield groups
-        harm = {
-            key: 1 - self._fidelity(QuantizationPlan({key: group}), reference).mean
-            for key, group in groups.items()
+        errors = {
+            group: 1 - self._fidelity(QuantizationPlan({group: quantized}), reference).mean
+            for group, quantized in groups.items()
         }
         kept = dict(groups)
-        for key in sorted(harm, key=lambda key: harm[key], reverse=True)[: len(groups) // 2]:
-            del kept[key]
+        worst = sorted(errors, key=lambda group: errors[group], reverse=True)
+        for group in worst[: len(groups) // 2]:
+            del kept[group]
             yield dict(kept)
 
     def _fidelity(self, plan: QuantizationPlan, reference: Array) -> Fidelity:
         with TemporaryDirectory(dir=self._workspace) as folder:
             path = Path(folder) / "trial.onnx"
             self._graph(plan).save(path)
-            vectors = encode(Session(path).feed, self._tokens.held_back, self._threads)
+            vectors = encode(Session(path).feed, self._tokens.held_out, self._threads)
         self._progress.step("checked")
         lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(reference, axis=1)
         cosines = (vectors * reference).sum(axis=1) / lengths

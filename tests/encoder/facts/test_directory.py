@@ -12,7 +12,8 @@ import pytest
 from tiny import TinyModel, tiny_bert
 
 from qdrant_embed import ModelFileError, ModelSpec, TextEmbedding
-from qdrant_embed.encoder.facts.configs import ModelDirectory
+from qdrant_embed.encoder.facts.directory import ModelDirectory
+from qdrant_embed.encoder.files.tensors import tensor_shapes
 
 KNOWN = ModelSpec(
     name="known",
@@ -23,6 +24,10 @@ KNOWN = ModelSpec(
     query_prefix="catalog query: ",
     document_prefix="catalog document: ",
 )
+
+
+def directory(path: Path, known: ModelSpec | None = None) -> ModelDirectory:
+    return ModelDirectory(path, known, tensor_shapes=tensor_shapes)
 
 
 @pytest.fixture
@@ -36,7 +41,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def test_the_files_win_over_the_catalog(model: TinyModel) -> None:
-    spec = ModelDirectory(model.path, KNOWN).spec("name")
+    spec = directory(model.path, KNOWN).spec("name")
     assert (spec.name, spec.dimension, spec.pooling) == ("name", 32, "mean")
     assert (spec.max_tokens, spec.normalize) == (64, True)
 
@@ -45,7 +50,7 @@ def test_the_catalog_supplies_prefixes_the_files_do_not_state(model: TinyModel) 
     # tiny_bert writes {"prompts": {}}; sentence-transformers writes empty texts where none are set
     for prompts in ({}, {"query": "", "document": ""}):
         edit(model.path / "config_sentence_transformers.json", prompts=prompts)
-        spec = ModelDirectory(model.path, KNOWN).spec("name")
+        spec = directory(model.path, KNOWN).spec("name")
         assert (spec.query_prefix, spec.document_prefix) == (
             "catalog query: ",
             "catalog document: ",
@@ -54,16 +59,16 @@ def test_the_catalog_supplies_prefixes_the_files_do_not_state(model: TinyModel) 
 
 def test_prompts_of_the_files_come_before_the_catalogs(model: TinyModel) -> None:
     edit(model.path / "config_sentence_transformers.json", prompts={"query": "q ", "passage": "p "})
-    spec = ModelDirectory(model.path, KNOWN).spec("name")
+    spec = directory(model.path, KNOWN).spec("name")
     assert (spec.query_prefix, spec.document_prefix) == ("q ", "p ")
-    spec = ModelDirectory(model.path, KNOWN).spec("name", query_prefix="own ", document_prefix="")
+    spec = directory(model.path, KNOWN).spec("name", query_prefix="own ", document_prefix="")
     assert (spec.query_prefix, spec.document_prefix) == ("own ", "")
 
 
 def test_a_plain_transformers_folder_takes_the_catalogs_word(model: TinyModel) -> None:
     for name in ("modules.json", "sentence_bert_config.json"):
         (model.path / name).unlink()
-    spec = ModelDirectory(model.path, KNOWN).spec("name")
+    spec = directory(model.path, KNOWN).spec("name")
     assert (spec.pooling, spec.max_tokens, spec.normalize) == ("cls", 33, False)
 
 
@@ -72,7 +77,7 @@ def test_an_unknown_plain_folder_is_pooled_by_mean_and_it_is_said(
 ) -> None:
     for name in ("modules.json", "sentence_bert_config.json"):
         (model.path / name).unlink()
-    spec = ModelDirectory(model.path).spec("name")
+    spec = directory(model.path).spec("name")
     assert (spec.pooling, spec.max_tokens, spec.normalize) == ("mean", 96, True)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
@@ -81,14 +86,14 @@ def test_the_tokenizers_limit_counts_where_nothing_else_states_one(model: TinyMo
     (model.path / "sentence_bert_config.json").unlink()
     limits = model.path / "tokenizer_config.json"
     limits.write_text('{"model_max_length": 48}')
-    assert ModelDirectory(model.path).spec("name").max_tokens == 48
+    assert directory(model.path).spec("name").max_tokens == 48
     limits.write_text('{"model_max_length": 1e30}')
-    assert ModelDirectory(model.path).spec("name").max_tokens == 96
+    assert directory(model.path).spec("name").max_tokens == 96
 
 
 def test_no_more_tokens_than_positions(model: TinyModel) -> None:
     edit(model.path / "sentence_bert_config.json", max_seq_length=5000)
-    assert ModelDirectory(model.path).spec("name").max_tokens == 96
+    assert directory(model.path).spec("name").max_tokens == 96
 
 
 def unlink(name: str) -> Callable[[Path], None]:

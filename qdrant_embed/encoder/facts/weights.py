@@ -1,19 +1,16 @@
-"""Which files of a model hold the weights that will be run, and how they are told apart."""
+"""Which files of a model hold the weights that are run."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from qdrant_embed.encoder.compile.architectures import can_compile
+from qdrant_embed.encoder.facts.architectures import can_compile
 from qdrant_embed.encoder.facts.precision import Precision
-from qdrant_embed.encoder.files.cache import sha256
 
-_ONNX = {
+_ONNX: Mapping[Precision, tuple[str, ...]] = {
     "fp32": ("model.onnx", "model_optimized.onnx"),
-    # made for any CPU; those for AVX-512 and ARM saturate or fail on others
+    # for any CPU; the kinds for AVX-512 and ARM saturate or fail on others
     "int8": (
         "model_quantized.onnx",
         "model_int8.onnx",
@@ -26,13 +23,13 @@ _ONNX = {
 def weight_files(
     names: Iterable[str], config: Mapping[str, Any], precision: Precision
 ) -> list[str]:
-    """Those of `names` that hold the weights to run, in order; none if there are none.
+    """Choose those of `names` that hold the weights to run, in order; none if there are none.
 
     A model that can be compiled is read from ``model.safetensors`` (or its shards, the index
     first) in either precision. Any other, and one without safetensors, is run from an ONNX file
     of its own: with ``int8`` a quantised one if there is one, else the float32 one; with ``fp32``
-    a float32 one only. The file comes first, what it keeps beside itself after it. Of files with
-    one name, the one in the uppermost folder is taken.
+    a float32 one only. The ONNX file comes first, its external data after it. Of files with the
+    same name, the one in the uppermost folder is chosen.
 
     Args:
         names: the files of a repository or folder, as paths with ``/``.
@@ -60,16 +57,8 @@ def weight_files(
 
 
 def is_quantized(file: str) -> bool:
-    """Whether an ONNX file's name says that it is quantised."""
+    """Tell whether an ONNX file is quantised, by its name."""
     return file.rpartition("/")[2] in _ONNX["int8"]
-
-
-def weights_digest(files: Sequence[Path], cache: Path) -> str:
-    """Hex sha256 of a model's weights: that of a single file, else of the digests of all."""
-    digests = [sha256(file, cache) for file in files]
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def _find(names: Iterable[str], file: str) -> str | None:

@@ -1,43 +1,39 @@
-"""Reads what a model's directory says about its own model."""
+"""What the files in a model's folder say about the model."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from pydantic import AliasChoices, Field, PositiveInt, TypeAdapter
+from pydantic import TypeAdapter
 
-from qdrant_embed.encoder.compile.architectures import ARCHITECTURES, SHORTEST, STATIC, config_class
-from qdrant_embed.encoder.compile.architectures.config import TransformerConfig
-from qdrant_embed.encoder.compile.architectures.static import StaticConfig, table_shape
+from qdrant_embed.encoder.facts.architectures import (
+    ARCHITECTURES,
+    SHORTEST,
+    STATIC,
+    OtherConfig,
+    StaticConfig,
+    TransformerConfig,
+    config_class,
+    table_shape,
+)
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, checked, read_json
-from qdrant_embed.encoder.facts.modules import Modules
+from qdrant_embed.encoder.facts.modules import read_chain, read_prompts, read_sentence_config
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.files.tensors import tensor_shapes
-from qdrant_embed.encoder.files.weights import weight_files
-from qdrant_embed.encoder.interfaces import Pooling, Task
+from qdrant_embed.encoder.facts.weights import weight_files
+from qdrant_embed.encoder.interfaces import Pooling, Task, assert_never
 from qdrant_embed.errors import InputError, ModelFileError
 
 logger = logging.getLogger(__name__)
 
+# gives the shapes of the tensors in files
+TensorShapes: TypeAlias = Callable[[Sequence[Path]], Mapping[str, tuple[int, ...]]]
+
 _NO_LIMIT = 1 << 17  # tokens of a text, where a model's files state none
-
-
-class OtherConfig(JsonFile):
-    """``config.json`` of an architecture that is not compiled, which the model's ONNX file runs."""
-
-    vocab_size: PositiveInt | None = None
-    hidden_size: PositiveInt | None = Field(
-        None, validation_alias=AliasChoices("hidden_size", "dim", "d_model", "n_embd")
-    )
-    max_position_embeddings: int | None = Field(
-        None,
-        ge=SHORTEST,
-        validation_alias=AliasChoices("n_positions", "max_position_embeddings"),
-    )
 
 
 class _TokenizerConfig(JsonFile):
@@ -49,16 +45,22 @@ class ModelDirectory:
 
     Args:
         path: the folder, with ``modules.json`` or at least ``config.json`` in it.
-        known: what is already known of the model; the files win over all of it but the name.
+        known: what is already known about the model; the files win over all of it but the name.
+        tensor_shapes: how to read the shapes of tensors, the only place where the files of a
+            static model state its dimension.
 
     Raises:
         ModelFileError: a file is missing, unreadable, or says something this encoder cannot do.
     """
 
-    def __init__(self, path: Path, known: ModelSpec | None = None) -> None:
+    def __init__(
+        self, path: Path, known: ModelSpec | None = None, *, tensor_shapes: TensorShapes
+    ) -> None:
         self.path = path
         self._known = known
-        self._modules = Modules(path)
+        self._tensor_shapes = tensor_shapes
+        self._chain = read_chain(path)
+        self._first = self._chain.first if self._chain else path
         self._content = self._read_content()
         files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
         self._names = [file.as_posix() for file in files]
@@ -67,7 +69,7 @@ class ModelDirectory:
     @property
     def tokenizer(self) -> Path:
         """The ``tokenizer.json`` file."""
-        for folder in (self._modules.first, self.path):
+        for folder in (self._first, self.path):
             if (folder / "tokenizer.json").is_file():
                 return folder / "tokenizer.json"
         raise ModelFileError(
@@ -77,15 +79,19 @@ class ModelDirectory:
     @property
     def lower_case(self) -> bool:
         """Whether texts are lower-cased before they are tokenised."""
-        return self._modules.sentence_config().do_lower_case
+        return read_sentence_config(self._first).do_lower_case
 
     @property
     def has_dense(self) -> bool:
         """Whether linear layers follow the pooling."""
-        return "Dense" in self._modules
+        return self._chain is not None and self._chain.dense_folder is not None
 
     def weights(self, precision: Precision) -> list[Path]:
-        """The files with the weights to run, as `weight_files` chooses them."""
+        """Find the files with the weights to run, as `weight_files` chooses them.
+
+        Raises:
+            ModelFileError: there are none.
+        """
         files = [self.path / name for name in self._weight_files(precision)]
         if not files and self._weight_files("int8"):
             raise ModelFileError(
@@ -108,12 +114,10 @@ class ModelDirectory:
         query_prefix: str | None = None,
         document_prefix: str | None = None,
     ) -> ModelSpec:
-        """Facts about the model: the caller's first, then the files', then the catalog's.
-
-        With the task ``terms`` its vectors have a number for each term of the vocabulary.
+        """Collect the facts about the model: the caller's first, then the files', then `known`.
 
         Raises:
-            ModelFileError: the model cannot be run that way.
+            ModelFileError: the model cannot be run, or not for `task`.
             InputError: `max_tokens` is more than the model has positions for.
         """
         limit = self._limit()
@@ -122,13 +126,24 @@ class ModelDirectory:
                 f"max_tokens={max_tokens} (max_length of set_model), but {name} has positions for "
                 f"{limit} tokens at most"
             )
-        known, prompts = self._known, self._modules.prompts()
-        weighs_terms = task == "terms"
+        pooling: Pooling | None = None
+        match task:
+            case "embed":
+                dimension, normalize = self._dimension(), self._is_normalized()
+                pooling = self._pooling(name)
+            case "terms":
+                dimension, normalize = self._terms(), False
+            case "token_vectors" | "score":
+                raise ModelFileError(f"{self.path} cannot be run for the task {task!r}")
+            case _:
+                assert_never(task)
+        known, prompts = self._known, read_prompts(self.path)
         return ModelSpec(
             name=name,
-            dimension=self._terms() if weighs_terms else self._dimension(),
-            pooling=None if weighs_terms else self._pooling(name),
-            normalize=not weighs_terms and self._is_normalized(),
+            task=task,
+            dimension=dimension,
+            pooling=pooling,
+            normalize=normalize,
             max_tokens=max_tokens or min(self._max_tokens(limit), limit),
             query_prefix=_first(
                 query_prefix, prompts.get("query"), known.query_prefix if known else None
@@ -140,14 +155,13 @@ class ModelDirectory:
             ),
             license=known.license if known else "",
             smallest_dimension=known.smallest_dimension if known else None,
-            task=task,
         )
 
     def accept(self, spec: ModelSpec, max_tokens: int | None = None) -> ModelSpec:
-        """The caller's own `spec`, which wins over all the files say, but must fit them.
+        """Check the caller's own `spec`, which wins over the files, and give it back.
 
         Raises:
-            InputError: it does not, in dimension or length.
+            InputError: it does not fit the files, in dimension or length.
         """
         if max_tokens is not None:
             spec = replace(spec, max_tokens=max_tokens)
@@ -159,16 +173,20 @@ class ModelDirectory:
             )
         return spec
 
+    @property
+    def _is_static(self) -> bool:
+        return self._chain is not None and self._chain.kind == "static"
+
     def _read_content(self) -> dict[str, Any]:
-        path = self._modules.first / "config.json"
-        if "StaticEmbedding" in self._modules and not path.is_file():
+        path = self._first / "config.json"
+        if self._is_static and not path.is_file():
             return {}
         return read_json(path, TypeAdapter(dict[str, Any]))
 
     def _config(self) -> TransformerConfig | StaticConfig | OtherConfig:
-        path, content = self._modules.first / "config.json", self._content
+        path, content = self._first / "config.json", self._content
         model_type = content.get("model_type")
-        if "StaticEmbedding" in self._modules or model_type == STATIC:
+        if self._is_static or model_type == STATIC:
             return checked(path, content, TypeAdapter(StaticConfig))
         files = self._weight_files("int8")
         if files and files[0].endswith(".onnx"):
@@ -186,38 +204,39 @@ class ModelDirectory:
         return checked(path, content, TypeAdapter(kind))
 
     def _weight_files(self, precision: Precision) -> list[str]:
-        content = {} if "StaticEmbedding" in self._modules else self._content
-        return weight_files(self._names, content, precision)
+        return weight_files(self._names, {} if self._is_static else self._content, precision)
 
     def _dimension(self) -> int:
-        config, path = self.config, self.path
+        config, chain = self.config, self._chain
         if isinstance(config, StaticConfig):
-            return table_shape(tensor_shapes(self.weights("fp32")))[1]
+            return table_shape(self._tensor_shapes(self.weights("fp32")))[1]
         if isinstance(config, TransformerConfig):
             return config.hidden_size
-        pooled = (self._modules.pooling() or ("mean", None))[1]
-        for stated in (self._modules.dense_dimension(), pooled, config.hidden_size):
-            if stated is not None:
-                return stated
+        dense = chain.dense_dimension() if chain else None
+        stated = chain.pooling() if chain else None
+        for dimension in (dense, stated.dimension if stated else None, config.hidden_size):
+            if dimension is not None:
+                return dimension
         if self._known is not None:
             return self._known.dimension
-        raise ModelFileError(f"{path} does not say how many numbers its vectors have")
+        raise ModelFileError(f"{self.path} does not state the dimension of its vectors")
 
     def _terms(self) -> int:
-        if not isinstance(self.config, TransformerConfig) or not self.config.has_terms:
+        if not isinstance(self.config, TransformerConfig) or "terms" not in self.config.tasks:
+            able = (name for name, kind in ARCHITECTURES.items() if "terms" in kind.tasks)
             raise ModelFileError(
                 f"{self.path} cannot be run as a SPLADE model: that needs a model.safetensors of "
-                "architecture 'bert' with the head that guesses masked words (BertForMaskedLM)"
+                f"architecture {', '.join(map(repr, able))} with the head that guesses masked "
+                "words (BertForMaskedLM)"
             )
-        self._modules.check_splade()
+        if self._chain is not None:
+            self._chain.check_splade()
         return self.config.vocab_size
 
     def _pooling(self, name: str) -> Pooling:
         if isinstance(self.config, StaticConfig):
             return "mean"
-        if "SpladePooling" in self._modules:
-            raise ModelFileError(f"{self.path} is a sparse model: SparseTextEmbedding runs it")
-        stated = self._modules.pooling()
+        stated = self._chain.pooling() if self._chain else None
         if stated is None:
             if self._known is not None and self._known.pooling is not None:
                 return self._known.pooling
@@ -227,23 +246,22 @@ class ModelDirectory:
                 name,
             )
             return "mean"
-        pooling, dimension = stated
-        if dimension not in (None, self.config.hidden_size or dimension):
+        if stated.dimension not in (None, self.config.hidden_size or stated.dimension):
             raise ModelFileError(
-                f"{self.path}: the Pooling module pools {dimension} numbers, but the model's "
-                f"hidden_size is {self.config.hidden_size}"
+                f"{self.path}: the Pooling module pools {stated.dimension} numbers, but the "
+                f"model's hidden_size is {self.config.hidden_size}"
             )
-        return pooling
+        return stated.pooling
 
     def _is_normalized(self) -> bool:
-        if self._modules:
-            return "Normalize" in self._modules
+        if self._chain is not None:
+            return self._chain.normalize
         if isinstance(self.config, StaticConfig):
             return self.config.normalize
         return self._known.normalize if self._known else True
 
     def _limit(self) -> int:
-        """Tokens that a text can have at most."""
+        """The most tokens that a text can have."""
         if isinstance(self.config, TransformerConfig):
             return self.config.positions
         if isinstance(self.config, OtherConfig):
@@ -251,14 +269,14 @@ class ModelDirectory:
         return _NO_LIMIT
 
     def _max_tokens(self, limit: int) -> int:
-        stated = self._modules.sentence_config().max_seq_length
+        stated = read_sentence_config(self._first).max_seq_length
         if stated is not None:
             return stated
         if self._known is not None:
             return self._known.max_tokens
         if isinstance(self.config, StaticConfig):
             return self.config.longest or limit
-        path = self._modules.first / "tokenizer_config.json"
+        path = self._first / "tokenizer_config.json"
         if path.is_file():
             length = read_json(path, TypeAdapter(_TokenizerConfig)).model_max_length
             if length is not None and SHORTEST <= length < _NO_LIMIT:

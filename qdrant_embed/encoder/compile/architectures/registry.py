@@ -1,0 +1,37 @@
+"""Which graph an architecture has; its file is loaded when a model needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, Array, QuantizationPlan
+from qdrant_embed.encoder.facts.architectures import TransformerConfig
+from qdrant_embed.encoder.facts.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from qdrant_embed.encoder.compile.architectures.transformer import TransformerGraph
+
+# `model_type` in config.json: file and class of the graph
+GRAPHS = {
+    "bert": ("bert", "BertGraph"),
+    "distilbert": ("distilbert", "DistilBertGraph"),
+    "modernbert": ("modernbert", "ModernBertGraph"),
+    "mpnet": ("mpnet", "MPNetGraph"),
+    "nomic_bert": ("nomic_bert", "NomicBertGraph"),
+    "roberta": ("bert", "BertGraph"),
+    "xlm-roberta": ("bert", "BertGraph"),
+}
+
+
+def model_graph(
+    weights: Mapping[str, Array],
+    config: TransformerConfig,
+    spec: ModelSpec,
+    plan: QuantizationPlan = NOTHING_QUANTIZED,
+) -> TransformerGraph[Any]:
+    """Build the graph of a model; see `TransformerGraph` for the arguments and errors."""
+    module, name = GRAPHS[config.model_type]
+    kind: type[TransformerGraph[Any]] = getattr(import_module(f"{__package__}.{module}"), name)
+    return kind(weights, config, spec, plan)

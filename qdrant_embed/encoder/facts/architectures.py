@@ -1,0 +1,336 @@
+"""What ``config.json`` of each architecture says.
+
+One class for each architecture that is compiled, with a line in `ARCHITECTURES`; one for static
+models, and one for all others, which their own ONNX file runs. Fields have transformers' names.
+A value that cannot be run is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import (
+    AliasChoices,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from qdrant_embed.encoder.facts.jsonfile import JsonFile
+from qdrant_embed.encoder.interfaces import Task
+from qdrant_embed.errors import ModelFileError
+
+STATIC = "model2vec"  # `model_type` of static models
+SHORTEST = 3  # tokens that a model must be able to read: [CLS], one of a text, [SEP]
+TABLES = ("embeddings", "embedding.weight")  # as model2vec and sentence-transformers name it
+
+Activation: TypeAlias = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"]
+Epsilon: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+# of rotary positions: no table in the weights limits them, so this must, as the file is read
+# before memory is taken
+Positions: TypeAlias = Annotated[int, Field(gt=0, le=1 << 17)]
+Theta: TypeAlias = Annotated[float, Field(ge=1, le=1e12)]
+
+
+class TransformerConfig(JsonFile):
+    """``config.json`` of an architecture that is compiled."""
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed"})  # what models of it can be run for
+
+    model_type: str
+    vocab_size: PositiveInt
+    hidden_size: PositiveInt
+    num_hidden_layers: PositiveInt
+    num_attention_heads: PositiveInt
+    intermediate_size: PositiveInt
+    max_position_embeddings: PositiveInt
+
+    @property
+    def positions(self) -> int:
+        """The most tokens that one text can have, special tokens included."""
+        return self.max_position_embeddings
+
+    @property
+    def head_size(self) -> int:
+        """Dimension of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> TransformerConfig:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} cannot be shared by "
+                f"{self.num_attention_heads} attention heads"
+            )
+        if self.positions < SHORTEST:
+            raise ValueError(f"there are positions for {self.positions} tokens only")
+        return self
+
+
+class BertFamilyConfig(TransformerConfig):
+    """What BERT and its nearest relatives have in common: a table of position embeddings."""
+
+    type_vocab_size: NonNegativeInt = 2
+    layer_norm_eps: Epsilon = 1e-12
+    hidden_act: Activation = "gelu"
+    is_decoder: Literal[False] = False
+
+    @property
+    def first_position(self) -> int:
+        """Row of the position table that belongs to a text's first token."""
+        return 0
+
+    @property
+    def positions(self) -> int:
+        """The most tokens that one text can have, special tokens included."""
+        return self.max_position_embeddings - self.first_position
+
+
+class BertConfig(BertFamilyConfig):
+    """``config.json`` of architecture ``bert``."""
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms"})
+
+    model_type: Literal["bert"]
+    position_embedding_type: Literal["absolute"] = "absolute"
+
+
+class RobertaConfig(BertFamilyConfig):
+    """``config.json`` of architectures ``roberta`` and ``xlm-roberta``."""
+
+    model_type: Literal["roberta", "xlm-roberta"]
+    pad_token_id: NonNegativeInt = 1
+    position_embedding_type: Literal["absolute"] = "absolute"
+
+    @property
+    def first_position(self) -> int:
+        """Row of the position table that belongs to a text's first token."""
+        return self.pad_token_id + 1
+
+
+class DistilBertConfig(BertFamilyConfig):
+    """``config.json`` of architecture ``distilbert``."""
+
+    model_type: Literal["distilbert"]
+    hidden_size: PositiveInt = Field(validation_alias="dim")
+    num_hidden_layers: PositiveInt = Field(validation_alias="n_layers")
+    num_attention_heads: PositiveInt = Field(validation_alias="n_heads")
+    intermediate_size: PositiveInt = Field(validation_alias="hidden_dim")
+    hidden_act: Activation = Field("gelu", validation_alias="activation")
+    type_vocab_size: Literal[0] = 0
+
+
+class MPNetConfig(BertFamilyConfig):
+    """``config.json`` of architecture ``mpnet``."""
+
+    model_type: Literal["mpnet"]
+    pad_token_id: NonNegativeInt = 1
+    type_vocab_size: Literal[0] = 0
+    relative_attention_num_buckets: Literal[32] = 32
+
+    @property
+    def first_position(self) -> int:
+        """Row of the position table that belongs to a text's first token."""
+        return self.pad_token_id + 1
+
+
+class RopeParameters(JsonFile):
+    """``rope_parameters`` as transformers 5 writes them; only the plain kind can be run."""
+
+    rope_theta: Theta
+    rope_type: Literal["default"] = "default"
+
+
+class RotaryConfig(TransformerConfig):
+    """What architectures with rotary position embeddings have in common."""
+
+    max_position_embeddings: Positions
+
+    @model_validator(mode="after")
+    def _check_head_size(self) -> RotaryConfig:
+        if self.head_size % 2:
+            raise ValueError(f"heads of {self.head_size} numbers cannot be turned in pairs")
+        return self
+
+
+class _RopeByLayer(JsonFile):
+    full_attention: RopeParameters
+    sliding_attention: RopeParameters
+
+
+class ModernBertConfig(RotaryConfig):
+    """``config.json`` of architecture ``modernbert``, as transformers 4 or 5 writes it."""
+
+    model_type: Literal["modernbert"]
+    hidden_activation: Activation = "gelu"
+    norm_eps: Epsilon = 1e-5
+    norm_bias: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    local_attention: Annotated[int, Field(gt=0, le=1 << 17)] = 128
+    global_attn_every_n_layers: PositiveInt = 3
+    layer_types: tuple[Literal["full_attention", "sliding_attention"], ...] | None = None
+    global_rope_theta: Theta = 160_000.0
+    local_rope_theta: Theta | None = 10_000.0
+    rope_parameters: _RopeByLayer | None = None
+
+    def is_global(self, layer: int) -> bool:
+        """Whether a layer attends to the whole text."""
+        if self.layer_types is not None and layer < len(self.layer_types):
+            return self.layer_types[layer] == "full_attention"
+        return layer % self.global_attn_every_n_layers == 0
+
+    def theta(self, *, is_global: bool) -> float:
+        """Base of the wavelengths in global or in local layers."""
+        if (parameters := self.rope_parameters) is not None:
+            kind = parameters.full_attention if is_global else parameters.sliding_attention
+            return kind.rope_theta
+        if is_global or self.local_rope_theta is None:
+            return self.global_rope_theta
+        return self.local_rope_theta
+
+
+class NomicBertConfig(RotaryConfig):
+    """``config.json`` of architecture ``nomic_bert``, in the vendor's words or transformers'.
+
+    The vendor's come first: repositories have both, and state the length in theirs alone.
+    """
+
+    model_type: Literal["nomic_bert"]
+    hidden_size: PositiveInt = Field(validation_alias=AliasChoices("n_embd", "hidden_size"))
+    num_hidden_layers: PositiveInt = Field(
+        validation_alias=AliasChoices("n_layer", "num_hidden_layers")
+    )
+    num_attention_heads: PositiveInt = Field(
+        validation_alias=AliasChoices("n_head", "num_attention_heads")
+    )
+    intermediate_size: PositiveInt = Field(
+        validation_alias=AliasChoices("n_inner", "intermediate_size")
+    )
+    max_position_embeddings: Positions = Field(
+        validation_alias=AliasChoices("n_positions", "max_position_embeddings")
+    )
+    layer_norm_eps: Epsilon = Field(
+        1e-12, validation_alias=AliasChoices("layer_norm_epsilon", "layer_norm_eps")
+    )
+    activation: Literal["swiglu", "silu"] = Field(
+        "swiglu", validation_alias=AliasChoices("activation_function", "hidden_act")
+    )
+    type_vocab_size: NonNegativeInt = 2
+    qkv_proj_bias: bool = False
+    mlp_fc1_bias: bool = False
+    mlp_fc2_bias: bool = False
+    rotary_emb_base: Theta = 1000.0
+    rope_parameters: RopeParameters | None = None
+    # beyond the trained length the angles would depend on each text's own length
+    rotary_scaling_factor: float | None = None
+    max_trained_positions: PositiveInt = 2048
+    rotary_emb_fraction: Literal[1] = 1
+    rotary_emb_interleaved: Literal[False] = False
+    rotary_emb_scale_base: None = None
+    prenorm: Literal[False] = False
+    causal: Literal[False] = False
+    use_rms_norm: Literal[False] = False
+    num_experts: Literal[0] | None = None
+
+    @property
+    def positions(self) -> int:
+        """The most tokens that one text can have, special tokens included."""
+        if self.rotary_scaling_factor:
+            return min(self.max_position_embeddings, self.max_trained_positions)
+        return self.max_position_embeddings
+
+    @property
+    def theta(self) -> float:
+        """Base of the wavelengths."""
+        if self.rope_parameters is not None:
+            return self.rope_parameters.rope_theta
+        return self.rotary_emb_base
+
+
+class StaticConfig(JsonFile):
+    """``config.json`` of a model2vec model; sentence-transformers writes none.
+
+    model2vec leaves unknown tokens out, and reads 512 tokens of a text unless told otherwise.
+    """
+
+    model_type: Literal["model2vec"] | None = None
+    normalize: bool = False
+    max_length: PositiveInt | None = 512
+
+    @property
+    def skips_unknown(self) -> bool:
+        """Whether tokens outside the vocabulary are left out."""
+        return self.model_type is not None
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens read of a text; ``None`` for all."""
+        return self.max_length if self.model_type else None
+
+
+class OtherConfig(JsonFile):
+    """``config.json`` of an architecture that is not compiled: the model's own ONNX file is run."""
+
+    vocab_size: PositiveInt | None = None
+    hidden_size: PositiveInt | None = Field(
+        None, validation_alias=AliasChoices("hidden_size", "dim", "d_model", "n_embd")
+    )
+    max_position_embeddings: int | None = Field(
+        None,
+        ge=SHORTEST,
+        validation_alias=AliasChoices("n_positions", "max_position_embeddings"),
+    )
+
+
+# the architectures that are compiled, by `model_type`
+ARCHITECTURES: Mapping[str, type[TransformerConfig]] = {
+    "bert": BertConfig,
+    "distilbert": DistilBertConfig,
+    "modernbert": ModernBertConfig,
+    "mpnet": MPNetConfig,
+    "nomic_bert": NomicBertConfig,
+    "roberta": RobertaConfig,
+    "xlm-roberta": RobertaConfig,
+}
+
+
+def config_class(model_type: object) -> type[TransformerConfig] | None:
+    """Find the class for a ``model_type``; ``None`` for architectures that are not compiled."""
+    return ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
+
+
+def can_compile(config: Mapping[str, Any]) -> bool:
+    """Tell whether a model with this content of ``config.json`` (empty: without one) is compiled.
+
+    Models that call themselves ``bert`` may be variants: all values are checked.
+    """
+    model_type = config.get("model_type")
+    if not config or model_type == STATIC:
+        return True
+    kind = config_class(model_type)
+    if kind is None:
+        return False
+    try:
+        kind.model_validate(config)
+    except ValidationError:
+        return False
+    return True
+
+
+def table_shape(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int]:
+    """Find rows and columns of a static model's table among the shapes of its tensors.
+
+    Raises:
+        ModelFileError: there is no such table.
+    """
+    shape = next((shapes[name] for name in TABLES if name in shapes), ())
+    if len(shape) != 2 or 0 in shape:
+        raise ModelFileError(
+            f"a static model has a table of vectors named {' or '.join(TABLES)}; the weights have "
+            f"{', '.join(f'{name} {shape}' for name, shape in shapes.items()) or 'nothing'}"
+        )
+    return shape[0], shape[1]
