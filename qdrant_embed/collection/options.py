@@ -124,6 +124,14 @@ class CollectionOptions:
             "write_consistency_factor": self.write_consistency_factor,
         }
 
+    def check_shard_keys(self, selector: models.ShardKeySelector | None) -> None:
+        """Raise `InputError` if a collection with these options would have no shards."""
+        if self.sharding_method == models.ShardingMethod.CUSTOM and selector in (None, []):
+            raise InputError(
+                "sharding_method=CUSTOM stores nothing without a shard key: pass "
+                "shard_key_selector="
+            )
+
     def shard_keys(self, selector: models.ShardKeySelector | None) -> list[models.ShardKey]:
         """The shards to create for an `add` whose ``shard_key_selector`` is `selector`."""
         if selector is None or self.sharding_method != models.ShardingMethod.CUSTOM:

@@ -26,7 +26,8 @@ from qdrant_embed.encoder.interfaces import (
 from qdrant_embed.encoder.long_texts.overflow import Splitter
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.text import TextEmbedding
-from qdrant_embed.errors import InputError, check_str, check_whole
+from qdrant_embed.engines.names import check_vector_name
+from qdrant_embed.errors import InputError, check_whole
 from qdrant_embed.flows.io import Io
 from qdrant_embed.flows.requests import MAX_RETRIES, CollectionRequests
 
@@ -154,7 +155,7 @@ class ModelSettings:
             "splitter": splitter,
         }
         if vector_name is not None:
-            check_str("vector_name", vector_name)
+            check_vector_name(vector_name)
         if max_length is not None:
             check_whole("max_length", max_length, 3)  # two special tokens and one of the text
         if isinstance(embedding_model_name, str | os.PathLike):
@@ -234,7 +235,7 @@ class ModelSettings:
         }
         encoder: SparseEncoder | None
         if vector_name is not None:
-            check_str("vector_name", vector_name)
+            check_vector_name(vector_name)
         if isinstance(embedding_model_name, str | os.PathLike):
             lazy = lazy_load or not self._loads_at_once
             encoder = SparseTextEmbedding(embedding_model_name, lazy_load=lazy, **options)
@@ -248,7 +249,9 @@ class ModelSettings:
     def get_vector_field_name(self) -> str:
         """Return the vector's name in a new collection.
 
-        It is the ``vector_name`` passed to `set_model`, else ``fast-`` and the model's short name.
+        It is the ``vector_name`` passed to `set_model`, else ``fast-`` and the model's short name,
+        in which ``-`` replaces each character that Qdrant refuses, such as ``:``. A name of more
+        than 200 bytes is cut, and ends in 8 digits of its SHA-256.
         """
         return self._selection.vector_name()
 

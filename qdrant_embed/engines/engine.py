@@ -16,6 +16,8 @@ class Engine:
             run in a thread of their own.
         payload_index: filters on a payload field are faster with an index of that field.
         refusals: exceptions by which it refuses a request that it has read.
+        copies: it may keep several copies of a collection, on nodes that do not know the same at
+            the same time.
     """
 
     name: str
@@ -23,3 +25,4 @@ class Engine:
     off_loop: bool
     payload_index: bool
     refusals: tuple[type[Exception], ...]
+    copies: bool = False

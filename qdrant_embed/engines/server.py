@@ -32,6 +32,7 @@ _SERVER = Engine(
     off_loop=False,
     payload_index=True,
     refusals=(UnexpectedResponse, grpc.RpcError),
+    copies=True,
 )
 
 

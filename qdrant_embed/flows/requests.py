@@ -11,13 +11,15 @@ import qdrant_client
 from qdrant_client import models
 
 from qdrant_embed.backoff import Backoff
+from qdrant_embed.engines.missing import is_missing, may_come
+from qdrant_embed.engines.names import check_collection_name
 from qdrant_embed.engines.server import (
     REQUEST_ERRORS,
     is_too_large,
     is_transient,
     requested_wait,
 )
-from qdrant_embed.errors import InputError, check_str, check_whole
+from qdrant_embed.errors import check_whole
 from qdrant_embed.flows.io import Flow, Io
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ T = TypeVar("T")
 BACKOFF = Backoff(first=0.25, longest=8.0)  # seconds
 LONGEST_RETRYING = 300.0  # seconds after a request's first try
 MAX_RETRIES = 3
+SOON = Backoff(first=0.05, longest=0.4)  # seconds
+SETTLING = 2.0  # seconds until every node of a cluster knows what one was told
 
 
 class CollectionRequests:
@@ -41,7 +45,7 @@ class CollectionRequests:
         max_retries: further tries of a request that failed for a passing reason.
 
     Raises:
-        InputError: the collection has no name, or `max_retries` is not a whole number.
+        InputError: no collection can have this name, or `max_retries` is not a whole number.
 
     Attributes:
         io: sends them.
@@ -57,12 +61,24 @@ class CollectionRequests:
         collection_name: str,
         max_retries: int = MAX_RETRIES,
     ) -> None:
-        check_str("collection_name", collection_name)
-        if not collection_name:
-            raise InputError("collection_name is empty: name a collection")
+        check_collection_name(collection_name)
         check_whole("max_retries", max_retries, 0)
         self.io, self.client = io, client
         self.name, self.max_retries = collection_name, max_retries
+        self._settled = 0.0
+
+    def expect(self) -> None:
+        """Note that something was just defined, which other nodes may not know for a moment.
+
+        Until then, a request that finds it missing is repeated, and does not count as failed.
+        """
+        if self.io.engine.copies:
+            self._settled = time.monotonic() + SETTLING
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether what was just defined may still be missing on some node."""
+        return time.monotonic() < self._settled
 
     async def send(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method of the client, and return what it answers."""
@@ -74,11 +90,15 @@ class CollectionRequests:
         A failed attempt is repeated where its error is a passing one, `max_retries` times at most.
         None begins later than five minutes after the first, however long a server asks to wait.
         """
-        start, tries = time.monotonic(), 0
+        start, tries, early = time.monotonic(), 0, 0
         while True:
             try:
                 return await attempt()
             except REQUEST_ERRORS as error:
+                if self.is_settling and may_come(error):
+                    early += 1
+                    await self.io.sleep(SOON.seconds(early))
+                    continue
                 tries += 1
                 if tries > self.max_retries or not is_transient(error):
                     raise
@@ -90,9 +110,21 @@ class CollectionRequests:
                 logger.warning("trying again in %.1f s: %s", wait, error)
             await self.io.sleep(wait)
 
+    async def info(self) -> models.CollectionInfo | None:
+        """Return what the server says of the collection; ``None`` if it does not exist.
+
+        This is one request, which every token may send that may read or write the collection.
+        """
+        try:
+            return await self.send(self.client.get_collection, self.name)
+        except (*REQUEST_ERRORS, LookupError, ValueError) as error:
+            if not is_missing(error):
+                raise
+            return None
+
     async def exists(self) -> bool:
         """Return whether the collection exists."""
-        return await self.send(self.client.collection_exists, self.name)
+        return await self.info() is not None
 
     async def count(self) -> int:
         """Count the points."""

@@ -17,6 +17,7 @@ from uuid import UUID
 from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
+from qdrant_embed.collection.copies import LookUps
 from qdrant_embed.collection.options import CollectionOptions, checked_options
 from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec
 from qdrant_embed.collection.vectors import CollectionVectors
@@ -303,13 +304,17 @@ class _Add:
         self._collection, self._adding, self._options = collection, adding, options
         self._ahead, self._io = ahead, collection.io
         self._requests, self._client = collection.requests, collection.requests.client
+        self._look_ups = LookUps(collection)
 
     async def run(self) -> list[str | int]:
         adding = self._adding
         window = await self._next_window()
         if not window:
             return []
-        vectors = await self._collection.vectors_for_add(adding.texts)
+        options = self._options
+        vectors = await self._collection.vectors_for_add(
+            adding.texts, options.collection_options, options.shard_key_selector
+        )
         if vectors.chunked:
             adding.splits_documents()
         encoder = vectors.dense.encoder.with_threads(self._options.parallel).counting()
@@ -380,7 +385,7 @@ class _Add:
             old = [document.point_id for document in documents if not document.is_new]
             stored = await self._stored_chunks(old)
             return await self._io.compute(adding.changed_chunked, documents, stored, replacement)
-        existing = await self._requests.send(
+        existing = await self._look_ups.send(
             self._client.retrieve,
             self._collection.name,
             [document.point_id for document in documents],
@@ -394,7 +399,7 @@ class _Add:
         records: list[models.Record] = []
         offset, more = None, bool(ids)
         while more:
-            page, offset = await self._requests.send(
+            page, offset = await self._look_ups.send(
                 self._client.scroll,
                 self._collection.name,
                 models.Filter(must=[chunks_of(ids)]),
@@ -439,7 +444,11 @@ async def delete_documents(
         InputError: if an id is invalid, or `ids` is a single str.
     """
     points = await collection.io.compute(point_ids, ids)
-    chunked = bool(points) and (await collection.read()).chunked
+    chunked = False
+    if points:
+        stored = await collection.read()
+        chunked = stored.chunked
+        await collection.index_parents(stored)
     for some in windows(points, _PAGE):
         selector: models.PointsSelector = models.PointIdsList(points=[*some])
         if chunked:
