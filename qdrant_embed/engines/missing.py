@@ -19,9 +19,9 @@ _SINGLE_NODE = "Distributed mode disabled"
 def is_missing(error: BaseException) -> bool:
     """Return whether a request failed because its collection does not exist."""
     if isinstance(error, UnexpectedResponse):
-        return bool(error.status_code == _NOT_FOUND)
+        return error.status_code == _NOT_FOUND
     if isinstance(error, grpc.RpcError):
-        return _code(error) == grpc.StatusCode.NOT_FOUND
+        return bool(_code(error) == grpc.StatusCode.NOT_FOUND)
     if isinstance(error, LookupError):
         return error.__cause__ is not None and is_missing(error.__cause__)
     return isinstance(error, ValueError) and _LOCAL.fullmatch(str(error)) is not None
