@@ -100,11 +100,14 @@ def serving() -> Iterator[Server]:
                     status, result = answer(
                         running.database, self.command, path, body, running.shards
                     )
-            if fault is None or fault.status == 200:
+            if fault is None and status == 404:
+                name = path.split("/")[2]
+                self.reply(404, refusal(f"Not found: Collection `{name}` doesn't exist!"))
+            elif fault is None or fault.status == 200:
                 content = {"result": result, "status": "ok", "time": 0.0}
                 self.reply(status, content, drip=fault.drip if fault else 0.0)
             elif fault.status:
-                self.reply(fault.status, {"status": {"error": fault.message}}, *fault.headers)
+                self.reply(fault.status, refusal(fault.message), *fault.headers)
             else:
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
@@ -146,6 +149,11 @@ def serving() -> Iterator[Server]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def refusal(message: str) -> dict[str, dict[str, str]]:
+    """What Qdrant answers instead of a result."""
+    return {"status": {"error": message}}
 
 
 def answer(

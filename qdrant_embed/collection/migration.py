@@ -129,6 +129,7 @@ class _Migration:
         total = await self._old.requests.count()
         encoder = vectors.dense.encoder.counting()
         with Reporter(options.progress, new.name, total, encoder) as reporter:
+            self._old.requests.on_wait = new.requests.on_wait = reporter.show_note
             await new.prepare(vectors, options.collection_options or CollectionOptions())
             await self._move(vectors.with_encoder(encoder), reporter)
         count = await self._checked_count()
@@ -257,4 +258,13 @@ class _Migration:
             models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)),
             models.CreateAliasOperation(create_alias=create),
         ]
-        await self._new.requests.send(self._client.update_collection_aliases, operations)
+        await self._new.requests.define(
+            self._client.update_collection_aliases,
+            partial(self._is_switched, alias),
+            operations,
+            timeout=self._new.requests.defining_timeout,
+        )
+
+    async def _is_switched(self, alias: str) -> bool:
+        known = await self._new.requests.send(self._client.get_collection_aliases, self._new.name)
+        return alias in {found.alias_name for found in known.aliases}
