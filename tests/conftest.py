@@ -125,7 +125,14 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(params=["memory", "path", "server"])
+@pytest.fixture
+def grpc_server() -> Iterator[Server]:
+    """A Qdrant on loopback that listens to gRPC, too."""
+    with serving(grpc=True) as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "path", "server", "grpc"])
 def anywhere(
     request: pytest.FixtureRequest, kind: str, tiny: TinyModel, tmp_path: Path
 ) -> Iterator[QdrantClient]:
@@ -134,6 +141,7 @@ def anywhere(
         "memory": lambda: {"location": ":memory:"},
         "path": lambda: {"path": str(tmp_path / "db")},
         "server": lambda: at(request.getfixturevalue("server")),
+        "grpc": lambda: at(request.getfixturevalue("grpc_server"), grpc=True),
     }
     with opened(kind, **places[request.param]()) as client:
         client.set_model(tiny.path)
