@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import qdrant_client
@@ -15,8 +16,9 @@ from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.encoder.interfaces import DenseEncoder
-from qdrant_embed.engines.registry import engine_of
+from qdrant_embed.engines.connection import connection_options
 from qdrant_embed.flows.io import BlockingIo, run_blocking
+from qdrant_embed.flows.opened import OPENING, Opened, open_blocking
 from qdrant_embed.flows.progress import ProgressOption
 from qdrant_embed.flows.requests import MAX_RETRIES
 from qdrant_embed.ingest.adding import AddOptions, OnExisting, add_documents, delete_documents
@@ -30,13 +32,21 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
     """`add` and `query` for a Qdrant client; mix it into your own client class.
 
     Every method of ``qdrant_client.QdrantClient`` stays unchanged. Threads can share a client; on
-    a local database `add` and `query` take turns.
+    a local database `add` and `query` take turns. In a process that was forked, these and the
+    other methods of this package open connections of their own; a folder can only be read there.
     """
 
     @property
     def _io(self) -> BlockingIo:
-        io: BlockingIo | None = self.__dict__.get("_blocking_io")
-        return io or self.__dict__.setdefault("_blocking_io", BlockingIo(engine_of(self._client)))
+        opened: Opened[BlockingIo] | None = self.__dict__.get("_opened")
+        if opened is None or not opened.is_here():
+            with OPENING:
+                opened = self.__dict__.get("_opened")
+                if opened is None or not opened.is_here():
+                    opened = open_blocking(opened, self._client, self.init_options)
+                    self._client = opened.database
+                    self.__dict__["_opened"] = opened
+        return opened.io
 
     # documents in
 
@@ -78,8 +88,11 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
             wait: return when the points can be found, not already when they are accepted. Without
                 it, add documents that are stored in chunks again only once they can be found.
             max_retries: number of retries of a request after a transient failure, within five
-                minutes. The same ids are sent again, so nothing is stored twice. A request that is
-                too large for the server is sent in halves.
+                minutes; by default they take 40 seconds at least, so that a restart of the server
+                is survived. After two seconds of waiting a warning is logged, and a bar shows the
+                wait. The same ids are sent again, so nothing is stored twice. A request has 16 MB
+                at most; one that the server refuses as too large, or that is above a cap of its
+                strict mode, is sent in parts.
             on_existing: how to handle documents whose ids the collection already has.
                 ``"overwrite"`` stores them again. ``"skip"`` stores them only if their text or
                 metadata differ from what is stored, and otherwise does not even encode them.
@@ -94,6 +107,7 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         Raises:
             InputError: if documents, metadata, ids or an option cannot be used.
             CollectionMismatchError: if the collection belongs to another model.
+            ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
             IngestError: if it ended after a part was stored; says which part, and why. After a
                 ``KeyboardInterrupt``, use `IngestError.behind`.
             ModelError: if the model cannot be found, downloaded or read.
@@ -162,11 +176,15 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
                 with the text and score of their best chunk.
             consistency: how many replicas must agree.
             shard_key_selector: shards to search, in a collection with custom sharding.
-            timeout: in seconds, instead of the client's own.
+            timeout: seconds that all requests of the query may take together, with retries and
+                waits; the client's own timeout by default.
 
         Raises:
             InputError: if the text is empty, or an option cannot be used.
             CollectionMismatchError: if the collection belongs to another model.
+            CollectionNotFoundError: if the collection does not exist.
+            ServerRefusal: if Qdrant refuses the request, for instance because strict mode needs an
+                index of a field in a filter; `PermissionRefusal` if because of the key.
             ModelError: if the model cannot be found, downloaded or read.
         """
         search = Search(
@@ -270,6 +288,8 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         Raises:
             InputError: if an option cannot be used, or a point has no text.
             CollectionMismatchError: if the new collection has another model, or other points.
+            CollectionNotFoundError: if the old collection does not exist.
+            ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
             ModelError: if the model cannot be found, downloaded or read.
             MissingDependencyError: if ``progress=True``, but tqdm is not installed.
         """
@@ -304,6 +324,8 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
 
         Raises:
             InputError: if an id is invalid, or `ids` is a single str.
+            CollectionNotFoundError: if the collection does not exist.
+            ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
         """
         collection = self._collection(collection_name, max_retries)
         flow = delete_documents(collection, ids, wait=wait, shard_key_selector=shard_key_selector)
@@ -326,5 +348,14 @@ class QdrantClient(QdrantEmbedMixin):
     """``qdrant_client.QdrantClient`` with `add`, `query` and `query_batch`.
 
     The constructor is that of ``qdrant_client``: ``":memory:"``, ``path="folder"``,
-    ``url="http://host:6333"`` and so on.
+    ``url="http://host:6333"`` and so on. A key that no header can carry is an `InputError`; a gRPC
+    channel connects again at once after its server was restarted, unless `grpc_options` say
+    otherwise.
     """
+
+    if not TYPE_CHECKING:  # whose signature is that of ``qdrant_client``
+
+        @wraps(qdrant_client.QdrantClient.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            constructor = qdrant_client.QdrantClient.__init__
+            super().__init__(**connection_options(constructor, *args, **kwargs))

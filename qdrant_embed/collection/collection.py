@@ -6,25 +6,24 @@ import logging
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import ParamSpec
+from functools import partial
 
 from qdrant_client import models
 
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec
 from qdrant_embed.collection.selection import EncoderSelection
+from qdrant_embed.collection.stamp import Stamp
 from qdrant_embed.collection.stored import StoredCollection, check_is_stamped, read_collection
 from qdrant_embed.collection.vectors import CollectionVectors
-from qdrant_embed.engines.missing import is_denied, is_single_node
+from qdrant_embed.engines.missing import is_single_node
 from qdrant_embed.engines.names import check_new_collection_name
-from qdrant_embed.engines.server import REQUEST_ERRORS, is_transient
-from qdrant_embed.errors import CollectionMismatchError, InputError
-from qdrant_embed.flows.io import Flow, Io
+from qdrant_embed.engines.server import REQUEST_ERRORS
+from qdrant_embed.errors import CollectionMismatchError, InputError, PermissionRefusal
+from qdrant_embed.flows.io import Io
 from qdrant_embed.flows.requests import SOON, CollectionRequests
 
 logger = logging.getLogger(__name__)
-
-P = ParamSpec("P")
 
 
 class Collection:
@@ -167,11 +166,14 @@ class Collection:
         for vector_name, config in missing.items():
             await self._add_vector(stored, vector_name, config)
         if stamp is not None:
-            await self.requests.send(
-                self._client.update_collection, self.name, metadata=stamp.metadata()
+            await self.requests.define(
+                self._client.update_collection,
+                partial(self._is_stamped, stamp),
+                self.name,
+                metadata=stamp.metadata(),
+                timeout=self.requests.defining_timeout,
             )
         if stamp is not None or missing:
-            self.requests.expect()
             stored = await self._read_until(
                 lambda found: (
                     missing.keys() <= found.sparse_vectors.keys()
@@ -202,11 +204,13 @@ class Collection:
             return
         if PARENT_FIELD in stored.indexed or not self.io.engine.payload_index:
             return
-        await self.requests.send(
+        await self.requests.define(
             self._client.create_payload_index,
+            self._has_parents_index,
             self.name,
             PARENT_FIELD,
             models.PayloadSchemaType.KEYWORD,
+            timeout=self.requests.defining_timeout,
         )
 
     async def _up_to_date(self, stored: StoredCollection) -> StoredCollection:
@@ -240,29 +244,17 @@ class Collection:
             tries += 1
             await self.io.sleep(SOON.seconds(tries))
 
-    async def _define(
-        self,
-        is_done: Callable[[], Flow[bool]],
-        method: Callable[P, object],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> bool:
-        """Send a request that defines something; return whether it was this one that did so.
+    async def _is_stamped(self, stamp: Stamp) -> bool:
+        return (await self.read()).stamp == stamp
 
-        If it fails, a look decides: another process may have been faster, or the answer was lost.
-        """
-        try:
-            await self.requests.send(method, *args, **kwargs)
-        except (*self.io.engine.refusals, *REQUEST_ERRORS) as error:
-            if "already exists" in str(error):
-                self.requests.expect()
-            if not await is_done():
-                raise
-            self.requests.expect()
-            return False
-        self.requests.expect()
-        return True
+    async def _has_sparse(self, vector_name: str) -> bool:
+        return vector_name in (await self.read()).sparse_vectors
+
+    async def _has_parents_index(self) -> bool:
+        return PARENT_FIELD in (await self.read()).indexed
+
+    async def _has_shard(self, key: models.ShardKey) -> bool:
+        return key in await self.shard_keys()
 
     async def _create(
         self,
@@ -273,8 +265,21 @@ class Collection:
         check_new_collection_name(self.name)
         options.check_shard_keys(shard_keys)
         arguments = await self.io.compute(vectors.creation, options)
-        create = self._client.create_collection
-        is_ours = await self._define(self.requests.exists, create, self.name, **arguments)
+        is_ours = True
+
+        async def is_done() -> bool:
+            # another process may be faster, or the answer to an earlier try be lost
+            nonlocal is_ours
+            is_ours = not (there := await self.requests.exists())
+            return there
+
+        await self.requests.define(
+            self._client.create_collection,
+            is_done,
+            self.name,
+            **arguments,
+            timeout=self.requests.defining_timeout,
+        )
         try:
             for key in options.shard_keys(shard_keys):
                 await self._create_shard(key)
@@ -299,12 +304,10 @@ class Collection:
                 await self._create_shard(key)
 
     async def _create_shard(self, key: models.ShardKey) -> None:
-        async def is_done() -> bool:
-            return key in await self.shard_keys()
-
+        create, is_done = self._client.create_shard_key, partial(self._has_shard, key)
         try:
-            await self._define(is_done, self._client.create_shard_key, self.name, key)
-        except (*self.io.engine.refusals, *REQUEST_ERRORS) as error:
+            await self.requests.define(create, is_done, self.name, key)
+        except self.io.engine.refusals as error:
             if not is_single_node(error):
                 raise
             raise InputError(
@@ -317,17 +320,18 @@ class Collection:
         self, stored: StoredCollection, vector_name: str, config: models.SparseVectorNameConfig
     ) -> None:
         """Add a sparse vector to an existing collection, if the server can."""
-
-        async def is_done() -> bool:
-            return vector_name in (await self.read()).sparse_vectors
-
-        create = self._client.create_vector_name
         try:
-            if not await self._define(is_done, create, self.name, vector_name, config):
-                return
+            await self.requests.define(
+                self._client.create_vector_name,
+                partial(self._has_sparse, vector_name),
+                self.name,
+                vector_name,
+                config,
+                timeout=self.requests.defining_timeout,
+            )
+        except PermissionRefusal:
+            raise
         except self.io.engine.refusals as error:
-            if is_transient(error) or is_denied(error):
-                raise
             raise CollectionMismatchError(
                 f"collection {self.name!r} has no sparse vector {vector_name!r}, and the server "
                 f"would not add it ({error}): Qdrant 1.18 or newer can. Else use another "

@@ -25,6 +25,7 @@ from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.engines.names import check_collection_name, check_new_collection_name
 from qdrant_embed.errors import CollectionMismatchError, InputError, check_whole
 from qdrant_embed.flows.progress import ProgressOption, Reporter
+from qdrant_embed.flows.requests import CollectionRequests
 
 _CUSTOM = models.ShardingMethod.CUSTOM
 
@@ -150,6 +151,7 @@ class _Migration:
         total = await self._count(self._old)
         encoder = vectors.dense.encoder.counting()
         with Reporter(options.progress, new.name, total, encoder) as reporter:
+            self._old.requests.on_wait = new.requests.on_wait = reporter.show_note
             await new.prepare(vectors, created, shard_keys)
             await self._move(vectors.with_encoder(encoder), reporter)
         count = await self._checked_count()
@@ -248,9 +250,7 @@ class _Migration:
             shard_key_selector=key,
         )
         ids = [record.id for record in records]
-        there = await self._look_ups.send(
-            self._client.retrieve, self._new.name, ids, shard_key_selector=key
-        )
+        there = await self._look_ups.ask(CollectionRequests.retrieve, ids, shard_key_selector=key)
         payloads = {record.id: record.payload for record in there}
         changed = [
             record
@@ -341,4 +341,13 @@ class _Migration:
             models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)),
             models.CreateAliasOperation(create_alias=create),
         ]
-        await self._new.requests.send(self._client.update_collection_aliases, operations)
+        await self._new.requests.define(
+            self._client.update_collection_aliases,
+            partial(self._is_switched, alias),
+            operations,
+            timeout=self._new.requests.defining_timeout,
+        )
+
+    async def _is_switched(self, alias: str) -> bool:
+        known = await self._new.requests.send(self._client.get_collection_aliases, self._new.name)
+        return alias in {found.alias_name for found in known.aliases}

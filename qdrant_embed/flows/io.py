@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from qdrant_embed.engines.engine import Engine
+from qdrant_embed.engines.server import CapName
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,11 +32,22 @@ class Io(Protocol):
 
     Attributes:
         engine: what stands behind the client.
+        caps: numbers that the strict mode of collections allows at most, by collection and name, as
+            far as the server has named them.
+        read_only: why nothing may be written; empty if anything may.
     """
 
     @property
     def engine(self) -> Engine:
         """What stands behind the client."""
+
+    @property
+    def caps(self) -> dict[tuple[str, CapName], int]:
+        """Caps that the server has named."""
+
+    @property
+    def read_only(self) -> str:
+        """Why nothing may be written."""
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Send a request: call a method of the client, and return what it answers.
@@ -85,10 +97,12 @@ class BlockingIo:
 
     Args:
         engine: what stands behind the client.
+        read_only: why nothing may be written; empty if anything may.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, read_only: str = "") -> None:
+        self.engine, self.read_only = engine, read_only
+        self.caps: dict[tuple[str, CapName], int] = {}
         self._turn = threading.Lock()
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -146,10 +160,12 @@ class AsyncIo:
 
     Args:
         engine: what stands behind the client.
+        read_only: why nothing may be written; empty if anything may.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, read_only: str = "") -> None:
+        self.engine, self.read_only = engine, read_only
+        self.caps: dict[tuple[str, CapName], int] = {}
         self._turn = threading.Lock()
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -22,9 +22,11 @@ from qdrant_embed.collection.options import CollectionOptions, checked_options
 from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec
 from qdrant_embed.collection.vectors import CollectionVectors
 from qdrant_embed.encoder.run.batching import runs, windows
+from qdrant_embed.engines.server import in_one_line
 from qdrant_embed.errors import IngestError, InputError, check_whole
 from qdrant_embed.flows.io import Background
 from qdrant_embed.flows.progress import ProgressOption, Reporter
+from qdrant_embed.flows.requests import CollectionRequests
 from qdrant_embed.ingest.chunks import Replacement, StoredChunks, chunks_of
 from qdrant_embed.ingest.documents import Document, InputDocument, is_sequence, pair
 from qdrant_embed.ingest.ids import ContentIds, IdScheme, point_ids
@@ -208,7 +210,7 @@ class Adding:
         """
         if not self.stored_ids:
             return
-        count, reason = len(self.stored_ids), str(error) or type(error).__name__
+        count, reason = len(self.stored_ids), in_one_line(error)
         account = IngestError(
             f"{count} documents are stored in {self._name!r}, then it failed at number {count}: "
             f"{reason}. The rest is not known to be stored: add() that, or, with "
@@ -321,6 +323,7 @@ class _Add:
         counting = vectors.with_encoder(encoder)
         name, progress = self._collection.name, self._options.progress
         with Reporter(progress, name, adding.total, encoder) as reporter:
+            self._requests.on_wait = reporter.show_note
             reporter.report(0)
             try:
                 await self._encode_and_store(window, vectors, counting, reporter)
@@ -385,9 +388,8 @@ class _Add:
             old = [document.point_id for document in documents if not document.is_new]
             stored = await self._stored_chunks(old)
             return await self._io.compute(adding.changed_chunked, documents, stored, replacement)
-        existing = await self._look_ups.send(
-            self._client.retrieve,
-            self._collection.name,
+        existing = await self._look_ups.ask(
+            CollectionRequests.retrieve,
             [document.point_id for document in documents],
             with_payload=not adding.ids_tell_all,
             shard_key_selector=self._options.shard_key_selector,
@@ -396,21 +398,24 @@ class _Add:
 
     async def _stored_chunks(self, ids: Sequence[str | int]) -> StoredChunks:
         """Look up the chunks that the collection has of the documents with these ids."""
+        pages = await self._requests.in_parts(ids, self._chunks_of, cap="condition")
+        return StoredChunks(record for page in pages for record in page)
+
+    async def _chunks_of(self, ids: Sequence[str | int]) -> list[models.Record]:
         records: list[models.Record] = []
-        offset, more = None, bool(ids)
+        offset, more = None, True
         while more:
-            page, offset = await self._look_ups.send(
-                self._client.scroll,
-                self._collection.name,
-                models.Filter(must=[chunks_of(ids)]),
-                limit=_PAGE,
+            page, offset = await self._look_ups.ask(
+                CollectionRequests.page,
+                _PAGE,
+                scroll_filter=models.Filter(must=[chunks_of(ids)]),
                 offset=offset,
                 with_payload=[CHUNK_KEY],
                 shard_key_selector=self._options.shard_key_selector,
             )
             records += page
             more = offset is not None
-        return StoredChunks(records)
+        return records
 
     async def _replace(self, points: Sequence[models.PointStruct]) -> None:
         """Store a batch, then delete what it makes stale, so that nothing is lost in between."""
@@ -423,12 +428,24 @@ class _Add:
         )
         replacement = adding.replacement
         if replacement is not None and (stale := replacement.stale):
-            await self._requests.delete(
-                models.PointIdsList(points=[*stale]),
-                partial(adding.note_deleted, replacement),
-                wait=options.wait,
-                shard_key_selector=options.shard_key_selector,
-            )
+            await self._requests.in_parts(stale, partial(self._delete, replacement, {*stale}))
+
+    async def _delete(
+        self, replacement: Replacement, left: set[str | int], ids: Sequence[str | int]
+    ) -> None:
+        """Delete stale points; count what replaces them as stored when none is left."""
+
+        def note() -> None:
+            left.difference_update(ids)
+            if not left:
+                self._adding.note_deleted(replacement)
+
+        await self._requests.delete(
+            models.PointIdsList(points=[*ids]),
+            note,
+            wait=self._options.wait,
+            shard_key_selector=self._options.shard_key_selector,
+        )
 
 
 async def delete_documents(
@@ -449,9 +466,13 @@ async def delete_documents(
         stored = await collection.read()
         chunked = stored.chunked
         await collection.index_parents(stored)
-    for some in windows(points, _PAGE):
+
+    async def delete(some: Sequence[str | int]) -> None:
         selector: models.PointsSelector = models.PointIdsList(points=[*some])
         if chunked:
             own = models.HasIdCondition(has_id=[*some])
             selector = models.FilterSelector(filter=models.Filter(should=[own, chunks_of(some)]))
         await collection.requests.delete(selector, wait=wait, shard_key_selector=shard_key_selector)
+
+    for some in windows(points, _PAGE):
+        await collection.requests.in_parts(some, delete, cap="condition")

@@ -142,6 +142,11 @@ class Search:
         """Number of hits that Qdrant leaves out: with a reranker none."""
         return 0 if self.reranker is not None else self.offset or 0
 
+    @property
+    def needed(self) -> int:
+        """Number of hits to request at least: more, for a reranker, are only better."""
+        return self.limit if self.reranker is None else self.rerank_limit or self._reach
+
     def groups(self, vectors: CollectionVectors) -> bool:
         """Return whether each hit is the best chunk of a document."""
         return vectors.chunked and not self.chunks
@@ -282,6 +287,7 @@ async def answer(
     texts = checked_queries(query_texts)
     if not texts:
         return []
+    collection.requests.limit_time(search.timeout)
     recent = collection.selection.recent.find(collection.name)
     vectors = recent or await collection.vectors_for_query()
     requests = await collection.io.compute(search.requests, vectors, texts)
@@ -313,7 +319,7 @@ async def _ask(
 
     if search.groups(vectors):  # which a batch cannot do
         return await collection.io.gather([partial(documents, request) for request in requests])
-    found = await send(client.query_batch_points, collection.name, requests, **search.options())
+    found = await collection.requests.query(requests, search.needed, **search.options())
     return [response.points for response in found]
 
 
