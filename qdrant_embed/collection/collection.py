@@ -314,7 +314,7 @@ class Collection:
                 f"collection {self.name!r} cannot have the shard key {key!r}: the server is a "
                 "single node, and only a cluster has custom sharding. Omit sharding_method and "
                 "shard_key_selector"
-            ) from error
+            ) from error.__cause__
 
     async def _add_vector(
         self, stored: StoredCollection, vector_name: str, config: models.SparseVectorNameConfig

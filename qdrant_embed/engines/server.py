@@ -300,7 +300,7 @@ def _missing_right(answer: Answer, name: str) -> str:
             f"Qdrant needs a valid key for collection {name!r} (401, {reason or 'unauthorised'}): "
             "pass api_key= to the client"
         )
-    if "manage" in reason.lower():
+    if "manage" in reason.lower() or "global access" in reason.lower():
         way_out = "creating and changing collections needs a key with global manage access"
     elif "write" in reason.lower():
         way_out = f"use a key that may write to collection {name!r}"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import qdrant_client
-from clients import LetterEncoder, at, opened
+from clients import LetterEncoder, opened
 from fake_server.node import Node
-from qdrant_client import models
+from qdrant_client import grpc, models
 from rest_server import Fault, Server
 from tiny import TinyModel
 
@@ -19,7 +19,8 @@ from qdrant_embed.backoff import Backoff
 from qdrant_embed.flows import requests
 
 TEXTS = ["cat", "dog", "ship", "sea"]
-LOOK_UPS = ("/points", "/points/scroll")
+ENDS = ("/points", "/points/scroll")
+LOOK_UPS: dict[str, Any] = {"Points/Get": grpc.GetPoints, "Points/Scroll": grpc.ScrollPoints}
 
 
 class Counting(LetterEncoder):
@@ -76,15 +77,28 @@ class Cluster:
         ]
         self.common.database.upsert(name, kept)
 
+    def consistency(self, request: str) -> str:
+        """Return the consistency that a request asks for; empty if it does not say."""
+        if request not in LOOK_UPS:
+            asked = self.server.parameters[-1] if self.server.parameters else ""
+            found = re.search(r"consistency=(\w+)", asked)
+            return found.group(1) if found and " " in request else ""
+        asked = LOOK_UPS[request].FromString(self.server.bodies[-1][1])
+        if not asked.HasField("read_consistency"):
+            return ""
+        if asked.read_consistency.HasField("factor"):
+            return str(asked.read_consistency.factor)
+        return "all" if asked.read_consistency.type == grpc.ReadConsistencyType.All else "other"
+
     def choose(self, request: str) -> Fault | None:
         """Decide who answers a request, or that nobody can."""
         self.server.node = self.whole
-        found = re.search(r"consistency=(\w+)", self.server.parameters[-1])
-        if request.startswith("POST") and request.endswith(LOOK_UPS):
-            self.asked.append(found.group(1) if found else "")
-        if found is None:
+        consistency = self.consistency(request)
+        if request in LOOK_UPS or (request.startswith("POST") and request.endswith(ENDS)):
+            self.asked.append(consistency)
+        if not consistency:
             return None
-        wanted = self.copies if found.group(1) == "all" else int(found.group(1))
+        wanted = self.copies if consistency == "all" else int(consistency)
         if wanted > self.copies - self.down:
             return Fault(
                 500,
@@ -97,9 +111,11 @@ class Cluster:
 
 
 @pytest.mark.parametrize("copies", [1, 3])
-def test_look_ups_ask_every_copy(kind: str, server: Server, tiny: TinyModel, copies: int) -> None:
+def test_look_ups_ask_every_copy(
+    kind: str, where: dict[str, Any], server: Server, tiny: TinyModel, copies: int
+) -> None:
     cluster = Cluster(server, copies)
-    with opened(kind, **at(server)) as client:
+    with opened(kind, **where) as client:
         client.set_model(Counting())
         for _ in range(2):
             client.add(
@@ -119,9 +135,11 @@ def test_look_ups_ask_every_copy(kind: str, server: Server, tiny: TinyModel, cop
         assert cluster.asked == ["all"]
 
 
-def test_what_only_some_copies_have_is_stored_again(kind: str, server: Server) -> None:
+def test_what_only_some_copies_have_is_stored_again(
+    kind: str, where: dict[str, Any], server: Server
+) -> None:
     cluster, encoder = Cluster(server, written=3), Counting()
-    with opened(kind, **at(server)) as client:
+    with opened(kind, **where) as client:
         client.set_model(encoder)
         for lost in ([], [1, 2]):
             client.add(
@@ -136,9 +154,11 @@ def test_what_only_some_copies_have_is_stored_again(kind: str, server: Server) -
             encoder.texts.clear()
 
 
-def test_a_migration_heals_the_new_collection(kind: str, server: Server) -> None:
+def test_a_migration_heals_the_new_collection(
+    kind: str, where: dict[str, Any], server: Server
+) -> None:
     cluster, encoder = Cluster(server), Counting()
-    with opened(kind, **at(server)) as client:
+    with opened(kind, **where) as client:
         client.set_model(LetterEncoder())
         client.add("old", TEXTS, ids=range(4))
         client.migrate_model("old", encoder, "new")
@@ -157,10 +177,16 @@ def test_a_migration_heals_the_new_collection(kind: str, server: Server) -> None
     ],
 )
 def test_a_copy_that_is_down_ends_nothing_that_could_be_written(
-    kind: str, server: Server, copies: int, written: int, down: int, asked: list[str]
+    kind: str,
+    where: dict[str, Any],
+    server: Server,
+    copies: int,
+    written: int,
+    down: int,
+    asked: list[str],
 ) -> None:
     cluster, encoder = Cluster(server, copies, written), Counting()
-    with opened(kind, **at(server)) as client:
+    with opened(kind, **where) as client:
         client.set_model(encoder)
         options = cluster.options()
         client.add("demo", TEXTS, ids=range(4), collection_options=options)
@@ -173,11 +199,11 @@ def test_a_copy_that_is_down_ends_nothing_that_could_be_written(
 
 
 def test_a_copy_that_a_write_needs_is_waited_for(
-    kind: str, server: Server, monkeypatch: pytest.MonkeyPatch
+    kind: str, where: dict[str, Any], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(requests, "BACKOFF", Backoff(0.001, 8))
     cluster = Cluster(server, copies=3, written=3)
-    with opened(kind, **at(server)) as client:
+    with opened(kind, **where) as client:
         client.set_model(Counting())
         options = cluster.options()
         client.add("demo", TEXTS, ids=range(4), collection_options=options)

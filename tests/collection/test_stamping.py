@@ -6,24 +6,30 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from clients import LetterEncoder, WordEncoder, at, cosine, opened, stamp
+from clients import LetterEncoder, WordEncoder, cosine, opened, stamp
 from fake_server.node import Node
 from qdrant_client import models
 from rest_server import Server
 from tiny import TinyModel
 
-from qdrant_embed import CollectionMismatchError, InputError, QdrantClient
+from qdrant_embed import (
+    CollectionMismatchError,
+    CollectionNotFoundError,
+    InputError,
+    PermissionRefusal,
+    QdrantClient,
+)
 
 # keys are no secrets on loopback
 pytestmark = pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
 
-INFO = "GET /collections/demo"
+INFO = ("GET /collections/demo", "Collections/Get")
 
 
 @pytest.fixture
-def remote(kind: str, server: Server) -> Iterator[QdrantClient]:
+def remote(kind: str, where: dict[str, Any], server: Server) -> Iterator[QdrantClient]:
     """A client of the server."""
-    with opened(kind, **at(server)) as client:
+    with opened(kind, **where) as client:
         client.set_model(LetterEncoder(), vector_name="text")
         yield client
 
@@ -47,8 +53,8 @@ def test_a_collection_whose_points_wait_gets_no_stamp(remote: QdrantClient, serv
     assert remote.count("demo").count == 6
 
 
-def test_its_model_is_not_guessed(kind: str, server: Server) -> None:
-    with opened(kind, **at(server)) as client:
+def test_its_model_is_not_guessed(kind: str, where: dict[str, Any], server: Server) -> None:
+    with opened(kind, **where) as client:
         foreign(client, server)
         with pytest.raises(CollectionMismatchError, match="does not say which model"):
             client.add("demo", ["cat"])
@@ -86,27 +92,27 @@ def test_a_collection_of_ours_costs_no_empty_write(
         remote.add("demo", ["cat"], ids=[1], on_existing="skip" if method == "skip" else "error")
         if method == "add":
             break
-    assert not [request for request in server.requests if request.endswith("/delete")]
+    assert not [request for request in server.requests if request.lower().endswith("/delete")]
 
 
 # rights
 
 
 def test_a_sparse_vector_is_not_added_where_the_stamp_would_be_refused(
-    kind: str, server: Server
+    kind: str, where: dict[str, Any], server: Server
 ) -> None:
     server.tokens = {"all": "manage", "some": {"demo": "rw"}}
-    with opened(kind, **at(server), api_key="all") as client:
+    with opened(kind, **where, api_key="all") as client:
         client.set_model(LetterEncoder())
         client.add("demo", ["cat"])
         before = client.get_collection("demo").config
-    with opened(kind, **at(server), api_key="some") as client:
+    with opened(kind, **where, api_key="some") as client:
         client.set_model(LetterEncoder())
         client.add("demo", ["dog"])
         client.set_sparse_model(WordEncoder())
-        with pytest.raises(Exception, match=r"403|manage|right|forbidden"):
+        with pytest.raises(PermissionRefusal, match="manage"):
             client.add("demo", ["ship"])
-    with opened(kind, **at(server), api_key="all") as client:
+    with opened(kind, **where, api_key="all") as client:
         assert client.get_collection("demo").config == before
         assert client.count("demo").count == 2
         client.set_model(LetterEncoder())
@@ -116,7 +122,7 @@ def test_a_sparse_vector_is_not_added_where_the_stamp_would_be_refused(
 
 
 def test_an_alias_that_may_not_be_set_is_noticed_before_the_first_text(
-    kind: str, server: Server
+    kind: str, where: dict[str, Any], server: Server
 ) -> None:
     class Untouched(LetterEncoder):
         model_name = "mine/Other"
@@ -125,31 +131,33 @@ def test_an_alias_that_may_not_be_set_is_noticed_before_the_first_text(
             raise AssertionError("encoded before the right was checked")
 
     server.tokens = {"all": "manage", "some": {"old": "r", "new": "rw"}}
-    with opened(kind, **at(server), api_key="all") as client:
+    with opened(kind, **where, api_key="all") as client:
         for name, encoder in (("old", LetterEncoder()), ("new", Untouched())):
             client.set_model(encoder)
             if name == "new":
                 client.create_collection("new", client.get_fastembed_vector_params())
             else:
                 client.add("old", ["cat"])
-    with opened(kind, **at(server), api_key="some") as client:
-        with pytest.raises(Exception, match=r"403|manage|right|forbidden"):
+    with opened(kind, **where, api_key="some") as client:
+        with pytest.raises(PermissionRefusal, match="manage"):
             client.migrate_model("old", Untouched(), "new", alias="docs")
         assert client.count("new").count == 0
 
 
-def test_existence_is_asked_by_what_every_token_may(kind: str, server: Server) -> None:
+def test_existence_is_asked_by_what_every_token_may(
+    kind: str, where: dict[str, Any], server: Server
+) -> None:
     server.tokens = {"all": "manage", "some": {"demo": "rw"}}
-    with opened(kind, **at(server), api_key="all") as client:
+    with opened(kind, **where, api_key="all") as client:
         client.set_model(LetterEncoder())
         client.add("demo", ["cat"])
     server.requests.clear()
-    with opened(kind, **at(server), api_key="some") as client:
+    with opened(kind, **where, api_key="some") as client:
         client.set_model(LetterEncoder())
         client.add("demo", ["dog"], ids="content", on_existing="skip")
         client.query("demo", "dog")
         client.delete_documents("demo", [1])
-    assert not [request for request in server.requests if request.endswith("/exists")]
+    assert not [request for request in server.requests if request.lower().endswith("exists")]
 
 
 # names of one collection
@@ -171,10 +179,10 @@ def test_a_migration_into_an_alias_of_the_old_collection_is_refused(
 
 
 def test_the_index_of_parents_is_made_before_chunks_are_looked_up(
-    kind: str, server: Server, tiny: TinyModel
+    kind: str, where: dict[str, Any], server: Server, tiny: TinyModel
 ) -> None:
     """Its maker was killed before, and strict mode refuses look-ups without it."""
-    with opened(kind, **at(server)) as client:
+    with opened(kind, **where) as client:
         client.set_model(tiny.path, overflow="chunk")
         client.add("demo", ["cat"], ids=[1])
         client.delete_payload_index("demo", "qdrant_embed_chunk.parent")
@@ -219,9 +227,11 @@ class Balanced(Node):
 
 
 @pytest.mark.parametrize("late", [1, 3])
-def test_what_was_just_written_is_read_again(kind: str, server: Server, late: int) -> None:
+def test_what_was_just_written_is_read_again(
+    kind: str, where: dict[str, Any], server: Server, late: int
+) -> None:
     server.node = Balanced(server.node, late)
-    with opened(kind, **at(server)) as client:
+    with opened(kind, **where) as client:
         client.set_model(LetterEncoder(), vector_name="text")
         client.add("ours", ["cat"])
         client.create_collection("theirs", {"text": cosine(26)})
@@ -235,7 +245,9 @@ def test_what_was_just_written_is_read_again(kind: str, server: Server, late: in
         assert stamp(client, "ours")["sparse"]["model"] == "mine/Words"
 
 
-def test_a_server_that_keeps_no_stamp_is_said_to_be_old(kind: str, server: Server) -> None:
+def test_a_server_that_keeps_no_stamp_is_said_to_be_old(
+    kind: str, where: dict[str, Any], server: Server
+) -> None:
     class Old(Node):
         def info(self, name: str) -> dict[str, Any]:
             info: dict[str, Any] = super().info(name)
@@ -243,15 +255,17 @@ def test_a_server_that_keeps_no_stamp_is_said_to_be_old(kind: str, server: Serve
             return info
 
     server.node = Old(server.database)
-    with opened(kind, **at(server)) as client:
+    with opened(kind, **where) as client:
         client.set_model(LetterEncoder())
         with pytest.raises(CollectionMismatchError, match=r"Qdrant 1\.16"):
             client.add("demo", ["cat"])
 
 
-def test_a_collection_that_is_gone_is_not_waited_for(kind: str, server: Server) -> None:
-    with opened(kind, **at(server)) as client:
+def test_a_collection_that_is_gone_is_not_waited_for(
+    kind: str, where: dict[str, Any], server: Server
+) -> None:
+    with opened(kind, **where) as client:
         client.set_model(LetterEncoder())
-        with pytest.raises(Exception, match=r"demo|404"):
+        with pytest.raises(CollectionNotFoundError, match="demo"):
             client.query("demo", "cat")
-    assert server.requests.count(INFO) == 1
+    assert sum(request in INFO for request in server.requests) == 1
