@@ -189,6 +189,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def is_timeout(error: BaseException) -> bool:
+    """Return whether gRPC waited no longer for an answer."""
+    return isinstance(error, grpc.RpcError) and getattr(answer_of(error), "code", None) is (
+        _Code.DEADLINE_EXCEEDED
+    )
+
+
 def is_cut_off(error: BaseException) -> bool:
     """Return whether the connection broke while a request was sent or before it was answered.
 
@@ -300,7 +307,7 @@ def _missing_right(answer: Answer, name: str) -> str:
             f"Qdrant needs a valid key for collection {name!r} (401, {reason or 'unauthorised'}): "
             "pass api_key= to the client"
         )
-    if "manage" in reason.lower() or "global access" in reason.lower():
+    if "global" in reason.lower():
         way_out = "creating and changing collections needs a key with global manage access"
     elif "write" in reason.lower():
         way_out = f"use a key that may write to collection {name!r}"

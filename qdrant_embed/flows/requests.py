@@ -24,6 +24,7 @@ from qdrant_embed.engines.server import (
     in_one_line,
     is_cut_off,
     is_over_budget,
+    is_timeout,
     is_too_large,
     is_transient,
     requested_wait,
@@ -254,13 +255,20 @@ class CollectionRequests:
         self._check_may_write()
 
         async def attempt(options: Any) -> None:
+            start = time.monotonic()
             try:
                 await self.io.request(method, *args, **options)
             except (*REQUEST_ERRORS, ValueError) as error:
                 if "already exists" in str(error):  # if on another node
                     self.expect()
-                if not await is_done():
-                    raise
+                # over gRPC the client gives some of them no more than its own time
+                gave_up = is_timeout(error) and time.monotonic() - start > 0.9 * self._own_timeout
+                tries = 1
+                while not await is_done():
+                    if not gave_up or time.monotonic() - start > options.get("timeout", 0):
+                        raise
+                    await self.io.sleep(BACKOFF.seconds(tries))
+                    tries += 1
 
         await self._timely(attempt, kwargs)
         self.expect()
