@@ -75,7 +75,8 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         Args:
             collection_name: name of the collection.
             documents: the texts, or `Document` objects, each with its own metadata and id.
-            metadata: one dict of JSON values per text, stored with it.
+            metadata: one dict of JSON values per text, stored with it. Whole numbers must be from
+                -2**63 to 2**63-1, which is what every Qdrant returns unchanged.
             ids: one per text: whole numbers, UUIDs (as `uuid.UUID` or str) or any other str, which
                 is stored in the payload, while the point gets the UUID that `point_id` makes of
                 it. Or ``"content"``: UUIDs made of text and metadata, so that adding the same
@@ -95,13 +96,16 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
                 strict mode, is sent in parts.
             on_existing: how to handle documents whose ids the collection already has.
                 ``"overwrite"`` stores them again. ``"skip"`` stores them only if their text or
-                metadata differ from what is stored, and otherwise does not even encode them.
+                metadata differ from what is stored (floats by more than one part in 10**15, as a
+                server may return the float next to the one it was given), and otherwise does not
+                even encode them. On a cluster, what some replicas lack is stored again.
                 ``"error"`` refuses them, at most 1024 at a time, before any of those is stored.
             progress: ``True`` for a bar with documents, tokens per second and, if the number of
                 documents is known, the time left; ``False`` for none; by default a bar is shown if
                 stderr is a terminal. Or a function that is called with an `IngestProgress` at the
                 start and after each request; an exception it raises ends the `add`.
-            shard_key_selector: shards to write to, in a collection with custom sharding.
+            shard_key_selector: shards to write to, in a collection with custom sharding; those
+                that do not exist are created.
             collection_options: quantisation, shards and so on, for a collection that is created.
 
         Raises:
@@ -271,8 +275,9 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
     ) -> int:
         """Encode a collection's documents with another model; return the number of documents.
 
-        They are written to another collection, and the old one is only read. Ids and payloads stay
-        the same, and so does the sparse model, unless `set_sparse_model` chose one. When it is run
+        They are written to another collection, and the old one is only read. Ids, payloads and
+        shard keys stay the same, and so does the sparse model, unless `set_sparse_model` chose one.
+        When it is run
         again, it encodes what is missing or has changed since.
 
         Args:

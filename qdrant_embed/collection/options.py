@@ -47,8 +47,8 @@ class CollectionOptions:
         sparse_on_disk: keep the index of sparse vectors on disk.
         on_disk_payload: keep texts and metadata on disk.
         shard_number: shards; with custom sharding, for each shard key.
-        sharding_method: custom sharding makes `add` create the shards of its
-            ``shard_key_selector`` as well.
+        sharding_method: custom sharding needs a cluster and a ``shard_key_selector``, whose shards
+            `add` creates.
         replication_factor: copies of each shard.
         write_consistency_factor: copies that must have a write before it counts.
 
