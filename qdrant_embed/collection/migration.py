@@ -177,15 +177,11 @@ class _Migration:
             )
 
     async def _page(self, offset: Any) -> _Page:
-        records, next_offset = await self._old.requests.send(
-            self._client.scroll,
-            self._old.name,
-            limit=self._options.batch_size,
-            offset=offset,
-            with_payload=True,
+        records, next_offset = await self._old.requests.page(
+            self._options.batch_size, offset=offset, with_payload=True
         )
         ids = [record.id for record in records]
-        there = await self._new.requests.send(self._client.retrieve, self._new.name, ids)
+        there = await self._new.requests.retrieve(ids)
         payloads = {record.id: record.payload for record in there}
         changed = [record for record in records if payloads.get(record.id) != record.payload]
         return _Page(len(records), changed, next_offset)
