@@ -13,7 +13,14 @@ from qdrant_client import models
 from qdrant_client.http.exceptions import UnexpectedResponse
 from tiny import TinyModel
 
-from qdrant_embed import CollectionNotFoundError, QdrantClient, QdrantEmbedMixin, TextEmbedding
+from qdrant_embed import (
+    CollectionMismatchError,
+    CollectionNotFoundError,
+    QdrantClient,
+    QdrantEmbedMixin,
+    ServerRefusal,
+    TextEmbedding,
+)
 
 OWN = (UnexpectedResponse, grpc.RpcError, ValueError)  # errors of qdrant_client
 TEXTS = ["the cat sat", "paris is the capital", "the market fell", "the player won", "the ship"]
@@ -143,6 +150,20 @@ def test_a_missing_collection_is_one_error(anywhere: QdrantClient) -> None:
         assert isinstance(found.value.__cause__, OWN)
     with pytest.raises(OWN):  # qdrant_client's own method
         anywhere.get_collection("demo")
+
+
+def test_a_vector_of_another_size_is_one_error(anywhere: QdrantClient) -> None:
+    """The collection was made again behind the client's back, and is still remembered."""
+    anywhere.add("demo", ["cat"])
+    info = anywhere.get_collection("demo")
+    names = [*(info.config.params.vectors or {})]
+    anywhere.query("demo", "cat")
+    anywhere.delete_collection("demo")
+    size = models.VectorParams(size=3, distance=models.Distance.COSINE)
+    anywhere.create_collection("demo", {str(names[0]): size}, metadata=info.config.metadata)
+    with pytest.raises((ServerRefusal, CollectionMismatchError)) as caught:
+        anywhere.query("demo", "cat")
+    assert isinstance(caught.value, ValueError)
 
 
 def test_a_collection_made_anew_behind_the_clients_back_is_looked_at_again(

@@ -241,10 +241,8 @@ class _Migration:
     async def _page(self, place: _Place) -> _Page:
         key = self._shard_keys[place.shard]
         # asked as one copy has it: what only some have counts, and is missing in the new one
-        records, offset = await self._old.requests.send(
-            self._client.scroll,
-            self._old.name,
-            limit=self._options.batch_size,
+        records, offset = await self._old.requests.page(
+            self._options.batch_size,
             offset=place.offset,
             with_payload=True,
             shard_key_selector=key,

@@ -43,8 +43,18 @@ def connection_options(constructor: Any, *args: Any, **kwargs: Any) -> dict[str,
     } | extra
     check_headers(options)
     if options.get("path") is None and options.get("location") != ":memory:":
-        options["grpc_options"] = _GRPC_OPTIONS | (options.get("grpc_options") or {})
+        options["grpc_options"] = _GRPC_OPTIONS | _own(options.get("grpc_options"))
     return options
+
+
+def _own(grpc_options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a user's options of channels, without the name that qdrant_client adds to them."""
+    name = "grpc.primary_user_agent"
+    return {
+        option: value
+        for option, value in (grpc_options or {}).items()
+        if option != name or not str(value).startswith("python-client/")
+    }
 
 
 def check_headers(options: Mapping[str, Any]) -> None:
@@ -80,6 +90,7 @@ def reopened(database: Any, options: Mapping[str, Any]) -> Any:
     unwanted = (*_NOT_OF_A_SERVER, *_NOT_SENT)
     sent = {name: value for name, value in options.items() if name not in unwanted}
     sent["url"] = sent.get("url") or options.get("location")
+    sent["grpc_options"] = _own(sent.get("grpc_options"))
     sent["check_compatibility"] = False
     fresh = type(database)(**sent)
     fresh.http.client.middleware = database.http.client.middleware

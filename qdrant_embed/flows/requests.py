@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
 
 import qdrant_client
 from qdrant_client import models
@@ -380,10 +381,10 @@ class CollectionRequests:
         """Count the points."""
         return (await self.send(self.client.count, self.name, exact=True)).count
 
-    async def retrieve(self, ids: Sequence[str | int], **options: Any) -> list[models.Record]:
+    async def retrieve(self, ids: Sequence[str | int | UUID], **options: Any) -> list[models.Record]:
         """Return the points with these ids; `options` are those of the client's ``retrieve``."""
 
-        async def ask(some: Sequence[str | int]) -> list[models.Record]:
+        async def ask(some: Sequence[str | int | UUID]) -> list[models.Record]:
             return await self.send(self.client.retrieve, self.name, some, **options)
 
         return [record for found in await self.in_parts(ids, ask) for record in found]

@@ -22,6 +22,7 @@ from qdrant_client import models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException
 from rest_server import Fault, Server
+from tiny import TinyModel
 
 from qdrant_embed import (
     AsyncQdrantClient,
@@ -36,6 +37,7 @@ from qdrant_embed.backoff import Backoff
 from qdrant_embed.engines import bodies
 from qdrant_embed.engines.server import is_transient
 from qdrant_embed.flows import requests
+from qdrant_embed.progress_bar import Progress
 
 UPSERT = {"rest": "PUT /collections/demo/points", "grpc": "Points/Upsert"}
 QUERY = {"rest": "POST /collections/demo/points/query/batch", "grpc": "Points/QueryBatch"}
@@ -166,11 +168,12 @@ def test_batches_of_queries_and_prefetches_are_cut_to_the_cap(
 
 
 def test_look_ups_and_conditions_are_cut_to_the_cap(
-    remote: QdrantClient, grpc_server: Server
+    remote: QdrantClient, grpc_server: Server, transport: str, tiny: TinyModel
 ) -> None:
-    remote.set_model(Splitting())
-    texts = [f"{text} " * 3 for text in TEXTS]
+    remote.set_model(tiny.path, overflow="chunk")
+    texts = [f"{n} " + "the cat sat on the ship. " * 30 for n in range(20)]
     remote.add("demo", texts, ids=range(20))
+    assert count(grpc_server) > 40
     remote.delete_payload_index("demo", "qdrant_embed_chunk.parent")  # its maker was killed, say
     grpc_server.restrict(
         "demo",
@@ -181,18 +184,24 @@ def test_look_ups_and_conditions_are_cut_to_the_cap(
     )
     grpc_server.requests.clear()
     remote.add("demo", texts, ids=range(20), on_existing="skip")
-    assert not any("Upsert" in asked or asked == UPSERT["rest"] for asked in grpc_server.requests)
+    assert not times(grpc_server, UPSERT[transport])
+    asked = len(grpc_server.requests)
+    grpc_server.requests.clear()
+    remote.add("demo", texts, ids=range(20), on_existing="skip")
+    assert len(grpc_server.requests) < asked  # caps are remembered
+    texts[3] = "the cat sat"
+    remote.add("demo", texts, ids=range(20), on_existing="skip")
+    assert times(grpc_server, UPSERT[transport]) == 1
     remote.delete_documents("demo", range(20))
     assert count(grpc_server) == 0
 
 
-class Splitting(LetterEncoder):
-    """Documents of three chunks."""
-
-    model_name = "mine/Splitting"
-
-    def passage_embed(self, texts: Any, /) -> Any:
-        return np.array([[text.count(chr(97 + i)) + 0.1 for i in range(26)] for text in texts])
+def test_a_migration_reads_pages_as_large_as_the_cap(
+    remote: QdrantClient, grpc_server: Server
+) -> None:
+    remote.add("demo", TEXTS, ids=range(20))
+    grpc_server.restrict("demo", max_query_limit=7)
+    assert remote.migrate_model("demo", Wide(), "new") == 20
 
 
 def test_a_time_out_above_the_cap_is_cut(remote: QdrantClient, grpc_server: Server) -> None:
@@ -429,6 +438,21 @@ def test_an_add_survives_a_restart_and_says_so(
         assert len(client.query("demo", "cat")) == 10
         assert time.monotonic() - start < 1.5
     gate.down()
+
+
+def test_a_bar_shows_the_wait(
+    remote: QdrantClient, grpc_server: Server, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "QUIET", 0.0)
+    shown: list[str] = []
+    monkeypatch.setattr(Progress, "show_note", lambda self, note: shown.append(note))
+    grpc_server.fail_once(UPSERT[transport], Fault(503), times=2)
+    remote.add("demo", TEXTS, ids=range(20))
+    notes = [f"waiting for Qdrant, retry {n} of {requests.MAX_RETRIES}" for n in (1, 2)]
+    assert shown == notes
+    grpc_server.fail_once("/Scroll" if transport == "grpc" else "/scroll", Fault(503))
+    remote.migrate_model("demo", Wide(), "new")
+    assert shown == [*notes, notes[0]]
 
 
 def test_a_definition_that_is_answered_too_late_is_looked_at(
