@@ -280,8 +280,10 @@ class Collection:
             **arguments,
             timeout=self.requests.defining_timeout,
         )
+        # local databases ignore what only a cluster has
+        keys = options.shard_keys(shard_keys) if self.io.engine.copies else []
         try:
-            for key in options.shard_keys(shard_keys):
+            for key in keys:
                 await self._create_shard(key)
         except BaseException:
             # what is without shards cannot be used, and fails in other ways than by saying so

@@ -89,6 +89,12 @@ def test_custom_sharding_without_a_key_is_refused_first(anywhere: QdrantClient) 
     assert not anywhere.collection_exists("demo")
 
 
+def test_local_databases_ignore_it(client: QdrantClient) -> None:
+    client.add("demo", ["cat"], collection_options=CUSTOM, shard_key_selector="a")
+    client.add("demo", ["dog"], shard_key_selector="b")
+    assert len(client.query("demo", "cat", shard_key_selector="a")) == 2
+
+
 def test_a_collection_that_has_it_wants_a_key_too(remote: QdrantClient) -> None:
     remote.add("demo", ["cat"], collection_options=CUSTOM, shard_key_selector="a")
     with pytest.raises(InputError, match="'demo' has custom sharding: pass shard_key_selector="):
