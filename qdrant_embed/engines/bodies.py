@@ -25,24 +25,29 @@ def query_size(request: models.QueryRequest) -> int:
 
 
 def _vector_size(vector: object) -> int:
+    if isinstance(vector, list):
+        if vector and isinstance(vector[0], list):  # several vectors
+            return sum(map(_vector_size, vector))
+        return 2 + _NUMBER * len(vector)
     if isinstance(vector, dict):
         return sum(40 + _vector_size(each) for each in vector.values())
     if isinstance(vector, models.SparseVector):
         return 40 + 2 * _NUMBER * len(vector.indices)
     if isinstance(vector, models.NearestQuery):
         return 40 + _vector_size(vector.nearest)
-    if not isinstance(vector, list):
-        return _NUMBER
-    if vector and isinstance(vector[0], list):  # several vectors
-        return sum(map(_vector_size, vector))
-    return 2 + _NUMBER * len(vector)
+    return _NUMBER
 
 
 def _payload_size(value: object) -> int:
     if isinstance(value, str):
         return 3 + (len(value) if value.isascii() else len(value.encode("utf-8", "replace")))
-    if isinstance(value, Mapping):
-        return 2 + sum(_payload_size(key) + _payload_size(item) for key, item in value.items())
+    if isinstance(value, dict):
+        size = 2
+        for key, item in value.items():
+            size += 3 + len(key) * 4 + _payload_size(item)
+        return size
     if isinstance(value, list | tuple):
         return 2 + sum(map(_payload_size, value))
+    if isinstance(value, Mapping):
+        return _payload_size(dict(value))
     return _NUMBER

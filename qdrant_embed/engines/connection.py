@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
+import httpx
 from qdrant_client.async_qdrant_remote import AsyncQdrantRemote
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
@@ -68,6 +70,39 @@ def check_headers(options: Mapping[str, Any]) -> None:
                 f"{name} has {found[0]!r} at position {found.start()}, which no HTTP header can "
                 "carry: check how it was copied or read, and strip() it"
             )
+
+
+TIME_LEFT: ContextVar[Callable[[], float] | None] = ContextVar("seconds left", default=None)
+
+
+def keep_time(database: Any) -> None:
+    """Let REST requests take no longer than `TIME_LEFT` says, where it is set.
+
+    Some methods of ``qdrant_client`` have no timeout of their own, and others only whole seconds.
+    """
+    if isinstance(database, QdrantRemote):
+        database.http.client.add_middleware(_in_time)
+    elif isinstance(database, AsyncQdrantRemote):
+        database.http.client.add_middleware(_async_in_time)
+
+
+def _in_time(request: httpx.Request, send: Callable[[httpx.Request], httpx.Response]) -> Any:
+    _limit(request)
+    return send(request)
+
+
+async def _async_in_time(request: httpx.Request, send: Callable[[httpx.Request], Any]) -> Any:
+    _limit(request)
+    return await send(request)
+
+
+def _limit(request: httpx.Request) -> None:
+    if (left := TIME_LEFT.get()) is not None:
+        seconds = max(left(), 0.001)
+        request.extensions["timeout"] = {
+            phase: seconds if given is None else min(given, seconds)
+            for phase, given in request.extensions.get("timeout", {}).items()
+        }
 
 
 def is_folder(database: object) -> bool:

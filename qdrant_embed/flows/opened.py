@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from qdrant_embed.engines.connection import check_headers, is_folder, reopened
+from qdrant_embed.engines.connection import check_headers, is_folder, keep_time, reopened
 from qdrant_embed.engines.registry import engine_of
 from qdrant_embed.errors import ClientStateError
 from qdrant_embed.flows.io import AsyncIo, BlockingIo
@@ -83,7 +83,9 @@ def open_blocking(
         InputError: if the client's key cannot be sent.
     """
     check_headers(options)
-    if before is not None:
+    if before is None:
+        keep_time(database)
+    else:
         database = reopened(database, options)
     io = BlockingIo(engine_of(database), _read_only(before, database))
     return Opened(io, database, os.getpid(), before=before)
@@ -100,7 +102,9 @@ def open_async(
     """
     check_headers(options)
     here = os.getpid()
-    if before is not None:
+    if before is None:
+        keep_time(database)
+    else:
         loop = None if before.loop is None else before.loop()
         if before.pid == here and loop is not None and loop.is_running():
             raise ClientStateError(

@@ -16,6 +16,7 @@ from qdrant_client import models
 
 from qdrant_embed.backoff import Backoff
 from qdrant_embed.engines.bodies import LARGE, MOST, point_size, query_size
+from qdrant_embed.engines.connection import TIME_LEFT
 from qdrant_embed.engines.missing import may_come
 from qdrant_embed.engines.names import check_collection_name
 from qdrant_embed.engines.server import (
@@ -145,7 +146,7 @@ class CollectionRequests:
         attempt: Callable[[Any], Flow[T]],
         options: Mapping[str, Any],
         *,
-        cut_offs: float = math.inf,
+        cut_offs: Callable[[], float] = lambda: math.inf,
     ) -> T:
         """Make an attempt with options, as `retried` does, with no larger timeout than allowed."""
         while True:
@@ -182,7 +183,9 @@ class CollectionRequests:
         self.io.caps[self.name, cap.name] = cap.most
         return cap.name == name and cap.most < asked
 
-    async def retried(self, attempt: Callable[[], Flow[T]], *, cut_offs: float = math.inf) -> T:
+    async def retried(
+        self, attempt: Callable[[], Flow[T]], *, cut_offs: Callable[[], float] = lambda: math.inf
+    ) -> T:
         """Make an attempt, again and again while that may help, and return what it returns.
 
         A failed attempt is repeated where its error is a passing one, `max_retries` times at most.
@@ -191,7 +194,7 @@ class CollectionRequests:
 
         Args:
             attempt: sends one request.
-            cut_offs: how many connections may break before that is no passing failure.
+            cut_offs: returns how many connections may break before that is no passing failure.
 
         Raises:
             CollectionNotFoundError: if the collection does not exist.
@@ -201,7 +204,7 @@ class CollectionRequests:
             start, tries, broken, early = time.monotonic(), 0, 0, 0
             while True:
                 try:
-                    return await attempt()
+                    return await self._attempt(attempt)
                 except (*REQUEST_ERRORS, ValueError) as error:
                     if self.is_settling and may_come(error):
                         early += 1
@@ -210,8 +213,12 @@ class CollectionRequests:
                     tries += 1
                     broken += is_cut_off(error)
                     wait = None
-                    helps = is_transient(error) and not self.is_final(error)
-                    if tries <= self.max_retries and broken <= cut_offs and helps:
+                    if (
+                        tries <= self.max_retries
+                        and is_transient(error)
+                        and not self.is_final(error)
+                        and not (broken and broken > cut_offs())
+                    ):
                         wait = requested_wait(error)
                         wait = BACKOFF.seconds(tries) if wait is None else wait
                     waited = time.monotonic() - start
@@ -222,6 +229,16 @@ class CollectionRequests:
                         raise explained from error
                     self._tell(error, tries, waited, wait)
                 await self.io.sleep(wait)
+
+    async def _attempt(self, attempt: Callable[[], Flow[T]]) -> T:
+        if self._time is None:
+            return await attempt()
+        limit = self._time
+        token = TIME_LEFT.set(lambda: limit.left)
+        try:
+            return await attempt()
+        finally:
+            TIME_LEFT.reset(token)
 
     def _tell(self, error: Exception, tries: int, waited: float, wait: float) -> None:
         """Log that a request is tried again, and tell the user once the wait has become long."""
@@ -309,6 +326,9 @@ class CollectionRequests:
     def _parts(
         self, items: Sequence[T], cap: CapName | None, size: Callable[[T], int] | None
     ) -> Iterator[Sequence[T]]:
+        if len(items) == 1:
+            yield items
+            return
         most = (cap and self.cap(cap)) or len(items)
         start = total = 0
         for end, item in enumerate(items):
@@ -381,7 +401,9 @@ class CollectionRequests:
         """Count the points."""
         return (await self.send(self.client.count, self.name, exact=True)).count
 
-    async def retrieve(self, ids: Sequence[str | int | UUID], **options: Any) -> list[models.Record]:
+    async def retrieve(
+        self, ids: Sequence[str | int | UUID], **options: Any
+    ) -> list[models.Record]:
         """Return the points with these ids; `options` are those of the client's ``retrieve``."""
 
         async def ask(some: Sequence[str | int | UUID]) -> list[models.Record]:
@@ -420,7 +442,7 @@ class CollectionRequests:
                     return await self._timely(
                         partial(self._query, sent),
                         options,
-                        cut_offs=self._cut_offs(sent, query_size),
+                        cut_offs=partial(self._cut_offs, sent, query_size),
                     )
                 except ServerRefusal as error:
                     self._learns(error, "limit", 0)
@@ -478,7 +500,7 @@ class CollectionRequests:
         async def store(some: Sequence[models.PointStruct]) -> None:
             await self.retried(
                 lambda: self.io.finish(attempt(some)),
-                cut_offs=self._cut_offs(some, point_size),
+                cut_offs=partial(self._cut_offs, some, point_size),
             )
 
         await self.in_parts(points, store, cap="upsert limit", size=point_size)

@@ -353,6 +353,22 @@ def test_a_query_has_a_total_time(
     assert len(remote.query("demo", "cat", timeout=5)) == 10
 
 
+def test_the_first_query_of_a_client_has_a_total_time_too(kind: str, grpc_server: Server) -> None:
+    """Its first request has no timeout of its own."""
+    with opened(kind, **at(grpc_server)) as client:
+        client.set_model(LetterEncoder())
+        client.add("demo", TEXTS)
+    with opened(kind, **at(grpc_server)) as client:
+        client.set_model(LetterEncoder())
+        grpc_server.fail_once("GET /collections/demo", Fault(200, pause=4), times=99)
+        start = time.monotonic()
+        with pytest.raises(ResponseHandlingException):
+            client.query("demo", "cat", timeout=1)
+        assert time.monotonic() - start < 2.5
+        grpc_server.fault = lambda _: None
+        assert len(client.query("demo", "cat")) == 10
+
+
 def test_a_restart_of_thirty_seconds_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even if every wait is as short as it can be."""
     monkeypatch.setattr("qdrant_embed.backoff.random.uniform", lambda least, most: least)
