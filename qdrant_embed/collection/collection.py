@@ -10,7 +10,7 @@ from functools import partial
 
 from qdrant_client import models
 
-from qdrant_embed.collection.options import CollectionOptions
+from qdrant_embed.collection.options import CollectionOptions, check_shard_keys
 from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec
 from qdrant_embed.collection.selection import EncoderSelection
 from qdrant_embed.collection.stamp import Stamp
@@ -114,7 +114,7 @@ class Collection:
         existing = await self.find()
         if existing is None:
             check_new_collection_name(self.name)
-            (options or CollectionOptions()).check_shard_keys(shard_keys)
+            check_shard_keys(options, shard_keys)
         else:
             existing = await self._up_to_date(existing)
             self._was_empty = existing.stamp is None and existing.is_empty
@@ -263,7 +263,7 @@ class Collection:
         shard_keys: models.ShardKeySelector | None,
     ) -> None:
         check_new_collection_name(self.name)
-        options.check_shard_keys(shard_keys)
+        check_shard_keys(options, shard_keys)
         arguments = await self.io.compute(vectors.creation, options)
         is_ours = True
 

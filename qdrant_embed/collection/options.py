@@ -124,14 +124,6 @@ class CollectionOptions:
             "write_consistency_factor": self.write_consistency_factor,
         }
 
-    def check_shard_keys(self, selector: models.ShardKeySelector | None) -> None:
-        """Raise `InputError` if a collection with these options would have no shards."""
-        if self.sharding_method == models.ShardingMethod.CUSTOM and selector in (None, []):
-            raise InputError(
-                "sharding_method=CUSTOM stores nothing without a shard key: pass "
-                "shard_key_selector="
-            )
-
     def shard_keys(self, selector: models.ShardKeySelector | None) -> list[models.ShardKey]:
         """The shards to create for an `add` whose ``shard_key_selector`` is `selector`."""
         if selector is None or self.sharding_method != models.ShardingMethod.CUSTOM:
@@ -139,6 +131,17 @@ class CollectionOptions:
         if isinstance(selector, models.ShardKeyWithFallback):
             return [selector.target, selector.fallback]
         return list(selector) if isinstance(selector, list) else [selector]
+
+
+def check_shard_keys(
+    options: CollectionOptions | None, selector: models.ShardKeySelector | None
+) -> None:
+    """Raise `InputError` if a collection with these options would have no shards."""
+    custom = options is not None and options.sharding_method == models.ShardingMethod.CUSTOM
+    if custom and selector in (None, []):
+        raise InputError(
+            "sharding_method=CUSTOM stores nothing without a shard key; pass shard_key_selector="
+        )
 
 
 def checked_options(options: CollectionOptions | None) -> CollectionOptions:

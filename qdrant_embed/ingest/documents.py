@@ -229,7 +229,8 @@ def _checked_metadata(metadata: object, index: int, codec: PayloadCodec) -> Mapp
     for key in metadata:
         if not isinstance(key, str):
             raise InputError(f"metadata[{index}] has the key {_shown(key)}: keys must be str")
-    sent = sent_json({**metadata})
+    values = {**metadata}
+    sent = sent_json(values)
     if sent is None:
         for key, value in metadata.items():
             if sent_json({key: value}) is None:
@@ -238,7 +239,7 @@ def _checked_metadata(metadata: object, index: int, codec: PayloadCodec) -> Mapp
                     "JSON-serialisable, so that Qdrant cannot store it: omit it, or make it a "
                     "number, str, list or dict"
                 )
-    elif (large := too_large_number(metadata, sent)) is not None:
+    elif (large := too_large_number(values, sent)) is not None:
         path, number = large
         raise InputError(
             f"metadata[{index}]{path} is {number}: Qdrant holds whole numbers from -2**63 to "
