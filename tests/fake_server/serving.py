@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import socket
 import struct
 import threading
@@ -23,7 +22,7 @@ from qdrant_client import models
 from fake_server import rest, rules
 from fake_server.faults import Fault
 from fake_server.node import Node
-from fake_server.rules import Access, Refusal
+from fake_server.rules import Access, RefusedError
 
 MEGABYTE = 1 << 20
 COMPRESSED_FROM = 1500  # bytes of an answer
@@ -65,7 +64,7 @@ class Server:
     headers: list[dict[str, str]] = field(default_factory=list)
     fault: Callable[[str], Fault | None] = lambda _: None
     largest: int | None = None
-    too_large: Fault = Fault(413)
+    too_large: Fault = field(default_factory=lambda: Fault(413))
     body_limit: int = 32 * MEGABYTE
     tokens: Mapping[str, Access] | None = None
     stall: float = 0.04
@@ -165,7 +164,7 @@ def _handler(running: Server) -> type[BaseHTTPRequestHandler]:
                 try:
                     access = rules.access_of(running.tokens, key)
                     answer = rest.answer(running.node, self.command, self.path, body, access)
-                except Refusal as refusal:
+                except RefusedError as refusal:
                     answer = rest.refused(refusal)
             if fault is not None:
                 time.sleep(fault.late)
@@ -179,7 +178,7 @@ def _handler(running: Server) -> type[BaseHTTPRequestHandler]:
                 self.reply(answer, fault or Fault(200))
             self.served += 1
 
-        do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
+        do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815
 
         def refuse_unread(self, length: int) -> None:
             """Answer that a body is too large, and reset the connection on which it comes."""
@@ -200,9 +199,7 @@ def _handler(running: Server) -> type[BaseHTTPRequestHandler]:
             self.connection.close()
 
         def reply(self, answer: rest.Answer, fault: Fault) -> None:
-            payload = (
-                answer.content.encode() if answer.text else json.dumps(answer.content).encode()
-            )
+            payload = answer.body
             accepted = self.headers.get("Accept-Encoding", "")
             compressed = "gzip" in accepted and len(payload) > COMPRESSED_FROM
             if compressed:
