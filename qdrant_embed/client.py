@@ -151,9 +151,9 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
     ) -> list[QueryResponse]:
         """Return the stored documents nearest in meaning to `query_text`, best first.
 
-        A query is one request, after a first one that reads the collection at most once a minute.
-        In a collection with sparse vectors, the search is hybrid: Qdrant finds candidates with
-        either vector and fuses them.
+        A query is one request; the collection's configuration is read at most once a minute. In a
+        collection with sparse vectors, the search is hybrid: Qdrant finds candidates with either
+        vector and fuses them.
 
         Args:
             collection_name: name of the collection.

@@ -149,5 +149,5 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _value(row: Mapping[str, Any], field: str, option: str) -> Any:
     if field not in row:
-        raise InputError(f"field {field!r} ({option}) is missing; there are {', '.join(row)}")
+        raise InputError(f"field {field!r} ({option}) is missing; the fields are {', '.join(row)}")
     return row[field]

@@ -27,7 +27,7 @@ class CollectionOptions:
     - Turbo with 4 bits takes an eighth, within one or two points of scalar.
     - Binary, and turbo with 1 bit, take a thirty-second. Use them with rescoring, and binary with
       models of 1,024 dimensions and more.
-    - Product takes down to a sixty-fourth, at the highest cost in recall, and is slower.
+    - Product takes as little as a sixty-fourth, at the highest cost in recall, and is slower.
 
     These are Qdrant's own figures (its pages on quantisation and TurboQuant); measure on your own
     texts. Turbo needs Qdrant 1.18.

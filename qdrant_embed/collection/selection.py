@@ -335,9 +335,9 @@ class EncoderSelection:
         if collection_name not in self._warned:
             self._warned.add(collection_name)
             logger.warning(
-                "collection %r was not written by qdrant-embed, so its documents are assumed to be "
-                "encoded without the prefix %r that %s was trained with, and queries and new "
-                "documents get no prefix either; for better hits, add the documents to a new "
+                "collection %r was not written by qdrant-embed, so its documents are assumed to "
+                "have been encoded without the prefix %r that %s was trained with, and queries and "
+                "new documents get no prefix either; for better hits, add the documents to a new "
                 "collection (logged once)",
                 collection_name,
                 encoder.describe().document_prefix,

@@ -169,8 +169,8 @@ def _checked(
         return InputDocument(checked.point, checked.user, text, metadata, index)
     if not random_ids:
         raise InputError(
-            f"documents[{index}] has no id, but 'skip' and 'error' compare ids with stored ones; "
-            "pass ids='content', ContentIds or your own ids"
+            f"documents[{index}] has no id, but on_existing='skip' and 'error' compare ids with "
+            "stored ones; pass ids='content', ContentIds or your own ids"
         )
     random_id = str(uuid.uuid4())
     return InputDocument(random_id, random_id, text, metadata, index, is_new=True)

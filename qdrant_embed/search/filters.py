@@ -114,7 +114,7 @@ def _equals(key: str, value: object) -> models.Condition:
 
 def _any_of(key: str, values: list[Any]) -> models.MatchAny:
     if not values:
-        raise InputError(f"where[{key!r}] is an empty list, which matches nothing; omit the key")
+        raise InputError(f"where[{key!r}] is an empty list, which matches nothing; pass a value")
     all_str = all(isinstance(value, str) for value in values)
     all_int = all(isinstance(value, int) and not isinstance(value, bool) for value in values)
     if not (all_str or all_int):
