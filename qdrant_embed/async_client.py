@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 import qdrant_client
@@ -15,6 +16,7 @@ from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.encoder.interfaces import DenseEncoder
+from qdrant_embed.engines.connections import ask_uncompressed, connecting
 from qdrant_embed.engines.registry import engine_of
 from qdrant_embed.flows.io import AsyncIo
 from qdrant_embed.flows.progress import ProgressOption
@@ -42,6 +44,13 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
 
     _loads_at_once: ClassVar[bool] = False
 
+    if not TYPE_CHECKING:  # its signature is that of the next class
+
+        @wraps(qdrant_client.AsyncQdrantClient.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **connecting(super().__init__, args, kwargs))
+            ask_uncompressed(self)
+
     @property
     def _io(self) -> AsyncIo:
         io: AsyncIo | None = self.__dict__.get("_async_io")
@@ -55,7 +64,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
         documents: Iterable[str | Document] | AsyncIterable[str | Document],
         metadata: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]] | None = None,
         ids: Iterable[int | str | UUID] | AsyncIterable[int | str | UUID] | IdScheme | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         parallel: int | None = None,
         *,
         wait: bool = True,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import qdrant_client
@@ -15,6 +16,7 @@ from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.encoder.interfaces import DenseEncoder
+from qdrant_embed.engines.connections import ask_uncompressed, connecting
 from qdrant_embed.engines.registry import engine_of
 from qdrant_embed.flows.io import BlockingIo, run_blocking
 from qdrant_embed.flows.progress import ProgressOption
@@ -33,6 +35,13 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
     a local database `add` and `query` take turns.
     """
 
+    if not TYPE_CHECKING:  # its signature is that of the next class
+
+        @wraps(qdrant_client.QdrantClient.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **connecting(super().__init__, args, kwargs))
+            ask_uncompressed(self)
+
     @property
     def _io(self) -> BlockingIo:
         io: BlockingIo | None = self.__dict__.get("_blocking_io")
@@ -46,7 +55,7 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         documents: Iterable[str | Document],
         metadata: Iterable[Mapping[str, Any]] | None = None,
         ids: Iterable[int | str | UUID] | IdScheme | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         parallel: int | None = None,
         *,
         wait: bool = True,
@@ -73,7 +82,8 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
                 `ContentIds` names the metadata that counts; of documents that agree in it, the
                 first of an input is stored. Without ids, each text gets a random UUID, as a str
                 with hyphens.
-            batch_size: number of points per request.
+            batch_size: number of points per request; by default 256 on a server, of which three
+                requests are then in flight, and 32 on a local database.
             parallel: number of threads that encode; every usable core by default and with 0.
             wait: return when the points can be found, not already when they are accepted. Without
                 it, add documents that are stored in chunks again only once they can be found.
