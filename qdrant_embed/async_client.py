@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
-import qdrant_client
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
@@ -16,7 +14,7 @@ from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.encoder.interfaces import DenseEncoder
-from qdrant_embed.engines.connections import ask_uncompressed, connecting
+from qdrant_embed.engines.connections import OwnAsyncConnections
 from qdrant_embed.engines.registry import engine_of
 from qdrant_embed.flows.io import AsyncIo
 from qdrant_embed.flows.progress import ProgressOption
@@ -34,7 +32,7 @@ from qdrant_embed.search.reranking import Reranker
 from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
-class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
+class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
     """`add` and `query` for an asynchronous Qdrant client; mix it into your own client class.
 
     Every method of ``qdrant_client.AsyncQdrantClient`` stays unchanged. Models are loaded, texts
@@ -43,13 +41,6 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
     """
 
     _loads_at_once: ClassVar[bool] = False
-
-    if not TYPE_CHECKING:  # its signature is that of the next class
-
-        @wraps(qdrant_client.AsyncQdrantClient.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **connecting(super().__init__, args, kwargs))
-            ask_uncompressed(self)
 
     @property
     def _io(self) -> AsyncIo:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
-import qdrant_client
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
@@ -16,7 +14,7 @@ from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.encoder.interfaces import DenseEncoder
-from qdrant_embed.engines.connections import ask_uncompressed, connecting
+from qdrant_embed.engines.connections import OwnConnections
 from qdrant_embed.engines.registry import engine_of
 from qdrant_embed.flows.io import BlockingIo, run_blocking
 from qdrant_embed.flows.progress import ProgressOption
@@ -28,19 +26,12 @@ from qdrant_embed.search.reranking import Reranker
 from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
-class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
+class QdrantEmbedMixin(ModelSettings, OwnConnections):
     """`add` and `query` for a Qdrant client; mix it into your own client class.
 
     Every method of ``qdrant_client.QdrantClient`` stays unchanged. Threads can share a client; on
     a local database `add` and `query` take turns.
     """
-
-    if not TYPE_CHECKING:  # its signature is that of the next class
-
-        @wraps(qdrant_client.QdrantClient.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **connecting(super().__init__, args, kwargs))
-            ask_uncompressed(self)
 
     @property
     def _io(self) -> BlockingIo:

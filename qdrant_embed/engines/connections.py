@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import qdrant_client
@@ -22,7 +23,32 @@ _ENCODING = "accept-encoding"
 LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100)
 
 
-def connecting(
+class OwnConnections(qdrant_client.QdrantClient):
+    """A synchronous client that keeps its connections, and asks for uncompressed answers.
+
+    The constructor is that of the next class; what its user passes is respected.
+    """
+
+    if not TYPE_CHECKING:  # its signature, too, is that of the next class
+
+        @wraps(qdrant_client.QdrantClient.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **with_limits(super().__init__, args, kwargs))
+            ask_uncompressed(self)
+
+
+class OwnAsyncConnections(qdrant_client.AsyncQdrantClient):
+    """Like `OwnConnections`, an asynchronous client."""
+
+    if not TYPE_CHECKING:
+
+        @wraps(qdrant_client.AsyncQdrantClient.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **with_limits(super().__init__, args, kwargs))
+            ask_uncompressed(self)
+
+
+def with_limits(
     constructor: Callable[..., None], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the keyword arguments of a client's constructor, with limits if it lacks them.

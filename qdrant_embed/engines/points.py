@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
+_BYTES_OF_NUMBER = 16  # a float32 as text, with its comma, or the like
+
 
 @dataclass(frozen=True, eq=False)
 class Points(Sequence[models.PointStruct]):
@@ -56,6 +58,14 @@ class Points(Sequence[models.PointStruct]):
             payload=dict(self.payloads[index]),
         )
 
+    def sizes(self) -> list[int]:
+        """Return about how many bytes each point takes in a request, rather too many."""
+        dense = 40 + _BYTES_OF_NUMBER * self.dense.shape[1]
+        sizes = [60 + dense + _json_size(payload) for payload in self.payloads]
+        for index, vector in enumerate(self.sparse or ()):
+            sizes[index] += 40 + 2 * _BYTES_OF_NUMBER * len(vector.indices)
+        return sizes
+
     def sparse_of(self, index: int) -> models.SparseVector | None:
         """Return the sparse vector of a point; ``None`` if it has none, or an empty one."""
         if self.sparse is None or not self.sparse[index].indices:
@@ -69,3 +79,13 @@ class Points(Sequence[models.PointStruct]):
             return {self.dense_name: dense, self.sparse_name: sparse}
         # the unnamed vector goes without its name, unless a sparse one comes with it
         return {self.dense_name: dense} if self.dense_name else dense
+
+
+def _json_size(value: object) -> int:
+    if isinstance(value, str):
+        return 3 + (len(value) if value.isascii() else len(value.encode("utf-8", "replace")))
+    if isinstance(value, Mapping):
+        return 2 + sum(_json_size(key) + _json_size(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return 2 + sum(map(_json_size, value))
+    return 24

@@ -18,8 +18,10 @@ from typing import Any, TypeVar, cast
 
 import qdrant_client
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
+from qdrant_client.http import models as rest
 
 from qdrant_embed.engines.points import Points
 from qdrant_embed.engines.protobuf import NotEncodableError, upsert_message
@@ -28,7 +30,14 @@ orjson: Any
 try:
     import orjson
 except ImportError:  # points go as qdrant_client writes them
-    orjson = None
+    orjson, _OPTIONS = None, 0
+else:  # dates and the like as pydantic writes them
+    _OPTIONS = (
+        orjson.OPT_SERIALIZE_NUMPY
+        | orjson.OPT_PASSTHROUGH_DATETIME
+        | orjson.OPT_PASSTHROUGH_DATACLASS
+        | orjson.OPT_PASSTHROUGH_SUBCLASS
+    )
 
 T = TypeVar("T")
 
@@ -123,7 +132,7 @@ def _over_rest(
     if shard_key_selector is not None:
         body["shard_key"] = shard_key_selector
     try:
-        content = orjson.dumps(body, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
+        content = orjson.dumps(body, default=_plain, option=_OPTIONS)
     except TypeError:  # numbers beyond 64 bits, for instance, which qdrant_client sends
         return None
     send = partial(
@@ -149,10 +158,10 @@ def _rest_point(points: Points, index: int) -> dict[str, Any]:
 
 
 def _plain(value: object) -> Any:
-    """Return what orjson can write instead of a value that it does not know."""
+    """Return what qdrant_client would write instead of a value that orjson leaves to us."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", exclude_none=True)
-    raise TypeError(f"{value!r:.80} is not JSON-serialisable")
+    return to_jsonable_python(value)
 
 
 def _over_grpc(
@@ -182,7 +191,7 @@ def query_batch(
     requests: Sequence[models.QueryRequest],
     consistency: models.ReadConsistency | None = None,
     timeout: int | None = None,
-) -> list[models.QueryResponse]:
+) -> list[rest.QueryResponse]:
     """Send queries in one request; like ``query_batch_points``, which copies each of them first.
 
     Their vectors must be numbers: nothing is embedded on the way.
@@ -218,7 +227,7 @@ def _each_query(
     requests: Sequence[models.QueryRequest],
     consistency: models.ReadConsistency | None,
     timeout: int | None,
-) -> list[models.QueryResponse]:
+) -> list[rest.QueryResponse]:
     """Ask a local database one query after the other, as it does with a batch itself."""
     calls = [
         partial(
@@ -244,10 +253,10 @@ def _each_query(
     if not inspect.iscoroutinefunction(client.query_points):
         return [call() for call in calls]
 
-    async def later() -> list[models.QueryResponse]:
-        return [await cast("Awaitable[models.QueryResponse]", call()) for call in calls]
+    async def later() -> list[rest.QueryResponse]:
+        return [await cast("Awaitable[rest.QueryResponse]", call()) for call in calls]
 
-    return cast("list[models.QueryResponse]", later())
+    return cast("list[rest.QueryResponse]", later())
 
 
 def _resolved(request: models.QueryRequest) -> models.QueryRequest:
@@ -258,13 +267,13 @@ def _resolved(request: models.QueryRequest) -> models.QueryRequest:
     return request.model_copy(update={"query": query})
 
 
-def _rest_answers(response: Any) -> list[models.QueryResponse]:
-    return cast("list[models.QueryResponse]", response.result)
+def _rest_answers(response: Any) -> list[rest.QueryResponse]:
+    return cast("list[rest.QueryResponse]", response.result)
 
 
-def _grpc_answers(response: Any) -> list[models.QueryResponse]:
+def _grpc_answers(response: Any) -> list[rest.QueryResponse]:
     return [
-        models.QueryResponse(points=[GrpcToRest.convert_scored_point(hit) for hit in found.result])
+        rest.QueryResponse(points=[GrpcToRest.convert_scored_point(hit) for hit in found.result])
         for found in response.result
     ]
 

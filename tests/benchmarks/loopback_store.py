@@ -39,7 +39,7 @@ HITS = [
         "id": str(uuid.UUID(int=number)),
         "version": 1,
         "score": 0.9 - number / 100,
-        "payload": {"document": f"hit {number}: " + "a hundred characters of text " * 3, "n": number},
+        "payload": {"document": f"hit {number}: " + "words of a short text " * 4, "n": number},
     }
     for number in range(10)
 ]
@@ -130,7 +130,8 @@ class Rest(asyncio.Protocol):
         method, target, _ = first.split(" ")
         status, result, seconds = self._store.answer(method, target.partition("?")[0], body)
         content = json.dumps({"result": result, "status": "ok", "time": 0.0}).encode()
-        compressed = "gzip" in headers.get("accept-encoding", "") and len(content) > _LEAST_COMPRESSED
+        asked = "gzip" in headers.get("accept-encoding", "")
+        compressed = asked and len(content) > _LEAST_COMPRESSED
         if compressed:
             content = gzip.compress(content, 1)
         head = f"HTTP/1.1 {status} OK\r\ncontent-type: application/json\r\n".encode()
@@ -183,7 +184,7 @@ def grpc_server(store: Store) -> tuple[grpc.Server, int]:
     }
     created: dict[str, messages.CreateCollection] = {}
 
-    def create(request: messages.CreateCollection, _: object) -> messages.CollectionOperationResponse:
+    def create(request: Any, _: object) -> messages.CollectionOperationResponse:
         created[request.collection_name] = request
         return messages.CollectionOperationResponse(result=True)
 
@@ -204,6 +205,7 @@ def grpc_server(store: Store) -> tuple[grpc.Server, int]:
             params=params,
             hnsw_config=messages.HnswConfigDiff(**HNSW),
             optimizer_config=messages.OptimizersConfigDiff(**OPTIMIZER),
+            wal_config=messages.WalConfigDiff(wal_capacity_mb=32, wal_segments_ahead=0),
             metadata=made.metadata,
         )
         info = messages.CollectionInfo(

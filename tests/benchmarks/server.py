@@ -33,6 +33,8 @@ from numpy.typing import NDArray
 from qdrant_client import models
 
 from qdrant_embed import QdrantClient, TextEmbedding
+from qdrant_embed.engines.points import Points
+from qdrant_embed.engines.wire import upsert_request
 
 HERE = Path(__file__).parent
 DIMENSION, POINTS, BATCH, QUERIES, THREADS = 384, 5_120, 256, 100, 32
@@ -65,7 +67,7 @@ def payload(number: int) -> dict[str, Any]:
 
 def short_texts(count: int) -> list[str]:
     """Texts of some 15 tokens, all different."""
-    words = "cat ship storm market player goal paris france city river train music light".split()
+    words = "cat ship storm market player goal paris france city river train music light".split()  # noqa: SIM905 - to be read
     return [
         " ".join(words[(number * step + step) % len(words)] for step in range(1, 13)) + f" {number}"
         for number in range(count)
@@ -81,7 +83,7 @@ class Peer:
     """
 
     def __init__(self, options: Mapping[str, Any], name: str) -> None:
-        self._options, self._name, self._encoder = options, name, Rows()
+        self._options, self._name, self._encoder = {**options}, name, Rows()
         self._client: Any = None
 
     def ours(self, encoder: Any = None) -> QdrantClient:
@@ -115,6 +117,19 @@ class Peer:
         texts = [one.pop("document") for one in payloads]
         self.ours().add(self._name, texts, payloads, progress=False)
 
+    def our_points(self) -> None:
+        """What an `add` sends, without what it does before: batches one after the other."""
+        client = self.ours()
+        for start in range(0, POINTS, BATCH):
+            numbers = range(start, start + BATCH)
+            points = Points(
+                ids=[str(uuid.uuid4()) for _ in numbers],
+                payloads=[payload(number) for number in numbers],
+                dense=self._encoder.rows[start : start + BATCH],
+                dense_name="fast-rows",
+            )
+            upsert_request(client, self._name, points).send()
+
     def their_upsert(self) -> None:
         """Batches of points one after the other."""
         points = list(self._structs())
@@ -143,6 +158,11 @@ class Peer:
         return timed(
             lambda: client.query_points(self._name, query=vector, using="fast-rows", limit=10)
         )
+
+    def their_plain_query(self) -> list[float]:
+        """The same, with answers that are not compressed."""
+        self._options |= {"headers": {"accept-encoding": "identity"}}
+        return self.their_query()
 
     def our_threads(self) -> dict[str, float]:
         """Rate and latencies with one thread, and with many."""
@@ -198,7 +218,8 @@ class Process:
     """A peer in a process of its own."""
 
     def __init__(self, options: Mapping[str, Any], name: str) -> None:
-        command = [sys.executable, "-W", "ignore", __file__, "--worker", json.dumps([options, name])]
+        told = json.dumps([options, name])
+        command = [sys.executable, "-W", "ignore", __file__, "--worker", told]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -296,36 +317,42 @@ class Bench:
     def query(self) -> Iterator[Figure]:
         """A query with ten texts in its answer."""
         for transport in TRANSPORTS:
-            with self._peers(transport, 2) as (one, two):
-                found = self._rounds({"ours": (one, "our_query"), "theirs": (two, "their_query")})
-            ours, theirs = (
-                [statistics.median(turn["result"]) for turn in found[name]]
-                for name in ("ours", "theirs")
+            turns = ["our_query", "their_query", "their_plain_query"]
+            with self._peers(transport, 3) as peers:
+                found = self._rounds(
+                    {name: (peer, name) for name, peer in zip(turns, peers, strict=True)}
+                )
+            ours, theirs, plain = (
+                [statistics.median(turn["result"]) for turn in found[name]] for name in turns
             )
             print(f"{transport}: query {told(ours, 1e3, 'ms')}; query_points", end=" ")
-            print(told(theirs, 1e3, "ms"))
-            ratio = median_ratio(theirs, ours)
+            print(f"{told(theirs, 1e3, 'ms')}, uncompressed {told(plain, 1e3, 'ms')}")
             if transport == "REST":
+                ratio = median_ratio(theirs, ours)
                 yield Figure("REST query on kept connections, times as fast", ratio, 5, False)
-            if transport == "gRPC":
-                share = 1e6 * statistics.median(a - b for a, b in zip(ours, theirs, strict=True))
-                yield Figure("gRPC query, us above query_points", round(share), 150)
+            share = 1e6 * statistics.median(a - b for a, b in zip(ours, plain, strict=True))
+            yield Figure(
+                f"{transport} query, us above query_points uncompressed", round(share), 150
+            )
 
     def upload(self) -> Iterator[Figure]:
         """CPU of the client for a point."""
-        turns = ["our_add", "their_upsert", "their_upload_points"]
+        turns = ["our_points", "our_add", "their_upsert", "their_upload_points"]
         for transport in TRANSPORTS:
-            with self._peers(transport, 3) as peers:
+            with self._peers(transport, len(turns)) as peers:
                 found = self._rounds(
                     {name: (peer, name) for name, peer in zip(turns, peers, strict=True)}
                 )
             cpu = {name: [turn["cpu"] / POINTS for turn in found[name]] for name in turns}
             rate = {name: [POINTS / turn["seconds"] for turn in found[name]] for name in turns}
             for name in turns:
-                print(f"{transport}: {name:20} {told(cpu[name], 1e6, 'us of CPU a point')},", end=" ")
-                print(f"{statistics.median(rate[name]):,.0f} points/s")
-            ratio = median_ratio(cpu["our_add"], cpu["their_upsert"])
-            yield Figure(f"{transport} CPU of add over that of upsert", ratio, 1 / 3)
+                figures = f"{told(cpu[name], 1e6, 'us of CPU a point')}, "
+                figures += f"{statistics.median(rate[name]):,.0f} points/s"
+                print(f"{transport}: {name:20} {figures}")
+            ratio = median_ratio(cpu["our_points"], cpu["their_upsert"])
+            yield Figure(
+                f"{transport} CPU of a point, with upsert of qdrant-client = 1", ratio, 1 / 3
+            )
 
     def add(self) -> Iterator[Figure]:
         """`add` with MiniLM, against encoding alone."""
@@ -347,9 +374,7 @@ class Bench:
         for transport in TRANSPORTS:
             with self._peers(transport, 1, "--query-seconds", str(QUERY_SECONDS)) as (one,):
                 found = self._rounds({"ours": (one, "our_threads")})["ours"]
-            rates = [
-                turn["result"][f"rate {THREADS}"] / turn["result"]["rate 1"] for turn in found
-            ]
+            rates = [turn["result"][f"rate {THREADS}"] / turn["result"]["rate 1"] for turn in found]
             tails = [turn["result"][f"p99/p50 {THREADS}"] for turn in found]
             yield Figure(
                 f"{transport} rate of {THREADS} threads over one", median(rates), 1.5, False
