@@ -13,6 +13,7 @@ from qdrant_client import models
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec, user_id
 from qdrant_embed.collection.vectors import CollectionVectors
+from qdrant_embed.engines.wire import query_batch
 from qdrant_embed.errors import InputError, check_whole
 from qdrant_embed.search.filters import combined
 from qdrant_embed.search.reranking import Reranker, check_reranker, rerank_scores
@@ -317,7 +318,8 @@ async def _send(
 
     if search.groups(vectors):  # a batch cannot group
         return await collection.io.gather([partial(documents, request) for request in requests])
-    found = await send(client.query_batch_points, collection.name, requests, **search.options())
+    ask = partial(query_batch, client)
+    found = await send(ask, collection.name, requests, **search.options())
     return [response.points for response in found]
 
 

@@ -228,7 +228,7 @@ def check_sparse(points: Sequence[Any]) -> None:
 
 
 def check_vectors(sizes: Mapping[str, int | None], points: Iterable[Any]) -> None:
-    """Raise `RefusedError` unless points fit their collection; `sizes` are None for sparse vectors."""
+    """Raise `RefusedError` unless points fit; `sizes` are None for sparse vectors."""
     for point in points:
         for name, vector in named(point.vector).items():
             check_vector(sizes, name, vector, f" for vector '{name}'" if name else "")
@@ -451,7 +451,7 @@ class Strict:
     def check_filter(
         self, filter_: models.Filter | None, indexes: Mapping[str, Any], *, write: bool = False
     ) -> None:
-        """Raise `RefusedError` if a filter has no index, too many conditions, or too many values."""
+        """Raise `RefusedError` if a filter has no index, or too many conditions or values."""
         if filter_ is None:
             return
         option = "unindexed_filtering_update" if write else "unindexed_filtering_retrieve"
@@ -484,7 +484,7 @@ class Strict:
         self._check_params(request.params)
 
     def check_groups(self, request: models.QueryGroupsRequest, indexes: Mapping[str, Any]) -> None:
-        """Raise `RefusedError` unless a search of groups keeps to the limits; prefetches are free."""
+        """Raise `RefusedError` unless a group search keeps to the limits; prefetches are free."""
         group_by = request.group_by
         if self.config.get("unindexed_filtering_retrieve") is False and group_by not in indexes:
             raise _strict(
