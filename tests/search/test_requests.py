@@ -145,7 +145,7 @@ def test_every_option_reaches_the_server_in_further_rounds(
             remote.set_payload("demo", {"qdrant_embed_chunk": {"parent": "100"}}, [point])
     remote.add("demo", ["a dog ran"], [{"n": 1}], ids=[7])
     ids = models.Filter(must=[models.HasIdCondition(has_id=[7, *range(100, 140)])])
-    options = OPTIONS | {"query_filter": ids, "limit": 2, "offset": 0, "score_threshold": 0.0}
+    options = OPTIONS | {"query_filter": ids, "limit": 2, "offset": 0, "score_threshold": -9.0}
     remote.query("demo", "a cat")
     server.bodies.clear()
     server.parameters.clear()
