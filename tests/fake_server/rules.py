@@ -451,7 +451,7 @@ class Strict:
     def check_filter(
         self, filter_: models.Filter | None, indexes: Mapping[str, Any], *, write: bool = False
     ) -> None:
-        """Raise `RefusedError` if a filter lacks an index, or has too many parts."""
+        """Raise `RefusedError` if a filter has no index, or too many conditions or values."""
         if filter_ is None:
             return
         option = "unindexed_filtering_update" if write else "unindexed_filtering_retrieve"
@@ -484,7 +484,7 @@ class Strict:
         self._check_params(request.params)
 
     def check_groups(self, request: models.QueryGroupsRequest, indexes: Mapping[str, Any]) -> None:
-        """Raise `RefusedError` unless a search of groups is allowed; prefetches are free."""
+        """Raise `RefusedError` unless a group search keeps to the limits; prefetches are free."""
         group_by = request.group_by
         if self.config.get("unindexed_filtering_retrieve") is False and group_by not in indexes:
             raise _strict(
