@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import qdrant_client
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
@@ -14,9 +16,10 @@ from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.encoder.interfaces import DenseEncoder
-from qdrant_embed.engines.connections import OwnConnections
-from qdrant_embed.engines.registry import engine_of
+from qdrant_embed.engines.compression import OwnConnections
+from qdrant_embed.engines.connection import connection_options
 from qdrant_embed.flows.io import BlockingIo, run_blocking
+from qdrant_embed.flows.opened import OPENING, Opened, open_blocking
 from qdrant_embed.flows.progress import ProgressOption
 from qdrant_embed.flows.requests import MAX_RETRIES
 from qdrant_embed.ingest.adding import AddOptions, OnExisting, add_documents, delete_documents
@@ -30,13 +33,22 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
     """A mixin that adds `add` and `query` to your own Qdrant client class.
 
     All methods of ``qdrant_client.QdrantClient`` stay unchanged. Threads can share a client; with
-    a local database, `add` and `query` send one request at a time.
+    a local database, `add` and `query` send one request at a time. In a process that was forked,
+    these and the other methods of this package open connections of their own; a folder can only be
+    read there.
     """
 
     @property
     def _io(self) -> BlockingIo:
-        io: BlockingIo | None = self.__dict__.get("_blocking_io")
-        return io or self.__dict__.setdefault("_blocking_io", BlockingIo(engine_of(self._client)))
+        opened: Opened[BlockingIo] | None = self.__dict__.get("_opened")
+        if opened is None or not opened.is_here():
+            with OPENING:
+                opened = self.__dict__.get("_opened")
+                if opened is None or not opened.is_here():
+                    opened = open_blocking(opened, self._client, self.init_options)
+                    self._client = opened.database
+                    self.__dict__["_opened"] = opened
+        return opened.io
 
     # documents in
 
@@ -84,8 +96,11 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 is accepted. With ``wait=False``, add a chunked document again only once it can be
                 found.
             max_retries: number of retries of a request after a transient failure, within five
-                minutes. The same ids are sent again, so nothing is stored twice. A request that is
-                too large for the server is sent in halves.
+                minutes; by default they take 40 seconds at least, so that a restart of the server
+                is survived. After two seconds of waiting a warning is logged, and a bar shows the
+                wait. The same ids are sent again, so nothing is stored twice. A request has 16 MB
+                at most; one that the server refuses as too large, or that is above a cap of its
+                strict mode, is sent in parts.
             on_existing: how to handle documents whose ids the collection already has.
                 ``"overwrite"`` stores them again. ``"skip"`` stores them only if their text or
                 metadata has changed, and otherwise does not even encode them. ``"error"`` refuses
@@ -107,6 +122,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         Raises:
             InputError: if documents, metadata, ids or an option cannot be used.
             CollectionMismatchError: if the collection belongs to another model.
+            ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
             IngestError: if it failed after a part was stored; it names that part and the reason.
                 After a ``KeyboardInterrupt``, use `IngestError.behind`.
             ModelError: if the model cannot be found, downloaded or read, or an encoder does not
@@ -179,11 +195,15 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             consistency: number of replicas that must agree, or ``"majority"``, ``"quorum"`` or
                 ``"all"``.
             shard_key_selector: shards to search, in a collection with custom sharding.
-            timeout: timeout in seconds, instead of the client's own.
+            timeout: seconds that all requests of the query may take together, with retries and
+                waits; the client's own timeout by default.
 
         Raises:
             InputError: if the text is empty, or an option cannot be used.
             CollectionMismatchError: if the collection belongs to another model.
+            CollectionNotFoundError: if the collection does not exist.
+            ServerRefusal: if Qdrant refuses the request, for instance because strict mode needs an
+                index of a field in a filter; `PermissionRefusal` if because of the key.
             ModelError: if the model cannot be found, downloaded or read, or an encoder or reranker
                 does not return one valid vector or score per text.
             MissingDependencyError: if a model by name is used, but the extra ``fastembed`` is not
@@ -294,6 +314,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             InputError: if an option cannot be used, or a point has no text.
             CollectionMismatchError: if the new collection belongs to another model, or has other
                 points.
+            CollectionNotFoundError: if the old collection does not exist.
+            ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
             ModelError: if the model cannot be found, downloaded or read, or an encoder does not
                 return one valid vector per text.
             MissingDependencyError: if ``progress=True``, but tqdm is not installed, or a model by
@@ -332,6 +354,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         Raises:
             InputError: if an id or an option is invalid, or `ids` is a single str.
             CollectionMismatchError: if the record of the collection's model cannot be read.
+            CollectionNotFoundError: if the collection does not exist.
+            ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
         """
         collection = self._collection(collection_name, max_retries)
         flow = delete_documents(collection, ids, wait=wait, shard_key_selector=shard_key_selector)
@@ -354,5 +378,14 @@ class QdrantClient(QdrantEmbedMixin):
     """``qdrant_client.QdrantClient`` with `add`, `query` and `query_batch`.
 
     The constructor is that of ``qdrant_client``: ``":memory:"``, ``path="folder"``,
-    ``url="http://host:6333"`` and so on.
+    ``url="http://host:6333"`` and so on. A key that no header can carry is an `InputError`; a gRPC
+    channel connects again at once after its server was restarted, unless `grpc_options` say
+    otherwise.
     """
+
+    if not TYPE_CHECKING:  # whose signature is that of ``qdrant_client``
+
+        @wraps(qdrant_client.QdrantClient.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            constructor = qdrant_client.QdrantClient.__init__
+            super().__init__(**connection_options(constructor, *args, **kwargs))

@@ -60,6 +60,11 @@ class Progress(AbstractContextManager["Progress"]):
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(to - self._bar.n)
 
+    def show_note(self, note: str) -> None:
+        """Show a note, with no progress."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(note)
+
     def __exit__(self, *raised: object) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 
 from qdrant_client import models
 
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec
 from qdrant_embed.collection.selection import EncoderSelection
+from qdrant_embed.collection.stamp import Stamp
 from qdrant_embed.collection.stored import StoredCollection, check_is_stamped, read_collection
 from qdrant_embed.collection.vectors import CollectionVectors
-from qdrant_embed.engines.server import is_transient
-from qdrant_embed.errors import CollectionMismatchError
+from qdrant_embed.errors import CollectionMismatchError, PermissionRefusal
 from qdrant_embed.flows.io import Io
 from qdrant_embed.flows.requests import CollectionRequests
 
@@ -87,6 +88,8 @@ class Collection:
             ModelError: if a model cannot be found, downloaded or read.
         """
         existing = await self.read() if await self.requests.exists() else None
+        if existing is not None and existing.chunked:
+            await self._index_parents(existing)  # strict mode refuses to look chunks up without it
         vectors = await self.io.compute(self.selection.for_add, existing)
         await self.io.compute(vectors.dense.encoder.check_lengths, texts)
         return vectors
@@ -114,8 +117,12 @@ class Collection:
             await self._add_vector(stored, vector_name, config)
         stamp = await self.io.compute(vectors.missing_stamp, stored)
         if stamp is not None:
-            await self.requests.send(
-                self._client.update_collection, self.name, metadata=stamp.metadata()
+            await self.requests.define(
+                self._client.update_collection,
+                partial(self._is_stamped, stamp),
+                self.name,
+                metadata=stamp.metadata(),
+                timeout=self.requests.defining_timeout,
             )
         if stamp is not None or missing:
             stored = await self.read()
@@ -132,39 +139,49 @@ class Collection:
         shard_keys: models.ShardKeySelector | None,
     ) -> None:
         arguments = await self.io.compute(vectors.creation, options)
-        try:
-            await self.requests.send(self._client.create_collection, self.name, **arguments)
-        except self.io.engine.refusals:
-            if not await self.requests.exists():
-                raise
-            # another process was faster, or the response to an earlier attempt was lost
+        # another process may be faster, or the answer to an earlier try be lost
+        await self.requests.define(
+            self._client.create_collection,
+            self.requests.exists,
+            self.name,
+            **arguments,
+            timeout=self.requests.defining_timeout,
+        )
         for key in options.shard_keys(shard_keys):
             await self._create_shards(key)
 
     async def _create_shards(self, key: models.ShardKey) -> None:
-        try:
-            await self.requests.send(self._client.create_shard_key, self.name, key)
-        except self.io.engine.refusals:
-            cluster = await self.requests.send(self._client.collection_cluster_info, self.name)
-            keys = [shard.shard_key for shard in cluster.local_shards]
-            keys += [shard.shard_key for shard in cluster.remote_shards]
-            if key not in keys:
-                raise
+        await self.requests.define(
+            self._client.create_shard_key, partial(self._has_shards, key), self.name, key
+        )
+
+    async def _has_shards(self, key: models.ShardKey) -> bool:
+        found = await self.requests.send(self._client.collection_cluster_info, self.name)
+        keys = [shard.shard_key for shard in found.local_shards]
+        return key in keys + [shard.shard_key for shard in found.remote_shards]
+
+    async def _is_stamped(self, stamp: Stamp) -> bool:
+        return (await self.read()).stamp == stamp
+
+    async def _has_sparse(self, vector_name: str) -> bool:
+        return vector_name in (await self.read()).sparse_vectors
 
     async def _add_vector(
         self, stored: StoredCollection, vector_name: str, config: models.SparseVectorNameConfig
     ) -> None:
         """Add a sparse vector to an existing collection, if the server supports it."""
         try:
-            await self.requests.send(
-                self._client.create_vector_name, self.name, vector_name, config
+            await self.requests.define(
+                self._client.create_vector_name,
+                partial(self._has_sparse, vector_name),
+                self.name,
+                vector_name,
+                config,
+                timeout=self.requests.defining_timeout,
             )
+        except PermissionRefusal:
+            raise
         except self.io.engine.refusals as error:
-            stored = await self.read()
-            if vector_name in stored.sparse_vectors:  # another process was faster
-                return
-            if is_transient(error):
-                raise
             raise CollectionMismatchError(
                 f"collection {self.name!r} has no sparse vector {vector_name!r}, and the server "
                 f"refused to add it ({error}); upgrade to Qdrant 1.18 or newer, use another "
@@ -184,9 +201,14 @@ class Collection:
         """Index the field that names a chunk's document, by which a server groups and deletes."""
         if PARENT_FIELD in stored.indexed or not self.io.engine.payload_index:
             return
-        await self.requests.send(
+        await self.requests.define(
             self._client.create_payload_index,
+            self._has_parents_index,
             self.name,
             PARENT_FIELD,
             models.PayloadSchemaType.KEYWORD,
+            timeout=self.requests.defining_timeout,
         )
+
+    async def _has_parents_index(self) -> bool:
+        return PARENT_FIELD in (await self.read()).indexed

@@ -132,6 +132,7 @@ class _Migration:
         total = await self._old.requests.count()
         encoder = vectors.dense.encoder.counting()
         with Reporter(options.progress, new.name, total, encoder) as reporter:
+            self._old.requests.on_wait = new.requests.on_wait = reporter.show_note
             await new.prepare(vectors, options.collection_options or CollectionOptions())
             await self._move(vectors.with_encoder(encoder), reporter)
         count = await self._checked_count()
@@ -180,15 +181,11 @@ class _Migration:
             )
 
     async def _page(self, offset: Any) -> _Page:
-        records, next_offset = await self._old.requests.send(
-            self._client.scroll,
-            self._old.name,
-            limit=self._options.batch_size,
-            offset=offset,
-            with_payload=True,
+        records, next_offset = await self._old.requests.page(
+            self._options.batch_size, offset=offset, with_payload=True
         )
         ids = [record.id for record in records]
-        migrated = await self._new.requests.send(self._client.retrieve, self._new.name, ids)
+        migrated = await self._new.requests.retrieve(ids)
         payloads = {record.id: record.payload for record in migrated}
         changed = [record for record in records if payloads.get(record.id) != record.payload]
         return _Page(len(records), changed, next_offset)
@@ -261,4 +258,13 @@ class _Migration:
             models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)),
             models.CreateAliasOperation(create_alias=create),
         ]
-        await self._new.requests.send(self._client.update_collection_aliases, operations)
+        await self._new.requests.define(
+            self._client.update_collection_aliases,
+            partial(self._is_switched, alias),
+            operations,
+            timeout=self._new.requests.defining_timeout,
+        )
+
+    async def _is_switched(self, alias: str) -> bool:
+        known = await self._new.requests.send(self._client.get_collection_aliases, self._new.name)
+        return alias in {found.alias_name for found in known.aliases}

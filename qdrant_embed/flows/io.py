@@ -17,6 +17,7 @@ from contextvars import ContextVar, copy_context
 from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from qdrant_embed.engines.engine import Engine
+from qdrant_embed.engines.server import CapName
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,11 +33,22 @@ class Io(Protocol):
 
     Attributes:
         engine: the engine behind the client.
+        caps: numbers that the strict mode of collections allows at most, by collection and name, as
+            far as the server has named them.
+        read_only: why nothing may be written; empty if anything may.
     """
 
     @property
     def engine(self) -> Engine:
         """The engine behind the client."""
+
+    @property
+    def caps(self) -> dict[tuple[str, CapName], int]:
+        """Caps that the server has named."""
+
+    @property
+    def read_only(self) -> str:
+        """Why nothing may be written."""
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method of the client, which sends a request, and return its result.
@@ -92,10 +104,12 @@ class BlockingIo:
 
     Args:
         engine: the engine behind the client.
+        read_only: why nothing may be written; empty if anything may.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, read_only: str = "") -> None:
+        self.engine, self.read_only = engine, read_only
+        self.caps: dict[tuple[str, CapName], int] = {}
         self._turn = threading.Lock()
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -180,10 +194,12 @@ class AsyncIo:
 
     Args:
         engine: the engine behind the client.
+        read_only: why nothing may be written; empty if anything may.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, read_only: str = "") -> None:
+        self.engine, self.read_only = engine, read_only
+        self.caps: dict[tuple[str, CapName], int] = {}
         self._turn = threading.Lock()
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -122,6 +122,10 @@ class Reporter(AbstractContextManager["Reporter"]):
             )
         )
 
+    def show_note(self, note: str) -> None:
+        """Show a note in the bar until the next report; a function is not called."""
+        self._bar.show_note(note)
+
     def _show(self, progress: IngestProgress) -> None:
         self._bar.advance(progress.documents, ", ".join(progress.notes()))
 
