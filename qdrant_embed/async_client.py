@@ -7,7 +7,6 @@ from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 from uuid import UUID
 
-import qdrant_client
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
@@ -15,6 +14,7 @@ from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.encoder.interfaces import DenseEncoder
+from qdrant_embed.engines.connections import OwnAsyncConnections
 from qdrant_embed.engines.registry import engine_of
 from qdrant_embed.flows.io import AsyncIo
 from qdrant_embed.flows.progress import ProgressOption
@@ -32,7 +32,7 @@ from qdrant_embed.search.reranking import Reranker
 from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
-class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
+class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
     """A mixin that adds `add` and `query` to your own asynchronous Qdrant client class.
 
     All methods of ``qdrant_client.AsyncQdrantClient`` stay unchanged. Models are loaded, texts
@@ -56,7 +56,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
         documents: Iterable[str | Document] | AsyncIterable[str | Document],
         metadata: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]] | None = None,
         ids: Iterable[int | str | UUID] | AsyncIterable[int | str | UUID] | IdScheme | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         parallel: int | None = None,
         *,
         wait: bool = True,

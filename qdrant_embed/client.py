@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-import qdrant_client
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
@@ -15,6 +14,7 @@ from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.encoder.interfaces import DenseEncoder
+from qdrant_embed.engines.connections import OwnConnections
 from qdrant_embed.engines.registry import engine_of
 from qdrant_embed.flows.io import BlockingIo, run_blocking
 from qdrant_embed.flows.progress import ProgressOption
@@ -26,7 +26,7 @@ from qdrant_embed.search.reranking import Reranker
 from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
-class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
+class QdrantEmbedMixin(ModelSettings, OwnConnections):
     """A mixin that adds `add` and `query` to your own Qdrant client class.
 
     All methods of ``qdrant_client.QdrantClient`` stay unchanged. Threads can share a client; with
@@ -46,7 +46,7 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         documents: Iterable[str | Document],
         metadata: Iterable[Mapping[str, Any]] | None = None,
         ids: Iterable[int | str | UUID] | IdScheme | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         parallel: int | None = None,
         *,
         wait: bool = True,
@@ -76,7 +76,8 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
                 one point. Or `ContentIds` to choose the metadata that the id depends on; of
                 documents with equal ids, the first one in the input is stored. Without ids, each
                 text gets a random UUID, as a str with hyphens.
-            batch_size: number of points per request.
+            batch_size: number of points per request; by default 256 on a server, with three
+                requests in flight, and 32 on a local database.
             parallel: number of threads that encode; 0 for one per usable core. By default, it is
                 the ``threads`` of `set_model`. Omit it with a custom encoder.
             wait: whether to return only when the points can be found, rather than when the request

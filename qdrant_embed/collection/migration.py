@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
@@ -16,9 +17,10 @@ from qdrant_embed.collection.options import CollectionOptions, checked_options
 from qdrant_embed.collection.selection import EncoderSelection
 from qdrant_embed.collection.stored import StoredCollection
 from qdrant_embed.collection.vectors import CollectionVectors
-from qdrant_embed.encoder.interfaces import DenseEncoder
+from qdrant_embed.encoder.interfaces import DenseEncoder, Vector
 from qdrant_embed.encoder.long_texts.overflow import OverflowOptions
 from qdrant_embed.encoder.text import TextEmbedding
+from qdrant_embed.engines.points import Points
 from qdrant_embed.errors import CollectionMismatchError, InputError, check_str, check_whole
 from qdrant_embed.flows.progress import ProgressOption, Reporter
 
@@ -152,7 +154,7 @@ class _Migration:
                 points = await coming.result()
                 if following is not None:
                     coming = self._io.start(partial(self._points, vectors, following.changed))
-                if points:
+                if points is not None:
                     await self._new.requests.upsert(points, lambda _: None)
                 done += page.documents
                 unchanged += page.documents - len(page.changed)
@@ -193,22 +195,21 @@ class _Migration:
 
     def _points(
         self, vectors: CollectionVectors, records: Sequence[models.Record]
-    ) -> list[models.PointStruct]:
+    ) -> Points | None:
         if not records:
-            return []
+            return None
         texts = [self._text(record) for record in records]
         encoded = self._encode_chunks if vectors.chunked else self._encode
-        return [
-            models.PointStruct(id=record.id, vector=vector, payload=record.payload)
-            for record, vector in zip(records, encoded(vectors, records, texts), strict=True)
-        ]
+        ids = [cast("str | int", record.id) for record in records]
+        payloads = [record.payload or {} for record in records]
+        return vectors.points(ids, payloads, texts, encoded(vectors, records, texts))
 
     def _encode(
         self, vectors: CollectionVectors, records: Sequence[models.Record], texts: Sequence[str]
-    ) -> list[models.VectorStruct]:
+    ) -> Vector:
         try:
             vectors.dense.encoder.check_lengths(texts)
-            return vectors.encode(texts)
+            return vectors.dense.encoder.documents(texts)
         except InputError as error:
             if error.index is None:
                 raise
@@ -219,7 +220,7 @@ class _Migration:
 
     def _encode_chunks(
         self, vectors: CollectionVectors, records: Sequence[models.Record], texts: Sequence[str]
-    ) -> list[models.VectorStruct]:
+    ) -> Vector:
         chunks = vectors.dense.encoder.chunks(texts)
         for record, parts in zip(records, chunks, strict=True):
             if len(parts) > 1:
@@ -228,7 +229,7 @@ class _Migration:
                     f"prefix, exceeds the limit of {vectors.dense.encoder.name}; add the documents "
                     "themselves to a new collection, which splits them into its own chunks"
                 )
-        return vectors.complete(texts, [chunk.vector for (chunk,) in chunks])
+        return np.stack([chunk.vector for (chunk,) in chunks])
 
     def _text(self, record: models.Record) -> str:
         text = self._old.codec.text(record.payload)

@@ -12,7 +12,8 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextvars import ContextVar, copy_context
 from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from qdrant_embed.engines.engine import Engine
@@ -58,15 +59,21 @@ class Io(Protocol):
     def start(self, function: Callable[[], T]) -> Background[T]:
         """Start calling `function` in a thread while the flow continues."""
 
+    def begin(self, flow: Callable[[], Flow[T]]) -> Background[T]:
+        """Begin another flow, which runs while this one goes on."""
+
 
 class Background(Protocol[T_co]):
-    """A computation in a thread, while the flow that started it continues."""
+    """Something that runs while the flow that started it continues."""
 
     async def result(self) -> T_co:
         """Wait for the result and return it."""
 
+    def cancel(self) -> None:
+        """Have a flow end at its next pause, after what it must `finish`; do not wait for that."""
+
     async def abandon(self) -> None:
-        """Wait for the computation to end, and discard its result or error."""
+        """Cancel it, wait for its end, and discard its result or error."""
 
 
 def run_blocking(flow: Flow[T]) -> T:
@@ -104,7 +111,11 @@ class BlockingIo:
 
     async def sleep(self, seconds: float) -> None:
         """See `Io.sleep`."""
-        time.sleep(seconds)
+        abandoned = _ABANDONED.get()
+        if abandoned is None:
+            time.sleep(seconds)
+        elif abandoned.wait(seconds):
+            raise CancelledError
 
     async def gather(self, flows: Sequence[Callable[[], Flow[T]]]) -> list[T]:
         """See `Io.gather`; the flows run one after the other."""
@@ -117,6 +128,10 @@ class BlockingIo:
     def start(self, function: Callable[[], T]) -> Background[T]:
         """See `Io.start`."""
         return _Thread(function)
+
+    def begin(self, flow: Callable[[], Flow[T]]) -> Background[T]:
+        """See `Io.begin`: in a thread."""
+        return _FlowThread(flow)
 
 
 class _Thread(Generic[T]):
@@ -137,8 +152,27 @@ class _Thread(Generic[T]):
     async def result(self) -> T:
         return self._future.result()
 
+    def cancel(self) -> None:
+        pass  # what is computed has no pause
+
     async def abandon(self) -> None:
+        self.cancel()
         self._future.exception()
+
+
+# set in a thread that runs a flow: whether anybody still waits for it
+_ABANDONED: ContextVar[threading.Event | None] = ContextVar("_ABANDONED", default=None)
+
+
+class _FlowThread(_Thread[T]):
+    def __init__(self, flow: Callable[[], Flow[T]]) -> None:
+        self._abandoned = threading.Event()
+        context = copy_context()  # of the caller, whose headers are in it, too
+        context.run(_ABANDONED.set, self._abandoned)
+        super().__init__(lambda: context.run(lambda: run_blocking(flow())))
+
+    def cancel(self) -> None:
+        self._abandoned.set()
 
 
 class AsyncIo:
@@ -205,6 +239,10 @@ class AsyncIo:
         """See `Io.start`."""
         return _Task(asyncio.create_task(asyncio.to_thread(function)))
 
+    def begin(self, flow: Callable[[], Flow[T]]) -> Background[T]:
+        """See `Io.begin`: as a task."""
+        return _Task(asyncio.create_task(flow()))
+
 
 class _Task(Generic[T]):
     def __init__(self, task: asyncio.Task[T]) -> None:
@@ -213,6 +251,9 @@ class _Task(Generic[T]):
     async def result(self) -> T:
         return await self._task
 
-    async def abandon(self) -> None:
+    def cancel(self) -> None:
         self._task.cancel()
+
+    async def abandon(self) -> None:
+        self.cancel()
         await asyncio.gather(self._task, return_exceptions=True)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import qdrant_client
 from qdrant_client import models
 
 from qdrant_embed.backoff import Backoff
+from qdrant_embed.engines.points import Points
 from qdrant_embed.engines.server import (
     REQUEST_ERRORS,
     is_too_large,
     is_transient,
     requested_wait,
 )
+from qdrant_embed.engines.wire import upsert_request
 from qdrant_embed.errors import InputError, check_str, check_whole
 from qdrant_embed.flows.io import Flow, Io
 
@@ -100,8 +102,8 @@ class CollectionRequests:
 
     async def upsert(
         self,
-        points: Sequence[models.PointStruct],
-        on_stored: Callable[[Sequence[models.PointStruct]], None],
+        points: Points,
+        on_stored: Callable[[Points], None],
         *,
         wait: bool = True,
         shard_key_selector: models.ShardKeySelector | None = None,
@@ -111,15 +113,17 @@ class CollectionRequests:
         `on_stored` is called after each request with the points that it stored. A request in
         flight is completed even after a cancellation, so it is known whether its points are stored.
         """
+        request = await self.io.compute(
+            upsert_request,
+            self.client,
+            self.name,
+            points,
+            wait=wait,
+            shard_key_selector=shard_key_selector,
+        )
 
         async def attempt() -> None:
-            await self.io.request(
-                self.client.upsert,
-                self.name,
-                points,
-                wait=wait,
-                shard_key_selector=shard_key_selector,
-            )
+            await self.io.request(request.send)
             on_stored(points)
 
         try:

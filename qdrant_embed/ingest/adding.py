@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
 from qdrant_client import models
@@ -21,7 +21,10 @@ from qdrant_embed.collection.options import CollectionOptions, checked_options
 from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec
 from qdrant_embed.collection.vectors import CollectionVectors
 from qdrant_embed.encoder.run.batching import runs, windows
+from qdrant_embed.engines.points import Points
+from qdrant_embed.engines.wire import default_batch_size, uploads_in_flight
 from qdrant_embed.errors import IngestError, InputError, check_whole
+from qdrant_embed.flows.in_flight import InFlight
 from qdrant_embed.flows.io import Background
 from qdrant_embed.flows.progress import ProgressOption, Reporter
 from qdrant_embed.ingest.chunks import Replacement, StoredChunks, chunks_of
@@ -45,7 +48,7 @@ _PAGE = 1000  # points in one response, documents in one deletion
 class AddOptions:
     """The options of one `add`, which describes them."""
 
-    batch_size: int = 32
+    batch_size: int | None = None
     parallel: int | None = None
     wait: bool = True
     on_existing: OnExisting = "overwrite"
@@ -55,7 +58,8 @@ class AddOptions:
 
     def __post_init__(self) -> None:
         checked_options(self.collection_options)
-        check_whole("batch_size", self.batch_size, 1)
+        if self.batch_size is not None:
+            check_whole("batch_size", self.batch_size, 1)
         if self.on_existing not in ("overwrite", "skip", "error"):
             raise InputError(
                 f"on_existing must be 'overwrite', 'skip' or 'error', not {self.on_existing!r}"
@@ -179,12 +183,16 @@ class Adding:
         self._noted.update(unchanged)
         return [document for document in documents if document.point_id not in unchanged]
 
-    def note_stored(self, points: Sequence[models.PointStruct]) -> None:
+    def note_stored(self, points: Points) -> None:
         """Count points as stored."""
         if self.replacement is None:
-            self._count(cast("str | int", point.id) for point in points)
+            self._count(points.ids)
         else:
             self._count(self.replacement.note_stored(points))
+
+    def note_unchanged(self) -> None:
+        """Count documents at the front that need not be stored; a window can have no others."""
+        self._count(())
 
     def note_deleted(self, replacement: Replacement) -> None:
         """Count documents as stored once their stale points have been deleted."""
@@ -307,6 +315,8 @@ class _Add:
         self._collection, self._adding, self._options = collection, adding, options
         self._ahead, self._io = ahead, collection.io
         self._requests, self._client = collection.requests, collection.requests.client
+        self._stored: deque[Points] = deque()  # not counted yet
+        self._sent = False  # whether a request has stored something
 
     async def run(self) -> list[str | int]:
         adding = self._adding
@@ -347,10 +357,8 @@ class _Add:
                 if points and not is_prepared:
                     await self._prepare(vectors)
                     is_prepared = True
-                for batch in windows(points, self._options.batch_size):
-                    await self._replace(batch)
-                    reporter.report(len(adding.stored_ids), adding.unchanged)
-                adding.note_stored(())  # none of the window's documents may be new
+                await self._store(points, reporter)
+                adding.note_unchanged()
                 reporter.report(len(adding.stored_ids), adding.unchanged)
         except BaseException:
             counting.dense.encoder.cancel()
@@ -359,7 +367,7 @@ class _Add:
 
     def _encode(
         self, vectors: CollectionVectors, documents: Sequence[InputDocument]
-    ) -> Background[list[models.PointStruct]]:
+    ) -> Background[Points]:
         return self._io.start(partial(encode_points, vectors, documents, self._collection.codec))
 
     async def _next_window(self) -> list[InputDocument]:
@@ -411,15 +419,48 @@ class _Add:
             more = offset is not None
         return StoredChunks(records)
 
-    async def _replace(self, points: Sequence[models.PointStruct]) -> None:
-        """Store a batch, then delete the points it makes stale, so that nothing is ever missing."""
-        adding, options = self._adding, self._options
+    async def _store(self, points: Points, reporter: Reporter) -> None:
+        """Store points batch by batch, several in flight where the engine takes them.
+
+        The very first batch goes alone: what is wrong with all is found out with one request.
+        """
+        size = self._options.batch_size or default_batch_size(self._client)
+        in_flight = InFlight(self._io, uploads_in_flight(self._client))
+        try:
+            for start in range(0, len(points), size):
+                batch = points[start : start + size]
+                alone = not self._sent or len(points) <= size
+                self._sent = True
+                await in_flight.begin(partial(self._upsert, batch), alone=alone)
+                await self._account(reporter)
+            while len(in_flight):
+                await in_flight.wait()
+                await self._account(reporter)
+        except BaseException:
+            await in_flight.abandon()
+            raise
+        finally:
+            self._note()
+
+    async def _upsert(self, points: Points) -> None:
+        """Store a batch; it can run in another thread than `_account`, and only hands over."""
         await self._requests.upsert(
             points,
-            adding.note_stored,
-            wait=options.wait,
-            shard_key_selector=options.shard_key_selector,
+            self._stored.append,
+            wait=self._options.wait,
+            shard_key_selector=self._options.shard_key_selector,
         )
+
+    def _note(self) -> None:
+        while self._stored:
+            self._adding.note_stored(self._stored.popleft())
+
+    async def _account(self, reporter: Reporter) -> None:
+        """Count what is stored, and delete what that makes stale: nothing is lost in between."""
+        if not self._stored:
+            return
+        self._note()
+        adding, options = self._adding, self._options
         replacement = adding.replacement
         if replacement is not None and (stale := replacement.stale):
             await self._requests.delete(
@@ -428,6 +469,7 @@ class _Add:
                 wait=options.wait,
                 shard_key_selector=options.shard_key_selector,
             )
+        reporter.report(len(adding.stored_ids), adding.unchanged)
 
 
 async def delete_documents(

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 from qdrant_client import models
 
-from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec, chunk_of
+from qdrant_embed.collection.payload import CHUNK_KEY, PARENT_FIELD, PayloadCodec, chunk_of
 from qdrant_embed.encoder.interfaces import Chunk
+from qdrant_embed.engines.points import Points
 from qdrant_embed.ingest.documents import InputDocument
 from qdrant_embed.ingest.ids import canonical_json, chunk_id
 
@@ -103,12 +104,12 @@ class Replacement:
             if old := stored.of(document):
                 self._old[str(document.point_id)] = old
 
-    def note_stored(self, points: Iterable[models.PointStruct]) -> Iterator[str | int]:
+    def note_stored(self, points: Points) -> Iterator[str | int]:
         """Yield the ids of documents that these points complete, unless old points are stale."""
-        for point in points:
-            facts = chunk_of(point)
+        for point_id, payload in zip(points.ids, points.payloads, strict=True):
+            facts = payload[CHUNK_KEY]
             parent = facts["parent"]
-            self._old.get(parent, set()).discard(cast("str | int", point.id))
+            self._old.get(parent, set()).discard(point_id)
             left = self._left.pop(parent, facts["count"]) - 1
             if left:
                 self._left[parent] = left

@@ -402,14 +402,14 @@ def test_what_a_server_is_asked(remote: QdrantClient, server: Server) -> None:
     remote.query(
         "demo", "cat", limit=5, offset=2, timeout=5, shard_key_selector="x", where={"n": 1}
     )
-    assert server.requests == ["POST /collections/demo/points/query/groups"]
-    asked = json.loads(server.bodies[0][1])
-    assert (asked["group_by"], asked["group_size"], asked["limit"]) == (f"{KEY}.parent", 1, 7)
+    assert server.requests == ["POST /collections/demo/points/query/batch"]
+    (asked,) = json.loads(server.bodies[0][1])["searches"]
+    assert (asked["limit"], asked.get("offset"), asked["with_payload"]) == (31, None, True)
     assert [branch["limit"] for branch in asked["prefetch"]] == [400, 400]
     assert all(branch["filter"] for branch in asked["prefetch"])
     assert asked["shard_key"] == "x"
     assert server.parameters[-1] == "timeout=5"
-    server.fail_once("query/groups", Fault(403))
+    server.fail_once("query/batch", Fault(403))
     with pytest.raises(UnexpectedResponse):
         remote.query_batch("demo", ["cat", "dog", "sea"])
     assert len(remote.query_batch("demo", ["cat"] * 40)) == 40
