@@ -85,7 +85,10 @@ class Background(Protocol[T_co]):
         """Have a flow end at its next pause, after what it must `finish`; do not wait for that."""
 
     async def abandon(self) -> None:
-        """Cancel it, wait for its end, and discard its result or error."""
+        """Cancel it, wait for its end, and discard its result or error.
+
+        On an event loop, what a thread computes is not waited for: stop it by its own means first.
+        """
 
 
 def run_blocking(flow: Flow[T]) -> T:
