@@ -80,7 +80,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             metadata: one dict per text, stored with it. Values must be JSON-serialisable; dates and
                 UUIDs are stored as strings. NaN, infinity, numpy arrays and scalars (except
                 ``float64`` and ``str_``, which are a float and a str) and custom objects are
-                refused, with the document's position and the key.
+                refused, with the document's position and the key. Whole numbers must be from
+                -2**63 to 2**63-1, which is what every Qdrant returns unchanged.
             ids: one id per text: a whole number, a UUID (as `uuid.UUID` or str) or any other str,
                 which is stored in the payload while the point gets the UUID that `point_id`
                 derives from it. Or ``"content"`` for UUIDs derived from text and metadata: adding
@@ -103,7 +104,9 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 strict mode, is sent in parts.
             on_existing: how to handle documents whose ids the collection already has.
                 ``"overwrite"`` stores them again. ``"skip"`` stores them only if their text or
-                metadata has changed, and otherwise does not even encode them. ``"error"`` refuses
+                metadata has changed (floats by more than one part in 10**15, because a server may
+                return the float next to the one it was given), and otherwise does not even encode
+                them. On a cluster, what some replicas lack is stored again. ``"error"`` refuses
                 them, checking up to 1024 documents at a time before any of these is stored.
                 ``"skip"`` does not add a newly introduced sparse vector to stored points;
                 ``"overwrite"`` does.
@@ -113,9 +116,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 the start and after each request; an exception that it raises ends the `add`.
                 Truncated texts are counted: in one warning per `add`, and in
                 `IngestProgress.truncated`.
-            shard_key_selector: shards to write to, in a collection with custom sharding. With
-                ``CollectionOptions(sharding_method=models.ShardingMethod.CUSTOM)``, the shards are
-                created with the collection.
+            shard_key_selector: shards to write to, in a collection with custom sharding; those that
+                do not exist are created.
             collection_options: options such as quantisation and shards for a collection that is
                 created.
 
@@ -293,8 +295,9 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
     ) -> int:
         """Encode a collection's documents with another model; return the number of points.
 
-        They are written to another collection, and the old one is only read. Ids and payloads stay
-        the same, and so does the sparse model, unless `set_sparse_model` chose another one.
+        They are written to another collection, and the old one is only read. Ids, payloads and
+        shard keys stay the same, and so does the sparse model, unless `set_sparse_model` chose
+        another one.
 
         If interrupted, run it again: it resumes where it stopped, and also encodes documents that
         have changed since. Clients in other processes that query `alias` switch to the new model

@@ -26,7 +26,8 @@ from qdrant_embed.encoder.interfaces import (
 from qdrant_embed.encoder.long_texts.overflow import Splitter
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.text import TextEmbedding
-from qdrant_embed.errors import InputError, check_str, check_whole
+from qdrant_embed.engines.names import check_vector_name
+from qdrant_embed.errors import InputError, check_whole
 from qdrant_embed.flows.io import Io
 from qdrant_embed.flows.requests import MAX_RETRIES, CollectionRequests
 
@@ -159,7 +160,7 @@ class ModelSettings:
             "splitter": splitter,
         }
         if vector_name is not None:
-            check_str("vector_name", vector_name)
+            check_vector_name(vector_name)
         if max_length is not None:
             check_whole("max_length", max_length, 3)  # two special tokens and one of the text
         if isinstance(embedding_model_name, str | os.PathLike):
@@ -244,7 +245,7 @@ class ModelSettings:
         }
         encoder: SparseEncoder | None
         if vector_name is not None:
-            check_str("vector_name", vector_name)
+            check_vector_name(vector_name)
         if isinstance(embedding_model_name, str | os.PathLike):
             lazy = lazy_load or not self._loads_eagerly
             encoder = SparseTextEmbedding(embedding_model_name, lazy_load=lazy, **options)
@@ -259,7 +260,8 @@ class ModelSettings:
         """Return the name of the vector in a new collection.
 
         It is the ``vector_name`` passed to `set_model`, else ``fast-`` and the last part of the
-        model's name.
+        model's name, in which ``-`` replaces each character that Qdrant refuses, such as ``:``. A
+        name of more than 200 bytes is cut, and ends in 8 digits of its SHA-256.
         """
         return self._selection.vector_name()
 

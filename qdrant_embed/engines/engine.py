@@ -22,6 +22,8 @@ class Engine:
         refusals: errors of ours which say that it has read a request and refused it.
         explain: returns that error, given what a request raised and the collection's name; ``None``
             if nothing was refused.
+        copies: whether it can have several copies of a collection, on nodes that do not always
+            know the same.
     """
 
     name: str
@@ -30,3 +32,4 @@ class Engine:
     payload_index: bool
     refusals: tuple[type[QdrantEmbedError], ...]
     explain: Callable[[Exception, str], QdrantEmbedError | None]
+    copies: bool = False

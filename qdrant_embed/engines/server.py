@@ -330,4 +330,5 @@ _SERVER = Engine(
     payload_index=True,
     refusals=(ServerRefusal, CollectionNotFoundError),
     explain=explain,
+    copies=True,
 )

@@ -17,6 +17,8 @@ from qdrant_client import models
 from qdrant_embed.backoff import Backoff
 from qdrant_embed.engines.bodies import LARGE, MOST, query_size
 from qdrant_embed.engines.connection import TIME_LEFT
+from qdrant_embed.engines.missing import may_come
+from qdrant_embed.engines.names import check_collection_name
 from qdrant_embed.engines.points import Points
 from qdrant_embed.engines.server import (
     REQUEST_ERRORS,
@@ -31,7 +33,12 @@ from qdrant_embed.engines.server import (
     requested_wait,
 )
 from qdrant_embed.engines.wire import query_batch, upsert_request
-from qdrant_embed.errors import ClientStateError, InputError, ServerRefusal, check_str, check_whole
+from qdrant_embed.errors import (
+    ClientStateError,
+    CollectionNotFoundError,
+    ServerRefusal,
+    check_whole,
+)
 from qdrant_embed.flows.io import Flow, Io
 
 logger = logging.getLogger(__name__)
@@ -45,6 +52,8 @@ LONGEST_RETRYING = 300.0  # seconds after a request's first attempt
 MAX_RETRIES = 14  # whose waits are 40 seconds at least: a server is restarted in 30
 QUIET = 2.0  # seconds of waiting that nobody needs to know of
 DEFINING_TIMEOUT = 60  # seconds, of what defines something: an index of many points takes long
+SOON = Backoff(first=0.05, longest=0.4)  # seconds
+SETTLING = 2.0  # seconds until every node of a cluster knows what one was told
 
 _OWN_TIMEOUT = 5  # seconds, of a qdrant_client that was given none
 _CUT_OFFS = 2  # broken connections that a large body is forgiven, if it cannot be halved
@@ -64,7 +73,7 @@ class CollectionRequests:
         max_retries: number of retries of a request after a transient failure.
 
     Raises:
-        InputError: if the name is empty or not a str, or `max_retries` is not a whole number.
+        InputError: if no collection can have this name, or `max_retries` is not a whole number.
 
     Attributes:
         io: calls the client's methods.
@@ -72,6 +81,7 @@ class CollectionRequests:
         name: the collection's name.
         max_retries: number of retries of a request.
         on_wait: called with a short note when a wait for the server has become long.
+        is_final: tells of an error that would pass, but is not to be waited for.
     """
 
     def __init__(
@@ -81,14 +91,27 @@ class CollectionRequests:
         collection_name: str,
         max_retries: int = MAX_RETRIES,
     ) -> None:
-        check_str("collection_name", collection_name)
-        if not collection_name:
-            raise InputError("collection_name is empty; pass the name of a collection")
+        check_collection_name(collection_name)
         check_whole("max_retries", max_retries, 0)
         self.io, self.client = io, client
         self.name, self.max_retries = collection_name, max_retries
         self.on_wait: Callable[[str], None] = lambda _: None
+        self.is_final: Callable[[Exception], bool] = lambda _: False
         self._time: _TimeLimit | None = None
+        self._settled = 0.0
+
+    def expect(self) -> None:
+        """Note that something was just defined, which other nodes may not know for a moment.
+
+        Until then, a request that finds it missing is repeated, and does not count as failed.
+        """
+        if self.io.engine.copies:
+            self._settled = time.monotonic() + SETTLING
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether what was just defined may still be missing on some node."""
+        return time.monotonic() < self._settled
 
     def limit_time(self, seconds: float | None) -> None:
         """Let all further requests together take `seconds`, with their retries and waits.
@@ -180,19 +203,20 @@ class CollectionRequests:
             ServerRefusal: if the server refuses the request.
         """
         with self._time or _TimeLimit(math.inf) as limit:
-            start, tries, broken = time.monotonic(), 0, 0
+            start, tries, broken, early = time.monotonic(), 0, 0, 0
             while True:
                 try:
                     return await self._attempt(attempt)
                 except (*REQUEST_ERRORS, ValueError) as error:
+                    if self.is_settling and may_come(error):
+                        early += 1
+                        await self.io.sleep(SOON.seconds(early))
+                        continue
                     tries += 1
                     broken += is_cut_off(error)
                     wait = None
-                    if (
-                        tries <= self.max_retries
-                        and is_transient(error)
-                        and not (broken and broken > cut_offs())
-                    ):
+                    helps = is_transient(error) and not self.is_final(error)
+                    if tries <= self.max_retries and broken <= cut_offs() and helps:
                         wait = requested_wait(error)
                         wait = BACKOFF.seconds(tries) if wait is None else wait
                     waited = time.monotonic() - start
@@ -251,6 +275,8 @@ class CollectionRequests:
             try:
                 await self.io.request(method, *args, **options)
             except (*REQUEST_ERRORS, ValueError) as error:
+                if "already exists" in str(error):  # if on another node
+                    self.expect()
                 # over gRPC the client gives some of them no more than its own time
                 gave_up = is_timeout(error) and time.monotonic() - start > 0.9 * self._own_timeout
                 tries = 1
@@ -261,6 +287,7 @@ class CollectionRequests:
                     tries += 1
 
         await self._timely(attempt, kwargs)
+        self.expect()
 
     async def in_parts(
         self,
@@ -351,9 +378,19 @@ class CollectionRequests:
         if self.io.read_only:
             raise ClientStateError(self.io.read_only)
 
+    async def info(self) -> models.CollectionInfo | None:
+        """Return what the server says of the collection; ``None`` if it does not exist.
+
+        This is one request, which every token may send that may read or write the collection.
+        """
+        try:
+            return await self.send(self.client.get_collection, self.name)
+        except CollectionNotFoundError:
+            return None
+
     async def exists(self) -> bool:
         """Return whether the collection exists."""
-        return await self.send(self.client.collection_exists, self.name)
+        return await self.info() is not None
 
     async def count(self) -> int:
         """Return the number of points."""

@@ -17,6 +17,7 @@ from uuid import UUID
 from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
+from qdrant_embed.collection.copies import LookUps
 from qdrant_embed.collection.options import CollectionOptions, checked_options
 from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec
 from qdrant_embed.collection.vectors import CollectionVectors
@@ -28,6 +29,7 @@ from qdrant_embed.errors import IngestError, InputError, check_whole
 from qdrant_embed.flows.in_flight import InFlight
 from qdrant_embed.flows.io import Background
 from qdrant_embed.flows.progress import ProgressOption, Reporter
+from qdrant_embed.flows.requests import CollectionRequests
 from qdrant_embed.ingest.chunks import Replacement, StoredChunks, chunks_of
 from qdrant_embed.ingest.documents import Document, InputDocument, is_sequence, pair
 from qdrant_embed.ingest.ids import ContentIds, IdScheme, point_ids
@@ -318,13 +320,17 @@ class _Add:
         self._requests, self._client = collection.requests, collection.requests.client
         self._stored: deque[Points] = deque()  # not counted yet
         self._sent = False  # whether a request has stored something
+        self._look_ups = LookUps(collection)
 
     async def run(self) -> list[str | int]:
         adding = self._adding
         window = await self._next_window()
         if not window:
             return []
-        vectors = await self._collection.vectors_for_add(adding.texts)
+        options = self._options
+        vectors = await self._collection.vectors_for_add(
+            adding.texts, options.collection_options, options.shard_key_selector
+        )
         if vectors.chunked:
             adding.split_documents()
         encoder = vectors.dense.encoder.with_threads(self._options.parallel).counting()
@@ -394,7 +400,8 @@ class _Add:
             old = [document.point_id for document in documents if not document.is_new]
             stored = await self._stored_chunks(old)
             return await self._io.compute(adding.changed_chunked, documents, stored, replacement)
-        existing = await self._requests.retrieve(
+        existing = await self._look_ups.ask(
+            CollectionRequests.retrieve,
             [document.point_id for document in documents],
             with_payload=not adding.ids_tell_all,
             shard_key_selector=self._options.shard_key_selector,
@@ -410,7 +417,8 @@ class _Add:
         records: list[models.Record] = []
         offset, more = None, True
         while more:
-            page, offset = await self._requests.page(
+            page, offset = await self._look_ups.ask(
+                CollectionRequests.page,
                 _PAGE,
                 scroll_filter=models.Filter(must=[chunks_of(ids)]),
                 offset=offset,
@@ -499,7 +507,11 @@ async def delete_documents(
         As `QdrantEmbedMixin.delete_documents` does.
     """
     points = await collection.io.compute(point_ids, ids)
-    chunked = bool(points) and (await collection.read()).chunked
+    chunked = False
+    if points:
+        stored = await collection.read()
+        chunked = stored.chunked
+        await collection.index_parents(stored)
 
     async def delete(page: Sequence[str | int]) -> None:
         selector: models.PointsSelector = models.PointIdsList(points=[*page])
