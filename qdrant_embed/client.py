@@ -137,8 +137,11 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
     ) -> list[QueryResponse]:
         """Return the stored documents nearest in meaning to `query_text`, best first.
 
-        This is one request. In a collection with sparse vectors the search is hybrid: Qdrant finds
-        candidates by either vector and fuses them.
+        This is one request as a rule. In a collection with sparse vectors the search is hybrid:
+        Qdrant finds candidates by either vector and fuses them. In a collection of
+        ``overflow="chunk"`` the hits are documents, ranked by their best chunk. Equal scores are
+        ordered by id. A page continues the one before, and a smaller `limit` returns the beginning
+        of what a larger one returns; see `qdrant_embed.search.ranking`.
 
         Args:
             collection_name: name of the collection.
@@ -150,14 +153,20 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
             with_vectors: fill `QueryResponse.embedding` and ``sparse_embedding``.
             search_params: Qdrant's options for the search (exactness, rescoring ...).
             score_threshold: minimum score of a hit; in a hybrid search of the fused score, with a
-                reranker of the score before it.
-            offset: number of best hits to leave out.
+                reranker of the score before it. Scores are rounded: to find identical texts, pass
+                0.999, not 1.0.
+            offset: number of best hits to leave out. A page that ends beyond the first 100 hits of
+                a hybrid search takes a request for the ranking, without payloads, and one for the
+                page. In a collection of ``overflow="chunk"``, so does an `offset` above `limit`.
+                A hybrid search ranks 25,600 hits, or 6,400 documents stored in chunks.
             fusion: how a hybrid search fuses: by ranks (``"rrf"``) or by scores (``"dbsf"``).
-            prefetch_limit: number of candidates per vector in a hybrid search; by default 4 times
-                the number of hits, and at least 100.
+            prefetch_limit: number of candidates per vector in a hybrid search, and how far it
+                reaches. By default 100 (400 chunks, if these are stored), and behind their hits
+                those of 4 times as many, again and again, as far as the page needs. Scores compare
+                among the hits of the same candidates. Strict mode of a server can limit it.
             reranker: an object that scores the found texts again; see `Reranker`.
             rerank_limit: number of hits passed to it; by default 3 times the number of hits, and
-                at least 50.
+                at least 50. Pages continue each other if it is the same for all of them.
             chunks: in a collection of ``overflow="chunk"``, return chunks instead of documents
                 with the text and score of their best chunk.
             consistency: how many replicas must agree.
@@ -165,7 +174,8 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
             timeout: in seconds, instead of the client's own.
 
         Raises:
-            InputError: if the text is empty, or an option cannot be used.
+            InputError: if the text is empty, an option cannot be used, or a hybrid search does not
+                reach the last hit.
             CollectionMismatchError: if the collection belongs to another model.
             ModelError: if the model cannot be found, downloaded or read.
         """
@@ -213,8 +223,8 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
     ) -> list[list[QueryResponse]]:
         """Return what `query` returns for each of `query_texts`, in order, in one request.
 
-        Where documents are stored in chunks, it is one request per text. An empty list returns an
-        empty list.
+        If `query` takes further requests, these are for all texts in common too. An empty list
+        returns an empty list.
 
         Args and Raises are those of `query`.
         """

@@ -290,7 +290,7 @@ def _branches(request: models.QueryRequest) -> list[models.Prefetch]:
 def _parent(point: models.ScoredPoint) -> str | None:
     """Return the document of a chunk; ``None`` for a point that is no chunk."""
     chunk = (point.payload or {}).get(CHUNK_KEY)
-    parent = chunk.get("parent") if isinstance(chunk, Mapping) else None
+    parent = chunk.get("parent") if isinstance(chunk, dict) else None
     return parent if isinstance(parent, str) else None
 
 
@@ -310,11 +310,11 @@ def _by_id(
     points: Iterable[models.ScoredPoint], key: Callable[[models.ScoredPoint], tuple[Any, ...]]
 ) -> Points:
     """Return points in their order, those with equal scores in that of `key`."""
-    return [
-        point
-        for _, tied in groupby(points, lambda point: point.score)
-        for point in sorted(tied, key=key)
-    ]
+    ordered = list(points)
+    if len({point.score for point in ordered}) == len(ordered):
+        return ordered
+    runs = (list(run) for _, run in groupby(ordered, lambda point: point.score))
+    return [point for run in runs for point in (run if len(run) == 1 else sorted(run, key=key))]
 
 
 def _best_chunks(points: Iterable[models.ScoredPoint]) -> Points:

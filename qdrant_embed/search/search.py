@@ -1,4 +1,4 @@
-"""Search: a query's texts and options to one request, and what it finds to results."""
+"""Search: a query's texts and options to requests, and what they find to results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ class QueryResponse(BaseModel):
             own text; ``metadata["qdrant_embed_chunk"]`` says which part of the document it is.
         metadata: the complete payload, including the text, as the predecessor returned it.
         score: higher is better; cosine similarity with the models of this package, in a hybrid
-            query the result of the fusion, with a reranker its own score.
+            query the result of the fusion, with a reranker its own score. Cosines are rounded, so
+            that an identical text can score a little less than 1, or more: with quantised vectors
+            and ``rescore=False`` up to some hundredths.
         embedding: the stored vector, only with ``with_vectors=True``.
         sparse_embedding: the stored sparse vector, likewise.
     """

@@ -285,7 +285,7 @@ def test_options_of_documents_hold_in_every_round(quick: QdrantClient, way: str)
     found.store(quick, way)
     whole = quick.query("demo", "q", limit=80, **options(way))
     assert shown(whole) == found.ranking(way)[:80]
-    odd = {
+    odd: dict[str, Any] = {
         "where": {"n": {"gte": 40}},
         "query_filter": models.Filter(
             must_not=[models.FieldCondition(key="n", match=models.MatchValue(value=79))]
@@ -370,11 +370,15 @@ class Shaken(QdrantClient):
     requests = 0
 
     def query_batch_points(
-        self, collection_name: str, requests: Sequence[models.QueryRequest], **kwargs: Any
+        self,
+        collection_name: str,
+        requests: Sequence[models.QueryRequest],
+        *args: Any,
+        **kwargs: Any,
     ) -> list[models.QueryResponse]:
         self.requests += 1
         whole = [r.model_copy(update={"limit": 10_000, "offset": None}) for r in requests]
-        answers = super().query_batch_points(collection_name, whole, **kwargs)
+        answers = super().query_batch_points(collection_name, whole, *args, **kwargs)
         for request, answer in zip(requests, answers, strict=True):
             mixed = random.sample(answer.points, len(answer.points))
             mixed.sort(key=lambda point: -point.score)

@@ -114,7 +114,7 @@ def test_every_option_reaches_the_server(
     assert len(asked) == (2 if ways == "query_batch" else 1)
     documents, hybrid = chunked and ways != "chunks", vectors == "hybrid"
     ties = 3 if hybrid else 1  # hits on either side of the page
-    page = 7 + 2 * ties, offset - ties
+    page: tuple[int, int | None] = 7 + 2 * ties, offset - ties
     if documents:
         page = 4 * (7 + offset) + (3 if hybrid else 0), None
     bare = documents and offset > 7  # a page far down: most payloads would be for nothing
