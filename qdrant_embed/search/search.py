@@ -1,10 +1,10 @@
-"""Search: a query's texts and options to requests, and what they find to results."""
+"""A search: from a query's texts and options to requests, and from found points to hits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, Literal, TypeAlias
 
@@ -14,6 +14,7 @@ from qdrant_client import models
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.payload import PayloadCodec, user_id
 from qdrant_embed.collection.vectors import CollectionVectors
+from qdrant_embed.engines.wire import query_batch
 from qdrant_embed.errors import InputError, check_whole
 from qdrant_embed.search.filters import combined
 from qdrant_embed.search.ranking import (
@@ -28,7 +29,7 @@ from qdrant_embed.search.reranking import Reranker, check_reranker, rerank_score
 
 Fusion: TypeAlias = Literal["rrf", "dbsf"]
 
-_LEAST_RERANKED = 50
+_MIN_RERANKED = 50
 _RERANKED_PER_HIT = 3
 
 
@@ -36,17 +37,17 @@ class QueryResponse(BaseModel):
     """One hit of a query.
 
     Attributes:
-        id: as `add` returned it: a whole number, a UUID as Qdrant writes it (with hyphens), or
-            the str that was passed. The id of a chunk is its document's.
-        document: the text that was stored; ``""`` for a point stored without one. Of a chunk, its
+        id: the id that `add` returned: a whole number, a UUID with hyphens, or the str that was
+            passed. A chunk has the id of its document.
+        document: the stored text; ``""`` for a point that was stored without one. For a chunk, its
             own text; ``metadata["qdrant_embed_chunk"]`` says which part of the document it is.
-        metadata: the complete payload, including the text, as the predecessor returned it.
-        score: higher is better; cosine similarity with the models of this package, in a hybrid
-            query the result of the fusion, with a reranker its own score. Cosines are rounded, so
-            that an identical text can score a little less than 1, or more: with quantised vectors
-            and ``rescore=False`` up to some hundredths.
+        metadata: the complete payload, including the text, as in the predecessor.
+        score: higher is better; the cosine similarity with the models of this package, the fused
+            score in a hybrid query, and the reranker's score with a reranker. Cosines are rounded:
+            an identical text can score slightly less or more than 1, and with quantised vectors
+            and ``rescore=False`` some hundredths more.
         embedding: the stored vector, only with ``with_vectors=True``.
-        sparse_embedding: the stored sparse vector, likewise.
+        sparse_embedding: the stored sparse vector, only with ``with_vectors=True``.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -61,10 +62,10 @@ class QueryResponse(BaseModel):
 
 @dataclass(frozen=True)
 class Search:
-    """The options of a query; their names are those of `query`, where they are described.
+    """The options of a `query`, which describes them.
 
-    To add one, give it a field here, check it in `__post_init__`, and use it in the method that
-    builds the part of the request it belongs to. Each client's `query` and `query_batch` pass it.
+    To add an option, give it a field here, check it in `__post_init__`, and use it in the method
+    that builds its part of the request. `query` and `query_batch` of both clients pass it.
     """
 
     query_filter: models.Filter | None = None
@@ -99,13 +100,13 @@ class Search:
         check_reranker(self.reranker)
         if self.rerank_limit is not None:
             if self.reranker is None:
-                raise InputError("rerank_limit needs a reranker")
+                raise InputError("rerank_limit has no effect without a reranker; pass reranker")
             check_whole("rerank_limit", self.rerank_limit, self._reach)
         if self.prefetch_limit is not None:
             check_whole("prefetch_limit", self.prefetch_limit, self._fetched + self._skipped)
 
     def _check_options(self) -> None:
-        """Raise `InputError` if Qdrant's own options cannot be sent to it."""
+        """Raise `InputError` if an option of Qdrant's own is invalid."""
         if isinstance(self.consistency, int):
             check_whole("consistency", self.consistency, 1)
         elif self.consistency not in (None, *models.ReadConsistencyType):
@@ -130,7 +131,7 @@ class Search:
 
     @cached_property
     def filter(self) -> models.Filter | None:
-        """The complete filter: `query_filter` and `where`."""
+        """The filter of both `query_filter` and `where`."""
         return combined(self.query_filter, self.where)
 
     @property
@@ -140,14 +141,14 @@ class Search:
 
     @property
     def _fetched(self) -> int:
-        """Number of hits to request: with a reranker more than `limit`, from the first on."""
+        """Number of hits to request: `limit`, or more with a reranker."""
         if self.reranker is None:
             return self.limit
-        return self.rerank_limit or max(_LEAST_RERANKED, _RERANKED_PER_HIT * self._reach)
+        return self.rerank_limit or max(_MIN_RERANKED, _RERANKED_PER_HIT * self._reach)
 
     @property
     def _skipped(self) -> int:
-        """Number of hits that Qdrant leaves out: with a reranker none."""
+        """Number of best hits that Qdrant omits: `offset`, or none with a reranker."""
         return 0 if self.reranker is not None else self.offset or 0
 
     def groups(self, vectors: CollectionVectors) -> bool:
@@ -155,7 +156,7 @@ class Search:
         return vectors.chunked and not self.chunks
 
     def options(self) -> dict[str, Any]:
-        """Return the arguments that are sent with a request, not in it."""
+        """Return the arguments that go with a request and are not part of it."""
         return {"consistency": self.consistency, "timeout": self.timeout}
 
     def rankings(self, vectors: CollectionVectors, texts: Sequence[str]) -> list[Ranking]:
@@ -289,9 +290,9 @@ async def answer(
 ) -> list[list[QueryResponse]]:
     """Search a collection and return the hits of each text, best first.
 
-    The vectors to search are those remembered of the collection, or else read first. If the server
-    refuses a request with remembered ones, the collection may have been made again with others:
-    then they are read again, and the request is repeated if they differ.
+    The vectors to search in are remembered, or else read first. If the server refuses a request
+    with remembered vectors, the collection may have been replaced by one with other vectors, so
+    they are read again, and the request is repeated if they differ.
 
     Raises:
         As `query` does.
@@ -299,16 +300,16 @@ async def answer(
     texts = checked_queries(query_texts)
     if not texts:
         return []
-    recent = collection.selection.recent.find(collection.name)
-    vectors = recent or await collection.vectors_for_query()
+    remembered = collection.selection.recent.find(collection.name)
+    vectors = remembered or await collection.vectors_for_query()
     rankings = await collection.io.compute(search.rankings, vectors, texts)
     try:
         answers = await _ask(collection, search, vectors, rankings)
     except collection.io.engine.refusals:
-        if recent is None:
+        if remembered is None:
             raise
         vectors = await collection.vectors_for_query()
-        if vectors == recent:
+        if vectors == remembered:
             raise
         rankings = await collection.io.compute(search.rankings, vectors, texts)
         answers = await _ask(collection, search, vectors, rankings)
@@ -340,12 +341,8 @@ async def _send(
     collection: Collection, search: Search, requests: Sequence[models.QueryRequest]
 ) -> list[list[models.ScoredPoint]]:
     """Send queries in one request, and return the points that each found."""
-    answers = await collection.requests.send(
-        collection.requests.client.query_batch_points,
-        collection.name,
-        requests,
-        **search.options(),
-    )
+    ask = partial(query_batch, collection.requests.client)
+    answers = await collection.requests.send(ask, collection.name, requests, **search.options())
     return [answer.points for answer in answers]
 
 
@@ -356,13 +353,13 @@ def checked_queries(texts: Iterable[str]) -> list[str]:
         InputError: if one is empty or not a str, or `texts` is itself a str.
     """
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        raise InputError(f"query texts must be a list of str, not {type(texts).__name__}")
+        raise InputError(f"query_texts must be a list of str, not {type(texts).__name__}")
     checked = list(texts)
     for text in checked:
         if not isinstance(text, str):
             raise InputError(f"a query text must be a str, not {type(text).__name__}")
         if not text.strip():
-            raise InputError("the query text is empty: there is nothing to search for")
+            raise InputError("a query text is empty; pass a text to search for")
     return checked
 
 
@@ -370,7 +367,7 @@ def _response(
     point: models.ScoredPoint, vectors: CollectionVectors, codec: PayloadCodec
 ) -> QueryResponse:
     payload = point.payload or {}
-    # a single unnamed vector comes without its name
+    # a single unnamed vector is returned without its name
     stored: dict[str, Any] = point.vector if isinstance(point.vector, dict) else {"": point.vector}
     return QueryResponse(
         id=user_id(point),
