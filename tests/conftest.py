@@ -48,12 +48,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # where today's product fails on servers as they are: test, parameters, and what is to be done;
 # whoever does it takes the lines out
 _NOT_YET = (
-    (
-        "test_a_query_finds_documents_by_their_best_chunk",
-        "hybrid-server-",
-        "chunks found by groups",
-    ),
-    ("test_a_query_finds_documents_by_their_best_chunk", "hybrid-grpc-", "chunks found by groups"),
     ("test_a_missing_collection_is_qdrants_own_error", "grpc-", "one error for one thing"),
     ("test_a_collection_made_anew_behind_the_clients_back", "grpc-", "one error for one thing"),
 )

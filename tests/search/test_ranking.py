@@ -151,12 +151,13 @@ class Corpus:
                 return
 
 
-@pytest.fixture(params=["memory", "server"])
+@pytest.fixture(params=["memory", "server", "grpc"])
 def quick(request: pytest.FixtureRequest, kind: str) -> Iterator[QdrantClient]:
     """A client of either kind on a database that stores thousands of points in no time."""
     places: dict[str, Callable[[], dict[str, Any]]] = {
         "memory": lambda: {"location": ":memory:"},
         "server": lambda: at(request.getfixturevalue("server")),
+        "grpc": lambda: at(request.getfixturevalue("grpc_server"), grpc=True),
     }
     with opened(kind, **places[request.param]()) as client:
         yield client
