@@ -170,9 +170,12 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
     ) -> list[QueryResponse]:
         """Return the stored documents nearest in meaning to `query_text`, best first.
 
-        A query is one request; the collection's configuration is read at most once a minute. In a
-        collection with sparse vectors, the search is hybrid: Qdrant finds candidates with either
-        vector and fuses them.
+        A query is one request as a rule; the collection's configuration is read at most once a
+        minute. In a collection with sparse vectors, the search is hybrid: Qdrant finds candidates
+        with either vector and fuses them. In a collection with ``overflow="chunk"``, the hits are
+        documents, ranked by their best chunk. Equal scores are ordered by id. A page continues the
+        one before, and a smaller `limit` returns the beginning of what a larger one returns; see
+        `qdrant_embed.search.ranking`.
 
         Args:
             collection_name: name of the collection.
@@ -184,14 +187,20 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             with_vectors: whether to return `QueryResponse.embedding` and ``sparse_embedding``.
             search_params: Qdrant's options for the search (exactness, rescoring ...).
             score_threshold: minimum score of a hit: of the fused score in a hybrid search, and of
-                the score before reranking with a reranker.
-            offset: number of best hits to skip.
+                the score before reranking with a reranker. Scores are rounded: pass 0.999 instead
+                of 1.0 to find identical texts.
+            offset: number of best hits to skip. A page that ends beyond the first 100 hits of a
+                hybrid search needs a request for the ranking, without payloads, and one for the
+                page. In a collection with ``overflow="chunk"``, so does an `offset` above `limit`.
+                A hybrid search ranks 25,600 hits, or 6,400 documents stored in chunks.
             fusion: whether a hybrid search fuses by ranks (``"rrf"``) or by scores (``"dbsf"``).
-            prefetch_limit: number of candidates per vector in a hybrid search; by default 4 times
-                the number of hits, and at least 100.
+            prefetch_limit: number of candidates per vector in a hybrid search, and how far it
+                reaches. By default 100 (400 chunks with ``overflow="chunk"``); hits beyond these
+                come from 4 times as many candidates, and so on, as far as the page needs. Scores
+                are comparable among hits of the same candidates.
             reranker: an object that scores the found texts again; see `Reranker`.
             rerank_limit: number of hits passed to the reranker; by default 3 times the number of
-                hits, and at least 50.
+                hits, and at least 50. Pages continue each other if all have the same.
             chunks: in a collection with ``overflow="chunk"``, whether to return chunks instead of
                 documents with the text and score of their best chunk.
             consistency: number of replicas that must agree, or ``"majority"``, ``"quorum"`` or
@@ -201,7 +210,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 waits; the client's own timeout by default.
 
         Raises:
-            InputError: if the text is empty, or an option cannot be used.
+            InputError: if the text is empty, an option cannot be used, or a hybrid search does not
+                reach the last hit.
             CollectionMismatchError: if the collection belongs to another model.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses the request, for instance because strict mode needs an
@@ -255,7 +265,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
     ) -> list[list[QueryResponse]]:
         """Return the hits of each of `query_texts`, in order, with one request for all.
 
-        In a chunked collection, it sends one request per text. For an empty list, it returns an
+        If `query` needs further requests, each serves all texts. For an empty list, it returns an
         empty list.
 
         Args and Raises are those of `query`.

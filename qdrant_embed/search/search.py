@@ -1,4 +1,4 @@
-"""A search: from a query's texts and options to a request, and from found points to hits."""
+"""A search: from a query's texts and options to requests, and from found points to hits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ class QueryResponse(BaseModel):
             own text; ``metadata["qdrant_embed_chunk"]`` says which part of the document it is.
         metadata: the complete payload, including the text, as in the predecessor.
         score: higher is better; the cosine similarity with the models of this package, the fused
-            score in a hybrid query, and the reranker's score with a reranker.
+            score in a hybrid query, and the reranker's score with a reranker. Cosines are rounded:
+            an identical text can score slightly less or more than 1, and with quantised vectors
+            and ``rescore=False`` some hundredths more.
         embedding: the stored vector, only with ``with_vectors=True``.
         sparse_embedding: the stored sparse vector, only with ``with_vectors=True``.
     """
