@@ -240,7 +240,7 @@ def _connect(options: argparse.Namespace) -> Iterator[QdrantClient]:
         if options.sparse_model is not None:
             client.set_sparse_model(options.sparse_model)
         yield client
-    except REQUEST_ERRORS as error:
+    except (*REQUEST_ERRORS, CollectionNotFoundError, ServerRefusal) as error:
         raise QdrantEmbedError(f"{options.path or options.url}: {error}") from error
     finally:
         client.close()
