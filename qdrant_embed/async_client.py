@@ -1,4 +1,4 @@
-"""The asynchronous client: the same methods as the synchronous one, which are awaited."""
+"""The asynchronous client: the methods of the synchronous one, awaited."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.encoder.interfaces import DenseEncoder
+from qdrant_embed.engines.compression import OwnAsyncConnections
 from qdrant_embed.engines.connection import connection_options
 from qdrant_embed.flows.io import AsyncIo
 from qdrant_embed.flows.opened import OPENING, Opened, open_async
@@ -34,17 +35,17 @@ from qdrant_embed.search.reranking import Reranker
 from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
-class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
-    """`add` and `query` for an asynchronous Qdrant client; mix it into your own client class.
+class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
+    """A mixin that adds `add` and `query` to your own asynchronous Qdrant client class.
 
-    Every method of ``qdrant_client.AsyncQdrantClient`` stays unchanged. Models are loaded, texts
-    encoded and points built in threads. `add` and `query` also use a local database from threads,
-    because it would block the event loop, and take turns. Any number of tasks can share a client.
-    In another event loop, one after the other, and in a process that was forked, these and the
-    other methods of this package open connections of their own.
+    All methods of ``qdrant_client.AsyncQdrantClient`` stay unchanged. Models are loaded, texts
+    encoded and points built in threads. Because a local database would block the event loop, `add`
+    and `query` also use it from threads, one request at a time. Any number of tasks can share a
+    client. In another event loop, one after the other, and in a process that was forked,
+    these and the other methods of this package open connections of their own.
     """
 
-    _loads_at_once: ClassVar[bool] = False
+    _loads_eagerly: ClassVar[bool] = False
 
     @property
     def _io(self) -> AsyncIo:
@@ -66,7 +67,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
         documents: Iterable[str | Document] | AsyncIterable[str | Document],
         metadata: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]] | None = None,
         ids: Iterable[int | str | UUID] | AsyncIterable[int | str | UUID] | IdScheme | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         parallel: int | None = None,
         *,
         wait: bool = True,
@@ -79,10 +80,10 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
         """Embed and store documents; return their ids in input order.
 
         Works like `QdrantEmbedMixin.add`. Asynchronous iterables are read on the event loop, others
-        in a thread; a `progress` function is called on the loop. If it is cancelled, the request in
-        flight is completed, and `IngestError.behind` returns what is stored, given the
-        ``CancelledError`` (or the ``TimeoutError`` it became). The number of stored documents is
-        logged, too.
+        in a thread; a `progress` function is called on the loop. After a cancellation, the request
+        in flight is completed, and `IngestError.behind` returns what is stored when it is passed
+        the ``CancelledError`` (or the ``TimeoutError`` that asyncio made of it). The number of
+        stored documents is also logged.
 
         Raises:
             As `QdrantEmbedMixin.add` does.
@@ -176,9 +177,10 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
         shard_key_selector: types.ShardKeySelector | None = None,
         timeout: int | None = None,
     ) -> list[list[QueryResponse]]:
-        """Return what `query` returns for each of `query_texts`, in order, in one request.
+        """Return the hits of each of `query_texts`, in order, with one request for all.
 
-        Args and Raises are those of `QdrantEmbedMixin.query`; an empty list returns an empty list.
+        Works like `QdrantEmbedMixin.query_batch`. Args and Raises are those of
+        `QdrantEmbedMixin.query`.
         """
         search = Search(
             query_filter=query_filter,
@@ -213,7 +215,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
         progress: ProgressOption = None,
         collection_options: CollectionOptions | None = None,
     ) -> int:
-        """Encode a collection's documents with another model; return the number of documents.
+        """Encode a collection's documents with another model; return the number of points.
 
         Args and Raises are those of `QdrantEmbedMixin.migrate_model`.
         """
@@ -248,12 +250,12 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
 
     @classmethod
     async def list_text_models(cls) -> dict[str, tuple[int, models.Distance]]:
-        """Return the vector size and distance of each known model, by name; needs no network."""
+        """Return the vector size and distance of each known model by name, without network."""
         return text_models()
 
     @classmethod
     async def list_sparse_models(cls) -> dict[str, dict[str, Any]]:
-        """Return the facts of each known sparse model, by name; needs no network."""
+        """Return the facts of each known sparse model by name, without network."""
         return sparse_models()
 
 

@@ -1,4 +1,4 @@
-"""What stands behind a client, described by what it needs."""
+"""An engine behind a client, described by what it needs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from qdrant_embed.errors import QdrantEmbedError
 
 @dataclass(frozen=True)
 class Engine:
-    """What an engine needs of those who send it requests.
+    """The needs of an engine that affect how requests are sent to it.
 
     Attributes:
-        name: for messages and logs.
-        serialize: send one request at a time; threads would corrupt each other's work.
-        off_loop: coroutines of its asynchronous client compute without ever waiting, so that they
-            run in a thread of their own.
-        payload_index: filters on a payload field are faster with an index of that field.
-        refusals: errors of ours that say that it has read a request and refused it.
-        explain: returns that error, given what a request raised and the collection's name;
-            ``None`` where nothing was refused.
-        copies: it may keep several copies of a collection, on nodes that do not know the same at
-            the same time.
+        name: name of the engine.
+        serialize: whether requests must be sent one at a time, because threads would corrupt each
+            other's work.
+        off_loop: whether coroutines of its asynchronous client compute without ever awaiting, and
+            must run in a thread to keep the event loop free.
+        payload_index: whether an index of a payload field makes filters on that field faster.
+        refusals: errors of ours which say that it has read a request and refused it.
+        explain: returns that error, given what a request raised and the collection's name; ``None``
+            if nothing was refused.
+        copies: whether it can have several copies of a collection, on nodes that do not always
+            know the same.
     """
 
     name: str

@@ -27,7 +27,7 @@ from qdrant_embed.errors import (
     ServerRefusal,
 )
 
-# whatever a request may raise that is not a mistake of the caller
+# everything that a request can raise that is not the caller's mistake
 REQUEST_ERRORS = (ApiException, QdrantException, grpc.RpcError)
 
 CapName: TypeAlias = Literal["limit", "upsert limit", "search batch size", "timeout", "condition"]
@@ -85,7 +85,7 @@ _CONDITION_CAP = re.compile(r"Condition size limit reached \((?P<asked>\d+) > (?
 
 
 def recognise(database: object) -> Engine:
-    """Return the engine of a server, which is what stands behind any other client."""
+    """Return the engine of a server, which is behind every client that is not local."""
     del database
     return _SERVER
 

@@ -1,9 +1,9 @@
-"""What a flow may wait for, and how each client does it.
+"""Everything a flow can await, and how each client runs it.
 
-A flow is an ``async def`` function that is written once for both clients. All it ever awaits is
-another flow or a method of `Io`: a request, something to compute, a pause. `AsyncIo` does these on
-an event loop. `BlockingIo` does them at once, so that a flow never suspends and `run_blocking`
-carries it to its end in a single step: no loop, no thread, and a traceback of ordinary calls.
+A flow is an ``async def`` function that is written once for both clients. It only ever awaits
+other flows and methods of `Io`: a request, a computation, a pause. `AsyncIo` runs these on an
+event loop. `BlockingIo` runs them in the calling thread and never suspends, so `run_blocking`
+completes a flow in a single step: without a loop, and with a traceback of ordinary calls.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextvars import ContextVar, copy_context
 from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from qdrant_embed.engines.engine import Engine
@@ -28,10 +29,10 @@ _CONCURRENT_FLOWS = 16  # of one `gather`
 
 
 class Io(Protocol):
-    """Everything that a flow may wait for.
+    """Everything that a flow can await.
 
     Attributes:
-        engine: what stands behind the client.
+        engine: the engine behind the client.
         caps: numbers that the strict mode of collections allows at most, by collection and name, as
             far as the server has named them.
         read_only: why nothing may be written; empty if anything may.
@@ -39,7 +40,7 @@ class Io(Protocol):
 
     @property
     def engine(self) -> Engine:
-        """What stands behind the client."""
+        """The engine behind the client."""
 
     @property
     def caps(self) -> dict[tuple[str, CapName], int]:
@@ -50,53 +51,62 @@ class Io(Protocol):
         """Why nothing may be written."""
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Send a request: call a method of the client, and return what it answers.
+        """Call a method of the client, which sends a request, and return its result.
 
-        The type is that of the synchronous client's method, for both clients.
+        For both clients, the types are those of the synchronous client's method.
         """
 
     async def compute(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function that takes long, off the event loop, and return its result."""
+        """Call a slow function off the event loop and return its result."""
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for `seconds`."""
 
     async def gather(self, flows: Sequence[Callable[[], Flow[T]]]) -> list[T]:
-        """Start flows, run them concurrently where that is possible, and return their results."""
+        """Run flows, concurrently if possible, and return their results in order."""
 
     async def finish(self, flow: Flow[T]) -> T:
-        """Run a flow to its end, even if nobody waits for it any more because of a cancellation."""
+        """Run a flow to completion, even if its caller is cancelled, and return its result."""
 
     def start(self, function: Callable[[], T]) -> Background[T]:
-        """Start to compute something in a thread, while the flow goes on."""
+        """Start calling `function` in a thread while the flow continues."""
+
+    def begin(self, flow: Callable[[], Flow[T]]) -> Background[T]:
+        """Begin another flow, which runs while this one goes on."""
 
 
 class Background(Protocol[T_co]):
-    """Something that is computed in a thread, while the flow that started it goes on."""
+    """Something that runs while the flow that started it continues."""
 
     async def result(self) -> T_co:
-        """Wait for the result, and return it."""
+        """Wait for the result and return it."""
+
+    def cancel(self) -> None:
+        """Have a flow end at its next pause, after what it must `finish`; do not wait for that."""
 
     async def abandon(self) -> None:
-        """Give the result up, and keep to yourself what goes wrong with it."""
+        """Cancel it, wait for its end, and discard its result or error.
+
+        On an event loop, what a thread computes is not waited for: stop it by its own means first.
+        """
 
 
 def run_blocking(flow: Flow[T]) -> T:
-    """Run a flow that uses `BlockingIo`, and return its result."""
+    """Run a flow that uses `BlockingIo` and return its result."""
     try:
         flow.send(None)
     except StopIteration as done:
         return cast("T", done.value)
     finally:
         flow.close()
-    raise RuntimeError("the flow waits for something that is not of BlockingIo")
+    raise RuntimeError("the flow awaits something other than a method of BlockingIo")
 
 
 class BlockingIo:
-    """Does everything at once, in the calling thread; see `Io`.
+    """An `Io` that runs everything in the calling thread.
 
     Args:
-        engine: what stands behind the client.
+        engine: the engine behind the client.
         read_only: why nothing may be written; empty if anything may.
     """
 
@@ -118,10 +128,14 @@ class BlockingIo:
 
     async def sleep(self, seconds: float) -> None:
         """See `Io.sleep`."""
-        time.sleep(seconds)
+        abandoned = _ABANDONED.get()
+        if abandoned is None:
+            time.sleep(seconds)
+        elif abandoned.wait(seconds):
+            raise CancelledError
 
     async def gather(self, flows: Sequence[Callable[[], Flow[T]]]) -> list[T]:
-        """See `Io.gather`: one after the other."""
+        """See `Io.gather`; the flows run one after the other."""
         return [await flow() for flow in flows]
 
     async def finish(self, flow: Flow[T]) -> T:
@@ -131,6 +145,10 @@ class BlockingIo:
     def start(self, function: Callable[[], T]) -> Background[T]:
         """See `Io.start`."""
         return _Thread(function)
+
+    def begin(self, flow: Callable[[], Flow[T]]) -> Background[T]:
+        """See `Io.begin`: in a thread."""
+        return _FlowThread(flow)
 
 
 class _Thread(Generic[T]):
@@ -143,7 +161,7 @@ class _Thread(Generic[T]):
     def _run(self) -> None:
         try:
             result = self._function()
-        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
+        except BaseException as error:  # noqa: BLE001 - raised again by `result`
             self._future.set_exception(error)
         else:
             self._future.set_result(result)
@@ -151,15 +169,34 @@ class _Thread(Generic[T]):
     async def result(self) -> T:
         return self._future.result()
 
+    def cancel(self) -> None:
+        pass  # what is computed has no pause
+
     async def abandon(self) -> None:
+        self.cancel()
         self._future.exception()
 
 
+# set in a thread that runs a flow: whether anybody still waits for it
+_ABANDONED: ContextVar[threading.Event | None] = ContextVar("_ABANDONED", default=None)
+
+
+class _FlowThread(_Thread[T]):
+    def __init__(self, flow: Callable[[], Flow[T]]) -> None:
+        self._abandoned = threading.Event()
+        context = copy_context()  # of the caller, whose headers are in it, too
+        context.run(_ABANDONED.set, self._abandoned)
+        super().__init__(lambda: context.run(lambda: run_blocking(flow())))
+
+    def cancel(self) -> None:
+        self._abandoned.set()
+
+
 class AsyncIo:
-    """Does everything on the running event loop, and what takes long in threads; see `Io`.
+    """An `Io` that awaits requests on the running event loop and computes in threads.
 
     Args:
-        engine: what stands behind the client.
+        engine: the engine behind the client.
         read_only: why nothing may be written; empty if anything may.
     """
 
@@ -192,7 +229,7 @@ class AsyncIo:
         await asyncio.sleep(seconds)
 
     async def gather(self, flows: Sequence[Callable[[], Flow[T]]]) -> list[T]:
-        """See `Io.gather`: when one fails, the others are cancelled."""
+        """See `Io.gather`; if one fails, the others are cancelled."""
         slots = asyncio.Semaphore(_CONCURRENT_FLOWS)
 
         async def in_slot(flow: Callable[[], Flow[T]]) -> T:
@@ -209,7 +246,7 @@ class AsyncIo:
             raise
 
     async def finish(self, flow: Flow[T]) -> T:
-        """See `Io.finish`: a cancellation waits for the flow, once."""
+        """See `Io.finish`; a cancellation waits for the flow, but a second one does not."""
         task = asyncio.create_task(flow)
         try:
             return await asyncio.shield(task)
@@ -221,6 +258,10 @@ class AsyncIo:
         """See `Io.start`."""
         return _Task(asyncio.create_task(asyncio.to_thread(function)))
 
+    def begin(self, flow: Callable[[], Flow[T]]) -> Background[T]:
+        """See `Io.begin`: as a task."""
+        return _Task(asyncio.create_task(flow()))
+
 
 class _Task(Generic[T]):
     def __init__(self, task: asyncio.Task[T]) -> None:
@@ -229,6 +270,9 @@ class _Task(Generic[T]):
     async def result(self) -> T:
         return await self._task
 
-    async def abandon(self) -> None:
+    def cancel(self) -> None:
         self._task.cancel()
+
+    async def abandon(self) -> None:
+        self.cancel()
         await asyncio.gather(self._task, return_exceptions=True)

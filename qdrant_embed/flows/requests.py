@@ -1,4 +1,4 @@
-"""Requests about one collection: tried again while that may help, cut to what a server accepts."""
+"""Requests about one collection: retried while that can help, cut to what a server accepts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import qdrant_client
 from qdrant_client import models
 
 from qdrant_embed.backoff import Backoff
-from qdrant_embed.engines.bodies import LARGE, MOST, point_size, query_size
+from qdrant_embed.engines.bodies import LARGE, MOST, query_size
 from qdrant_embed.engines.connection import TIME_LEFT
 from qdrant_embed.engines.missing import may_come
 from qdrant_embed.engines.names import check_collection_name
+from qdrant_embed.engines.points import Points
 from qdrant_embed.engines.server import (
     REQUEST_ERRORS,
     CapName,
@@ -31,6 +32,7 @@ from qdrant_embed.engines.server import (
     is_transient,
     requested_wait,
 )
+from qdrant_embed.engines.wire import query_batch, upsert_request
 from qdrant_embed.errors import (
     ClientStateError,
     CollectionNotFoundError,
@@ -46,7 +48,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BACKOFF = Backoff(first=0.25, longest=8.0)  # seconds
-LONGEST_RETRYING = 300.0  # seconds after a request's first try
+LONGEST_RETRYING = 300.0  # seconds after a request's first attempt
 MAX_RETRIES = 14  # whose waits are 40 seconds at least: a server is restarted in 30
 QUIET = 2.0  # seconds of waiting that nobody needs to know of
 DEFINING_TIMEOUT = 60  # seconds, of what defines something: an index of many points takes long
@@ -58,26 +60,26 @@ _CUT_OFFS = 2  # broken connections that a large body is forgiven, if it cannot 
 
 
 class CollectionRequests:
-    """Sends requests about one collection through a client.
+    """A sender of requests about one collection.
 
     What a server refuses becomes an error of ours, with the server's own as its cause. Caps that a
     server names when it refuses a request are remembered for the client and the collection.
 
     Args:
-        io: sends them.
-        client: the client; of the asynchronous one, whose methods have the same arguments, `io`
-            awaits the results.
-        collection_name: the collection.
-        max_retries: further tries of a request that failed for a passing reason.
+        io: calls the client's methods.
+        client: the client; the asynchronous client's methods have the same arguments, and `io`
+            awaits their results.
+        collection_name: name of the collection.
+        max_retries: number of retries of a request after a transient failure.
 
     Raises:
-        InputError: no collection can have this name, or `max_retries` is not a whole number.
+        InputError: if no collection can have this name, or `max_retries` is not a whole number.
 
     Attributes:
-        io: sends them.
+        io: calls the client's methods.
         client: the client.
         name: the collection's name.
-        max_retries: further tries of a request.
+        max_retries: number of retries of a request.
         on_wait: called with a short note when a wait for the server has become long.
         is_final: tells of an error that would pass, but is not to be waited for.
     """
@@ -294,10 +296,10 @@ class CollectionRequests:
     async def in_parts(
         self,
         items: Sequence[T],
-        ask: Callable[[Sequence[T]], Flow[R]],
+        ask: Callable[[Any], Flow[R]],
         *,
         cap: CapName | None = None,
-        size: Callable[[T], int] | None = None,
+        sizes: Callable[[Any], Sequence[int]] | None = None,
     ) -> list[R]:
         """Ask about items in as few requests as the server accepts; return each one's answer.
 
@@ -305,34 +307,37 @@ class CollectionRequests:
             items: what is asked about.
             ask: sends a request about some of them.
             cap: what strict mode limits of these.
-            size: returns the bytes that an item takes.
+            sizes: returns the bytes that each of some items takes.
 
         Raises:
             ServerRefusal: if the server refuses a request that cannot be made smaller.
         """
         answers: list[R] = []
-        parts = deque(self._parts(items, cap, size))
+        parts = deque(self._parts(items, cap, sizes))
         while parts:
             part = parts.popleft()
             try:
                 answers.append(await ask(part))
             except (*REQUEST_ERRORS, ServerRefusal) as error:
-                smaller = self._smaller(part, error, cap, size)
+                smaller = self._smaller(part, error, cap, sizes)
                 if not smaller:
                     raise
                 parts.extendleft(reversed(smaller))
         return answers
 
     def _parts(
-        self, items: Sequence[T], cap: CapName | None, size: Callable[[T], int] | None
+        self,
+        items: Sequence[T],
+        cap: CapName | None,
+        sizes: Callable[[Any], Sequence[int]] | None,
     ) -> Iterator[Sequence[T]]:
         if len(items) == 1:
             yield items
             return
         most = (cap and self.cap(cap)) or len(items)
         start = total = 0
-        for end, item in enumerate(items):
-            total += (of_item := size(item) if size is not None else 0)
+        for end, of_item in enumerate([0] * len(items) if sizes is None else sizes(items)):
+            total += of_item
             if end > start and (end - start == most or total > MOST):
                 yield items[start:end]
                 start, total = end, of_item
@@ -344,7 +349,7 @@ class CollectionRequests:
         part: Sequence[T],
         error: Exception,
         cap: CapName | None,
-        size: Callable[[T], int] | None,
+        sizes: Callable[[Any], Sequence[int]] | None,
     ) -> list[Sequence[T]]:
         """Return the parts of a part that the server did not accept; none if it cannot be cut.
 
@@ -352,9 +357,9 @@ class CollectionRequests:
             ServerRefusal: if a single item is too large.
         """
         if isinstance(error, ServerRefusal) and cap and self._learns(error, cap, len(part)):
-            return [*self._parts(part, cap, size)]
+            return [*self._parts(part, cap, sizes)]
         raised = error.__cause__ if isinstance(error, ServerRefusal) else error
-        total = sum(map(size, part)) if size is not None else 0
+        total = 0 if sizes is None else sum(sizes(part))
         if raised is None or not (
             is_too_large(raised)
             or is_over_budget(raised)
@@ -372,12 +377,6 @@ class CollectionRequests:
             "service.max_request_size_mb or a proxy says otherwise): store less text or metadata "
             f"with it ({in_one_line(raised)})"
         ) from raised
-
-    def _cut_offs(self, part: Sequence[T], size: Callable[[T], int]) -> float:
-        """Return how many connections may break while these are sent, see `retried`."""
-        if sum(map(size, part)) < LARGE:
-            return math.inf
-        return _CUT_OFFS if len(part) == 1 else 0
 
     def _check_may_write(self) -> None:
         if self.io.read_only:
@@ -398,7 +397,7 @@ class CollectionRequests:
         return await self.info() is not None
 
     async def count(self) -> int:
-        """Count the points."""
+        """Return the number of points."""
         return (await self.send(self.client.count, self.name, exact=True)).count
 
     async def retrieve(
@@ -435,6 +434,9 @@ class CollectionRequests:
             options: those of the client's ``query_batch_points``.
         """
 
+        def sizes(some: Sequence[models.QueryRequest]) -> list[int]:
+            return list(map(query_size, some))
+
         async def ask(some: Sequence[models.QueryRequest]) -> list[models.QueryResponse]:
             while True:
                 sent = [self.within_limit(request, needed) for request in some]
@@ -442,20 +444,20 @@ class CollectionRequests:
                     return await self._timely(
                         partial(self._query, sent),
                         options,
-                        cut_offs=partial(self._cut_offs, sent, query_size),
+                        cut_offs=partial(_cut_offs, sizes(sent)),
                     )
                 except ServerRefusal as error:
                     self._learns(error, "limit", 0)
                     if [self.within_limit(request, needed) for request in some] == sent:
                         raise
 
-        parts = await self.in_parts(requests, ask, cap="search batch size", size=query_size)
+        parts = await self.in_parts(requests, ask, cap="search batch size", sizes=sizes)
         return [answer for part in parts for answer in part]
 
     async def _query(
         self, requests: Sequence[models.QueryRequest], options: Any
     ) -> list[models.QueryResponse]:
-        return await self.io.request(self.client.query_batch_points, self.name, requests, **options)
+        return await self.io.request(query_batch, self.client, self.name, requests, **options)
 
     def within_limit(self, request: models.QueryRequest, needed: int) -> models.QueryRequest:
         """Return the query with its limits cut to the cap that the server has named before."""
@@ -474,36 +476,38 @@ class CollectionRequests:
 
     async def upsert(
         self,
-        points: Sequence[models.PointStruct],
-        on_stored: Callable[[Sequence[models.PointStruct]], None],
+        points: Points,
+        on_stored: Callable[[Points], None],
         *,
         wait: bool = True,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> None:
         """Store points in one request, or in several if the server accepts no larger ones.
 
-        `on_stored` is called with what has been stored, request by request. A request is carried
-        out to its end, so that a cancellation does not leave it open whether that happened.
+        `on_stored` is called after each request with the points that it stored. A request in
+        flight is completed even after a cancellation, so it is known whether its points are stored.
         """
         self._check_may_write()
 
-        async def attempt(some: Sequence[models.PointStruct]) -> None:
-            await self.io.request(
-                self.client.upsert,
+        async def store(part: Points) -> None:
+            request = await self.io.compute(
+                upsert_request,
+                self.client,
                 self.name,
-                some,
+                part,
                 wait=wait,
                 shard_key_selector=shard_key_selector,
             )
-            on_stored(some)
 
-        async def store(some: Sequence[models.PointStruct]) -> None:
+            async def attempt() -> None:
+                await self.io.request(request.send)
+                on_stored(part)
+
             await self.retried(
-                lambda: self.io.finish(attempt(some)),
-                cut_offs=partial(self._cut_offs, some, point_size),
+                lambda: self.io.finish(attempt()), cut_offs=partial(_cut_offs, part.sizes())
             )
 
-        await self.in_parts(points, store, cap="upsert limit", size=point_size)
+        await self.in_parts(points, store, cap="upsert limit", sizes=Points.sizes)
 
     async def delete(
         self,
@@ -513,7 +517,7 @@ class CollectionRequests:
         wait: bool = True,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> None:
-        """Delete points; the request is carried out to its end, and then `on_deleted` called."""
+        """Delete points, then call `on_deleted`; a request in flight is always completed."""
         self._check_may_write()
 
         async def attempt() -> None:
@@ -551,6 +555,13 @@ class _TimeLimit:
     def left(self) -> float:
         """Seconds that are left."""
         return self._seconds - (time.monotonic() - self._since if self._running else 0.0)
+
+
+def _cut_offs(sizes: Sequence[int]) -> float:
+    """Return how many connections may break while items of these sizes are sent."""
+    if sum(sizes) < LARGE:
+        return math.inf
+    return _CUT_OFFS if len(sizes) == 1 else 0
 
 
 def _largest_limit(request: models.QueryRequest) -> int:

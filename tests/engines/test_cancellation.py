@@ -89,7 +89,7 @@ def test_an_add_cancelled_between_two_tries_says_what_is_stored(
 
         loop = asyncio.get_running_loop()
         server.fault = fault
-        adding = asyncio.create_task(client.add("demo", ["cat"] * 64, ids=range(64)))
+        adding = asyncio.create_task(client.add("demo", ["cat"] * 64, ids=range(64), batch_size=32))
         await waiting.wait()
         adding.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
@@ -136,7 +136,7 @@ def test_an_interrupt_says_what_is_stored(tiny: TinyModel) -> None:
         client.add("demo", ["cat"] * 200, ids=range(200))
     account = IngestError.behind(caught.value)
     assert account is not None
-    assert "it failed at number 64: KeyboardInterrupt." in str(account)
+    assert "add() failed at documents[64]: KeyboardInterrupt." in str(account)
     assert account.stored_ids == list(range(64))
 
 

@@ -136,10 +136,12 @@ def point(number: int = 1, vector: Any = None, **payload: Any) -> models.PointSt
     return models.PointStruct(id=number, vector=vectors, payload=payload)
 
 
-def strictly(client: qdrant_client.QdrantClient, **limits: Any) -> None:
-    client.update_collection(
-        "demo", strict_mode_config=models.StrictModeConfig(enabled=True, **limits)
-    )
+# what was set before an answer was recorded
+STRICT: dict[str, dict[str, Any]] = {
+    "strict: filter without index": {"unindexed_filtering_retrieve": False},
+    "strict: limit": {"max_query_limit": 5, "max_timeout": 3, "upsert_max_batchsize": 2},
+    "strict: write 0": {"write_rate_limit": 2, "upsert_max_batchsize": 10},
+}
 
 
 def calls(client: qdrant_client.QdrantClient) -> dict[str, Callable[[], object]]:
@@ -178,20 +180,11 @@ def calls(client: qdrant_client.QdrantClient) -> dict[str, Callable[[], object]]
         "alias to nothing": lambda: client.update_collection_aliases(
             [models.CreateAliasOperation(create_alias=alias)]
         ),
-        "strict: filter without index": lambda: (
-            strictly(client, unindexed_filtering_retrieve=False),
-            query(query_filter=on_n),
-        ),
-        "strict: limit": lambda: (
-            strictly(client, max_query_limit=5, max_timeout=3, upsert_max_batchsize=2),
-            query(limit=6),
-        ),
+        "strict: filter without index": lambda: query(query_filter=on_n),
+        "strict: limit": lambda: query(limit=6),
         "strict: batch": lambda: upsert(point(1), point(2), point(3)),
         "strict: timeout": lambda: query(timeout=10),
-        "strict: write 0": lambda: (
-            strictly(client, write_rate_limit=2, upsert_max_batchsize=10),
-            upsert(point()),
-        ),
+        "strict: write 0": lambda: upsert(point()),
         "strict: write 1": lambda: upsert(point()),
         "strict: write 2": lambda: upsert(point()),
         "strict: write of 4": lambda: upsert(*(point(number) for number in range(1, 5))),
@@ -205,6 +198,9 @@ def test_grpc_answers_as_recorded(grpc_server: Server) -> None:
     assert list(asking) == [record["note"] for record in GRPC]
     try:
         for record in GRPC:
+            if (limits := STRICT.get(record["note"])) is not None:
+                config = models.StrictModeConfig(enabled=True, **limits)
+                client.update_collection("demo", strict_mode_config=config)
             try:
                 asking[record["note"]]()
                 answer = {"code": "OK"}

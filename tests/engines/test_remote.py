@@ -39,7 +39,7 @@ def count(server: Server) -> int:
 
 
 def test_each_batch_is_one_request(remote: QdrantClient, server: Server) -> None:
-    ids = remote.add("demo", [f"cat {n}" for n in range(70)])
+    ids = remote.add("demo", [f"cat {n}" for n in range(70)], batch_size=32)
     assert server.requests.count(UPSERT) == 3
     assert count(server) == len(set(ids)) == 70
 
@@ -70,7 +70,7 @@ def test_passing_failures_are_tried_again_and_nothing_is_stored_twice(
     remote: QdrantClient, server: Server, status: int, after_commit: bool
 ) -> None:
     server.fail_once(UPSERT, Fault(status, after_commit), times=3)
-    ids = remote.add("demo", ["cat"] * 70)
+    ids = remote.add("demo", ["cat"] * 70, batch_size=32)
     assert count(server) == len(ids) == 70
     assert {record.id for record in server.database.scroll("demo", limit=100)[0]} == set(ids)
 
@@ -186,20 +186,20 @@ def test_a_refusal_is_not_tried_again(remote: QdrantClient, server: Server) -> N
 def test_what_is_stored_before_a_failure_is_said(remote: QdrantClient, server: Server) -> None:
     upserts = 0
 
-    def third_and_later(request: str) -> Fault | None:
+    def second_and_later(request: str) -> Fault | None:
         nonlocal upserts
         upserts += request == UPSERT
-        return Fault(500) if upserts > 2 else None
+        return Fault(500) if upserts > 1 else None
 
-    server.fault = third_and_later
-    texts = [f"cat {n}" for n in range(100)]
-    with pytest.raises(IngestError, match="64 documents are stored") as caught:
-        remote.add("demo", texts, ids=range(100), max_retries=1)
-    assert caught.value.stored_ids == list(range(64))
-    assert caught.value.failed_index == 64
+    server.fault = second_and_later
+    texts = [f"cat {n}" for n in range(64)]
+    with pytest.raises(IngestError, match="32 documents are stored") as caught:
+        remote.add("demo", texts, ids=range(64), batch_size=32, max_retries=1)
+    assert caught.value.stored_ids == list(range(32))
+    assert caught.value.failed_index == 32
     assert isinstance(caught.value.__cause__, UnexpectedResponse)
-    assert upserts == 4
-    assert count(server) == 64
+    assert upserts == 3
+    assert count(server) == 32
 
 
 def test_a_collection_that_another_process_creates_first_is_used(

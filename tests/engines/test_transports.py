@@ -163,7 +163,7 @@ def test_batches_of_queries_and_prefetches_are_cut_to_the_cap(
         [hit.id for hit in hits] for hits in expected
     ]
     assert times(grpc_server, QUERY[transport]) == 1 + 1 + 3
-    with pytest.raises(ServerRefusal, match=r"allows 5 at most for 'limit'.* not 6"):
+    with pytest.raises(ServerRefusal, match=r"allows 5 at most for 'limit'"):
         remote.query("demo", "cat", limit=6)
 
 

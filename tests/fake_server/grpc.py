@@ -18,7 +18,7 @@ from fake_server import rules
 from fake_server.faults import Fault
 from fake_server.node import selected
 from fake_server.rest import VERSION
-from fake_server.rules import Kind, Refusal
+from fake_server.rules import Kind, RefusedError
 
 if TYPE_CHECKING:
     from fake_server.serving import Server
@@ -29,8 +29,9 @@ Run = Callable[..., Any]
 @contextmanager
 def listening(running: Server) -> Iterator[None]:
     """Serve the node over gRPC while the block runs; `running.grpc_port` is set."""
+    threads = ThreadPoolExecutor(16)
     server = grpc.server(
-        ThreadPoolExecutor(16),
+        threads,
         options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
     )
     for service, (base, add) in _SERVICES.items():
@@ -40,12 +41,13 @@ def listening(running: Server) -> Iterator[None]:
             if of_service == service
         }
         add(type(service, (base,), methods)(), server)
-    running.grpc_port = server.add_insecure_port("127.0.0.1:0")
+    running.grpc_port = server.add_insecure_port(f"127.0.0.1:{running.grpc_port or 0}")
     server.start()
     try:
         yield
     finally:
         server.stop(None).wait()
+        threads.shutdown(wait=False)
 
 
 def _servicer_method(
@@ -66,7 +68,7 @@ def _servicer_method(
         if fault is None or fault.after_commit or fault.grpc_code == "OK":
             try:
                 response = _answer(running, handler, request, key)
-            except Refusal as refusal:
+            except RefusedError as refusal:
                 after = refusal.retry_after
                 if after is not None:
                     context.set_trailing_metadata((("retry-after", str(after)),))
@@ -236,7 +238,7 @@ def _upsert(run: Run, request: Any) -> Any:
 
 
 def check_numbers(values: Iterable[Any]) -> None:
-    """Raise `Refusal` if a payload holds a number that JSON does not have.
+    """Raise `RefusedError` if a payload holds a number that JSON does not have.
 
     qdrant-client's conversion would make a str of it.
     """
@@ -244,7 +246,7 @@ def check_numbers(values: Iterable[Any]) -> None:
         check_numbers(value.list_value.values)
         check_numbers(value.struct_value.fields.values())
         if not math.isfinite(value.double_value):
-            raise Refusal(Kind.PLAIN, "cannot convert to json number")
+            raise RefusedError(Kind.PLAIN, "cannot convert to json number")
 
 
 def _delete(run: Run, request: Any) -> Any:
@@ -322,6 +324,25 @@ def _delete_vector(run: Run, request: Any) -> Any:
 # reads
 
 
+def _record(record: models.Record) -> Any:
+    """Return a message; the conversion wants a payload."""
+    return RestToGrpc.convert_record(record.model_copy(update={"payload": record.payload or {}}))
+
+
+def _hit(point: models.ScoredPoint) -> Any:
+    return RestToGrpc.convert_scored_point(
+        point.model_copy(update={"payload": point.payload or {}})
+    )
+
+
+def _group(group: models.PointGroup) -> Any:
+    key = group.id
+    group_id = {"string_value": key} if isinstance(key, str) else {"integer_value": key}
+    return messages.PointGroup(
+        id=messages.GroupId(**group_id), hits=[_hit(hit) for hit in group.hits]
+    )
+
+
 def _retrieve(run: Run, request: Any) -> Any:
     records = run(
         "retrieve",
@@ -330,7 +351,7 @@ def _retrieve(run: Run, request: Any) -> Any:
         _read(request, "with_vectors", GrpcToRest.convert_with_vectors_selector) or False,
         _shard_key(request),
     )
-    return messages.GetResponse(result=[RestToGrpc.convert_record(record) for record in records])
+    return messages.GetResponse(result=[_record(record) for record in records])
 
 
 def _scroll(run: Run, request: Any) -> Any:
@@ -345,7 +366,7 @@ def _scroll(run: Run, request: Any) -> Any:
     )
     points, following = run("scroll", scroll)
     return messages.ScrollResponse(
-        result=[RestToGrpc.convert_record(point) for point in points],
+        result=[_record(point) for point in points],
         next_page_offset=None
         if following is None
         else RestToGrpc.convert_extended_point_id(following),
@@ -373,14 +394,14 @@ def _facet(run: Run, request: Any) -> Any:
 
 def _query(run: Run, request: Any) -> Any:
     points = run("query", GrpcToRest.convert_query_points(request))
-    return messages.QueryResponse(result=[RestToGrpc.convert_scored_point(hit) for hit in points])
+    return messages.QueryResponse(result=[_hit(hit) for hit in points])
 
 
 def _query_batch(run: Run, request: Any) -> Any:
     searches = [GrpcToRest.convert_query_points(search) for search in request.query_points]
     return messages.QueryBatchResponse(
         result=[
-            messages.BatchResult(result=[RestToGrpc.convert_scored_point(hit) for hit in points])
+            messages.BatchResult(result=[_hit(hit) for hit in points])
             for points in run("query_batch", searches)
         ]
     )
@@ -402,7 +423,7 @@ def _query_groups(run: Run, request: Any) -> Any:
         group_size=_read(request, "group_size", _plain),
         limit=_read(request, "limit", _plain),
     )
-    groups = [RestToGrpc.convert_point_group(group) for group in run("query_groups", asked)]
+    groups = [_group(group) for group in run("query_groups", asked)]
     return messages.QueryGroupsResponse(result=messages.GroupsResult(groups=groups))
 
 

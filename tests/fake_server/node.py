@@ -13,7 +13,7 @@ from qdrant_client import models
 from qdrant_client.local.payload_value_extractor import value_by_key
 
 from fake_server import rules
-from fake_server.rules import Access, Kind, RateLimiter, Refusal, Right, Strict, listed
+from fake_server.rules import Access, Kind, RateLimiter, RefusedError, Right, Strict, listed
 
 WRITE, MANAGE, READ = Right(write=True), Right(manage=True), Right()
 
@@ -142,8 +142,11 @@ class Node:
             try:
                 with np.errstate(all="ignore"):  # of numbers that no float32 holds
                     return getattr(self, operation)(*([name] if name else []), *args)
-            except (ValueError, KeyError) as error:  # as the local database refuses
-                raise Refusal(Kind.INPUT, str(error)) from error
+            except KeyError as error:  # as the local database has no such point
+                message = f"No point with id {error.args[0]} found"
+                raise RefusedError(Kind.NOT_FOUND, message) from error
+            except ValueError as error:  # as the local database refuses
+                raise RefusedError(Kind.INPUT, str(error)) from error
 
     def of(self, name: str) -> Settings:
         """Return the settings of a collection, also of one that a test made in the database."""
@@ -178,9 +181,9 @@ class Node:
         for vector in create.sparse_vectors or {}:
             rules.check_vector_name(vector)
         if name in self._names():
-            raise Refusal(Kind.EXISTS, f"Collection `{name}` already exists!")
+            raise RefusedError(Kind.EXISTS, f"Collection `{name}` already exists!")
         if name in self._targets():
-            raise Refusal(
+            raise RefusedError(
                 Kind.INPUT,
                 f"Can't create collection with name {name}. Alias with the same name already "
                 "exists",
@@ -287,7 +290,7 @@ class Node:
         if there is None:
             self.database.create_vector_name(name, vector, config)
         elif _plain(there) != _plain(wanted):
-            raise Refusal(
+            raise RefusedError(
                 Kind.INPUT, f"Vector `{vector}` already exists with a different configuration"
             )
         return self._operation(name)
@@ -307,7 +310,7 @@ class Node:
                 if target not in self._names():
                     raise rules.no_collection(target)
                 if (alias := action.create_alias.alias_name) in self._names():
-                    raise Refusal(
+                    raise RefusedError(
                         Kind.INPUT,
                         f"Can't create alias with name {alias}. Collection with the same name "
                         "already exists",
@@ -318,16 +321,18 @@ class Node:
 
     def create_shard_key(self, name: str, key: models.ShardKey) -> bool:
         if not self.distributed:
-            raise Refusal(Kind.REQUEST, "Distributed mode disabled")
+            raise RefusedError(Kind.REQUEST, "Distributed mode disabled")
         keys = self.of(name).shard_keys
         if key in keys:
-            raise Refusal(Kind.REQUEST, f"Sharding key {key} already exists for collection {name}")
+            raise RefusedError(
+                Kind.REQUEST, f"Sharding key {key} already exists for collection {name}"
+            )
         keys.append(key)
         return True
 
     def delete_shard_key(self, name: str, key: models.ShardKey) -> bool:
         if not self.distributed:
-            raise Refusal(Kind.REQUEST, "Distributed mode disabled")
+            raise RefusedError(Kind.REQUEST, "Distributed mode disabled")
         settings = self.of(name)
         settings.shard_keys.remove(key)
         gone: list[Any] = [point for point, placed in settings.placed.items() if placed == key]
@@ -352,15 +357,15 @@ class Node:
         }
 
     def _check_shard(self, name: str, selector: Any) -> None:
-        """Raise `Refusal` unless what is written has a shard to go to."""
+        """Raise `RefusedError` unless what is written has a shard to go to."""
         settings = self.of(name)
         if not settings.custom_sharding:
             return
         if selector is None:
-            raise Refusal(Kind.INPUT, "Shard key not specified")
+            raise RefusedError(Kind.INPUT, "Shard key not specified")
         for key in _keys(selector):
             if key not in settings.shard_keys:
-                raise Refusal(Kind.INPUT, f"Shard key {key} not found")
+                raise RefusedError(Kind.INPUT, f"Shard key {key} not found")
 
     def _on_shards(self, name: str, selector: Any) -> list[models.Filter]:
         """Return what keeps a search to the shards of a selector."""
@@ -368,13 +373,13 @@ class Node:
         if not settings.custom_sharding:
             return []
         if not settings.shard_keys:  # a collection without a shard makes the server panic
-            raise Refusal(Kind.PANIC, "task panicked")
+            raise RefusedError(Kind.PANIC, "task panicked")
         if selector is None:
             return []
         keys = _keys(selector)
         for key in keys:
             if key not in settings.shard_keys:
-                raise Refusal(Kind.REQUEST, f"Shard key {key} not found")
+                raise RefusedError(Kind.REQUEST, f"Shard key {key} not found")
         ids: list[Any] = [point for point, placed in settings.placed.items() if placed in keys]
         return [models.Filter(must=[models.HasIdCondition(has_id=ids)])]
 
@@ -504,7 +509,7 @@ class Node:
         there = {record.id for record in self.database.retrieve(name, ids, with_payload=False)}
         for point in ids:
             if point not in there:
-                raise Refusal(Kind.NOT_FOUND, f"No point with id {point} found")
+                raise RefusedError(Kind.NOT_FOUND, f"No point with id {point} found")
         return self._write(name, wait, lambda: self.database.update_vectors(name, list(points)))
 
     def operations(
@@ -528,7 +533,7 @@ class Node:
             elif isinstance(operation, models.UpdateVectorsOperation):
                 done.append(self.update_vectors(name, operation.update_vectors.points, wait))
             else:
-                raise Refusal(Kind.REQUEST, f"the fake server knows no {type(operation)}")
+                raise RefusedError(Kind.REQUEST, f"the fake server knows no {type(operation)}")
         return done
 
     def create_index(self, name: str, key: str, schema: Any) -> int:
@@ -568,7 +573,7 @@ class Node:
         settings, limit = self.of(name), request.limit if request.limit is not None else 10
         if limit < 1:
             message = f"internal.limit: value {limit} invalid, must be 1 or larger"
-            raise Refusal(Kind.VALIDATION, message)
+            raise RefusedError(Kind.VALIDATION, message)
         strict = Strict(settings.strict)
         strict.check_limit(limit)
         strict.check_filter(request.filter, settings.indexes)
@@ -592,7 +597,7 @@ class Node:
     def _check_order(self, name: str, key: str) -> None:
         ranges = ("integer", "float", "datetime")
         if rules.kind_of_index(self.of(name).indexes.get(key)) not in ranges:
-            raise Refusal(
+            raise RefusedError(
                 Kind.INPUT,
                 f"No range index for `order_by` key: `{key}`. Please create one to use "
                 "`order_by`. Check https://qdrant.tech/documentation/concepts/indexing/"
@@ -611,7 +616,7 @@ class Node:
         Strict(settings.strict).check_filter(request.filter, settings.indexes)
         if request.key not in settings.indexes:
             message = f"No facet index for `{request.key}`"
-            raise Refusal(Kind.INPUT, message)
+            raise RefusedError(Kind.INPUT, message)
         return self.database.facet(
             name, request.key, facet_filter=request.filter, limit=request.limit or 10
         ).hits
@@ -698,9 +703,8 @@ class Node:
             return bool(found) and len(set(best()) & set(full())) < limit
 
         rising = _rising(self.database.get_collection(name).config.params, request)
-        more = True
         for _ in range(_GROUP_ROUNDS):
-            if not (more := ask(_matches(key, full(), models.MatchExcept, "except"))):
+            if not ask(_matches(key, full(), models.MatchExcept, "except")):
                 break
         if len(set(best()) & set(full())) < limit:
             for _ in range(_GROUP_ROUNDS):
@@ -749,7 +753,7 @@ def _storable(vector: Any) -> Any:
         return {name: _storable(inner) for name, inner in vector.items()}
     if isinstance(vector, models.NearestQuery):
         return vector.model_copy(update={"nearest": _storable(vector.nearest)})
-    if isinstance(vector, list) and any(number != number for number in vector):  # noqa: PLR0124
+    if isinstance(vector, list) and any(number != number for number in vector):
         return [0.0] * len(vector)
     return vector
 

@@ -1,4 +1,4 @@
-"""Qdrant's REST interface: a request's bytes to an operation of the node, and its result to JSON."""
+"""Qdrant's REST interface: bytes to an operation of the node, and its result to JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qdrant_client import models
 
 from fake_server import rules
 from fake_server.node import Node, points_of, selected
-from fake_server.rules import Access, Kind, Refusal
+from fake_server.rules import Access, Kind, RefusedError
 
 VERSION = {
     "title": "qdrant - vector search engine",
@@ -31,6 +31,13 @@ class Answer:
     content: Any
     headers: tuple[tuple[str, str], ...] = ()
     text: bool = False
+
+    @property
+    def body(self) -> bytes:
+        """The bytes that are sent."""
+        if self.text:
+            return str(self.content).encode()
+        return json.dumps(self.content, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 @dataclass(frozen=True)
@@ -51,11 +58,11 @@ class Request:
     wait: bool
 
     def read(self, model: Any) -> Any:
-        """Read the body as a model; raise `Refusal` where it does not fit."""
+        """Read the body as a model; raise `RefusedError` where it does not fit."""
         try:
             return TypeAdapter(model).validate_python(self.body)
         except ValidationError as error:
-            raise Refusal(Kind.FORMAT, misfit(model, self.body, self.text, error)) from error
+            raise RefusedError(Kind.FORMAT, misfit(model, self.body, self.text, error)) from error
 
 
 def answer(node: Node, method: str, target: str, body: bytes, access: Access = "manage") -> Answer:
@@ -79,12 +86,12 @@ def answer(node: Node, method: str, target: str, body: bytes, access: Access = "
         result = _OPERATIONS[operation](
             lambda run, *args: node.run(run, name, *args, access=access, timeout=timeout), request
         )
-    except Refusal as refusal:
+    except RefusedError as refusal:
         return refused(refusal)
     return Answer(200, {"result": result, "status": "ok", "time": 0.0})
 
 
-def refused(refusal: Refusal) -> Answer:
+def refused(refusal: RefusedError) -> Answer:
     """Return the answer that refuses a request; its status is 0 where no answer comes."""
     if refusal.kind is Kind.UNAUTHORIZED:
         return Answer(401, refusal.rest, text=True)
@@ -207,7 +214,7 @@ def _point(run: Run, request: Request) -> Any:
     given = request.rest[-1]
     found = run("retrieve", [int(given) if given.isdecimal() else given], True, True)
     if not found:
-        raise Refusal(Kind.NOT_FOUND, f"Point with id {given} does not exists!")
+        raise RefusedError(Kind.NOT_FOUND, f"Point with id {given} does not exists!")
     return point_json(found[0])
 
 
@@ -311,12 +318,12 @@ def read_json(body: bytes) -> tuple[str, Any]:
     text = body.decode("utf-8", "surrogatepass")
     if (lone := _LONE.search(text)) is not None:
         place = f"line 1 column {lone.end() + 1}"
-        raise Refusal(Kind.FORMAT, f"unexpected end of hex escape at {place}")
+        raise RefusedError(Kind.FORMAT, f"unexpected end of hex escape at {place}")
     if "NaN" in text or "Infinity" in text:
         blank = _STRING.sub(lambda found: " " * len(found.group()), text)
         if (wrong := _NO_NUMBER.search(blank)) is not None:
             place = f"line 1 column {wrong.start() + 1}"
-            raise Refusal(Kind.FORMAT, f"expected value at {place}")
+            raise RefusedError(Kind.FORMAT, f"expected value at {place}")
     try:
         return text, json.loads(text, parse_float=rules.read_float, parse_int=rules.read_int)
     except json.JSONDecodeError as error:
@@ -324,7 +331,7 @@ def read_json(body: bytes) -> tuple[str, Any]:
             message = f"EOF while parsing a value at line 1 column {len(text)}"
         else:
             message = f"expected value at line 1 column {error.pos + 1}"
-        raise Refusal(Kind.FORMAT, message) from error
+        raise RefusedError(Kind.FORMAT, message) from error
 
 
 def misfit(model: Any, body: Any, text: str, error: ValidationError) -> str:

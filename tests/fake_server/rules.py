@@ -1,6 +1,6 @@
 """What a server refuses, with the words of Qdrant 1.18, and how it reads numbers.
 
-Functions raise `Refusal` and change nothing; both transports and `node.py` use them.
+Functions raise `RefusedError` and change nothing; both transports and `node.py` use them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Kind(Enum):
         return self.value[1]
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """A request that the server refuses.
 
     Args:
@@ -82,43 +82,47 @@ class Refusal(Exception):
         return f"{self.kind.value[2]}{self.message}"
 
 
-def no_collection(name: str) -> Refusal:
+def no_collection(name: str) -> RefusedError:
     """Return the refusal of a request about a collection that does not exist."""
-    return Refusal(Kind.NOT_FOUND, f"Collection `{name}` doesn't exist!")
+    return RefusedError(Kind.NOT_FOUND, f"Collection `{name}` doesn't exist!")
 
 
 # names and ids
 
 
 def check_new_name(name: str) -> None:
-    """Raise `Refusal` unless a new collection may have this name."""
+    """Raise `RefusedError` unless a new collection may have this name."""
     path = "path parameters"
     for char in '<>:"/\\|?*\0\x1f':
         if char in name:
             message = f'collection_name: collection name cannot contain "{char}" char'
-            raise Refusal(Kind.VALIDATION, message, place=path)
+            raise RefusedError(Kind.VALIDATION, message, place=path)
     if not 1 <= len(name) <= 255:
         message = f'collection_name: value "{name}" invalid, must be from 1 to 255 characters'
-        raise Refusal(Kind.VALIDATION, message, place=path)
+        raise RefusedError(Kind.VALIDATION, message, place=path)
     if name in (".", ".."):
-        raise Refusal(Kind.SERVICE, f"Invalid path to delete: /qdrant/storage/collections/{name}")
+        raise RefusedError(
+            Kind.SERVICE, f"Invalid path to delete: /qdrant/storage/collections/{name}"
+        )
 
 
 def check_name(name: str) -> None:
-    """Raise `Refusal` if no collection can have this name, not even an old one."""
+    """Raise `RefusedError` if no collection can have this name, not even an old one."""
     for char in "/\0":
         if char in name:
             message = f'collection_name: collection name cannot contain "{char}" char'
-            raise Refusal(Kind.VALIDATION, message, place="path parameters")
+            raise RefusedError(Kind.VALIDATION, message, place="path parameters")
 
 
 def check_vector_name(name: str) -> None:
-    """Raise `Refusal` unless a new vector may have this name."""
+    """Raise `RefusedError` unless a new vector may have this name."""
     if len(name.encode()) > 200:
-        raise Refusal(Kind.VALIDATION, "vectors: vector name must be at most 200 bytes long")
+        raise RefusedError(Kind.VALIDATION, "vectors: vector name must be at most 200 bytes long")
     for char in '<>:"/\\|?*\0\x1f':
         if char in name:
-            raise Refusal(Kind.VALIDATION, f'vectors: vector name cannot contain "{char}" char')
+            raise RefusedError(
+                Kind.VALIDATION, f'vectors: vector name cannot contain "{char}" char'
+            )
 
 
 def point_id(given: Any) -> int | str:
@@ -136,7 +140,7 @@ def point_id(given: Any) -> int | str:
         f"value {given} is not a valid point ID, valid values are either an unsigned integer "
         "or a UUID"
     )
-    raise Refusal(Kind.FORMAT, message)
+    raise RefusedError(Kind.FORMAT, message)
 
 
 def shown(number: float) -> str:
@@ -190,7 +194,7 @@ def as_stored(value: Any) -> Any:
     """Return a payload as it comes back: it is stored as JSON and read again."""
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise Refusal(Kind.PLAIN, "cannot convert to json number")
+            raise RefusedError(Kind.PLAIN, "cannot convert to json number")
         return read_float(repr(value))
     if isinstance(value, Mapping):
         return {key: as_stored(entry) for key, entry in value.items()}
@@ -210,37 +214,37 @@ def named(vector: Any) -> dict[str, Any]:
 
 
 def check_sparse(points: Sequence[Any]) -> None:
-    """Raise `Refusal` if a sparse vector has an index twice, or lengths differ."""
+    """Raise `RefusedError` if a sparse vector has an index twice, or lengths differ."""
     for place, point in enumerate(points):
         for vector in named(point.vector).values():
             if isinstance(vector, models.SparseVector):
                 where = f"points[{place}].vector.?"
                 if len(vector.indices) != len(vector.values):
                     what = "values: Validation error: must be the same length as indices [{}]"
-                    raise Refusal(Kind.VALIDATION, f"{where}.{what}")
+                    raise RefusedError(Kind.VALIDATION, f"{where}.{what}")
                 if len(set(vector.indices)) != len(vector.indices):
                     what = "indices: Validation error: must be unique [{}]"
-                    raise Refusal(Kind.VALIDATION, f"{where}.{what}")
+                    raise RefusedError(Kind.VALIDATION, f"{where}.{what}")
 
 
 def check_vectors(sizes: Mapping[str, int | None], points: Iterable[Any]) -> None:
-    """Raise `Refusal` unless points fit their collection; `sizes` are None for sparse vectors."""
+    """Raise `RefusedError` unless points fit; `sizes` are None for sparse vectors."""
     for point in points:
         for name, vector in named(point.vector).items():
             check_vector(sizes, name, vector, f" for vector '{name}'" if name else "")
 
 
 def check_vector(sizes: Mapping[str, int | None], name: str, vector: Any, suffix: str) -> None:
-    """Raise `Refusal` unless there is a vector of this name and of this size."""
+    """Raise `RefusedError` unless there is a vector of this name and of this size."""
     if name not in sizes:
-        raise Refusal(Kind.INPUT, f"Not existing vector name error: {name}")
+        raise RefusedError(Kind.INPUT, f"Not existing vector name error: {name}")
     size = sizes[name]
     if size is None or isinstance(vector, models.SparseVector):
         return
     for row in vector if vector and isinstance(vector[0], list) else [vector]:
         if len(row) != size:
             message = f"Vector dimension error: expected dim: {size}, got {len(row)}{suffix}"
-            raise Refusal(Kind.INPUT, message)
+            raise RefusedError(Kind.INPUT, message)
 
 
 def searched_vector(query: Any) -> Any:
@@ -251,11 +255,11 @@ def searched_vector(query: Any) -> Any:
 
 
 def check_query(sizes: Mapping[str, int | None], request: Any) -> None:
-    """Raise `Refusal` unless a query, and each prefetch of it, fits the collection."""
+    """Raise `RefusedError` unless a query, and each prefetch of it, fits the collection."""
     limit = request.limit
     if limit is not None and limit < 1:
         message = f"internal.limit: value {limit} invalid, must be 1 or larger"
-        raise Refusal(Kind.VALIDATION, message)
+        raise RefusedError(Kind.VALIDATION, message)
     vector = searched_vector(request.query)
     if vector is not None:
         check_vector(sizes, request.using or DEFAULT_VECTOR, vector, "")
@@ -406,8 +410,8 @@ def unindexed(
 # strict mode
 
 
-def _strict(message: str, way_out: str) -> Refusal:
-    return Refusal(Kind.REQUEST, f"{message}. Help: {way_out}")
+def _strict(message: str, way_out: str) -> RefusedError:
+    return RefusedError(Kind.REQUEST, f"{message}. Help: {way_out}")
 
 
 class Strict:
@@ -429,25 +433,25 @@ class Strict:
             )
 
     def check_timeout(self, seconds: int | None) -> None:
-        """Raise `Refusal` if the request asks for more time than it may."""
+        """Raise `RefusedError` if the request asks for more time than it may."""
         self._limit(seconds, "max_timeout", "timeout")
 
     def check_upsert(self, points: int) -> None:
-        """Raise `Refusal` if there are too many points."""
+        """Raise `RefusedError` if there are too many points."""
         self._limit(points, "upsert_max_batchsize", "upsert limit")
 
     def check_searches(self, searches: int) -> None:
-        """Raise `Refusal` if there are too many searches in one request."""
+        """Raise `RefusedError` if there are too many searches in one request."""
         self._limit(searches, "search_max_batchsize", "search batch size")
 
     def check_limit(self, limit: int | None) -> None:
-        """Raise `Refusal` if too many points are asked for."""
+        """Raise `RefusedError` if too many points are asked for."""
         self._limit(limit, "max_query_limit", "limit")
 
     def check_filter(
         self, filter_: models.Filter | None, indexes: Mapping[str, Any], *, write: bool = False
     ) -> None:
-        """Raise `Refusal` if a filter has no index, too many conditions, or too many values."""
+        """Raise `RefusedError` if a filter has no index, or too many conditions or values."""
         if filter_ is None:
             return
         option = "unindexed_filtering_update" if write else "unindexed_filtering_retrieve"
@@ -472,7 +476,7 @@ class Strict:
             )
 
     def check_query(self, request: Any, indexes: Mapping[str, Any]) -> None:
-        """Raise `Refusal` unless a query, and each prefetch of it, keeps to the limits."""
+        """Raise `RefusedError` unless a query, and each prefetch of it, keeps to the limits."""
         for prefetch in listed(request.prefetch):
             self.check_query(prefetch, indexes)
         self.check_limit(request.limit if request.limit is not None else 10)
@@ -480,7 +484,7 @@ class Strict:
         self._check_params(request.params)
 
     def check_groups(self, request: models.QueryGroupsRequest, indexes: Mapping[str, Any]) -> None:
-        """Raise `Refusal` unless a search of groups keeps to the limits; prefetches are free."""
+        """Raise `RefusedError` unless a group search keeps to the limits; prefetches are free."""
         group_by = request.group_by
         if self.config.get("unindexed_filtering_retrieve") is False and group_by not in indexes:
             raise _strict(
@@ -512,13 +516,13 @@ class RateLimiter:
         self.last = time.monotonic()
 
     def take(self, cost: int) -> None:
-        """Take tokens; raise `Refusal` if there are too few, or can never be enough."""
+        """Take tokens; raise `RefusedError` if there are too few, or can never be enough."""
         if cost > self.capacity:
             message = (
                 f"{self.name} rate limit exceeded, request larger than rate limiter capacity, "
                 "please try to split your request"
             )
-            raise Refusal(Kind.RATE, message)
+            raise RefusedError(Kind.RATE, message)
         now = time.monotonic()
         refilled = self.tokens + (now - self.last) * self.capacity / 60
         self.tokens, self.last = min(refilled, float(self.capacity)), now
@@ -530,7 +534,7 @@ class RateLimiter:
             f"{self.name} rate limit exceeded: Operation requires {cost} tokens but only "
             f"{self.tokens:.1f} were available. Retry after {wait}s"
         )
-        raise Refusal(Kind.RATE, message, retry_after=wait)
+        raise RefusedError(Kind.RATE, message, retry_after=wait)
 
 
 # rights
@@ -545,30 +549,30 @@ class Right:
 
 
 def access_of(tokens: Mapping[str, Access] | None, key: str | None) -> Access:
-    """Return what a key may do; raise `Refusal` if it may nothing."""
+    """Return what a key may do; raise `RefusedError` if it may nothing."""
     if tokens is None:
         return "manage"
     if not key:
         message = "Must provide an API key or an Authorization bearer token"
-        raise Refusal(Kind.UNAUTHORIZED, message)
+        raise RefusedError(Kind.UNAUTHORIZED, message)
     if key not in tokens:
-        raise Refusal(Kind.UNAUTHORIZED, "Invalid API key or JWT")
+        raise RefusedError(Kind.UNAUTHORIZED, "Invalid API key or JWT")
     return tokens[key]
 
 
 def check_right(access: Access, right: Right, collection: str | None) -> None:
-    """Raise `Refusal` unless the operation is allowed."""
+    """Raise `RefusedError` unless the operation is allowed."""
     if access == "manage":
         return
     if isinstance(access, str):
         if right.write or right.manage:
-            raise Refusal(Kind.FORBIDDEN, "Global manage access is required")
+            raise RefusedError(Kind.FORBIDDEN, "Global manage access is required")
         return
     if right.manage:
-        raise Refusal(Kind.FORBIDDEN, "Global access is required")
+        raise RefusedError(Kind.FORBIDDEN, "Global access is required")
     if collection is None:
         return
     if collection not in access:
-        raise Refusal(Kind.FORBIDDEN, f"Access to collection {collection} is required")
+        raise RefusedError(Kind.FORBIDDEN, f"Access to collection {collection} is required")
     if right.write and access[collection] == "r":
-        raise Refusal(Kind.FORBIDDEN, f"Write access to collection {collection} is required")
+        raise RefusedError(Kind.FORBIDDEN, f"Write access to collection {collection} is required")
