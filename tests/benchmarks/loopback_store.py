@@ -27,14 +27,14 @@ from qdrant_client import grpc as messages
 
 STALL = 0.04  # seconds; Linux acknowledges a lone segment that late
 _LEAST_COMPRESSED = 1500  # bytes of an answer
-HNSW = {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000}
+HNSW: dict[str, Any] = {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000}
 OPTIMIZER: dict[str, Any] = {
     "deleted_threshold": 0.2,
     "vacuum_min_vector_number": 1000,
     "default_segment_number": 0,
     "flush_interval_sec": 5,
 }
-HITS = [
+HITS: list[dict[str, Any]] = [
     {
         "id": str(uuid.UUID(int=number)),
         "version": 1,

@@ -22,6 +22,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -186,19 +187,18 @@ class Peer:
 
     def our_encoding(self) -> None:
         """Encoding alone."""
-        for _ in self._minilm().passage_embed(TEXTS):
+        for _ in minilm().passage_embed(TEXTS):
             pass
 
     def our_encoding_add(self) -> None:
         """The same texts encoded and stored."""
-        self.ours(self._minilm()).add(self._name, TEXTS, progress=False)
+        self.ours(minilm()).add(self._name, TEXTS, progress=False)
 
-    def _minilm(self) -> TextEmbedding:
-        if not isinstance(self._encoder, TextEmbedding):
-            self._encoder = TextEmbedding(MINILM)  # type: ignore[assignment] # instead of the rows
-        encoder: Any = self._encoder
-        found: TextEmbedding = encoder
-        return found
+
+@cache
+def minilm() -> TextEmbedding:
+    """The model, loaded once."""
+    return TextEmbedding(MINILM)
 
 
 TEXTS = short_texts(20_000)
