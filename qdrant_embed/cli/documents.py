@@ -66,7 +66,7 @@ def add_to(commands: Commands) -> None:
         default="skip",
         help="documents that are there already; skip, the default, stores those that have changed",
     )
-    adding.add_argument("--batch-size", type=int, default=32, help="points in one request")
+    adding.add_argument("--batch-size", type=int, help="points in one request")
     adding.add_argument(
         "--overflow",
         choices=get_args(Overflow),

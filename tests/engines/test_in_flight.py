@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -167,11 +169,9 @@ def test_an_interrupt_waits_for_no_further_try(
 
 
 def _interrupt_when(failed: threading.Barrier) -> None:
-    import _thread
-
     failed.wait(30)
     time.sleep(0.1)
-    _thread.interrupt_main()
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_cancellation_waits_for_what_is_in_flight(server: Server) -> None:
