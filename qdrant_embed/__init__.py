@@ -1,4 +1,4 @@
-"""Text into Qdrant and answers out: `QdrantClient` with ``add`` and ``query``."""
+"""Qdrant clients with ``add`` and ``query``, which embed texts themselves."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ __all__ = [
     "point_id",
 ]
 
-# loaded when first asked for: qdrant_client and pydantic take long to import, and
-# who only wants vectors needs neither
+# loaded on first access: qdrant_client and pydantic take long to import, and a caller who only
+# needs vectors uses neither
 _HOMES = {
     "AsyncQdrantClient": "qdrant_embed.async_client",
     "AsyncQdrantEmbedMixin": "qdrant_embed.async_client",

@@ -1,4 +1,4 @@
-"""The asynchronous client: the same methods as the synchronous one, which are awaited."""
+"""The asynchronous client: the methods of the synchronous one, awaited."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
 class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
-    """`add` and `query` for an asynchronous Qdrant client; mix it into your own client class.
+    """A mixin that adds `add` and `query` to your own asynchronous Qdrant client class.
 
-    Every method of ``qdrant_client.AsyncQdrantClient`` stays unchanged. Models are loaded, texts
-    encoded and points built in threads. `add` and `query` also use a local database from threads,
-    because it would block the event loop, and take turns. Any number of tasks can share a client.
+    All methods of ``qdrant_client.AsyncQdrantClient`` stay unchanged. Models are loaded, texts
+    encoded and points built in threads. Because a local database would block the event loop, `add`
+    and `query` also use it from threads, one request at a time. Any number of tasks can share a
+    client.
     """
 
-    _loads_at_once: ClassVar[bool] = False
+    _loads_eagerly: ClassVar[bool] = False
 
     @property
     def _io(self) -> AsyncIo:
@@ -68,10 +69,10 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
         """Embed and store documents; return their ids in input order.
 
         Works like `QdrantEmbedMixin.add`. Asynchronous iterables are read on the event loop, others
-        in a thread; a `progress` function is called on the loop. If it is cancelled, the request in
-        flight is completed, and `IngestError.behind` returns what is stored, given the
-        ``CancelledError`` (or the ``TimeoutError`` it became). The number of stored documents is
-        logged, too.
+        in a thread; a `progress` function is called on the loop. After a cancellation, the request
+        in flight is completed, and `IngestError.behind` returns what is stored when it is passed
+        the ``CancelledError`` (or the ``TimeoutError`` that asyncio made of it). The number of
+        stored documents is also logged.
 
         Raises:
             As `QdrantEmbedMixin.add` does.
@@ -165,9 +166,10 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
         shard_key_selector: types.ShardKeySelector | None = None,
         timeout: int | None = None,
     ) -> list[list[QueryResponse]]:
-        """Return what `query` returns for each of `query_texts`, in order, in one request.
+        """Return the hits of each of `query_texts`, in order, with one request for all.
 
-        Args and Raises are those of `QdrantEmbedMixin.query`; an empty list returns an empty list.
+        Works like `QdrantEmbedMixin.query_batch`. Args and Raises are those of
+        `QdrantEmbedMixin.query`.
         """
         search = Search(
             query_filter=query_filter,
@@ -202,7 +204,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
         progress: ProgressOption = None,
         collection_options: CollectionOptions | None = None,
     ) -> int:
-        """Encode a collection's documents with another model; return the number of documents.
+        """Encode a collection's documents with another model; return the number of points.
 
         Args and Raises are those of `QdrantEmbedMixin.migrate_model`.
         """
@@ -237,12 +239,12 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
 
     @classmethod
     async def list_text_models(cls) -> dict[str, tuple[int, models.Distance]]:
-        """Return the vector size and distance of each known model, by name; needs no network."""
+        """Return the vector size and distance of each known model by name, without network."""
         return text_models()
 
     @classmethod
     async def list_sparse_models(cls) -> dict[str, dict[str, Any]]:
-        """Return the facts of each known sparse model, by name; needs no network."""
+        """Return the facts of each known sparse model by name, without network."""
         return sparse_models()
 
 

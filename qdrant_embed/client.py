@@ -1,4 +1,4 @@
-"""The synchronous client: signatures, and nothing else."""
+"""The synchronous client: signatures only, which pass their arguments to flows."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
 class QdrantEmbedMixin(ModelSettings, OwnConnections):
-    """`add` and `query` for a Qdrant client; mix it into your own client class.
+    """A mixin that adds `add` and `query` to your own Qdrant client class.
 
-    Every method of ``qdrant_client.QdrantClient`` stays unchanged. Threads can share a client; on
-    a local database `add` and `query` take turns.
+    All methods of ``qdrant_client.QdrantClient`` stay unchanged. Threads can share a client; with
+    a local database, `add` and `query` send one request at a time.
     """
 
     @property
@@ -59,46 +59,60 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         """Embed and store documents; return their ids in input order.
 
         The collection is created with the first document if it does not exist. Texts are encoded
-        while those before them are uploaded. Lists are checked completely before anything is
-        stored; other iterables are read once and need not fit in memory.
+        while earlier ones are uploaded. Lists are checked completely before anything is stored;
+        other iterables are read once and need not fit in memory.
 
         Args:
             collection_name: name of the collection.
             documents: the texts, or `Document` objects, each with its own metadata and id.
-            metadata: one dict of JSON values per text, stored with it.
-            ids: one per text: whole numbers, UUIDs (as `uuid.UUID` or str) or any other str, which
-                is stored in the payload, while the point gets the UUID that `point_id` makes of
-                it. Or ``"content"``: UUIDs made of text and metadata, so that adding the same
-                documents again changes nothing, and equal documents in one input are one point.
-                `ContentIds` names the metadata that counts; of documents that agree in it, the
-                first of an input is stored. Without ids, each text gets a random UUID, as a str
-                with hyphens.
-            batch_size: number of points per request; by default 256 on a server, of which three
-                requests are then in flight, and 32 on a local database.
-            parallel: number of threads that encode; every usable core by default and with 0.
-            wait: return when the points can be found, not already when they are accepted. Without
-                it, add documents that are stored in chunks again only once they can be found.
+            metadata: one dict per text, stored with it. Values must be JSON-serialisable; dates and
+                UUIDs are stored as strings. NaN, infinity, numpy arrays and scalars (except
+                ``float64`` and ``str_``, which are a float and a str) and custom objects are
+                refused, with the document's position and the key.
+            ids: one id per text: a whole number, a UUID (as `uuid.UUID` or str) or any other str,
+                which is stored in the payload while the point gets the UUID that `point_id`
+                derives from it. Or ``"content"`` for UUIDs derived from text and metadata: adding
+                the same documents again changes nothing, and equal documents in one input become
+                one point. Or `ContentIds` to choose the metadata that the id depends on; of
+                documents with equal ids, the first one in the input is stored. Without ids, each
+                text gets a random UUID, as a str with hyphens.
+            batch_size: number of points per request; by default 256 on a server, with three
+                requests in flight, and 32 on a local database.
+            parallel: number of threads that encode; 0 for one per usable core. By default, it is
+                the ``threads`` of `set_model`. Omit it with a custom encoder.
+            wait: whether to return only when the points can be found, rather than when the request
+                is accepted. With ``wait=False``, add a chunked document again only once it can be
+                found.
             max_retries: number of retries of a request after a transient failure, within five
                 minutes. The same ids are sent again, so nothing is stored twice. A request that is
                 too large for the server is sent in halves.
             on_existing: how to handle documents whose ids the collection already has.
                 ``"overwrite"`` stores them again. ``"skip"`` stores them only if their text or
-                metadata differ from what is stored, and otherwise does not even encode them.
-                ``"error"`` refuses them, at most 1024 at a time, before any of those is stored.
+                metadata has changed, and otherwise does not even encode them. ``"error"`` refuses
+                them, checking up to 1024 documents at a time before any of these is stored.
+                ``"skip"`` does not add a newly introduced sparse vector to stored points;
+                ``"overwrite"`` does.
             progress: ``True`` for a bar with documents, tokens per second and, if the number of
-                documents is known, the time left; ``False`` for none; by default a bar is shown if
-                stderr is a terminal. Or a function that is called with an `IngestProgress` at the
-                start and after each request; an exception it raises ends the `add`.
-            shard_key_selector: shards to write to, in a collection with custom sharding.
-            collection_options: quantisation, shards and so on, for a collection that is created.
+                documents is known, the time left; ``False`` for no bar; by default, a bar is shown
+                if stderr is a terminal. Or a function that is called with an `IngestProgress` at
+                the start and after each request; an exception that it raises ends the `add`.
+                Truncated texts are counted: in one warning per `add`, and in
+                `IngestProgress.truncated`.
+            shard_key_selector: shards to write to, in a collection with custom sharding. With
+                ``CollectionOptions(sharding_method=models.ShardingMethod.CUSTOM)``, the shards are
+                created with the collection.
+            collection_options: options such as quantisation and shards for a collection that is
+                created.
 
         Raises:
             InputError: if documents, metadata, ids or an option cannot be used.
             CollectionMismatchError: if the collection belongs to another model.
-            IngestError: if it ended after a part was stored; says which part, and why. After a
-                ``KeyboardInterrupt``, use `IngestError.behind`.
-            ModelError: if the model cannot be found, downloaded or read.
-            MissingDependencyError: if ``progress=True``, but tqdm is not installed.
+            IngestError: if it failed after a part was stored; it names that part and the reason.
+                After a ``KeyboardInterrupt``, use `IngestError.behind`.
+            ModelError: if the model cannot be found, downloaded or read, or an encoder does not
+                return one valid vector per text.
+            MissingDependencyError: if ``progress=True``, but tqdm is not installed, or a model by
+                name is used, but the extra ``fastembed`` is not installed.
         """
         options = AddOptions(
             batch_size=batch_size,
@@ -138,37 +152,42 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
     ) -> list[QueryResponse]:
         """Return the stored documents nearest in meaning to `query_text`, best first.
 
-        This is one request. In a collection with sparse vectors the search is hybrid: Qdrant finds
-        candidates by either vector and fuses them.
+        A query is one request; the collection's configuration is read at most once a minute. In a
+        collection with sparse vectors, the search is hybrid: Qdrant finds candidates with either
+        vector and fuses them.
 
         Args:
             collection_name: name of the collection.
-            query_text: what to search for.
-            query_filter: only points whose payload matches.
+            query_text: the text to search for.
+            query_filter: Qdrant's filter that points must match.
             limit: maximum number of hits.
             where: a filter as a plain dict, ``{"source": "docs", "year": {"gte": 2020}}``; see
                 `qdrant_embed.search.filters`. With `query_filter`, both must match.
-            with_vectors: fill `QueryResponse.embedding` and ``sparse_embedding``.
+            with_vectors: whether to return `QueryResponse.embedding` and ``sparse_embedding``.
             search_params: Qdrant's options for the search (exactness, rescoring ...).
-            score_threshold: minimum score of a hit; in a hybrid search of the fused score, with a
-                reranker of the score before it.
-            offset: number of best hits to leave out.
-            fusion: how a hybrid search fuses: by ranks (``"rrf"``) or by scores (``"dbsf"``).
+            score_threshold: minimum score of a hit: of the fused score in a hybrid search, and of
+                the score before reranking with a reranker.
+            offset: number of best hits to skip.
+            fusion: whether a hybrid search fuses by ranks (``"rrf"``) or by scores (``"dbsf"``).
             prefetch_limit: number of candidates per vector in a hybrid search; by default 4 times
                 the number of hits, and at least 100.
             reranker: an object that scores the found texts again; see `Reranker`.
-            rerank_limit: number of hits passed to it; by default 3 times the number of hits, and
-                at least 50.
-            chunks: in a collection of ``overflow="chunk"``, return chunks instead of documents
-                with the text and score of their best chunk.
-            consistency: how many replicas must agree.
+            rerank_limit: number of hits passed to the reranker; by default 3 times the number of
+                hits, and at least 50.
+            chunks: in a collection with ``overflow="chunk"``, whether to return chunks instead of
+                documents with the text and score of their best chunk.
+            consistency: number of replicas that must agree, or ``"majority"``, ``"quorum"`` or
+                ``"all"``.
             shard_key_selector: shards to search, in a collection with custom sharding.
-            timeout: in seconds, instead of the client's own.
+            timeout: timeout in seconds, instead of the client's own.
 
         Raises:
             InputError: if the text is empty, or an option cannot be used.
             CollectionMismatchError: if the collection belongs to another model.
-            ModelError: if the model cannot be found, downloaded or read.
+            ModelError: if the model cannot be found, downloaded or read, or an encoder or reranker
+                does not return one valid vector or score per text.
+            MissingDependencyError: if a model by name is used, but the extra ``fastembed`` is not
+                installed.
         """
         search = Search(
             query_filter=query_filter,
@@ -212,9 +231,9 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         shard_key_selector: types.ShardKeySelector | None = None,
         timeout: int | None = None,
     ) -> list[list[QueryResponse]]:
-        """Return what `query` returns for each of `query_texts`, in order, in one request.
+        """Return the hits of each of `query_texts`, in order, with one request for all.
 
-        Where documents are stored in chunks, it is one request per text. An empty list returns an
+        In a chunked collection, it sends one request per text. For an empty list, it returns an
         empty list.
 
         Args and Raises are those of `query`.
@@ -252,27 +271,33 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         progress: ProgressOption = None,
         collection_options: CollectionOptions | None = None,
     ) -> int:
-        """Encode a collection's documents with another model; return the number of documents.
+        """Encode a collection's documents with another model; return the number of points.
 
         They are written to another collection, and the old one is only read. Ids and payloads stay
-        the same, and so does the sparse model, unless `set_sparse_model` chose one. When it is run
-        again, it encodes what is missing or has changed since.
+        the same, and so does the sparse model, unless `set_sparse_model` chose another one.
+
+        If interrupted, run it again: it resumes where it stopped, and also encodes documents that
+        have changed since. Clients in other processes that query `alias` switch to the new model
+        within a minute, unless they chose the old model with `set_model`: those are refused.
 
         Args:
-            collection_name: the old collection.
+            collection_name: name of the old collection.
             new_model: see `set_model`.
-            new_collection_name: created if it does not exist.
-            alias: set to the new collection, once that is complete.
-            batch_size: number of documents per request.
+            new_collection_name: name of the new collection, which is created if it does not exist.
+            alias: alias to point to the new collection once that is complete.
+            batch_size: number of points per request.
             max_retries: see `add`.
-            progress: see `add`; a function is called after each `batch_size` documents.
+            progress: see `add`; a function is called after each `batch_size` points.
             collection_options: see `add`.
 
         Raises:
             InputError: if an option cannot be used, or a point has no text.
-            CollectionMismatchError: if the new collection has another model, or other points.
-            ModelError: if the model cannot be found, downloaded or read.
-            MissingDependencyError: if ``progress=True``, but tqdm is not installed.
+            CollectionMismatchError: if the new collection belongs to another model, or has other
+                points.
+            ModelError: if the model cannot be found, downloaded or read, or an encoder does not
+                return one valid vector per text.
+            MissingDependencyError: if ``progress=True``, but tqdm is not installed, or a model by
+                name is used, but the extra ``fastembed`` is not installed.
         """
         options = MigrationOptions(
             new_model=new_model,
@@ -298,13 +323,15 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
 
         Args:
             collection_name: name of the collection.
-            ids: as `add` returned them.
-            wait: return when they are deleted, not already when the request is accepted.
+            ids: ids of the documents, as returned by `add`.
+            wait: whether to return only when they are deleted, rather than when the request is
+                accepted.
             max_retries: see `add`.
-            shard_key_selector: shards they are in, in a collection with custom sharding.
+            shard_key_selector: shards to delete from, in a collection with custom sharding.
 
         Raises:
-            InputError: if an id is invalid, or `ids` is a single str.
+            InputError: if an id or an option is invalid, or `ids` is a single str.
+            CollectionMismatchError: if the record of the collection's model cannot be read.
         """
         collection = self._collection(collection_name, max_retries)
         flow = delete_documents(collection, ids, wait=wait, shard_key_selector=shard_key_selector)
@@ -314,12 +341,12 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
 
     @classmethod
     def list_text_models(cls) -> dict[str, tuple[int, models.Distance]]:
-        """Return the vector size and distance of each known model, by name; needs no network."""
+        """Return the vector size and distance of each known model by name, without network."""
         return text_models()
 
     @classmethod
     def list_sparse_models(cls) -> dict[str, dict[str, Any]]:
-        """Return the facts of each known sparse model, by name; needs no network."""
+        """Return the facts of each known sparse model by name, without network."""
         return sparse_models()
 
 

@@ -1,4 +1,4 @@
-"""A line that shows how far something long has come."""
+"""A progress bar for long jobs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from qdrant_embed.errors import MissingDependencyError
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Steps, bytes or documents of one job, shown by tqdm.
+    """A bar, drawn by tqdm, that counts the steps, bytes or documents of one job.
 
     Args:
-        title: what is going on.
-        total: how many there will be; ``None`` where nobody knows.
-        unit: what is counted; ``"B"`` for bytes.
-        shown: whether to, and to leave it there in the end; by default it is shown where stderr
-            is a terminal and tqdm is installed, and then wiped away.
+        title: title of the bar.
+        total: number of units in the whole job; ``None`` if it is unknown.
+        unit: the unit that is counted; ``"B"`` for bytes.
+        shown: ``True`` to show the bar and leave it on the screen at the end, ``False`` to hide
+            it. By default it is shown if stderr is a terminal and tqdm is installed, and is
+            removed at the end.
 
     Raises:
-        MissingDependencyError: it is to be shown, but tqdm is not installed.
+        MissingDependencyError: if ``shown=True``, but tqdm is not installed.
     """
 
     def __init__(
@@ -48,13 +49,13 @@ class Progress(AbstractContextManager["Progress"]):
             )
 
     def step(self, done: str) -> None:
-        """Shows that `done` is."""
+        """Advance by one step, and show `done`, the name of what was completed."""
         if self._bar is not None:
             self._bar.set_postfix_str(done, refresh=False)
             self._bar.update()
 
     def advance(self, to: int, note: str = "") -> None:
-        """Shows that so many are there, and a `note` beside it."""
+        """Advance to `to` units in total, and show `note` next to them."""
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(to - self._bar.n)

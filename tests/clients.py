@@ -58,9 +58,10 @@ class Blocking:
         setattr(vars(self)["client"], name, value)
 
 
-def at(server: Server) -> dict[str, Any]:
-    """Arguments of a client of the server, patient with a busy machine."""
-    return {"url": server.url, "check_compatibility": False, "timeout": 120}
+def at(server: Server, *, grpc: bool = False) -> dict[str, Any]:
+    """Return arguments of a client of the server, patient with a busy machine."""
+    options = {"url": server.url, "check_compatibility": False, "timeout": 120}
+    return options | ({"prefer_grpc": True, "grpc_port": server.grpc_port} if grpc else {})
 
 
 @contextmanager

@@ -45,6 +45,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--documents", type=int, default=500)
 
 
+# where today's product fails on servers as they are: test, parameters, and what is to be done;
+# whoever does it takes the lines out
+_NOT_YET = (
+    (
+        "test_a_query_finds_documents_by_their_best_chunk",
+        "hybrid-server-",
+        "chunks found by groups",
+    ),
+    ("test_a_query_finds_documents_by_their_best_chunk", "hybrid-grpc-", "chunks found by groups"),
+    ("test_a_missing_collection_is_qdrants_own_error", "grpc-", "one error for one thing"),
+    ("test_a_collection_made_anew_behind_the_clients_back", "grpc-", "one error for one thing"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that are known to fail; one that passes is a failure."""
+    for item in items:
+        for name, parameters, reason in _NOT_YET:
+            if item.name.startswith(name) and parameters in item.name:
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One cache folder for the process."""
@@ -125,7 +147,14 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(params=["memory", "path", "server"])
+@pytest.fixture
+def grpc_server() -> Iterator[Server]:
+    """A Qdrant on loopback that listens to gRPC, too."""
+    with serving(grpc=True) as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "path", "server", "grpc"])
 def anywhere(
     request: pytest.FixtureRequest, kind: str, tiny: TinyModel, tmp_path: Path
 ) -> Iterator[QdrantClient]:
@@ -134,6 +163,7 @@ def anywhere(
         "memory": lambda: {"location": ":memory:"},
         "path": lambda: {"path": str(tmp_path / "db")},
         "server": lambda: at(request.getfixturevalue("server")),
+        "grpc": lambda: at(request.getfixturevalue("grpc_server"), grpc=True),
     }
     with opened(kind, **places[request.param]()) as client:
         client.set_model(tiny.path)

@@ -30,7 +30,7 @@ NAME = "nobody/nothing"  # which is never looked for
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_tokens": "5"}, "max_tokens must be a whole number from 3 up, not '5'"),
+        ({"max_tokens": "5"}, "max_tokens must be a whole number of at least 3, not '5'"),
         ({"cache_dir": 5}, "cache_dir must be a str"),
         ({"providers": "CPUExecutionProvider"}, "providers must be a list"),
         ({"cuda": True, "device_ids": 0}, "device_ids must be a list"),
@@ -48,7 +48,7 @@ def test_options_of_a_model(options: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("length", ["5", 2, 2.5])
 def test_the_length_is_named_as_the_clients_have_it(client: QdrantClient, length: Any) -> None:
-    with pytest.raises(InputError, match="max_length must be a whole number from 3 up"):
+    with pytest.raises(InputError, match="max_length must be a whole number of at least 3"):
         client.set_model(NAME, max_length=length, lazy_load=True)
 
 
@@ -116,7 +116,7 @@ def test_an_encoder_that_gives_nothing(client: QdrantClient) -> None:
     encoder = LetterEncoder()
     encoder.passage_embed = lambda texts: None  # type: ignore[assignment,method-assign,return-value] # the mistake
     client.set_model(encoder)
-    with pytest.raises(ModelError, match="gave a NoneType, not a list"):
+    with pytest.raises(ModelError, match="returned a NoneType, not a list"):
         client.add("demo", ["a"])
 
 
@@ -127,7 +127,7 @@ def test_an_encoder_that_gives_nothing(client: QdrantClient) -> None:
         ({"search_params": "exact"}, "search_params cannot be 'exact'"),
         ({"score_threshold": "high"}, "score_threshold cannot be 'high'"),
         ({"shard_key_selector": object()}, "shard_key_selector cannot be"),
-        ({"reranker": LetterEncoder}, "LetterEncoder a class"),
+        ({"reranker": LetterEncoder}, "LetterEncoder is a class"),
     ],
 )
 def test_options_of_a_query(client: QdrantClient, options: dict[str, Any], message: str) -> None:
@@ -188,5 +188,5 @@ def test_a_vector_of_many_vectors(client: QdrantClient) -> None:
 
 
 def test_no_valid_unicode(tiny: TinyModel) -> None:
-    with pytest.raises(InputError, match="text number 1 is no valid Unicode"):
+    with pytest.raises(InputError, match="text number 1 is not valid Unicode"):
         list(TextEmbedding(tiny.path).embed(["a", "\ud800"]))

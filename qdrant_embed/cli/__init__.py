@@ -1,17 +1,20 @@
-"""The ``qdrant-embed`` command: models, ready before they are needed; documents in, answers out.
+"""The ``qdrant-embed`` command: prepare models, store documents, query them.
 
 ::
 
     qdrant-embed models                 # known models: dimension, length, licence, prefixes
-    qdrant-embed pull NAME              # download, check and compile; also: export NAME DIR
+    qdrant-embed pull NAME              # download, verify and compile; also: export NAME DIR
     qdrant-embed compile DIR --out DIR  # compile the model in a folder
     qdrant-embed verify [NAME or DIR]   # check files against their digests
     qdrant-embed cache list             # also: cache clear [NAME]
-    qdrant-embed add --path notes.db --collection notes notes.jsonl   # also .csv, .txt, -; or --url
+    qdrant-embed add --path notes.db --collection notes notes.jsonl   # or .csv, .txt, -; or --url
     qdrant-embed query --path notes.db --collection notes "question" --where '{"lang": "en"}'
     qdrant-embed migrate --path notes.db --collection notes --model NAME --to notes-new
 
 Each command accepts ``--json``.
 
-Exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 interrupted.
+Exit codes: 0 success, 1 failure (the reason is on stderr), 2 wrong usage, 130 interrupted.
+
+Arguments enter in `main`; `models` and `documents` run the commands and return an `Answer`, which
+`main` prints.
 """

@@ -1,4 +1,4 @@
-"""What every command is made of: its place in the parser, what it gives, tables for people."""
+"""The building blocks of commands: their parsers, their answers, and tables."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command found out: what ``--json`` prints, and the lines for people."""
+    """The result of a command.
+
+    Attributes:
+        found: what ``--json`` prints.
+        lines: the human-readable output.
+    """
 
     found: object
     lines: Sequence[str]
 
 
 def with_json() -> argparse.ArgumentParser:
-    """The option that every command has."""
+    """Return a parent parser with the option that all commands have."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -31,14 +36,14 @@ def add_command(
     run: Callable[[argparse.Namespace], Answer],
     *parents: argparse.ArgumentParser,
 ) -> argparse.ArgumentParser:
-    """The parser of a new command, which does what `run` does and says of itself."""
+    """Add a command that calls `run`, whose docstring is its help, and return its parser."""
     added = commands.add_parser(name, help=run.__doc__, description=run.__doc__, parents=parents)
     added.set_defaults(run=run)
     return added
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Aligned lines, the first with the names of the columns; none without rows."""
+    """Return aligned lines, of which the first has the column names; none without rows."""
     if not rows:
         return []
     lines = [list(rows[0]), *(list(row.values()) for row in rows)]

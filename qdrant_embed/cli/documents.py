@@ -1,4 +1,4 @@
-"""The commands about documents. Only running one imports qdrant_client."""
+"""The commands about documents. qdrant_client is imported only when one of them runs."""
 
 from __future__ import annotations
 
@@ -26,90 +26,127 @@ _SHOWN = 80  # characters of a text in the table
 
 
 def add_to(commands: Commands) -> None:
-    """Adds the commands to the parser's."""
-    connected = argparse.ArgumentParser(add_help=False, parents=[with_json()])
-    where = connected.add_mutually_exclusive_group(required=True)
-    where.add_argument("--url", help="of a server, like http://localhost:6333")
-    where.add_argument("--path", metavar="FOLDER", help="of a local database")
-    connected.add_argument("--collection", metavar="NAME", required=True)
-    connected.add_argument("--api-key", help="instead of QDRANT_API_KEY")
-    connected.add_argument(
-        "--timeout", type=int, default=60, metavar="SECONDS", help="of a request; 60 by default"
+    """Add the commands to the parser's."""
+    connection = argparse.ArgumentParser(add_help=False, parents=[with_json()])
+    database = connection.add_mutually_exclusive_group(required=True)
+    database.add_argument("--url", help="URL of a server, like http://localhost:6333")
+    database.add_argument("--path", metavar="FOLDER", help="folder of a local database")
+    connection.add_argument(
+        "--collection", metavar="NAME", required=True, help="name of the collection"
     )
-    connected.add_argument(
-        "--sparse-model", metavar="MODEL", help="the collection's own by default, if any"
+    connection.add_argument("--api-key", help="key of the server; QDRANT_API_KEY by default")
+    connection.add_argument(
+        "--timeout",
+        type=int,
+        default=60,
+        metavar="SECONDS",
+        help="timeout of a request; 60 by default",
     )
-    connected.set_defaults(overflow=None)  # only `add` has the option
-    long = argparse.ArgumentParser(add_help=False)
-    long.add_argument("--quiet", action="store_true", help="show no progress")
-    own = argparse.ArgumentParser(add_help=False, parents=[connected])
-    own.add_argument("--model", help="the collection's own by default")
+    connection.add_argument(
+        "--sparse-model", metavar="MODEL", help="sparse model; the collection's own by default"
+    )
+    connection.set_defaults(overflow=None)  # only `add` has the option
+    progress = argparse.ArgumentParser(add_help=False)
+    progress.add_argument("--quiet", action="store_true", help="do not show progress")
+    model = argparse.ArgumentParser(add_help=False, parents=[connection])
+    model.add_argument("--model", help="model; the collection's own by default")
 
-    adding = add_command(commands, "add", add, own, long)
-    adding.add_argument("file", metavar="FILE", help="FILE.jsonl, FILE.csv, FILE.txt; - for stdin")
-    adding.add_argument("--format", choices=FORMATS, help="by the file's name, jsonl for stdin")
+    adding = add_command(commands, "add", add, model, progress)
     adding.add_argument(
-        "--text-field", default="text", metavar="FIELD", help="holds the text; text by default"
+        "file", metavar="FILE", help="a .jsonl, .csv or .txt file in UTF-8, or - for stdin"
     )
     adding.add_argument(
-        "--id-field", metavar="FIELD", help="holds the id; by default one made of text and metadata"
+        "--format",
+        choices=FORMATS,
+        help="format of the file; by default from its name, and jsonl for stdin",
+    )
+    adding.add_argument(
+        "--text-field",
+        default="text",
+        metavar="FIELD",
+        help="field that holds the text; text by default",
+    )
+    adding.add_argument(
+        "--id-field",
+        metavar="FIELD",
+        help="field that holds the id; by default, ids are derived from text and metadata",
     )
     adding.add_argument(
         "--metadata-field",
         action="append",
         metavar="FIELD",
-        help="stored beside the text; may be given several times; all other fields by default",
+        help="field to store as metadata; repeat it for several; all other fields by default",
     )
     adding.add_argument(
         "--on-existing",
         choices=["skip", "overwrite", "error"],
         default="skip",
-        help="documents that are there already; skip, the default, stores those that have changed",
+        help="how to handle documents that are already stored; skip, the default, stores only "
+        "those that have changed",
     )
-    adding.add_argument("--batch-size", type=int, help="points in one request")
+    adding.add_argument(
+        "--batch-size",
+        type=int,
+        help="number of points per request; by default 256 on a server, 32 in a local database",
+    )
     adding.add_argument(
         "--overflow",
         choices=get_args(Overflow),
-        help="of texts longer than the model reads, in a new collection; truncate by default",
+        help="how a new collection handles texts longer than the model's limit; truncate by "
+        "default",
     )
 
-    asking = add_command(commands, "query", query, own)
-    asking.add_argument("text")
-    asking.add_argument("--limit", type=int, default=10, help="hits at most; 10 by default")
-    asking.add_argument(
-        "--where", type=_json_object, metavar="JSON", help='like {"year": {"gte": 2020}}'
+    querying = add_command(commands, "query", query, model)
+    querying.add_argument("text", help="text to search for")
+    querying.add_argument(
+        "--limit", type=int, default=10, help="maximum number of hits; 10 by default"
     )
-    asking.add_argument(
-        "--chunks", action="store_true", help="chunks of long documents, not only the best of each"
+    querying.add_argument(
+        "--where",
+        type=_json_object,
+        metavar="JSON",
+        help='filter on metadata, like {"year": {"gte": 2020}}',
+    )
+    querying.add_argument(
+        "--chunks", action="store_true", help="show chunks instead of documents' best chunks"
     )
 
-    moving = add_command(commands, "migrate", migrate, connected, long)
-    moving.set_defaults(model=None)  # the client's, which the new one is not
-    moving.add_argument("--model", dest="new_model", metavar="MODEL", required=True)
-    moving.add_argument("--to", metavar="NAME", required=True, help="the new collection")
-    moving.add_argument("--alias", help="leads to the new collection, once that is complete")
-    moving.add_argument("--batch-size", type=int, default=256, help="documents in one request")
+    migrating = add_command(commands, "migrate", migrate, connection, progress)
+    migrating.set_defaults(model=None)  # the client's model, as opposed to the new one
+    migrating.add_argument(
+        "--model", dest="new_model", metavar="MODEL", required=True, help="the new model"
+    )
+    migrating.add_argument("--to", metavar="NAME", required=True, help="the new collection")
+    migrating.add_argument(
+        "--alias", help="alias to point to the new collection once that is complete"
+    )
+    migrating.add_argument(
+        "--batch-size",
+        type=int,
+        default=256,
+        help="number of documents per request; 256 by default",
+    )
 
 
 def add(options: argparse.Namespace) -> Answer:
-    """Embeds and stores the documents of a file."""
+    """Embed and store the documents of a file."""
     fields = Fields(options.text_field, options.id_field, options.metadata_field)
-    form = options.format or _format_of(options.file)
-    with _opened(options.file) as stream, _connected(options) as client:
-        records = RecordFile(stream, form, fields)
+    file_format = options.format or _format_of(options.file)
+    with _open_input(options.file) as stream, _connect(options) as client:
+        records = RecordFile(stream, file_format, fields)
         size = 0 if options.file == _STDIN else Path(options.file).stat().st_size
         shown = False if options.quiet else None
         with FileProgress(f"adding {options.file}", records, size or None, shown=shown) as progress:
-            stored = _stored(client, progress, options)
+            stored = _add_records(client, progress, options)
     found = {"collection": options.collection, "stored": stored}
     return Answer(found, [f"{stored} documents are stored in {options.collection!r}"])
 
 
 def query(options: argparse.Namespace) -> Answer:
-    """Finds the stored texts nearest in meaning to a text."""
+    """Find the stored texts nearest in meaning to a text."""
     from qdrant_embed.collection.payload import PayloadCodec
 
-    with _connected_to_collection(options) as client:
+    with _connect_to_collection(options) as client:
         hits = client.query(
             options.collection,
             options.text,
@@ -122,7 +159,7 @@ def query(options: argparse.Namespace) -> Answer:
         {
             "score": f"{hit.score:.3f}",
             "id": str(hit.id),
-            "text": _shortened(hit.document),
+            "text": _shorten(hit.document),
             "metadata": json.dumps(
                 codec.metadata(hit.metadata),
                 ensure_ascii=False,
@@ -139,8 +176,8 @@ def query(options: argparse.Namespace) -> Answer:
 
 
 def migrate(options: argparse.Namespace) -> Answer:
-    """Encodes a collection's documents with another model into a new collection."""
-    with _connected_to_collection(options) as client:
+    """Encode a collection's documents with another model into a new collection."""
+    with _connect_to_collection(options) as client:
         count = client.migrate_model(
             options.collection,
             options.new_model,
@@ -153,11 +190,11 @@ def migrate(options: argparse.Namespace) -> Answer:
     return Answer(found, [f"{count} documents of {options.collection!r} are in {options.to!r}"])
 
 
-def _stored(client: QdrantClient, progress: FileProgress, options: argparse.Namespace) -> int:
-    """How many different documents there were.
+def _add_records(client: QdrantClient, progress: FileProgress, options: argparse.Namespace) -> int:
+    """Add a file's documents and return the number of distinct ones.
 
     Raises:
-        QdrantEmbedError: as of `add`; says which line is wrong where one is.
+        QdrantEmbedError: if `add` fails; the message names the line that is wrong, if one is.
     """
     try:
         stored = client.add(
@@ -179,22 +216,22 @@ def _stored(client: QdrantClient, progress: FileProgress, options: argparse.Name
 
 
 @contextmanager
-def _connected(options: argparse.Namespace) -> Iterator[QdrantClient]:
-    """A client with the models that were asked for.
+def _connect(options: argparse.Namespace) -> Iterator[QdrantClient]:
+    """Run the block with a client that uses the requested models.
 
     Raises:
-        QdrantEmbedError: what a request, or opening the database, has failed with, too.
+        QdrantEmbedError: also if a request, or opening the database, fails.
     """
     from qdrant_embed.client import QdrantClient
     from qdrant_embed.engines.server import REQUEST_ERRORS
 
-    where: dict[str, Any] = {"path": options.path}
+    database: dict[str, Any] = {"path": options.path}
     if options.path is None:
         key = options.api_key or os.environ.get("QDRANT_API_KEY")
-        where = {"url": options.url, "api_key": key, "timeout": options.timeout}
+        database = {"url": options.url, "api_key": key, "timeout": options.timeout}
     try:
-        # a server that cannot be reached fails the first request, with the reason
-        client = QdrantClient(**where, check_compatibility=False)
+        # if the server cannot be reached, the first request fails and states the reason
+        client = QdrantClient(**database, check_compatibility=False)
     except (OSError, RuntimeError, ValueError) as error:
         raise QdrantEmbedError(f"{options.path or options.url}: {error}") from error
     try:
@@ -212,27 +249,27 @@ def _connected(options: argparse.Namespace) -> Iterator[QdrantClient]:
 
 
 @contextmanager
-def _connected_to_collection(options: argparse.Namespace) -> Iterator[QdrantClient]:
-    """The same, once it is seen that the collection is there."""
+def _connect_to_collection(options: argparse.Namespace) -> Iterator[QdrantClient]:
+    """Run the block like `_connect`, and raise `InputError` if the collection does not exist."""
     if options.path is not None and not Path(options.path).is_dir():
-        raise InputError(f"there is no folder {options.path}")
-    with _connected(options) as client:
+        raise InputError(f"folder {options.path} does not exist")
+    with _connect(options) as client:
         if not client.collection_exists(options.collection):
             names = sorted(known.name for known in client.get_collections().collections)
             raise InputError(
-                f"there is no collection {options.collection!r}; there are: "
+                f"collection {options.collection!r} does not exist; existing collections: "
                 f"{', '.join(names) or 'none'}"
             )
         yield client
 
 
 @contextmanager
-def _opened(name: str) -> Iterator[BinaryIO]:
+def _open_input(name: str) -> Iterator[BinaryIO]:
     if name == _STDIN:
         yield sys.stdin.buffer
         return
     try:
-        stream = Path(name).open("rb")  # noqa: SIM115 - what `with` runs may fail by itself
+        stream = Path(name).open("rb")  # noqa: SIM115 - errors inside `with` are not about opening
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror}") from error
     with stream:
@@ -244,19 +281,21 @@ def _format_of(name: str) -> Format:
     for known in FORMATS:
         if suffix == known:
             return known
-    raise InputError(f"{name} is none of {', '.join(FORMATS)} by its name: say so with --format")
+    raise InputError(
+        f"the name {name} does not end in .jsonl, .csv or .txt; specify the format with --format"
+    )
 
 
 def _json_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
+        raise argparse.ArgumentTypeError(f"not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError("an object is needed")
+        raise argparse.ArgumentTypeError('must be a JSON object, like {"year": 2020}')
     return value
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"

@@ -1,7 +1,4 @@
-"""Run the command: read its arguments, print its answer, and say how it ended.
-
-Exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 interrupted.
-"""
+"""The command's main function: parses arguments, prints the answer, returns the exit code."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from qdrant_embed.version import VERSION
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; its exit code. `arguments` are those of the process by default."""
+    """Run the command and return its exit code; `arguments` are the process's by default."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     run: Callable[[argparse.Namespace], Answer] = options.run
@@ -37,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("qdrant-embed: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever reads has seen enough; nothing shall be flushed at the end
+    except BrokenPipeError:  # the reader has seen enough: flush nothing at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # a name that no file can have, for instance
+    except OSError as error:  # for instance, a name that is not valid for a file
         print(f"qdrant-embed: {error}", file=sys.stderr)
         return 1
     return 0
@@ -47,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="qdrant-embed", description="Text into Qdrant and answers out; models for it."
+        prog="qdrant-embed",
+        description="Store texts in Qdrant, query them, and prepare the models for it.",
     )
     parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

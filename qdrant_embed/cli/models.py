@@ -19,29 +19,42 @@ from qdrant_embed.errors import ModelFileError, UnknownModelError
 
 def add_to(commands: Commands) -> None:
     """Add the commands to the parser's."""
-    everywhere = with_json()
-    cached = argparse.ArgumentParser(add_help=False, parents=[everywhere])
-    cached.add_argument("--cache-dir", metavar="DIR", help="instead of QDRANT_EMBED_CACHE")
-    made = argparse.ArgumentParser(add_help=False, parents=[cached])
-    made.add_argument("--precision", choices=["int8", "fp32"], default="int8")
-    hub = argparse.ArgumentParser(add_help=False, parents=[made])
-    hub.add_argument("--revision", help="branch, tag or commit; main by default")
-
-    add_command(commands, "models", models, everywhere)
-    add_command(commands, "pull", pull, hub).add_argument("name")
-    compiling = add_command(commands, "compile", compile_folder, made)
-    compiling.add_argument("dir", help="a model's folder, as sentence-transformers saves it")
-    compiling.add_argument("--out", metavar="DIR", required=True, help="a new folder")
-    exporting = add_command(commands, "export", export, hub)
-    exporting.add_argument("name")
-    exporting.add_argument("out", metavar="dir", help="a new folder")
-    verifying = add_command(commands, "verify", verify, cached)
-    verifying.add_argument("what", nargs="?", help="a model or an exported folder; all by default")
-    caches = commands.add_parser("cache", help="what is kept on disk").add_subparsers(
-        required=True, metavar="COMMAND"
+    json_option = with_json()
+    cache = argparse.ArgumentParser(add_help=False, parents=[json_option])
+    cache.add_argument(
+        "--cache-dir",
+        metavar="DIR",
+        help="folder of downloads and compiled models; QDRANT_EMBED_CACHE by default",
     )
-    add_command(caches, "list", cache_list, cached).add_argument("name", nargs="?")
-    add_command(caches, "clear", cache_clear, cached).add_argument("name", nargs="?")
+    precision = argparse.ArgumentParser(add_help=False, parents=[cache])
+    precision.add_argument(
+        "--precision",
+        choices=["int8", "fp32"],
+        default="int8",
+        help="int8, the default, or fp32 for exact vectors",
+    )
+    hub = argparse.ArgumentParser(add_help=False, parents=[precision])
+    hub.add_argument("--revision", help="branch, tag or commit on the hub; main by default")
+    name = "name of a model"
+
+    add_command(commands, "models", models, json_option)
+    add_command(commands, "pull", pull, hub).add_argument("name", help=name)
+    compiling = add_command(commands, "compile", compile_folder, precision)
+    compiling.add_argument("dir", help="folder of a model, as sentence-transformers saves it")
+    compiling.add_argument("--out", metavar="DIR", required=True, help="folder to create")
+    exporting = add_command(commands, "export", export, hub)
+    exporting.add_argument("name", help=name)
+    exporting.add_argument("out", metavar="dir", help="folder to create")
+    verifying = add_command(commands, "verify", verify, cache)
+    verifying.add_argument(
+        "what", nargs="?", help="name of a model, or an exported folder; the cache by default"
+    )
+    caches = commands.add_parser(
+        "cache", help="List or clear cached files.", description="List or clear cached files."
+    ).add_subparsers(required=True, metavar="COMMAND")
+    for subcommand, run in (("list", cache_list), ("clear", cache_clear)):
+        chosen = add_command(caches, subcommand, run, cache)
+        chosen.add_argument("name", nargs="?", help=f"{name}; all models by default")
 
 
 def models(options: argparse.Namespace) -> Answer:
@@ -62,7 +75,7 @@ def models(options: argparse.Namespace) -> Answer:
 
 
 def pull(options: argparse.Namespace) -> Answer:
-    """Ask the hub what it has now; fetch what is missing, check and compile it."""
+    """Download a model's current version, verify and compile it."""
     encoder = _encoder(options.name, options)
     find_model(
         options.name,
@@ -76,41 +89,41 @@ def pull(options: argparse.Namespace) -> Answer:
 
 
 def compile_folder(options: argparse.Namespace) -> Answer:
-    """Compile a folder's model into a folder that runs by itself."""
+    """Compile the model in a folder into a new folder that runs without downloads."""
     if not Path(options.dir).is_dir():
-        raise UnknownModelError(f"there is no folder {options.dir}", name=options.dir)
+        raise UnknownModelError(f"folder {options.dir} does not exist", name=options.dir)
     return _exported(str(Path(options.dir).resolve()), options)
 
 
 def export(options: argparse.Namespace) -> Answer:
-    """Write a model to a folder that runs by itself."""
+    """Write a model to a new folder that runs without downloads."""
     return _exported(options.name, options)
 
 
 def verify(options: argparse.Namespace) -> Answer:
-    """Hash files anew and compare them with what was recorded."""
-    asked, cache = options.what, cache_folder(options.cache_dir)
-    if asked is not None and Path(asked).is_dir():
-        checked = [inventory.check_folder(Path(asked))]
+    """Hash files again and compare the digests with those recorded."""
+    what, cache = options.what, cache_folder(options.cache_dir)
+    if what is not None and Path(what).is_dir():
+        checked = [inventory.check_folder(Path(what))]
     else:
-        checked = inventory.check_cache(cache, _full_name(asked))
-    if asked is not None and not checked:
-        raise UnknownModelError(f"{asked} is neither in {cache} nor a folder", name=asked)
+        checked = inventory.check_cache(cache, _full_name(what))
+    if what is not None and not checked:
+        raise UnknownModelError(f"{what} is neither a folder nor a model in {cache}", name=what)
     if damaged := [
         f"{model.folder / path} ({model.name})" for model in checked for path in model.damaged
     ]:
         raise ModelFileError(
-            f"missing or not as recorded: {', '.join(damaged)}. A download is repaired by "
-            "'qdrant-embed pull', a compiled model is made again after 'qdrant-embed cache clear', "
-            "and an exported folder must be exported again"
+            f"files are missing or differ from what was recorded: {', '.join(damaged)}. Run "
+            "'qdrant-embed pull' to repair a download, 'qdrant-embed cache clear' to compile a "
+            "model again, and 'qdrant-embed export' to replace an exported folder"
         )
-    lines = [f"{m.name}: {m.files} files as recorded in {m.folder}" for m in checked]
+    lines = [f"{m.name}: {m.files} files in {m.folder} are as recorded" for m in checked]
     found = [asdict(model) for model in checked]
-    return Answer(found, lines or [f"nothing to check in {cache}"])
+    return Answer(found, lines or [f"nothing to verify in {cache}"])
 
 
 def cache_list(options: argparse.Namespace) -> Answer:
-    """List what the cache folder holds."""
+    """List what is in the cache."""
     cache = cache_folder(options.cache_dir)
     entries = inventory.cache_entries(cache, _full_name(options.name))
     rows = [
@@ -128,12 +141,12 @@ def cache_list(options: argparse.Namespace) -> Answer:
 
 
 def cache_clear(options: argparse.Namespace) -> Answer:
-    """Remove what the cache folder holds."""
+    """Remove what is in the cache."""
     cache = cache_folder(options.cache_dir)
     freed = inventory.clear(cache, _full_name(options.name))
     found = {"folder": cache, "bytes": freed}
-    kept = "" if options.name is None else f" of {options.name}"
-    line = f"{freed / 1e6:.1f} MB freed in {cache}" if freed else f"nothing{kept} in {cache}"
+    what = "" if options.name is None else f" of {options.name}"
+    line = f"{freed / 1e6:.1f} MB freed in {cache}" if freed else f"nothing{what} in {cache}"
     return Answer(found, [line])
 
 
@@ -176,11 +189,11 @@ def _summary(facts: Mapping[str, Any]) -> str:
 
 
 def _full_name(name: str | None) -> str | None:
-    """Return a model's name as the catalog spells it, if it is known."""
+    """Return a model's name as the catalog spells it, or unchanged if it is unknown."""
     entry = find(name) if name else None
     return entry.spec.name if entry else name
 
 
 def _cell(value: object) -> str:
     text = "" if value is None else str(value)
-    return text if text == " ".join(text.split()) else repr(text)  # shows spaces that count
+    return text if text == " ".join(text.split()) else repr(text)  # shows significant spaces

@@ -1,4 +1,4 @@
-"""How much of a file of documents is stored, as a bar."""
+"""A progress bar for adding a file of documents."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a document ends: the line, and the bytes of the file up to there."""
+    """The end of a document in the file: its line, and the number of bytes up to it."""
 
     line: int
     end: int
 
 
 class FileProgress(AbstractContextManager["FileProgress"]):
-    """The documents of a file, to be read once, and a bar of the bytes whose documents are stored.
+    """The documents of a file, which can be read once, and a bar of how much of it is stored.
 
-    A file does not say how many documents it holds, but its bytes tell how long the rest will take.
+    The number of documents in a file is unknown, so the bar counts bytes.
 
     Args:
-        title: of the bar.
+        title: title of the bar.
         records: the file.
-        size: in bytes; ``None`` where nobody knows.
-        shown: whether to; by default where stderr is a terminal.
+        size: size of the file in bytes; ``None`` if it is unknown.
+        shown: whether to show the bar; by default, it is shown if stderr is a terminal.
     """
 
     def __init__(
@@ -41,28 +41,32 @@ class FileProgress(AbstractContextManager["FileProgress"]):
     ) -> None:
         self._records = records
         self._bar = Progress(title, size, "B", shown=shown)
-        self._under_way: deque[_Place] = deque()
+        self._in_flight: deque[_Place] = deque()
         self._stored = self._bytes = 0
 
     def __iter__(self) -> Iterator[Document]:
-        """The documents in order; raises what the file does."""
+        """Yield the documents in order.
+
+        Raises:
+            InputError: if a line cannot be used.
+        """
         for record in self._records:
-            self._under_way.append(_Place(self._records.line, self._records.bytes_read))
+            self._in_flight.append(_Place(self._records.line, self._records.bytes_read))
             yield record
 
     def line_of(self, index: int) -> int:
-        """The line of a document, by its position in the file; it is not reported as stored yet.
+        """Return the line of a document that is not stored yet, by its position in the file.
 
-        Of one that could not even be read it is the line that was read last.
+        For a document that could not be read, it is the last line that was read.
         """
         ahead = index - self._stored
-        return self._under_way[ahead].line if ahead < len(self._under_way) else self._records.line
+        return self._in_flight[ahead].line if ahead < len(self._in_flight) else self._records.line
 
     def report(self, progress: IngestProgress) -> None:
-        """Shows how far it has come; for `add` to call."""
+        """Show the progress of an `add`, which calls this method."""
         while self._stored < progress.documents:
             self._stored += 1
-            self._bytes = self._under_way.popleft().end
+            self._bytes = self._in_flight.popleft().end
         self._bar.advance(
             self._bytes, ", ".join([f"{self._stored:,} documents", *progress.notes()])
         )

@@ -1,4 +1,4 @@
-"""Files of documents: JSON lines, CSV, plain text; read once, a line at a time."""
+"""Files of documents: JSON lines, CSV or plain text, read once, line by line."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from qdrant_embed.ingest.documents import Document
 Format: TypeAlias = Literal["jsonl", "csv", "txt"]
 FORMATS: tuple[Format, ...] = ("jsonl", "csv", "txt")
 
-_LONGEST_CELL = 2**31 - 1  # csv's own limit of 131,072 characters is less than many a text has
+_LONGEST_CELL = 2**31 - 1  # the csv module's limit is 131,072 characters, and texts can be longer
 
 
 @dataclass(frozen=True)
 class Fields:
-    """Which fields of JSON lines and CSV mean what; plain text has none.
+    """The names of the fields of JSON lines and CSV; plain text has none.
 
     Attributes:
-        text: holds the text.
-        id: holds the id, if any does.
-        metadata: are stored beside the text; all others by default.
+        text: field that holds the text.
+        id: field that holds the id, if there is one.
+        metadata: fields that are stored as metadata; all others by default.
     """
 
     text: str = "text"
@@ -33,26 +33,31 @@ class Fields:
 
 
 class RecordFile:
-    """The documents of one file, in UTF-8; lines without any text are left out.
+    """The documents of one file in UTF-8; lines without any text are skipped.
+
+    Args:
+        stream: the file.
+        file_format: the file's format.
+        fields: names of its fields.
 
     Attributes:
-        line: number of the line that was read last, from 1 on; 0 before the first.
-        bytes_read: how much of the file has been read.
+        line: number of the last line that was read, counted from 1; 0 before the first.
+        bytes_read: number of bytes read so far.
     """
 
-    def __init__(self, stream: BinaryIO, form: Format, fields: Fields) -> None:
+    def __init__(self, stream: BinaryIO, file_format: Format, fields: Fields) -> None:
         self._stream = stream
-        self._form = form
+        self._format = file_format
         self._fields = fields
         self.line = 0
         self.bytes_read = 0
 
     def __iter__(self) -> Iterator[Document]:
-        """The documents in order.
+        """Yield the documents in order.
 
         Raises:
-            InputError: a line that cannot be used; `line` says which, and the error's `index` how
-                many documents came before it.
+            InputError: if a line cannot be used; `line` is its number, and the error's `index` is
+                the number of documents before it.
         """
         count = 0
         try:
@@ -64,11 +69,11 @@ class RecordFile:
             raise
 
     def _documents(self) -> Iterator[Document]:
-        if self._form == "txt":
+        if self._format == "txt":
             for line in self._lines():
                 if text := line.strip():
                     yield Document(text)
-        elif self._form == "jsonl":
+        elif self._format == "jsonl":
             for line in self._lines():
                 if line.strip():
                     yield self._record(_object(line))
@@ -83,7 +88,7 @@ class RecordFile:
             try:
                 yield raw.decode("utf-8-sig" if self.line == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise InputError(f"this is not UTF-8: {error}") from error
+                raise InputError(f"the line is not UTF-8: {error}") from error
 
     def _rows(self) -> Iterator[dict[str, str]]:
         csv.field_size_limit(_LONGEST_CELL)
@@ -91,23 +96,25 @@ class RecordFile:
         try:
             names = next(rows, [])
             if len(set(names)) != len(names):
-                raise InputError(f"the header names a field twice: {', '.join(names)}")
+                raise InputError(f"the header has a field twice: {', '.join(names)}")
             if len(names) == 1 and self._fields.text not in names and ";" in names[0]:
-                raise InputError(f"fields are separated by commas, not as in {names[0]!r:.60}")
+                raise InputError(f"fields must be separated by commas, not as in {names[0]!r:.60}")
             for row in rows:
                 if not row:
                     continue
                 if len(row) != len(names):
-                    raise InputError(f"there are {len(row)} fields, but {len(names)} in the header")
+                    raise InputError(
+                        f"the line has {len(row)} fields, but the header has {len(names)}"
+                    )
                 yield dict(zip(names, row, strict=True))
         except csv.Error as error:
-            raise InputError(f"this is not CSV: {error}") from error
+            raise InputError(f"the line is not CSV: {error}") from error
 
     def _record(self, row: Mapping[str, Any]) -> Document:
         fields = self._fields
         text = _value(row, fields.text, "--text-field")
         if not isinstance(text, str):
-            raise InputError(f"field {fields.text!r} must be a text, not {text!r:.60}")
+            raise InputError(f"field {fields.text!r} must be a string, not {text!r:.60}")
         if fields.metadata is None:
             metadata = {key: row[key] for key in row if key not in (fields.text, fields.id)}
         else:
@@ -115,28 +122,32 @@ class RecordFile:
         return Document(text, metadata, None if fields.id is None else self._id(row, fields.id))
 
     def _id(self, row: Mapping[str, Any], field: str) -> str | int:
-        given = _value(row, field, "--id-field")
-        if isinstance(given, bool) or not isinstance(given, str | int):
-            raise InputError(f"field {field!r} must be an id, not {given!r:.60}")
-        is_number = self._form == "csv" and given.isascii() and given.isdecimal()  # type: ignore[union-attr] # CSV has only str
-        return int(given) if is_number else given
+        value = _value(row, field, "--id-field")
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise InputError(
+                f"field {field!r} must be a string or a whole number, not {value!r:.60}"
+            )
+        is_number = self._format == "csv" and value.isascii() and value.isdecimal()  # type: ignore[union-attr] # CSV has only str
+        return int(value) if is_number else value
 
 
 def _object(line: str) -> dict[str, Any]:
     try:
         value = json.loads(line, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise InputError(f"this is not JSON: {error.msg} at column {error.colno}") from error
+        raise InputError(f"the line is not JSON: {error.msg} at column {error.colno}") from error
     if not isinstance(value, dict):
-        raise InputError(f'one object is needed, like {{"text": "..."}}, not {value!r:.60}')
+        raise InputError(
+            f'the line must be a JSON object, like {{"text": "..."}}, not {value!r:.60}'
+        )
     return value
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise InputError(f"{name} is no number of JSON, and cannot be stored")
+    raise InputError(f"{name} is not valid in JSON and cannot be stored")
 
 
 def _value(row: Mapping[str, Any], field: str, option: str) -> Any:
     if field not in row:
-        raise InputError(f"there is no field {field!r} ({option}); there are {', '.join(row)}")
+        raise InputError(f"field {field!r} ({option}) is missing; the fields are {', '.join(row)}")
     return row[field]

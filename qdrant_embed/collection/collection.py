@@ -1,4 +1,4 @@
-"""One collection as a client works with it: read, made ready for documents, and for queries."""
+"""One collection, and how a client reads it and prepares it for documents and queries."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ logger = logging.getLogger(__name__)
 
 
 class Collection:
-    """A collection, the encoders of the client that asks, and how payloads are written.
+    """A collection, together with the client's encoders and the format of its payloads.
 
     Args:
         requests: sends requests about the collection.
-        selection: the client's encoders.
-        codec: writes and reads payloads.
+        selection: selects the client's encoders.
+        codec: encodes and decodes payloads.
 
     Attributes:
         requests: sends requests about the collection.
-        selection: the client's encoders.
-        codec: writes and reads payloads.
+        selection: selects the client's encoders.
+        codec: encodes and decodes payloads.
     """
 
     def __init__(
@@ -47,16 +47,16 @@ class Collection:
 
     @property
     def io(self) -> Io:
-        """What flows about the collection may wait for."""
+        """Everything that flows about the collection can await."""
         return self.requests.io
 
     def sibling(self, name: str, selection: EncoderSelection) -> Collection:
-        """Return another collection behind the same client, with other encoders."""
+        """Return another collection of the same client, with other encoders."""
         requests = CollectionRequests(self.io, self._client, name, self.requests.max_retries)
         return Collection(requests, selection, self.codec)
 
     async def read(self) -> StoredCollection:
-        """Read what the server says of the collection.
+        """Read the collection's configuration from the server.
 
         Raises:
             CollectionMismatchError: if its stamp cannot be read.
@@ -70,6 +70,7 @@ class Collection:
 
         Raises:
             CollectionMismatchError: if the chosen encoders do not fit, or none can be found.
+            ModelError: if a model cannot be found, downloaded or read.
         """
         stored = await self.read()
         return await self.io.compute(self.selection.for_query, stored)
@@ -78,11 +79,12 @@ class Collection:
         """Select the vectors of new documents; the collection need not exist yet.
 
         Args:
-            texts: the documents known from the start, none of which can be too long.
+            texts: the texts known from the start, whose lengths are checked.
 
         Raises:
             CollectionMismatchError: if the chosen encoders do not fit, or none can be found.
-            InputError: if a text is too long for an encoder that truncates none.
+            InputError: if a text is too long for an encoder with ``overflow="error"``.
+            ModelError: if a model cannot be found, downloaded or read.
         """
         existing = await self.read() if await self.requests.exists() else None
         vectors = await self.io.compute(self.selection.for_add, existing)
@@ -95,13 +97,14 @@ class Collection:
         options: CollectionOptions,
         shard_keys: models.ShardKeySelector | None = None,
     ) -> None:
-        """Make the collection ready for the points of `vectors`.
+        """Prepare the collection for points with `vectors`.
 
-        It is created if it does not exist, stamped if it is empty, and gets the sparse vector and
+        It is created if it does not exist, stamped if it is empty, and given the sparse vector and
         the index that it lacks.
 
         Raises:
-            CollectionMismatchError: if the vectors do not fit it, or the server cannot hold them.
+            CollectionMismatchError: if the vectors do not fit the collection, or the server does
+                not support them.
         """
         if not await self.requests.exists():
             await self._create(vectors, options, shard_keys)
@@ -134,7 +137,7 @@ class Collection:
         except self.io.engine.refusals:
             if not await self.requests.exists():
                 raise
-            # another process was faster, or the answer to an earlier try was lost
+            # another process was faster, or the response to an earlier attempt was lost
         for key in options.shard_keys(shard_keys):
             await self._create_shards(key)
 
@@ -142,16 +145,16 @@ class Collection:
         try:
             await self.requests.send(self._client.create_shard_key, self.name, key)
         except self.io.engine.refusals:
-            found = await self.requests.send(self._client.collection_cluster_info, self.name)
-            keys = [shard.shard_key for shard in found.local_shards]
-            keys += [shard.shard_key for shard in found.remote_shards]
+            cluster = await self.requests.send(self._client.collection_cluster_info, self.name)
+            keys = [shard.shard_key for shard in cluster.local_shards]
+            keys += [shard.shard_key for shard in cluster.remote_shards]
             if key not in keys:
                 raise
 
     async def _add_vector(
         self, stored: StoredCollection, vector_name: str, config: models.SparseVectorNameConfig
     ) -> None:
-        """Add a sparse vector to an existing collection, if the server can."""
+        """Add a sparse vector to an existing collection, if the server supports it."""
         try:
             await self.requests.send(
                 self._client.create_vector_name, self.name, vector_name, config
@@ -164,20 +167,21 @@ class Collection:
                 raise
             raise CollectionMismatchError(
                 f"collection {self.name!r} has no sparse vector {vector_name!r}, and the server "
-                f"would not add it ({error}): Qdrant 1.18 or newer can. Else use another "
-                "collection name and let add() create it, or set_sparse_model(None)",
+                f"refused to add it ({error}); upgrade to Qdrant 1.18 or newer, use another "
+                "collection name and let add() create the collection, or call "
+                "set_sparse_model(None)",
                 expected={"sparse vector": vector_name},
                 found={"sparse vectors": sorted(stored.sparse_vectors)},
             ) from error
         if not stored.is_empty:
             logger.warning(
-                "collection %r has sparse vectors from now on: documents stored before have none, "
+                "collection %r has sparse vectors from now on; documents stored earlier have none "
                 "and are found by their dense vectors alone until they are added again",
                 self.name,
             )
 
     async def _index_parents(self, stored: StoredCollection) -> None:
-        """Let a server group and delete a document's chunks without reading every payload."""
+        """Index the field that names a chunk's document, by which a server groups and deletes."""
         if PARENT_FIELD in stored.indexed or not self.io.engine.payload_index:
             return
         await self.requests.send(

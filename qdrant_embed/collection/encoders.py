@@ -1,7 +1,7 @@
-"""Dense encoders behind one interface: models by name, and objects of a user's own.
+"""Dense encoders behind one interface: models by name, and custom encoders.
 
-The rest of the package asks `Encoder` only. What a user's object cannot do, `CustomEncoder` does
-in its place, or refuses in its name.
+The rest of the package uses `Encoder` only. What a custom encoder cannot do, `CustomEncoder`
+replaces or refuses.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ logger = logging.getLogger(__name__)
 
 
 class Encoder(Protocol):
-    """What a collection needs of its dense encoder. Each is equal to itself alone.
+    """Everything a collection needs of its dense encoder; encoders are compared by identity.
 
     Attributes:
-        stats: what it has read, where that is counted.
+        stats: counts of what it has encoded; ``None`` if it does not count.
     """
 
     @property
@@ -44,81 +44,81 @@ class Encoder(Protocol):
 
     @property
     def dimension(self) -> int:
-        """Numbers in one vector."""
+        """Number of dimensions of a vector."""
 
     @property
     def distance(self) -> Distance:
-        """How Qdrant compares its vectors; known without loading a model."""
+        """Distance by which Qdrant compares its vectors; known without loading a model."""
 
     @property
     def splits(self) -> bool:
-        """Whether collections that it begins store each document as one point or more."""
+        """Whether new collections store each document as one point per chunk."""
 
     @property
     def stats(self) -> EncodeStats | None:
-        """What it has read, where that is counted."""
+        """Counts of what it has encoded; ``None`` if it does not count."""
 
     def describe(self) -> EncoderDescription:
-        """Return everything that its vectors depend on; may load the model."""
+        """Return everything that its vectors depend on; this can load the model."""
 
     def documents(self, texts: Sequence[str]) -> Vector:
-        """Encode documents: float32 [texts, dimension].
+        """Encode documents and return their vectors, float32 [texts, dimension].
 
         Raises:
-            ModelError: it returned something else.
+            ModelError: if the encoder returned something else.
         """
 
     def chunks(self, texts: Sequence[str]) -> list[list[Chunk]]:
-        """Split documents, and encode their chunks: a list for each document, never an empty one.
+        """Split documents and return their encoded chunks, at least one per document.
 
         Raises:
-            ModelError: it returned something else.
+            ModelError: if the encoder returned something else.
         """
 
     def queries(self, texts: Sequence[str]) -> Vector:
-        """Encode queries: float32 [texts, dimension].
+        """Encode queries and return their vectors, float32 [texts, dimension].
 
         Raises:
-            ModelError: it returned something else.
+            ModelError: if the encoder returned something else.
         """
 
     def check_lengths(self, texts: Iterable[str], first: int = 0) -> None:
-        """Refuse documents that are too long, where none may be cut.
+        """Raise `InputError` if a document is too long, and the encoder has ``overflow="error"``.
 
         Args:
             texts: the documents.
-            first: position of the first of them, for the message.
+            first: position of the first document in the input, for the message.
 
         Raises:
-            InputError: one is too long.
+            InputError: if a document is too long.
         """
 
     def with_threads(self, threads: int | None) -> Encoder:
-        """Return the same encoder using `threads` threads; 0 for every core, ``None`` as it is.
+        """Return the encoder using `threads` threads; 0 for all cores, ``None`` for no change.
 
         Raises:
-            InputError: it cannot be told, or `threads` is negative.
+            InputError: if the encoder has no such option, or `threads` is negative.
         """
 
     def counting(self) -> Encoder:
-        """Return the same encoder with counts of its own, where it can count."""
+        """Return the encoder with new counts, if it can count."""
 
     def cancel(self) -> None:
-        """Stop what this very encoder is encoding, where it can stop; its result is not wanted."""
+        """Cancel what this object is encoding, if it can be cancelled."""
 
     def without_prefixes(self) -> Encoder | None:
-        """Return the same encoder without prefixes; ``None`` where documents have none anyway."""
+        """Return the encoder without prefixes; ``None`` if documents have no prefix anyway."""
 
     def with_overflow(self, overflow: OverflowOptions) -> Encoder:
-        """Return the same encoder treating long texts in another way, where that is ours."""
+        """Return the encoder with another way to handle long texts, if it has this option."""
 
     def warn_of_truncation(self, collection_name: str) -> None:
-        """Log how many of the counted texts were cut, if any were."""
+        """Log how many of the counted texts were truncated, if any."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelEncoder:
-    """A model by name; see `Encoder`."""
+    """An `Encoder` for a model by name."""
 
     embedding: TextEmbedding
     job: EncodeJob | None = None
@@ -187,7 +187,7 @@ class ModelEncoder:
 
     def without_prefixes(self) -> ModelEncoder | None:
         """See `Encoder.without_prefixes`."""
-        # where a model's documents have no prefix by design, its query prefix is right for them
+        # a model whose documents have no prefix by design still needs its query prefix
         if not self.embedding.spec.document_prefix:
             return None
         bare = variant(self.embedding, query_prefix="", document_prefix="")
@@ -201,8 +201,9 @@ class ModelEncoder:
         """See `Encoder.warn_of_truncation`."""
         if self.stats is not None and self.stats.truncated:
             logger.warning(
-                "texts longer than %d tokens are cut there (%s), %d of those added to %r: what "
-                "follows is not searchable; overflow='chunk' and 'mean' read all of a text",
+                "texts longer than %d tokens, the limit of %s, were truncated, %d of those added "
+                "to %r; what follows the limit is not searchable. Use overflow='chunk' or 'mean' "
+                "to encode all of a text",
                 self.embedding.spec.max_tokens,
                 self.embedding.model_name,
                 self.stats.truncated,
@@ -212,7 +213,7 @@ class ModelEncoder:
 
 @dataclass(frozen=True, eq=False)
 class CustomEncoder:
-    """An encoder object of a user's own; see `Encoder`."""
+    """An `Encoder` for a custom encoder object."""
 
     encoder: DenseEncoder
     stats: None = None
@@ -246,7 +247,7 @@ class CustomEncoder:
         return checked_vectors(self, self.encoder.passage_embed(texts), len(texts))
 
     def chunks(self, texts: Sequence[str]) -> list[list[Chunk]]:
-        """See `Encoder.chunks`: each document is one chunk."""
+        """See `Encoder.chunks`; each document is one chunk."""
         rows = self.documents(texts)
         return [[Chunk(0, len(text), row)] for text, row in zip(texts, rows, strict=True)]
 
@@ -255,71 +256,75 @@ class CustomEncoder:
         return checked_vectors(self, self.encoder.query_embed(texts), len(texts))
 
     def check_lengths(self, texts: Iterable[str], first: int = 0) -> None:
-        """See `Encoder.check_lengths`: whether it cuts texts is its own business."""
+        """See `Encoder.check_lengths`; a custom encoder handles long texts itself."""
 
     def with_threads(self, threads: int | None) -> CustomEncoder:
         """See `Encoder.with_threads`."""
         if threads is None:
             return self
-        raise InputError("parallel= is for models by name; an encoder object has its own ways")
+        raise InputError("parallel is for models by name; omit it with an encoder object")
 
     def counting(self) -> CustomEncoder:
-        """See `Encoder.counting`: it does not tell."""
+        """See `Encoder.counting`; a custom encoder does not count."""
         return self
 
     def cancel(self) -> None:
-        """See `Encoder.cancel`: it goes on to its end."""
+        """See `Encoder.cancel`; a custom encoder cannot be cancelled."""
 
     def without_prefixes(self) -> None:
-        """See `Encoder.without_prefixes`: it has its own ways."""
+        """See `Encoder.without_prefixes`; a custom encoder handles prefixes itself."""
 
     def with_overflow(self, overflow: OverflowOptions) -> CustomEncoder:
-        """See `Encoder.with_overflow`: it has its own ways."""
+        """See `Encoder.with_overflow`; a custom encoder handles long texts itself."""
         del overflow
         return self
 
     def warn_of_truncation(self, collection_name: str) -> None:
-        """See `Encoder.warn_of_truncation`: it does not tell."""
+        """See `Encoder.warn_of_truncation`; a custom encoder does not count."""
 
 
 def adapt(candidate: object) -> Encoder:
-    """Return the encoder behind the package's own interface.
+    """Return an encoder with the interface that the package uses.
 
     Raises:
-        InputError: it lacks a name of `DenseEncoder`.
+        InputError: if `candidate` lacks an attribute of `DenseEncoder`.
     """
     if isinstance(candidate, TextEmbedding):
         return ModelEncoder(candidate)
     return CustomEncoder(check_encoder(candidate))
 
 
-def checked_vectors(encoder: Encoder, given: Iterable[Vector], count: int) -> Vector:
-    """Return what an encoder gave for `count` texts as float32 [count, dimension].
+def checked_vectors(encoder: Encoder, returned: Iterable[Vector], count: int) -> Vector:
+    """Return the vectors that an encoder returned for `count` texts, float32 [count, dimension].
 
     Raises:
-        ModelError: it gave something else.
+        ModelError: if the encoder returned something else.
     """
     name, expected = encoder.name, (count, encoder.dimension)
-    vectors = listed(given, name)
+    vectors = vector_list(returned, name)
     if len(vectors) != count:
-        raise ModelError(f"encoder {name} gave {len(vectors)} vectors for {count} texts")
+        raise ModelError(f"encoder {name} returned {len(vectors)} vectors for {count} texts")
     try:
         matrix = np.asarray(vectors, np.float32)
     except (ValueError, TypeError) as error:
-        raise ModelError(f"encoder {name} gave vectors that are no numbers: {error}") from error
+        raise ModelError(
+            f"encoder {name} returned vectors that are not numbers: {error}"
+        ) from error
     if count and matrix.shape != expected:
-        raise ModelError(f"encoder {name} gave vectors of shape {matrix.shape}, not {expected}")
+        raise ModelError(f"encoder {name} returned vectors of shape {matrix.shape}, not {expected}")
     if not np.isfinite(matrix).all():
-        raise ModelError(f"encoder {name} gave a vector with NaN or infinity in it")
+        raise ModelError(f"encoder {name} returned a vector that contains NaN or infinity")
     return matrix.reshape(expected)
 
 
-def listed(vectors: Iterable[Any], name: str) -> list[Any]:
-    """Return `vectors` as a list.
+def vector_list(returned: Iterable[Any], name: str) -> list[Any]:
+    """Return the vectors that encoder `name` returned as a list.
 
     Raises:
-        ModelError: encoder `name` gave something that cannot be iterated.
+        ModelError: if they cannot be iterated.
     """
-    if not isinstance(vectors, Iterable):
-        raise ModelError(f"encoder {name} gave a {type(vectors).__name__}, not a list of vectors")
-    return list(vectors)
+    if not isinstance(returned, Iterable):
+        raise ModelError(
+            f"encoder {name} returned a {type(returned).__name__}, not a list of vectors"
+        )
+    return list(returned)

@@ -1,4 +1,4 @@
-"""Migration of a collection: its documents encoded with another model, into another collection."""
+"""Migration of a collection's documents to another model, in another collection."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from qdrant_embed.flows.progress import ProgressOption, Reporter
 
 @dataclass(frozen=True)
 class MigrationOptions:
-    """The options of one migration; their names are those of `migrate_model`."""
+    """The options of one `migrate_model`, which describes them."""
 
     new_model: str | os.PathLike[str] | DenseEncoder
     new_collection_name: str
@@ -42,30 +42,32 @@ class MigrationOptions:
         if self.alias is not None:
             check_str("alias", self.alias)
         if self.alias == self.new_collection_name:
-            raise InputError(f"alias {self.alias!r} is the new collection's own name: leave it out")
+            raise InputError(
+                f"alias {self.alias!r} is the name of the new collection itself; omit alias"
+            )
 
     def selection(self, old: StoredCollection) -> EncoderSelection:
         """Return a selection of the new model, which is not loaded yet.
 
-        A model by name treats long texts as the old collection does.
+        A model by name handles long texts as the old collection does.
 
         Raises:
-            InputError: if it is not a model, or splits documents that the old collection does not.
+            InputError: if `new_model` is not a model, or splits documents while the old collection
+                has one point per document.
         """
-        given, stamp = self.new_model, old.stamp
+        new_model, stamp = self.new_model, old.stamp
         encoder: Encoder
-        if by_name := isinstance(given, str | os.PathLike):
-            encoder = adapt(TextEmbedding(given, lazy_load=True))
+        if by_name := isinstance(new_model, str | os.PathLike):
+            encoder = adapt(TextEmbedding(new_model, lazy_load=True))
         else:
-            encoder = adapt(given)
+            encoder = adapt(new_model)
         if stamp is not None and stamp.overflow is not None and (by_name or old.chunked):
             overflow = OverflowOptions(stamp.overflow, stamp.overlap or 0)
             encoder = encoder.with_overflow(overflow)
         elif encoder.splits:
             raise InputError(
-                f"collection {old.name!r} has one point for each document, and migrate_model "
-                "keeps points as they are: add the documents to a new collection to have "
-                "them in chunks"
+                f"collection {old.name!r} has one point for each document, and migrate_model does "
+                "not split points; add the documents to a new collection to store them in chunks"
             )
         selection = EncoderSelection()
         selection.choose(encoder)
@@ -76,25 +78,24 @@ async def migrate(old: Collection, options: MigrationOptions) -> int:
     """Migrate a collection and return the number of documents in the new one.
 
     Args:
-        old: the collection to read. Its selection is the client's: without a sparse model in it,
-            the old collection's own stays.
-        options: where to, and how.
+        old: the collection to read. If its selection, the client's, has no sparse model, the new
+            collection gets the sparse model of the old one.
+        options: the options of the migration.
 
     Raises:
-        InputError: if an option cannot be used, or a point has no text.
-        CollectionMismatchError: if the new collection has another model, or other points.
-        ModelError: if the model cannot be found, downloaded or read.
+        As `migrate_model` does.
     """
     if options.new_collection_name == old.name:
         raise InputError(
-            f"new_collection_name is {old.name!r} as well: the documents go into a new collection"
+            f"new_collection_name is the collection's own name {old.name!r}; pass another one, "
+            "because the documents are written to a new collection"
         )
     return await _Migration(old, options).run()
 
 
 @dataclass(frozen=True)
 class _Page:
-    """Some of the old collection's documents, and those that the new one lacks or has otherwise."""
+    """A page of the old collection, and its points that the new one lacks or has changed."""
 
     documents: int
     changed: Sequence[models.Record]
@@ -122,12 +123,12 @@ class _Migration:
         if vectors.chunked != old.chunked:
             if await new.requests.exists():
                 raise CollectionMismatchError(
-                    f"collection {new.name!r} does not treat long documents as {old.name!r} does: "
-                    "name a new collection",
+                    f"collection {new.name!r} does not handle long documents as {old.name!r} does; "
+                    "pass the name of a new collection",
                     expected={"overflow": old.stamp.overflow if old.stamp else None},
                     found={"chunked": vectors.chunked},
                 )
-            vectors = replace(vectors, chunked=old.chunked)  # with a custom encoder
+            vectors = replace(vectors, chunked=old.chunked)  # a custom encoder does not split
         total = await self._old.requests.count()
         encoder = vectors.dense.encoder.counting()
         with Reporter(options.progress, new.name, total, encoder) as reporter:
@@ -173,8 +174,9 @@ class _Migration:
         known = await self._new.requests.send(self._client.get_collections)
         if alias in {collection.name for collection in known.collections}:
             raise InputError(
-                f"alias {alias!r} is the name of a collection, and cannot lead to another one: "
-                "delete that collection when the new one is seen to be right, then create the alias"
+                f"alias {alias!r} is the name of a collection and cannot point to another one; "
+                "migrate without alias, verify the new collection, delete the one named "
+                f"{alias!r}, then create the alias"
             )
 
     async def _page(self, offset: Any) -> _Page:
@@ -186,8 +188,8 @@ class _Migration:
             with_payload=True,
         )
         ids = [record.id for record in records]
-        there = await self._new.requests.send(self._client.retrieve, self._new.name, ids)
-        payloads = {record.id: record.payload for record in there}
+        migrated = await self._new.requests.send(self._client.retrieve, self._new.name, ids)
+        payloads = {record.id: record.payload for record in migrated}
         changed = [record for record in records if payloads.get(record.id) != record.payload]
         return _Page(len(records), changed, next_offset)
 
@@ -213,7 +215,7 @@ class _Migration:
                 raise
             raise InputError(
                 f"point {records[error.index].id} of collection {self._old.name!r} cannot be "
-                f"encoded anew: {error}"
+                f"encoded again: {error}"
             ) from error
 
     def _encode_chunks(
@@ -223,9 +225,9 @@ class _Migration:
         for record, parts in zip(records, chunks, strict=True):
             if len(parts) > 1:
                 raise InputError(
-                    f"point {record.id} of collection {self._old.name!r} is a chunk longer than "
-                    f"{vectors.dense.encoder.name} reads, with its prefix: add the documents "
-                    "themselves to a new collection, with chunks of its own"
+                    f"point {record.id} of collection {self._old.name!r} is a chunk that, with its "
+                    f"prefix, exceeds the limit of {vectors.dense.encoder.name}; add the documents "
+                    "themselves to a new collection, which splits them into its own chunks"
                 )
         return np.stack([chunk.vector for (chunk,) in chunks])
 
@@ -234,8 +236,8 @@ class _Migration:
         if not isinstance(text, str):
             raise InputError(
                 f"point {record.id} of collection {self._old.name!r} has no text under "
-                f"{self._old.codec.document_key!r} in its payload, so that it cannot be encoded "
-                "anew: set the client's document_key to where its texts are, or delete the point"
+                f"{self._old.codec.document_key!r} in its payload, so it cannot be encoded again; "
+                "set the client's document_key to the key of its texts, or delete the point"
             )
         return text
 
@@ -245,8 +247,9 @@ class _Migration:
         if old != new:
             raise CollectionMismatchError(
                 f"collection {self._new.name!r} has {new} points, but {self._old.name!r} has "
-                f"{old}: it held others before, or the old one has changed meanwhile. Everything "
-                "else is done; nothing leads to the new one yet",
+                f"{old}, because the new collection had other points before, or the old one has "
+                "changed during the migration. No alias was set; run migrate_model() again, or "
+                "pass another new_collection_name",
                 expected={"points": old},
                 found={"points": new},
             )

@@ -1,4 +1,4 @@
-"""How a collection is created: Qdrant's own options beside the vectors' size and distance."""
+"""Options for creating a collection, in addition to the vectors' size and distance."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from qdrant_embed.errors import InputError, check_whole
 
 @dataclass(frozen=True)
 class CollectionOptions:
-    """Options for a collection that `add` creates; one that exists keeps its own.
+    """Options for a collection that `add` creates; they do not change an existing collection.
 
-    Whatever is ``None`` is left to the server. Local databases store everything exactly, in
+    The server decides on options that are ``None``. Local databases store everything exactly, in
     memory, and ignore these options.
 
-    Quantisation trades recall for memory, and most of the recall can be won back with
+    Quantisation trades recall for memory, and most of the recall can be regained with
     ``search_params=models.SearchParams(quantization=models.QuantizationSearchParams(rescore=True,
-    oversampling=2.0))``. Scalar takes a quarter of the memory at almost no cost in recall; turbo
-    with 4 bits an eighth, within one or two points of scalar; binary and turbo with 1 bit a
-    thirty-second, to be used with rescoring, binary for models of 1,024 dimensions and more;
-    product up to a sixty-fourth, at the highest cost and slower. These are Qdrant's own figures
-    (its pages on quantisation and TurboQuant): measure on your own texts. Turbo needs Qdrant 1.18.
+    oversampling=2.0))``:
+
+    - Scalar takes a quarter of the memory at almost no cost in recall.
+    - Turbo with 4 bits takes an eighth, within one or two points of scalar.
+    - Binary, and turbo with 1 bit, take a thirty-second. Use them with rescoring, and binary with
+      models of 1,024 dimensions and more.
+    - Product takes as little as a sixty-fourth, at the highest cost in recall, and is slower.
+
+    These are Qdrant's own figures (its pages on quantisation and TurboQuant); measure on your own
+    texts. Turbo needs Qdrant 1.18.
 
     For instance::
 
@@ -40,20 +45,22 @@ class CollectionOptions:
         client.query("notes", "...", search_params=models.SearchParams(quantization=exact))
 
     Attributes:
-        on_disk: keep dense vectors on disk instead of in memory; slower without fast disks.
+        on_disk: whether to store dense vectors on disk instead of in memory; slower without fast
+            disks.
         quantization_config: `models.ScalarQuantization`, `BinaryQuantization`,
             `ProductQuantization` or `TurboQuantization`.
-        hnsw_config: the index: a higher ``m`` or ``ef_construct`` finds more, and takes longer.
-        sparse_on_disk: keep the index of sparse vectors on disk.
-        on_disk_payload: keep texts and metadata on disk.
-        shard_number: shards; with custom sharding, for each shard key.
-        sharding_method: custom sharding makes `add` create the shards of its
-            ``shard_key_selector`` as well.
-        replication_factor: copies of each shard.
-        write_consistency_factor: copies that must have a write before it counts.
+        hnsw_config: options of the index; a higher ``m`` or ``ef_construct`` finds more and takes
+            longer.
+        sparse_on_disk: whether to store the index of sparse vectors on disk.
+        on_disk_payload: whether to store texts and metadata on disk.
+        shard_number: number of shards; with custom sharding, for each shard key.
+        sharding_method: with custom sharding, `add` also creates the shards of its
+            ``shard_key_selector``.
+        replication_factor: number of copies of each shard.
+        write_consistency_factor: number of copies that must confirm a write.
 
     Raises:
-        InputError: an option that Qdrant cannot take.
+        InputError: if an option is invalid.
     """
 
     on_disk: bool | None = None
@@ -86,7 +93,12 @@ class CollectionOptions:
             ) from error
 
     def vector_params(self, dimension: int, distance: str) -> models.VectorParams:
-        """The parameters of a dense vector of `dimension` numbers, compared by `distance`."""
+        """Return the parameters of a dense vector.
+
+        Args:
+            dimension: number of dimensions.
+            distance: Qdrant's name of the distance.
+        """
         return models.VectorParams(
             size=dimension,
             distance=models.Distance(distance),
@@ -102,13 +114,13 @@ class CollectionOptions:
         sparse: SparseDescription | None = None,
         sparse_name: str = "",
     ) -> dict[str, Any]:
-        """The arguments of ``create_collection`` besides the name and the metadata.
+        """Return the arguments of ``create_collection`` except the name and the metadata.
 
         Args:
-            dense: the encoder of the dense vectors.
-            vector_name: theirs; ``""`` for the unnamed vector.
-            sparse: the encoder of the sparse vectors, where there are any.
-            sparse_name: theirs.
+            dense: description of the dense encoder.
+            vector_name: name of the dense vector; ``""`` for the unnamed one.
+            sparse: description of the sparse encoder, if there is one.
+            sparse_name: name of the sparse vector.
         """
         params = self.vector_params(dense.dimension, dense.distance)
         sparse_params = (
@@ -125,7 +137,11 @@ class CollectionOptions:
         }
 
     def shard_keys(self, selector: models.ShardKeySelector | None) -> list[models.ShardKey]:
-        """The shards to create for an `add` whose ``shard_key_selector`` is `selector`."""
+        """Return the keys of the shards that `add` must create.
+
+        Args:
+            selector: the ``shard_key_selector`` of the `add`.
+        """
         if selector is None or self.sharding_method != models.ShardingMethod.CUSTOM:
             return []
         if isinstance(selector, models.ShardKeyWithFallback):
@@ -134,10 +150,10 @@ class CollectionOptions:
 
 
 def checked_options(options: CollectionOptions | None) -> CollectionOptions:
-    """The options themselves, or those that leave all to the server.
+    """Return the options themselves, or the defaults for ``None``.
 
     Raises:
-        InputError: they are something else.
+        InputError: if `options` is something else.
     """
     if not isinstance(options, CollectionOptions | None):
         raise InputError(f"collection_options must be CollectionOptions(...), not {options!r:.80}")
@@ -150,7 +166,7 @@ def sparse_vector_params(
     on_disk: bool | None = None,
     modifier: models.Modifier | None = None,
 ) -> models.SparseVectorParams:
-    """The parameters of a sparse vector: IDF where the encoder wants it, or else `modifier`."""
+    """Return the parameters of a sparse vector; `modifier` is IDF by default if needed."""
     if modifier is None and encoder.idf:
         modifier = models.Modifier.IDF
     index = models.SparseIndexParams(on_disk=on_disk)

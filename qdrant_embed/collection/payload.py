@@ -1,4 +1,4 @@
-"""What a point's payload holds: the document's text, its metadata, and what is ours."""
+"""Payloads of points: a document's text, its metadata, and the fields that this package adds."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:  # the command reads documents before it needs qdrant_client
     from qdrant_client import models
 
 DOCUMENT_KEY = "document"
-ID_KEY = "qdrant_embed_id"  # an id that Qdrant cannot have as a point's
-CHUNK_KEY = "qdrant_embed_chunk"  # which part of which document the point is
-PARENT_FIELD = f"{CHUNK_KEY}.parent"  # the document of a chunk, as a path into the payload
+ID_KEY = "qdrant_embed_id"  # a user's id that is not valid as a point's id
+CHUNK_KEY = "qdrant_embed_chunk"  # the part of a document that the point stores
+PARENT_FIELD = f"{CHUNK_KEY}.parent"  # path in the payload to the document of a chunk
 
 
 @dataclass(frozen=True)
 class PayloadCodec:
-    """Writes and reads payloads; the only place that knows their keys.
+    """The format of payloads; the only place that knows their keys.
 
-    A payload is flat, as the predecessor had it: the text under `document_key`, and beside it the
-    metadata. Under `ID_KEY` stands the id that users see, where it is not the point's own, and
-    under `CHUNK_KEY` which part of the document the point is, where it is one of several.
+    A payload is flat, as in the predecessor: the text under `document_key`, next to the metadata.
+    `ID_KEY` holds the id that users see, if it differs from the point's, and `CHUNK_KEY` the part
+    of the document that the point stores, if the collection is chunked.
 
     Attributes:
         document_key: the key of the text.
 
     Raises:
-        InputError: `document_key` is not a str.
+        InputError: if `document_key` is not a str.
     """
 
     document_key: str = DOCUMENT_KEY
@@ -39,7 +39,7 @@ class PayloadCodec:
 
     @property
     def reserved_keys(self) -> Mapping[str, str]:
-        """Keys that metadata cannot have, and what is stored there."""
+        """Keys that metadata cannot have, and what is stored under them."""
         return {self.document_key: "the text", ID_KEY: "the id", CHUNK_KEY: "the chunk"}
 
     def encode(
@@ -49,13 +49,13 @@ class PayloadCodec:
         user_id: str | int | None = None,
         chunk: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Build the payload of a point.
+        """Return the payload of a point.
 
         Args:
-            text: the document's, or the chunk's.
-            metadata: without reserved keys.
-            user_id: the id that users see, where it is not the point's own.
-            chunk: which part of the document the point is, where it is one of several.
+            text: text of the document or the chunk.
+            metadata: the document's metadata, without reserved keys.
+            user_id: the id that users see, if it differs from the point's.
+            chunk: the part of the document that the point stores, in a chunked collection.
         """
         payload = {self.document_key: text, **metadata}
         if user_id is not None:
@@ -65,11 +65,11 @@ class PayloadCodec:
         return payload
 
     def text(self, payload: Mapping[str, Any] | None) -> object:
-        """Return what stands where the text should, which other tools may have written."""
+        """Return the value of the text's key, which is anything if another tool wrote it."""
         return (payload or {}).get(self.document_key)
 
     def metadata(self, payload: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return what the user stored beside the text."""
+        """Return the user's metadata."""
         reserved = self.reserved_keys
         return {key: value for key, value in (payload or {}).items() if key not in reserved}
 
@@ -77,16 +77,16 @@ class PayloadCodec:
 def user_id(point: models.PointStruct | models.Record | models.ScoredPoint) -> str | int:
     """Return a point's id as users see it.
 
-    It is the id as it was given, else Qdrant's: a whole number, or a UUID written with hyphens.
-    The id of a chunk is its document's.
+    It is the id that was passed to `add`, else the point's: a whole number, or a UUID with hyphens.
+    The id of a chunk is that of its document.
     """
-    given = (point.payload or {}).get(ID_KEY)
-    if isinstance(given, str | int):
-        return given
+    stored = (point.payload or {}).get(ID_KEY)
+    if isinstance(stored, str | int):
+        return stored
     return point.id if isinstance(point.id, int) else str(point.id)
 
 
 def chunk_of(point: models.PointStruct | models.Record) -> Mapping[str, Any]:
-    """Return which part of which document a point of a chunked collection is."""
+    """Return the part of a document that a point of a chunked collection stores."""
     chunk: Mapping[str, Any] = (point.payload or {})[CHUNK_KEY]
     return chunk

@@ -30,7 +30,7 @@ _LIFETIME = 60.0  # seconds; other clients can move an alias or add sparse vecto
 
 @dataclass(frozen=True)
 class _Followed:
-    """A model that a collection asks for."""
+    """The facts of a collection's own model, by which it is loaded."""
 
     model: str
     max_tokens: int | None = None
@@ -43,31 +43,31 @@ class _Followed:
 
 
 class RecentVectors:
-    """The vectors of collections by name or alias, so that not every query asks the server first.
+    """A cache of collections' vectors by name or alias, which saves a request per query.
 
-    An entry expires after a minute. Any number of threads can use one object.
+    An entry expires after a minute. Threads can share an object.
     """
 
     def __init__(self) -> None:
         self._entries: dict[str, tuple[CollectionVectors, float]] = {}
 
     def find(self, collection_name: str) -> CollectionVectors | None:
-        """Return the vectors of a collection; ``None`` if the server must be asked."""
+        """Return the vectors of a collection; ``None`` if it must be read from the server."""
         vectors, expires = self._entries.get(collection_name, (None, 0.0))
         return vectors if time.monotonic() < expires else None
 
     def remember(self, collection_name: str, vectors: CollectionVectors) -> None:
-        """Store what the server just said."""
+        """Store the vectors of a collection that was just read from the server."""
         self._entries[collection_name] = vectors, time.monotonic() + _LIFETIME
 
     def forget(self, collection_name: str) -> None:
-        """Drop an entry whose name resolves to another collection now."""
+        """Remove an entry whose name now resolves to another collection."""
         self._entries.pop(collection_name, None)
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """What `set_model` and `set_sparse_model` chose, and the vectors found with it."""
+    """The choice made with `set_model` and `set_sparse_model`, and the vectors found with it."""
 
     dense: Encoder | None = None
     dense_name: str | None = None
@@ -78,10 +78,10 @@ class _Chosen:
 
 
 class EncoderSelection:
-    """The encoders of one client: those chosen by the user, and those that collections ask for.
+    """The encoders of one client: those that the user chose, and the collections' own.
 
-    Any number of threads can use one object. No model is loaded twice, and asking for a model's
-    name never waits for another model to load.
+    Threads can share an object. No model is loaded twice, and reading a model's name never waits
+    for another model to load.
     """
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class EncoderSelection:
 
     @property
     def recent(self) -> RecentVectors:
-        """The vectors found recently with the current choice."""
+        """Vectors found recently with the current choice."""
         return self._chosen.recent
 
     def vector_name(self) -> str:
@@ -119,14 +119,14 @@ class EncoderSelection:
         return sparse_field_name(sparse.model_name) if chosen is None else chosen
 
     def choose(self, encoder: Encoder, vector_name: str | None = None) -> None:
-        """Use `encoder` for every collection."""
+        """Choose the encoder for all collections."""
         with self._lock:
             self._chosen = replace(
                 self._chosen, dense=encoder, dense_name=vector_name, recent=RecentVectors()
             )
 
     def choose_sparse(self, encoder: SparseEncoder | None, vector_name: str | None = None) -> None:
-        """Use the sparse `encoder` for every collection; ``None`` for no sparse vectors."""
+        """Choose the sparse encoder for all collections; ``None`` for no sparse vectors."""
         with self._lock:
             self._chosen = replace(
                 self._chosen,
@@ -139,11 +139,12 @@ class EncoderSelection:
     def for_query(self, collection: StoredCollection) -> CollectionVectors:
         """Select the vectors to search in a collection, and remember them.
 
-        A stamped collection is served by its own models unless others were chosen. One that the
-        predecessor wrote keeps its documents without a prefix.
+        A stamped collection is searched with its own models unless others were chosen. In one that
+        the predecessor wrote, documents stay without a prefix.
 
         Raises:
             CollectionMismatchError: if the chosen encoders do not fit, or none can be found.
+            ModelError: if a model cannot be found, downloaded or read.
         """
         chosen = self._chosen
         vectors = self._select(collection, chosen)
@@ -156,8 +157,9 @@ class EncoderSelection:
         """Select the vectors of new documents in a collection; ``None`` for a new collection.
 
         Raises:
-            CollectionMismatchError: see `for_query`; or if the documents would lack the sparse
+            CollectionMismatchError: see `for_query`; also if the documents would lack the sparse
                 vectors that all others in the collection have.
+            ModelError: if a model cannot be found, downloaded or read.
         """
         if collection is None:
             return self._of_new_collection()
@@ -165,26 +167,28 @@ class EncoderSelection:
         stamp = collection.stamp
         if not vectors.chunked and vectors.dense.encoder.splits:
             raise CollectionMismatchError(
-                f"collection {collection.name!r} was not written with overflow='chunk': use "
-                "another collection name and let add() create it, or set_model() without it",
+                f"collection {collection.name!r} was not written with overflow='chunk'; use "
+                "another collection name and let add() create the collection, or call set_model() "
+                "without overflow='chunk'",
                 expected={"overflow": "chunk"},
                 found={"overflow": None},
             )
         if vectors.sparse is None and stamp is not None and stamp.sparse is not None:
             raise CollectionMismatchError(
                 f"collection {collection.name!r} has sparse vectors of {stamp.sparse.model}, which "
-                "set_sparse_model(None) turned off: documents without them would not be found by "
-                "their words. Choose that model, or use a client that never chose one",
+                "set_sparse_model(None) turned off; documents without them could not be found by "
+                f"their words. Call set_sparse_model({stamp.sparse.model!r}), or use a client "
+                "without set_sparse_model()",
                 expected={"sparse model": None},
                 found={"sparse model": stamp.sparse.model},
             )
         return vectors
 
     def remember(self, collection: StoredCollection, vectors: CollectionVectors) -> None:
-        """Remember the vectors of a collection that was just made ready for them, if they fit.
+        """Remember the vectors of a collection that was just prepared for them.
 
         Raises:
-            CollectionMismatchError: if another process was faster, with another model.
+            CollectionMismatchError: if another process has prepared it for another model first.
         """
         chosen, sparse = self._chosen, vectors.sparse
         dense = vectors.dense
@@ -235,15 +239,15 @@ class EncoderSelection:
             if collection.is_empty:
                 return self.current
             raise CollectionMismatchError(
-                f"collection {collection.name!r} does not say which model wrote its vectors: pass "
-                "that model to set_model() first",
+                f"collection {collection.name!r} does not record which model wrote its vectors; "
+                "pass that model to set_model() first",
                 expected={"model": "chosen"},
                 found={"model": None},
             )
         if stamp.weights_sha256 is None:
             raise CollectionMismatchError(
                 f"collection {collection.name!r} was written with an encoder object named "
-                f"{stamp.model!r}: pass that encoder to set_model() first",
+                f"{stamp.model!r}; pass that encoder to set_model() first",
                 expected={"model": stamp.model},
                 found={"model": None},
             )
@@ -262,7 +266,12 @@ class EncoderSelection:
         return encoder
 
     def followed_sparse(self, collection: StoredCollection) -> SparseEncoder | None:
-        """Return the sparse encoder that a collection asks for; ``None`` if it has none."""
+        """Return the encoder of a collection's own sparse vectors; ``None`` if it has none.
+
+        Raises:
+            CollectionMismatchError: if they were written with a custom encoder.
+            ModelError: if the model cannot be found, downloaded or read.
+        """
         if collection.stamp is None:
             for name in SPARSE_MODELS:  # the predecessor's collections
                 if sparse_field_name(name) in collection.sparse_vectors:
@@ -274,14 +283,14 @@ class EncoderSelection:
         if stamp.weights_sha256 is None and stamp.model != BM25:
             raise CollectionMismatchError(
                 f"collection {collection.name!r} was written with a sparse encoder object named "
-                f"{stamp.model!r}: pass that encoder to set_sparse_model() first",
+                f"{stamp.model!r}; pass that encoder to set_sparse_model() first",
                 expected={"sparse model": stamp.model},
                 found={"sparse model": None},
             )
-        asked = replace(stamp, vector_name="", revision=None)
-        encoder = self._follow_sparse(asked)
+        followed = replace(stamp, vector_name="", revision=None)
+        encoder = self._follow_sparse(followed)
         if stamp.revision and encoder.describe().weights_sha256 != stamp.weights_sha256:
-            encoder = self._follow_sparse(replace(asked, revision=stamp.revision))
+            encoder = self._follow_sparse(replace(followed, revision=stamp.revision))
         return encoder
 
     def _follow(self, followed: _Followed) -> Encoder:
@@ -302,34 +311,34 @@ class EncoderSelection:
                 )
             return self._following[followed]
 
-    def _follow_sparse(self, asked: SparseDescription) -> SparseEncoder:
+    def _follow_sparse(self, followed: SparseDescription) -> SparseEncoder:
         with self._lock:
-            if asked not in self._following_sparse:
-                self._following_sparse[asked] = SparseTextEmbedding(
-                    asked.model,
-                    max_tokens=asked.max_tokens,
-                    max_terms=asked.max_terms,
-                    revision=asked.revision,
-                    language=asked.language,
-                    k=asked.k,
-                    b=asked.b,
-                    average_length=asked.average_length,
+            if followed not in self._following_sparse:
+                self._following_sparse[followed] = SparseTextEmbedding(
+                    followed.model,
+                    max_tokens=followed.max_tokens,
+                    max_terms=followed.max_terms,
+                    revision=followed.revision,
+                    language=followed.language,
+                    k=followed.k,
+                    b=followed.b,
+                    average_length=followed.average_length,
                     lazy_load=True,
                 )
-            return self._following_sparse[asked]
+            return self._following_sparse[followed]
 
     def _without_prefixes(self, encoder: Encoder, collection_name: str) -> Encoder:
-        """Return the encoder for documents of the predecessor, which added no prefixes."""
+        """Return the encoder for a collection of the predecessor, which added no prefixes."""
         bare = encoder.without_prefixes()
         if bare is None:
             return encoder
         if collection_name not in self._warned:
             self._warned.add(collection_name)
             logger.warning(
-                "collection %r was not written by qdrant-embed: its documents are taken to have "
-                "been embedded without the prefix %r that %s is trained for, and queries and new "
-                "documents go without prefixes too. For better hits, add the documents to a new "
-                "collection (said once)",
+                "collection %r was not written by qdrant-embed, so its documents are assumed to "
+                "have been encoded without the prefix %r that %s was trained with, and queries and "
+                "new documents get no prefix either; for better hits, add the documents to a new "
+                "collection (logged once)",
                 collection_name,
                 encoder.describe().document_prefix,
                 encoder.name,

@@ -1,4 +1,4 @@
-"""The models a client uses: set, named, sized. The same for both clients, and no requests."""
+"""The methods of both clients that set and describe their models; none sends a request."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
 
 
 class ModelSettings:
-    """The part of a client that knows its models; mixed into both clients.
+    """The part of both clients that sets and describes their models.
 
     Attributes:
-        document_key: the key of the text in a point's payload; ``"document"``, as the predecessor
-            had it. Set it on a client or a subclass to use collections of other tools, for
+        document_key: key of the text in a point's payload; ``"document"`` by default, as in the
+            predecessor. Set it on a client or a subclass to use collections of other tools, for
             instance to ``"page_content"`` for LangChain's.
     """
 
     document_key: str = DOCUMENT_KEY
 
-    _loads_at_once: ClassVar[bool] = True
+    _loads_eagerly: ClassVar[bool] = True
 
-    # made when first needed, so that a mixin takes no part in any constructor
+    # created on first use, so that the mixin needs no constructor
 
     @property
     def _selection(self) -> EncoderSelection:
@@ -56,7 +56,7 @@ class ModelSettings:
 
     @property
     def _io(self) -> Io:
-        raise NotImplementedError("each client has its own")
+        raise NotImplementedError("each client defines its own")
 
     def _collection(self, name: str, max_retries: int = MAX_RETRIES) -> Collection:
         # the asynchronous client's methods have the same arguments, and Io awaits their results
@@ -66,12 +66,12 @@ class ModelSettings:
 
     @property
     def embedding_model_name(self) -> str:
-        """Name of the model set with `set_model`, else of the default model."""
+        """Name of the model set with `set_model`; without that call, of the default model."""
         return self._selection.current.name
 
     @property
     def sparse_embedding_model_name(self) -> str | None:
-        """Name of the model set with `set_sparse_model`; ``None`` without one."""
+        """Name of the model set with `set_sparse_model`; ``None`` if there is none."""
         sparse = self._selection.current_sparse
         return None if sparse is None else sparse.model_name
 
@@ -98,40 +98,45 @@ class ModelSettings:
         overlap: int = 0,
         splitter: Splitter | None = None,
     ) -> None:
-        """Set the model for every collection that this client uses from now on.
+        """Set the model for all collections that this client uses from now on.
 
         Without this call, new collections get the default model, and existing ones are used with
-        their own. The asynchronous client always loads the model at its first `add` or `query`,
-        off the event loop.
+        their own. A collection that was written with another model, or with other options that
+        affect its vectors, is refused. The asynchronous client always loads the model at its first
+        `add` or `query`, off the event loop.
 
         Args:
             embedding_model_name: a known model's name in any case, a folder, ``owner/name`` on
                 the hub, or a custom encoder with the methods of `DenseEncoder`.
             max_length: maximum number of tokens per text; the model's own limit by default.
             cache_dir: folder of downloads and compiled models; see `TextEmbedding`.
-            threads: number of texts encoded concurrently; by default the usable cores.
+            threads: number of texts encoded concurrently; by default, the number of usable cores.
             providers: onnxruntime's execution providers; a missing one is an error.
             cuda: run on a GPU, or fail.
             device_ids: with `cuda`, the one device to use; 0 by default.
             lazy_load: load the model at the first `add` or `query` instead of now.
-            vector_name: name of the vector in new collections, and in those made by hand; ``""``
-                for the unnamed vector. `get_vector_field_name` returns the default.
+            vector_name: name of the vector in new collections, and in collections without a record
+                of their model, such as other tools'; ``""`` for the unnamed vector.
+                `get_vector_field_name` returns the default.
             query_prefix: prefix of every query; the model's own by default, ``""`` for none.
-            document_prefix: prefix of every document, likewise.
+            document_prefix: prefix of every document; the default is the same.
             revision: branch, tag or commit on the hub.
             local_files_only: never use the network.
             precision: ``int8``, or ``fp32`` for exact vectors; see `TextEmbedding`.
             dimensions: truncate vectors to this many dimensions; see `TextEmbedding`.
             spec: the model's facts, overriding its files and the catalog.
             overflow: how to handle texts longer than the model's limit: ``truncate`` truncates
-                them, ``chunk`` stores each window of a text as a point and finds texts by their
-                best window, ``mean`` stores the mean of the windows, ``error`` refuses them before
-                anything is stored.
-            overlap: with ``chunk`` and ``mean``, tokens that two neighbouring windows share.
-            splitter: with ``chunk`` and ``mean``, your own splitter; see `TextEmbedding`.
+                them and logs a warning, ``chunk`` stores each chunk of a text as a point and finds
+                texts by their best chunk, ``mean`` stores the mean of the chunks' vectors,
+                ``error`` refuses them before anything is stored. A client that calls `set_model`
+                on a chunked collection must pass ``overflow="chunk"``.
+            overlap: with ``chunk`` and ``mean``, number of tokens that neighbouring chunks share.
+            splitter: with ``chunk`` and ``mean``, your own splitter: a function that takes a text
+                longer than the limit and returns the ``(start, end)`` pairs of its parts; see
+                ``examples/long_documents.py``.
 
         Raises:
-            InputError: if an option is invalid, or not for a custom encoder.
+            InputError: if an option is invalid, or does not apply to a custom encoder.
             ModelError: if the model cannot be found, downloaded or read.
             MissingDependencyError: if the extra ``fastembed`` (or ``gpu``) is not installed.
         """
@@ -158,11 +163,11 @@ class ModelSettings:
         if max_length is not None:
             check_whole("max_length", max_length, 3)  # two special tokens and one of the text
         if isinstance(embedding_model_name, str | os.PathLike):
-            lazy = lazy_load or not self._loads_at_once
+            lazy = lazy_load or not self._loads_eagerly
             encoder = adapt(TextEmbedding(embedding_model_name, lazy_load=lazy, **options))
         else:
             encoder = adapt(embedding_model_name)
-            _refuse(options, None, False, "int8", "truncate")
+            _refuse_options(options, None, False, "int8", "truncate")
         self._selection.choose(encoder, vector_name)
 
     def set_sparse_model(
@@ -185,18 +190,22 @@ class ModelSettings:
         b: float | None = None,
         average_length: float | None = None,
     ) -> None:
-        """Set the sparse model, which makes search hybrid.
+        """Set the sparse model, which makes searches hybrid.
 
         New collections get both vectors, and `add` adds the sparse vector to a collection that
-        lacks it. Without this call, collections with sparse vectors are searched with their own
-        sparse model; after ``set_sparse_model(None)`` with none.
+        lacks it. Adding a sparse vector to an existing collection needs Qdrant 1.18 or newer, or a
+        local database; documents stored earlier are found by their dense vectors alone until they
+        are added again.
+
+        Without this call, collections with sparse vectors are searched with their own sparse model.
+        After ``set_sparse_model(None)``, they are searched by their dense vectors only.
 
         Args:
-            embedding_model_name: ``Qdrant/bm25``, a SPLADE model's folder or name on the hub, an
+            embedding_model_name: ``Qdrant/bm25``, a SPLADE model's folder or name on the hub, a
                 custom encoder with the methods of `SparseEncoder`, or ``None`` for dense search
                 only.
             cache_dir: folder of downloads and compiled models.
-            threads: number of texts encoded concurrently.
+            threads: number of texts encoded concurrently; by default, the number of usable cores.
             providers: onnxruntime's execution providers; a missing one is an error.
             cuda: run on a GPU, or fail.
             device_ids: with `cuda`, the one device to use; 0 by default.
@@ -204,16 +213,17 @@ class ModelSettings:
             vector_name: name of the sparse vector; `get_sparse_vector_field_name` returns the
                 default.
             max_tokens: maximum number of tokens per text; the model's own limit by default.
-            max_terms: maximum number of terms per text, the heaviest; all above 0 by default.
+            max_terms: number of terms kept per text, those with the highest weights; by default,
+                all with a weight above 0.
             revision: branch, tag or commit on the hub.
             local_files_only: never use the network.
             language: BM25's stop words and stemmer; ``english`` by default.
             k: BM25's saturation of a word's count; see `SparseTextEmbedding`.
             b: BM25's penalty for long texts.
-            average_length: stems in an average document, for BM25.
+            average_length: number of stems in an average document, for BM25.
 
         Raises:
-            InputError: if an option is invalid, or not for a custom encoder.
+            InputError: if an option is invalid, or does not apply to a custom encoder.
             ModelError: if the model cannot be found, downloaded or read.
             MissingDependencyError: if the extra ``fastembed`` (or ``gpu``) is not installed.
         """
@@ -236,38 +246,42 @@ class ModelSettings:
         if vector_name is not None:
             check_str("vector_name", vector_name)
         if isinstance(embedding_model_name, str | os.PathLike):
-            lazy = lazy_load or not self._loads_at_once
+            lazy = lazy_load or not self._loads_eagerly
             encoder = SparseTextEmbedding(embedding_model_name, lazy_load=lazy, **options)
         else:
             encoder = (
                 None if embedding_model_name is None else check_sparse_encoder(embedding_model_name)
             )
-            _refuse(options, None, False)
+            _refuse_options(options, None, False)
         self._selection.choose_sparse(encoder, vector_name)
 
     def get_vector_field_name(self) -> str:
-        """Return the vector's name in a new collection.
+        """Return the name of the vector in a new collection.
 
-        It is the ``vector_name`` passed to `set_model`, else ``fast-`` and the model's short name.
+        It is the ``vector_name`` passed to `set_model`, else ``fast-`` and the last part of the
+        model's name.
         """
         return self._selection.vector_name()
 
     def get_sparse_vector_field_name(self) -> str | None:
-        """Return the sparse vector's name in a new collection; ``None`` without a sparse model.
+        """Return the name of the sparse vector in a new collection.
 
-        It is the ``vector_name`` passed to `set_sparse_model`, else ``fast-sparse-`` and the
-        model's short name.
+        It is the ``vector_name`` passed to `set_sparse_model`, else ``fast-sparse-`` and the last
+        part of the model's name; ``None`` without a sparse model.
         """
         return self._selection.sparse_name()
 
     def get_embedding_size(self, model_name: str | None = None) -> int:
-        """Return the dimension of a model's vectors.
+        """Return the number of dimensions of a model's vectors.
 
         Args:
-            model_name: the model; the client's own by default.
+            model_name: name or folder of the model; the client's own by default.
 
         Raises:
+            InputError: if `model_name` is not a str.
             ModelError: if the model is unknown, and its files are not available.
+            MissingDependencyError: if the files of an unknown model cannot be downloaded or read
+                because the extra ``fastembed`` is not installed.
         """
         if model_name is None:
             return self._selection.current.dimension
@@ -279,13 +293,18 @@ class ModelSettings:
         quantization_config: models.QuantizationConfig | None = None,
         hnsw_config: models.HnswConfigDiff | None = None,
     ) -> dict[str, models.VectorParams]:
-        """Return the ``vectors_config`` for the client's model, to pass to `create_collection`.
+        """Return the ``vectors_config`` of the client's model, to pass to `create_collection`.
 
         Args:
-            on_disk: store vectors on disk instead of in memory.
+            on_disk: whether to store vectors on disk instead of in memory.
             quantization_config: Qdrant's quantisation of the vectors; `CollectionOptions` says
                 what each kind costs.
-            hnsw_config: Qdrant's options for the index.
+            hnsw_config: Qdrant's options of the index.
+
+        Raises:
+            InputError: if an option is invalid.
+            ModelError: if the model is unknown, and its files are not available.
+            MissingDependencyError: see `get_embedding_size`.
         """
         options = CollectionOptions(
             on_disk=on_disk, quantization_config=quantization_config, hnsw_config=hnsw_config
@@ -297,13 +316,17 @@ class ModelSettings:
     def get_fastembed_sparse_vector_params(
         self, on_disk: bool | None = None, modifier: models.Modifier | None = None
     ) -> dict[str, models.SparseVectorParams] | None:
-        """Return the ``sparse_vectors_config`` to pass to `create_collection`.
+        """Return the ``sparse_vectors_config`` of the client's model, for `create_collection`.
 
-        ``None`` without a sparse model.
+        It is ``None`` without a sparse model.
 
         Args:
-            on_disk: store the index on disk instead of in memory.
-            modifier: how Qdrant modifies the values; IDF by default if the model needs it.
+            on_disk: whether to store the index on disk instead of in memory.
+            modifier: how Qdrant modifies the values; by default IDF if the model needs it.
+
+        Raises:
+            ModelError: if the model cannot be found, downloaded or read.
+            MissingDependencyError: if the extra ``fastembed`` is not installed.
         """
         sparse, name = self._selection.current_sparse, self.get_sparse_vector_field_name()
         if sparse is None or name is None:
@@ -321,8 +344,11 @@ def sparse_models() -> dict[str, dict[str, Any]]:
     return {known["model"]: known for known in SparseTextEmbedding.list_supported_models()}
 
 
-def _refuse(options: dict[str, Any], *unset: object) -> None:
-    """Raise `InputError` if options were set that only a model by name accepts."""
+def _refuse_options(options: dict[str, Any], *unset: object) -> None:
+    """Raise `InputError` if an option is set that only models by name accept."""
     used = [name for name, value in options.items() if value not in unset]
     if used:
-        raise InputError(f"{', '.join(used)}: set them on the encoder object itself")
+        raise InputError(
+            f"{', '.join(used)}: only models by name accept these options; set them on the encoder "
+            "object itself"
+        )

@@ -1,4 +1,4 @@
-"""How a collection keeps text: its vectors' names and sizes, and whether an encoder fits."""
+"""An existing collection's configuration, and whether an encoder fits it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from qdrant_embed.collection.stamp import (
 from qdrant_embed.encoder.interfaces import EncoderDescription, SparseDescription
 from qdrant_embed.errors import CollectionMismatchError
 
-VECTOR_NAME_PREFIX = "fast-"  # the predecessor's, so that its collections go on working
+VECTOR_NAME_PREFIX = "fast-"  # the predecessor's, so that its collections still work
 SPARSE_NAME_PREFIX = "fast-sparse-"
 
 
 @dataclass(frozen=True)
 class StoredCollection:
-    """What the clients need to know of a collection that exists.
+    """The configuration of an existing collection.
 
     Attributes:
-        name: of the collection.
-        vectors: dense vectors by name; the unnamed one is ``""``.
-        sparse_vectors: sparse vectors by name.
-        stamp: what wrote it, if it says so.
-        is_empty: it holds no point.
-        indexed: fields of payloads that have an index.
+        name: name of the collection.
+        vectors: parameters of the dense vectors by name; the unnamed one is ``""``.
+        sparse_vectors: parameters of the sparse vectors by name.
+        stamp: the record of the encoders that wrote it, if it has one.
+        is_empty: whether it has no points.
+        indexed: names of the payload fields that have an index.
     """
 
     name: str
@@ -44,25 +44,25 @@ class StoredCollection:
 
     @property
     def chunked(self) -> bool:
-        """Whether each document is one point or more."""
+        """Whether a document is stored as one point per chunk."""
         return self.stamp is not None and self.stamp.overflow == "chunk"
 
 
 def vector_field_name(model_name: str) -> str:
-    """``fast-`` and the last part of the model's name, in lower case."""
+    """Return ``fast-`` and the last part of the model's name, in lower case."""
     return VECTOR_NAME_PREFIX + PurePath(model_name).name.lower()
 
 
 def sparse_field_name(model_name: str) -> str:
-    """``fast-sparse-`` and the last part of the model's name, in lower case."""
+    """Return ``fast-sparse-`` and the last part of the model's name, in lower case."""
     return SPARSE_NAME_PREFIX + PurePath(model_name).name.lower()
 
 
 def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
-    """What `info` says.
+    """Return a collection's configuration, given Qdrant's `info` about it.
 
     Raises:
-        CollectionMismatchError: its stamp cannot be read.
+        CollectionMismatchError: if its stamp cannot be read.
     """
     config = info.config.params.vectors
     vectors = config if isinstance(config, dict) else {"": config} if config is not None else {}
@@ -79,13 +79,13 @@ def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
 def check_collection(
     collection: StoredCollection, encoder: EncoderDescription, vector_name: str | None = None
 ) -> str:
-    """The name of the vector to use, once `encoder` is seen to fit the collection.
+    """Check that `encoder` fits the collection, and return the name of its vector.
 
-    It is what the stamp says, else `vector_name`, else the predecessor's name for the model, else
+    It is the name in the stamp, else `vector_name`, else the predecessor's name for the model, else
     the unnamed vector of a collection that has no other.
 
     Raises:
-        CollectionMismatchError: the encoder does not fit.
+        CollectionMismatchError: if the encoder does not fit.
     """
     stamp = collection.stamp
     name = vector_field_name(encoder.model) if vector_name is None else vector_name
@@ -99,10 +99,10 @@ def check_collection(
     if params is None:
         found: dict[str, object] = {"vectors": sorted(collection.vectors)}
         raise CollectionMismatchError(
-            f"collection {collection.name!r} has no vector {name!r} for {encoder.model}: it has "
-            f"{_names(collection.vectors)}. If one of them holds this model's vectors, say so: "
-            f"set_model({encoder.model!r}, vector_name=...). Else use another collection name and "
-            "let add() create it, create it with "
+            f"collection {collection.name!r} has no vector {name!r} for {encoder.model}; it has "
+            f"{_vector_list(collection.vectors)}. If one of these holds the model's vectors, call "
+            f"set_model({encoder.model!r}, vector_name=...). Otherwise use another collection name "
+            "and let add() create the collection, create it with "
             "vectors_config=client.get_fastembed_vector_params(), or add the vector with "
             "client.create_vector_name()",
             expected=expected,
@@ -110,15 +110,15 @@ def check_collection(
         )
     if params.multivector_config is not None:
         raise CollectionMismatchError(
-            f"{_named(name)} of collection {collection.name!r} takes several vectors for each "
-            f"point, and {encoder.model} gives one: use another vector or collection",
+            f"{_vector_label(name)} of collection {collection.name!r} holds several vectors per "
+            f"point, but {encoder.model} returns one; use another vector or collection",
             expected=expected | {"multivector": False},
             found={"vector": name, "multivector": True},
         )
     found = {"vector": name, "size": params.size, "distance": params.distance.value}
     if found != expected:
         raise CollectionMismatchError(
-            f"{_named(name)} of collection {collection.name!r} has {params.size} "
+            f"{_vector_label(name)} of collection {collection.name!r} has {params.size} "
             f"dimensions and distance {params.distance.value}, but {encoder.model} needs "
             f"{encoder.dimension} and {encoder.distance}; use another collection",
             expected=expected,
@@ -130,13 +130,14 @@ def check_collection(
 def check_sparse_collection(
     collection: StoredCollection, encoder: SparseDescription, vector_name: str | None = None
 ) -> str:
-    """The name of the sparse vector for `encoder`, which the collection may not have yet.
+    """Check that a sparse encoder fits the collection, and return the name of its vector.
 
-    It is what the stamp says, else `vector_name`, else the predecessor's name for the model.
+    It is the name in the stamp, else `vector_name`, else the predecessor's name for the model. The
+    collection need not have this vector yet.
 
     Raises:
-        CollectionMismatchError: another model wrote it, or its modifier is not what the encoder
-            wants.
+        CollectionMismatchError: if another model wrote the vector, or it lacks the modifier that
+            the encoder needs.
     """
     name = sparse_field_name(encoder.model) if vector_name is None else vector_name
     if collection.stamp is not None and collection.stamp.sparse is not None:
@@ -147,7 +148,7 @@ def check_sparse_collection(
         found = params.modifier.value if params.modifier else None
         raise CollectionMismatchError(
             f"sparse vector {name!r} of collection {collection.name!r} has the modifier {found}, "
-            f"but {encoder.model} needs idf: create the collection with sparse_vectors_config="
+            f"but {encoder.model} needs idf; create the collection with sparse_vectors_config="
             "client.get_fastembed_sparse_vector_params(), or set the modifier with "
             f"client.update_collection({collection.name!r}, sparse_vectors_config=...)",
             expected={"modifier": "idf"},
@@ -157,32 +158,33 @@ def check_sparse_collection(
 
 
 def check_has_sparse(collection: StoredCollection, vector_name: str) -> None:
-    """Raises `CollectionMismatchError` where there is no sparse vector to search in."""
+    """Raise `CollectionMismatchError` if the collection lacks the sparse vector `vector_name`."""
     if vector_name not in collection.sparse_vectors:
         raise CollectionMismatchError(
-            f"collection {collection.name!r} has no sparse vector {vector_name!r}: the next add() "
-            "of this client creates it, and documents stored before are found by their dense "
-            "vectors alone. set_sparse_model(None) searches without it",
+            f"collection {collection.name!r} has no sparse vector {vector_name!r}; add() creates "
+            "it when this client next stores a document (documents stored earlier are found by "
+            "their dense vectors alone until they are added again). Call set_sparse_model(None) to "
+            "search without it",
             expected={"sparse vector": vector_name},
             found={"sparse vectors": sorted(collection.sparse_vectors)},
         )
 
 
 def check_is_stamped(collection: StoredCollection) -> None:
-    """Raises `CollectionMismatchError` where the server did not keep the stamp it was given."""
+    """Raise `CollectionMismatchError` if the server has not stored the collection's stamp."""
     if collection.stamp is None:
         raise CollectionMismatchError(
-            f"the server did not keep the metadata of collection {collection.name!r}, so the "
-            "model that writes it could not be told later: Qdrant 1.16 or newer is needed",
+            f"the server did not store the metadata of collection {collection.name!r}, which "
+            "records the model that writes it; upgrade to Qdrant 1.16 or newer",
             expected={STAMP_KEY: "a stamp"},
             found={STAMP_KEY: None},
         )
 
 
-def _named(name: str) -> str:
+def _vector_label(name: str) -> str:
     return f"vector {name!r}" if name else "the unnamed vector"
 
 
-def _names(vectors: Mapping[str, models.VectorParams]) -> str:
+def _vector_list(vectors: Mapping[str, models.VectorParams]) -> str:
     names = [repr(name) if name else "one unnamed vector" for name in sorted(vectors)]
     return ", ".join(names) or "no dense vector"

@@ -1,4 +1,4 @@
-"""The vectors of a collection, each with the encoder that fills and searches it."""
+"""The vectors of a collection, each with the encoder that fills and searches them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
-from qdrant_embed.collection.encoders import Encoder, listed
+from qdrant_embed.collection.encoders import Encoder, vector_list
 from qdrant_embed.collection.options import CollectionOptions, sparse_vector_params
 from qdrant_embed.collection.stamp import Stamp, sparse_stamp_of, stamp_of
 from qdrant_embed.collection.stored import StoredCollection
@@ -47,7 +47,7 @@ class SparseVectors:
         """Encode documents and return their sparse vectors, some of which can be empty.
 
         Raises:
-            ModelError: if the encoder returned something else.
+            ModelError: if the encoder returned something else than one vector per text.
         """
         return self._checked(self.encoder.passage_embed(texts), len(texts))
 
@@ -55,15 +55,17 @@ class SparseVectors:
         """Encode queries and return their sparse vectors, some of which can be empty.
 
         Raises:
-            ModelError: if the encoder returned something else.
+            ModelError: if the encoder returned something else than one vector per text.
         """
         return self._checked(self.encoder.query_embed(texts), len(texts))
 
-    def _checked(self, given: Iterable[Any], count: int) -> list[models.SparseVector]:
+    def _checked(self, returned: Iterable[Any], count: int) -> list[models.SparseVector]:
         name = self.encoder.model_name
-        vectors = listed(given, name)
+        vectors = vector_list(returned, name)
         if len(vectors) != count:
-            raise ModelError(f"sparse encoder {name} gave {len(vectors)} vectors for {count} texts")
+            raise ModelError(
+                f"sparse encoder {name} returned {len(vectors)} vectors for {count} texts"
+            )
         return [_checked_sparse(name, vector) for vector in vectors]
 
 
@@ -129,12 +131,12 @@ class CollectionVectors:
         if self.sparse is not None:
             sparse = sparse_stamp_of(self.sparse.encoder.describe(), self.sparse.vector_name)
         dense = self.dense.encoder.describe()
-        if self.chunked:  # regardless of what a custom encoder reports
+        if self.chunked:  # regardless of what a custom encoder's description says
             dense = replace(dense, overflow="chunk")
         return stamp_of(dense, self.dense.vector_name, sparse)
 
     def creation(self, options: CollectionOptions) -> dict[str, Any]:
-        """Return the arguments of ``create_collection`` besides the name."""
+        """Return the arguments of ``create_collection`` except the name."""
         dense, sparse = self.dense.encoder.describe(), self.sparse
         vectors = (
             options.creation(dense, self.dense.vector_name)
@@ -174,22 +176,22 @@ def _checked_sparse(name: str, vector: Any) -> models.SparseVector:
         indices, values = np.asarray(vector.indices), np.asarray(vector.values, np.float32)
     except (AttributeError, ValueError, TypeError) as error:
         raise ModelError(
-            f"sparse encoder {name} gave a {type(vector).__name__} without number lists indices "
-            f"and values: {error}"
+            f"sparse encoder {name} returned a {type(vector).__name__}, whose indices and values "
+            f"are not lists of numbers: {error}"
         ) from error
     if indices.shape != values.shape or indices.ndim != 1:
         raise ModelError(
-            f"sparse encoder {name} gave indices of shape {indices.shape} and values of shape "
-            f"{values.shape}: one index is needed for each value"
+            f"sparse encoder {name} returned indices of shape {indices.shape} and values of shape "
+            f"{values.shape}; return one index per value"
         )
     if indices.size and not (
         np.issubdtype(indices.dtype, np.integer) and indices.min() >= 0 and indices.max() < 2**32
     ):
         raise ModelError(
-            f"sparse encoder {name} gave indices that are no whole numbers from 0 to 2**32-1"
+            f"sparse encoder {name} returned indices that are not whole numbers from 0 to 2**32-1"
         )
     if len(np.unique(indices)) != indices.size:
-        raise ModelError(f"sparse encoder {name} gave an index twice")
+        raise ModelError(f"sparse encoder {name} returned an index twice")
     if not np.isfinite(values).all():
-        raise ModelError(f"sparse encoder {name} gave a value that is NaN or infinite")
+        raise ModelError(f"sparse encoder {name} returned a value that is NaN or infinite")
     return models.SparseVector(indices=indices.tolist(), values=values.tolist())

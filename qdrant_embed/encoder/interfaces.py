@@ -1,4 +1,4 @@
-"""What the Qdrant clients need from an encoder, and nothing more."""
+"""The protocols between the encoder and the Qdrant clients."""
 
 from __future__ import annotations
 
@@ -28,23 +28,25 @@ def assert_never(value: NoReturn) -> NoReturn:
 
 @dataclass(frozen=True)
 class EncoderDescription:
-    """What decides an encoder's vectors; kept with a collection to recognise its encoder again.
+    """Everything that an encoder's vectors depend on.
 
-    ``None`` means "not stated" and fits anything.
+    It is stored with a collection to recognise the collection's encoder. ``None`` means "not
+    stated", and fits anything.
 
     Attributes:
         model: the model's name.
-        dimension: numbers in one vector.
-        distance: how Qdrant shall compare vectors, by its own name for it.
-        revision: the commit on the hub; told, and not compared.
-        weights_sha256: hex digest of the weights file; equal ones are the same model by any name.
+        dimension: dimension of a vector.
+        distance: how Qdrant compares vectors, by its own name for it.
+        revision: commit on the hub; recorded, but not compared.
+        weights_sha256: hex digest of the weights file; if it is equal, it is the same model under
+            any name.
         pooling: how token vectors become one; see `ModelSpec`.
-        query_prefix: put before every query.
-        document_prefix: put before every document.
-        max_tokens: tokens read of one text, special tokens included.
-        overflow: what becomes of longer texts; see `TextEmbedding`.
-        overlap: with ``overflow="mean"`` and ``"chunk"``, tokens that a window repeats of the one
-            before.
+        query_prefix: prefix of every query.
+        document_prefix: prefix of every document.
+        max_tokens: maximum number of tokens per text, special tokens included.
+        overflow: how longer texts are handled; see `TextEmbedding`.
+        overlap: with ``overflow="mean"`` and ``"chunk"``, tokens that two neighbouring windows
+            share.
     """
 
     model: str
@@ -62,7 +64,7 @@ class EncoderDescription:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of a text, ``text[start:end]``, and its vector, float32 [dimension]."""
+    """A part of a text, ``text[start:end]``, with its vector, float32 [dimension]."""
 
     start: int
     end: int
@@ -73,37 +75,37 @@ class Chunk:
 class DenseEncoder(Protocol):
     """Any object that turns texts into one dense vector each.
 
-    `TextEmbedding` is one. Your own class needs these four names; both methods give one vector
-    of `dimension` numbers for each text, in order (a 2-D array will do), and may be called from
-    several threads at once.
+    `TextEmbedding` is one. Your own class needs these four names. Both methods return one vector
+    of `dimension` per text, in input order (a 2-D array is fine), and can be called from several
+    threads concurrently.
     """
 
     @property
     def model_name(self) -> str:
-        """Name of the model; the vector's name in a collection is made from its last part."""
+        """Name of the model; its last part becomes the vector's name in a collection."""
 
     @property
     def dimension(self) -> int:
-        """Numbers in one vector."""
+        """Dimension of a vector."""
 
     def passage_embed(self, texts: Iterable[str], /) -> Iterable[Any]:
-        """One vector for each document."""
+        """Return one vector per document."""
 
     def query_embed(self, query: Iterable[str], /) -> Iterable[Any]:
-        """One vector for each query."""
+        """Return one vector per query."""
 
 
 @runtime_checkable
 class DescribedEncoder(DenseEncoder, Protocol):
-    """An encoder that can state everything its vectors depend on."""
+    """An encoder that can report everything its vectors depend on."""
 
     def describe(self) -> EncoderDescription:
-        """The facts a collection written by this encoder is stamped with."""
+        """Return the facts that a collection written by this encoder is stamped with."""
 
 
 @dataclass(frozen=True)
 class SparseVector:
-    """The few numbers of one text that are not 0: int64 `indices`, float32 `values`, both [n]."""
+    """The non-zero values of a text's vector: int64 `indices` and float32 `values`, both [n]."""
 
     indices: NDArray[np.int64]
     values: NDArray[np.float32]
@@ -111,19 +113,19 @@ class SparseVector:
 
 @dataclass(frozen=True)
 class SparseDescription:
-    """What decides a sparse encoder's vectors; the counterpart of `EncoderDescription`.
+    """Everything that a sparse encoder's vectors depend on; see `EncoderDescription`.
 
     Attributes:
         model: the model's name.
-        idf: Qdrant shall weigh each index by how rare it is in the collection.
+        idf: whether Qdrant weights each index by its rarity in the collection.
         revision: the commit on the hub; told, and not compared.
         weights_sha256: hex digest of the weights file; equal ones are the same model by any name.
-        max_tokens: tokens that a network reads of one text, special tokens included.
-        max_terms: terms that are kept of one text.
-        language: of BM25's stop words and stemmer.
+        max_tokens: maximum number of tokens per text, special tokens included.
+        max_terms: maximum number of terms per text.
+        language: language of BM25's stop words and stemmer.
         k: BM25's saturation of a word's count.
         b: BM25's penalty for long texts.
-        average_length: BM25's stems in an average document.
+        average_length: number of stems in an average document, for BM25.
     """
 
     model: str
@@ -140,48 +142,48 @@ class SparseDescription:
 
 @runtime_checkable
 class SparseEncoder(Protocol):
-    """Any object that turns texts into sparse vectors, documents and queries each in its way.
+    """Any object that turns texts into sparse vectors, documents and queries each in their way.
 
-    Both methods give for each text, in order, an object with ``indices`` (whole numbers) and
-    ``values`` (numbers) of one length, and may be called from several threads at once.
+    Both methods return one object per text, in input order, with ``indices`` (whole numbers) and
+    ``values`` (numbers) of the same length. They can be called from several threads concurrently.
     """
 
     @property
     def model_name(self) -> str:
-        """Name of the model; the vector's name in a collection is made from its last part."""
+        """Name of the model; its last part becomes the vector's name in a collection."""
 
     def describe(self) -> SparseDescription:
-        """The facts a collection written by this encoder is stamped with."""
+        """Return the facts that a collection written by this encoder is stamped with."""
 
     def passage_embed(self, texts: Iterable[str], /) -> Iterable[SparseVector]:
-        """One vector for each document."""
+        """Return one vector per document."""
 
     def query_embed(self, query: Iterable[str], /) -> Iterable[SparseVector]:
-        """One vector for each query."""
+        """Return one vector per query."""
 
 
 def describe(encoder: DenseEncoder) -> EncoderDescription:
-    """The description of `encoder`: its own where it has one, else its name and dimension."""
+    """Return the description of `encoder`: its own, or else its name and dimension."""
     if isinstance(encoder, DescribedEncoder):
         return encoder.describe()
     return EncoderDescription(model=encoder.model_name, dimension=encoder.dimension)
 
 
 def check_encoder(candidate: object) -> DenseEncoder:
-    """`candidate` itself, once it is seen to have the names of `DenseEncoder`.
+    """Return `candidate` if it has the names of `DenseEncoder`.
 
     Raises:
-        InputError: a name is missing, or stands for something else.
+        InputError: if a name is missing, or is something else.
     """
     _check_names("a model", candidate, ("model_name", "dimension", "passage_embed", "query_embed"))
     return cast("DenseEncoder", candidate)
 
 
 def check_sparse_encoder(candidate: object) -> SparseEncoder:
-    """`candidate` itself, once it is seen to have the names of `SparseEncoder`.
+    """Return `candidate` if it has the names of `SparseEncoder`.
 
     Raises:
-        InputError: a name is missing, or stands for something else.
+        InputError: if a name is missing, or is something else.
     """
     _check_names(
         "a sparse model", candidate, ("model_name", "describe", "passage_embed", "query_embed")
@@ -190,7 +192,7 @@ def check_sparse_encoder(candidate: object) -> SparseEncoder:
 
 
 def _check_names(what: str, candidate: object, names: Sequence[str]) -> None:
-    """Raises `InputError` unless `candidate` is an object with the names an encoder has."""
+    """Raise `InputError` unless `candidate` is an object with the names of an encoder."""
     if isinstance(candidate, type):
         raise InputError(f"{candidate.__name__} is a class: pass an object of it")
     kind = type(candidate).__name__

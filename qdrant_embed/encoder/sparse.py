@@ -154,7 +154,7 @@ class SparseTextEmbedding:
     def passage_embed(
         self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[SparseVector]:
-        """The same as `embed`."""
+        """Like `embed`, under the name that collections use."""
         return self._embed(texts, batch_size, parallel, query=False)
 
     def query_embed(

@@ -1,4 +1,4 @@
-"""What stands behind a client, described by what it needs."""
+"""An engine behind a client, described by what it needs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Engine:
-    """What an engine needs of those who send it requests.
+    """The needs of an engine that affect how requests are sent to it.
 
     Attributes:
-        name: for messages and logs.
-        serialize: send one request at a time; threads would corrupt each other's work.
-        off_loop: coroutines of its asynchronous client compute without ever waiting, so that they
-            run in a thread of their own.
-        payload_index: filters on a payload field are faster with an index of that field.
-        refusals: exceptions by which it refuses a request that it has read.
+        name: name of the engine.
+        serialize: whether requests must be sent one at a time, because threads would corrupt each
+            other's work.
+        off_loop: whether coroutines of its asynchronous client compute without ever awaiting, and
+            must run in a thread to keep the event loop free.
+        payload_index: whether an index of a payload field makes filters on that field faster.
+        refusals: exceptions raised when it refuses a request that it has read.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Databases inside this process, which qdrant_client does not guard against its own threads."""
+"""Local databases inside this process, which qdrant_client does not make thread-safe."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ def recognise(database: object) -> Engine | None:
     """Return the engine of a local database, in memory or in a folder; ``None`` for others."""
     if not isinstance(database, QdrantLocal | AsyncQdrantLocal):
         return None
-    stays_in_its_thread = (
+    bound_to_one_thread = (
         isinstance(database, AsyncQdrantLocal)
         and database.persistent
         and not database.force_disable_check_same_thread
-        and not _sqlite_may_change_threads()
+        and not _sqlite_is_thread_safe()
     )
     return Engine(
         name="local",
         serialize=True,
-        off_loop=not stays_in_its_thread,
+        off_loop=not bound_to_one_thread,
         payload_index=False,
         refusals=(ValueError,),
     )
 
 
-def _sqlite_may_change_threads() -> bool:
-    """Whether sqlite was built in its serialized mode, as everywhere but on some macOS.
+def _sqlite_is_thread_safe() -> bool:
+    """Return whether sqlite was built in serialised mode, as everywhere except on some macOS.
 
-    ``sqlite3.threadsafety`` tells since Python 3.11 only.
+    ``sqlite3.threadsafety`` reports this only since Python 3.11.
     """
     connection = sqlite3.connect(":memory:")
     try:

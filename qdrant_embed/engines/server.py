@@ -14,11 +14,11 @@ from qdrant_client.http.exceptions import (
 from qdrant_embed.backoff import retry_after_seconds
 from qdrant_embed.engines.engine import Engine
 
-# whatever a request may raise that is not a mistake of the caller
+# everything that a request can raise that is not the caller's mistake
 REQUEST_ERRORS = (ApiException, QdrantException, grpc.RpcError)
 
-_PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-_PASSING_CODES = frozenset(
+_TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+_TRANSIENT_CODES = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -36,19 +36,19 @@ _SERVER = Engine(
 
 
 def recognise(database: object) -> Engine:
-    """Return the engine of a server, which is what stands behind any other client."""
+    """Return the engine of a server, which is behind every client that is not local."""
     del database
     return _SERVER
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether the same request may succeed later: the network, a timeout, an overload."""
+    """Return whether the same request can succeed later, as after a timeout or an overload."""
     if isinstance(error, UnexpectedResponse):
-        return error.status_code in _PASSING_STATUS
+        return error.status_code in _TRANSIENT_STATUSES
     if isinstance(error, ResponseHandlingException):
         return isinstance(error.source, httpx.TransportError)
     if isinstance(error, grpc.RpcError):
-        return isinstance(error, grpc.Call) and error.code() in _PASSING_CODES
+        return isinstance(error, grpc.Call) and error.code() in _TRANSIENT_CODES
     return isinstance(error, ResourceExhaustedResponse)
 
 
@@ -66,7 +66,7 @@ def is_too_large(error: Exception) -> bool:
 
 
 def requested_wait(error: Exception) -> float | None:
-    """Return the seconds the server asked to wait before the next try; ``None`` if it did not."""
+    """Return the seconds to wait before a retry, if the server specified them, else ``None``."""
     if isinstance(error, ResourceExhaustedResponse):
         return float(error.retry_after_s)
     if isinstance(error, UnexpectedResponse):

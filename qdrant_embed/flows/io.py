@@ -1,9 +1,9 @@
-"""What a flow may wait for, and how each client does it.
+"""Everything a flow can await, and how each client runs it.
 
-A flow is an ``async def`` function that is written once for both clients. All it ever awaits is
-another flow or a method of `Io`: a request, something to compute, a pause. `AsyncIo` does these on
-an event loop. `BlockingIo` does them at once, so that a flow never suspends and `run_blocking`
-carries it to its end in a single step: no loop, no thread, and a traceback of ordinary calls.
+A flow is an ``async def`` function that is written once for both clients. It only ever awaits
+other flows and methods of `Io`: a request, a computation, a pause. `AsyncIo` runs these on an
+event loop. `BlockingIo` runs them in the calling thread and never suspends, so `run_blocking`
+completes a flow in a single step: without a loop, and with a traceback of ordinary calls.
 """
 
 from __future__ import annotations
@@ -28,70 +28,70 @@ _CONCURRENT_FLOWS = 16  # of one `gather`
 
 
 class Io(Protocol):
-    """Everything that a flow may wait for.
+    """Everything that a flow can await.
 
     Attributes:
-        engine: what stands behind the client.
+        engine: the engine behind the client.
     """
 
     @property
     def engine(self) -> Engine:
-        """What stands behind the client."""
+        """The engine behind the client."""
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Send a request: call a method of the client, and return what it answers.
+        """Call a method of the client, which sends a request, and return its result.
 
-        The type is that of the synchronous client's method, for both clients.
+        For both clients, the types are those of the synchronous client's method.
         """
 
     async def compute(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function that takes long, off the event loop, and return its result."""
+        """Call a slow function off the event loop and return its result."""
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for `seconds`."""
 
     async def gather(self, flows: Sequence[Callable[[], Flow[T]]]) -> list[T]:
-        """Start flows, run them concurrently where that is possible, and return their results."""
+        """Run flows, concurrently if possible, and return their results in order."""
 
     async def finish(self, flow: Flow[T]) -> T:
-        """Run a flow to its end, even if nobody waits for it any more because of a cancellation."""
+        """Run a flow to completion, even if its caller is cancelled, and return its result."""
 
     def start(self, function: Callable[[], T]) -> Background[T]:
-        """Start to compute something in a thread, while the flow goes on."""
+        """Start calling `function` in a thread while the flow continues."""
 
     def begin(self, flow: Callable[[], Flow[T]]) -> Background[T]:
         """Begin another flow, which runs while this one goes on."""
 
 
 class Background(Protocol[T_co]):
-    """Something that runs while the flow that started it goes on."""
+    """Something that runs while the flow that started it continues."""
 
     async def result(self) -> T_co:
-        """Wait for the result, and return it."""
+        """Wait for the result and return it."""
 
     def cancel(self) -> None:
         """Have a flow end at its next pause, after what it must `finish`; do not wait for that."""
 
     async def abandon(self) -> None:
-        """Cancel, wait, and keep to yourself how it ends."""
+        """Cancel it, wait for its end, and discard its result or error."""
 
 
 def run_blocking(flow: Flow[T]) -> T:
-    """Run a flow that uses `BlockingIo`, and return its result."""
+    """Run a flow that uses `BlockingIo` and return its result."""
     try:
         flow.send(None)
     except StopIteration as done:
         return cast("T", done.value)
     finally:
         flow.close()
-    raise RuntimeError("the flow waits for something that is not of BlockingIo")
+    raise RuntimeError("the flow awaits something other than a method of BlockingIo")
 
 
 class BlockingIo:
-    """Does everything at once, in the calling thread; see `Io`.
+    """An `Io` that runs everything in the calling thread.
 
     Args:
-        engine: what stands behind the client.
+        engine: the engine behind the client.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -118,7 +118,7 @@ class BlockingIo:
             raise CancelledError
 
     async def gather(self, flows: Sequence[Callable[[], Flow[T]]]) -> list[T]:
-        """See `Io.gather`: one after the other."""
+        """See `Io.gather`; the flows run one after the other."""
         return [await flow() for flow in flows]
 
     async def finish(self, flow: Flow[T]) -> T:
@@ -144,7 +144,7 @@ class _Thread(Generic[T]):
     def _run(self) -> None:
         try:
             result = self._function()
-        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
+        except BaseException as error:  # noqa: BLE001 - raised again by `result`
             self._future.set_exception(error)
         else:
             self._future.set_result(result)
@@ -176,10 +176,10 @@ class _FlowThread(_Thread[T]):
 
 
 class AsyncIo:
-    """Does everything on the running event loop, and what takes long in threads; see `Io`.
+    """An `Io` that awaits requests on the running event loop and computes in threads.
 
     Args:
-        engine: what stands behind the client.
+        engine: the engine behind the client.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -210,7 +210,7 @@ class AsyncIo:
         await asyncio.sleep(seconds)
 
     async def gather(self, flows: Sequence[Callable[[], Flow[T]]]) -> list[T]:
-        """See `Io.gather`: when one fails, the others are cancelled."""
+        """See `Io.gather`; if one fails, the others are cancelled."""
         slots = asyncio.Semaphore(_CONCURRENT_FLOWS)
 
         async def in_slot(flow: Callable[[], Flow[T]]) -> T:
@@ -227,7 +227,7 @@ class AsyncIo:
             raise
 
     async def finish(self, flow: Flow[T]) -> T:
-        """See `Io.finish`: a cancellation waits for the flow, once."""
+        """See `Io.finish`; a cancellation waits for the flow, but a second one does not."""
         task = asyncio.create_task(flow)
         try:
             return await asyncio.shield(task)

@@ -19,12 +19,12 @@ class IngestProgress:
     """The progress of an `add` or a `migrate_model`.
 
     Attributes:
-        documents: number known to be stored, from the first document on without a gap.
+        documents: number of documents known to be stored, from the first one on without a gap.
         total: number of documents in the input; ``None`` if it is unknown.
-        unchanged: number found stored already and unchanged, which are not encoded again; `add`
-            looks them up somewhat ahead of what it stores.
-        tokens: number encoded so far, also ahead of what is stored, prefixes and special tokens
-            included; ``None`` with a custom encoder, which does not count.
+        unchanged: number of documents that are already stored and unchanged, and are not encoded
+            again; `add` looks them up somewhat ahead of what it stores.
+        tokens: number of tokens encoded so far, including prefixes and special tokens, and also
+            ahead of what is stored; ``None`` with a custom encoder, which does not count them.
         truncated: number of texts truncated at the model's limit; ``None`` with a custom encoder.
         seconds: time since the start.
     """
@@ -49,38 +49,42 @@ class IngestProgress:
         return (self.total - self.documents) * self.seconds / self.documents
 
     def notes(self) -> list[str]:
-        """Return what a bar shows besides the documents and the time."""
-        rate, cut = self.tokens_per_second, self.truncated
-        return ([f"{rate:,.0f} tokens/s"] if rate else []) + ([f"{cut:,} texts cut"] if cut else [])
+        """Return what a bar shows in addition to the documents and the time."""
+        notes = []
+        if self.tokens_per_second:
+            notes.append(f"{self.tokens_per_second:,.0f} tokens/s")
+        if self.truncated:
+            notes.append(f"{self.truncated:,} texts truncated")
+        return notes
 
 
 ProgressOption: TypeAlias = bool | Callable[[IngestProgress], object] | None
 
 
 class Counted(Protocol):
-    """An encoder that may count what it encodes."""
+    """An encoder that can count what it encodes."""
 
     @property
     def stats(self) -> EncodeStats | None:
-        """What it has read, if that is counted."""
+        """Counts of what it has encoded; ``None`` if it does not count."""
 
     def warn_of_truncation(self, collection_name: str) -> None:
-        """Log how many of the counted texts were truncated, if any were."""
+        """Log how many of the counted texts were truncated, if any."""
 
 
 class Reporter(AbstractContextManager["Reporter"]):
-    """Reports progress, and warns at the end of texts that were truncated.
+    """A reporter of progress, which at the end warns of texts that were truncated.
 
     Args:
-        option: a function to call; or whether to show a bar, which by default is shown if stderr
+        option: a function to call, or whether to show a bar; by default, a bar is shown if stderr
             is a terminal and tqdm is installed.
         collection_name: name of the collection that is written.
-        total: number of documents there will be, if known.
-        encoder: encodes them, and counts.
+        total: number of documents in the input; ``None`` if it is unknown.
+        encoder: encodes the documents and counts them.
 
     Raises:
-        InputError: if the option is something else.
-        MissingDependencyError: if a bar is to be shown, but tqdm is not installed.
+        InputError: if `option` is something else.
+        MissingDependencyError: if ``option=True``, but tqdm is not installed.
     """
 
     def __init__(
@@ -90,7 +94,8 @@ class Reporter(AbstractContextManager["Reporter"]):
             callable(option) or isinstance(option, bool | None)
         ):
             raise InputError(
-                f"progress must be True, False or a function that is no coroutine, not {option!r}"
+                "progress must be True, False or a function that is not a coroutine function, not "
+                f"{option!r:.80}"
             )
         self._name, self._total, self._encoder = collection_name, total, encoder
         self._start = time.monotonic()
@@ -104,7 +109,7 @@ class Reporter(AbstractContextManager["Reporter"]):
         self._tell = option if callable(option) else self._show
 
     def report(self, documents: int, unchanged: int = 0) -> None:
-        """Report the number of documents stored, and how many of them were found unchanged."""
+        """Report the number of stored documents, and how many were found unchanged."""
         stats = self._encoder.stats
         self._tell(
             IngestProgress(

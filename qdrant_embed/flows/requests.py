@@ -1,4 +1,4 @@
-"""Requests about one collection, tried again while that may help."""
+"""Requests about one collection, retried after transient failures."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BACKOFF = Backoff(first=0.25, longest=8.0)  # seconds
-LONGEST_RETRYING = 300.0  # seconds after a request's first try
+LONGEST_RETRYING = 300.0  # seconds after a request's first attempt
 MAX_RETRIES = 3
 
 
 class CollectionRequests:
-    """Sends requests about one collection through a client.
+    """A sender of requests about one collection.
 
     Args:
-        io: sends them.
-        client: the client; of the asynchronous one, whose methods have the same arguments, `io`
-            awaits the results.
-        collection_name: the collection.
-        max_retries: further tries of a request that failed for a passing reason.
+        io: calls the client's methods.
+        client: the client; the asynchronous client's methods have the same arguments, and `io`
+            awaits their results.
+        collection_name: name of the collection.
+        max_retries: number of retries of a request after a transient failure.
 
     Raises:
-        InputError: the collection has no name, or `max_retries` is not a whole number.
+        InputError: if the name is empty or not a str, or `max_retries` is not a whole number.
 
     Attributes:
-        io: sends them.
+        io: calls the client's methods.
         client: the client.
         name: the collection's name.
-        max_retries: further tries of a request.
+        max_retries: number of retries of a request.
     """
 
     def __init__(
@@ -61,35 +61,35 @@ class CollectionRequests:
     ) -> None:
         check_str("collection_name", collection_name)
         if not collection_name:
-            raise InputError("collection_name is empty: name a collection")
+            raise InputError("collection_name is empty; pass the name of a collection")
         check_whole("max_retries", max_retries, 0)
         self.io, self.client = io, client
         self.name, self.max_retries = collection_name, max_retries
 
     async def send(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a method of the client, and return what it answers."""
+        """Call a method of the client, retry it if that can help, and return its result."""
         return await self.retried(lambda: self.io.request(method, *args, **kwargs))
 
     async def retried(self, attempt: Callable[[], Flow[T]]) -> T:
-        """Make an attempt, again and again while that may help, and return what it returns.
+        """Await an attempt, repeat it after transient failures, and return its result.
 
-        A failed attempt is repeated where its error is a passing one, `max_retries` times at most.
-        None begins later than five minutes after the first, however long a server asks to wait.
+        It is repeated at most `max_retries` times. No attempt begins later than five minutes after
+        the first, no matter how long the server asks to wait.
         """
-        start, tries = time.monotonic(), 0
+        start, failures = time.monotonic(), 0
         while True:
             try:
                 return await attempt()
             except REQUEST_ERRORS as error:
-                tries += 1
-                if tries > self.max_retries or not is_transient(error):
+                failures += 1
+                if failures > self.max_retries or not is_transient(error):
                     raise
                 wait = requested_wait(error)
                 if wait is None:
-                    wait = BACKOFF.seconds(tries)
+                    wait = BACKOFF.seconds(failures)
                 if time.monotonic() - start + wait > LONGEST_RETRYING:
                     raise
-                logger.warning("trying again in %.1f s: %s", wait, error)
+                logger.warning("a request failed and is retried in %.1f s: %s", wait, error)
             await self.io.sleep(wait)
 
     async def exists(self) -> bool:
@@ -97,7 +97,7 @@ class CollectionRequests:
         return await self.send(self.client.collection_exists, self.name)
 
     async def count(self) -> int:
-        """Count the points."""
+        """Return the number of points."""
         return (await self.send(self.client.count, self.name, exact=True)).count
 
     async def upsert(
@@ -108,10 +108,10 @@ class CollectionRequests:
         wait: bool = True,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> None:
-        """Store points in one request, or in halves of it where the server says it is too large.
+        """Store points in one request, or in halves if the request is too large for the server.
 
-        `on_stored` is called with what has been stored, request by request. A request is carried
-        out to its end, so that a cancellation does not leave it open whether that happened.
+        `on_stored` is called after each request with the points that it stored. A request in
+        flight is completed even after a cancellation, so it is known whether its points are stored.
         """
         request = await self.io.compute(
             upsert_request,
@@ -144,7 +144,7 @@ class CollectionRequests:
         wait: bool = True,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> None:
-        """Delete points; the request is carried out to its end, and then `on_deleted` called."""
+        """Delete points, then call `on_deleted`; a request in flight is always completed."""
 
         async def attempt() -> None:
             await self.io.request(

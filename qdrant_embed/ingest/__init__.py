@@ -1,1 +1,4 @@
-"""Documents as given to points; one `add` on its way and its account."""
+"""From documents as users pass them to points, and the record of what an `add` has stored.
+
+Documents enter in `adding.add_documents`; points leave through the collection's requests.
+"""

@@ -1,7 +1,7 @@
-"""One `add`: its documents are read, looked up, encoded and stored, and accounted for.
+"""One `add`: reads documents, looks them up, encodes and stores them, and records what is stored.
 
-Documents go in windows: one window is encoded while the one before is stored and the next is read.
-`Adding` knows what is next and what is stored; `add_documents` is the flow.
+Documents are processed in windows: one window is encoded while the previous one is stored and the
+next one is read. `Adding` tracks what is next and what is stored; `add_documents` is the flow.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ C = TypeVar("C")
 
 OnExisting: TypeAlias = Literal["overwrite", "skip", "error"]
 
-WINDOW = 1024  # documents encoded while the window before is stored
-_CHARACTERS = 500_000  # of a window, unless one document has more: long ones are stored soon, too
-_PAGE = 1000  # points of one answer, documents of one deletion
+WINDOW = 1024  # documents encoded while the previous window is stored
+_CHARACTERS = 500_000  # in a window, unless one document has more, so long ones are stored early
+_PAGE = 1000  # points in one response, documents in one deletion
 
 
 @dataclass(frozen=True)
 class AddOptions:
-    """The options of one `add`, which are described there."""
+    """The options of one `add`, which describes them."""
 
     batch_size: int | None = None
     parallel: int | None = None
@@ -67,28 +67,29 @@ class AddOptions:
 
 
 class Adding:
-    """What an `add` reads next, and what is known to be stored.
+    """The state of an `add`: what is read next, and what is known to be stored.
 
     Args:
-        collection_name: for messages.
+        collection_name: name of the collection, for messages.
         documents: see `add`.
         metadata: see `add`.
         ids: see `add`.
-        codec: writes payloads.
+        codec: encodes payloads.
         on_existing: see `add`.
 
     Raises:
         InputError: if lengths differ, or an item cannot be used.
 
     Attributes:
-        stored_ids: of the documents known to be stored, from the first one on without a gap.
-        looks_up: whether it matters what the collection has under the documents' ids.
+        stored_ids: ids of the documents known to be stored, from the first one on without a gap.
+        looks_up: whether documents must be looked up in the collection before they are stored.
         found_collection: whether the collection is known to have existed before.
-        unchanged: number of documents found stored already and unchanged.
+        unchanged: number of documents that were found to be stored already and unchanged.
         texts: all texts, if they are known from the start.
-        total: number of documents; ``None`` if the input does not say.
-        ids_tell_all: whether a point with a document's id is sure to have its content, too.
-        replacement: of documents that are several points each, once it is known that they are.
+        total: number of documents; ``None`` if the input has no length.
+        ids_tell_all: whether points with equal ids always have equal content, too.
+        replacement: the state of documents stored as several points each; ``None`` in a collection
+            that is not chunked.
     """
 
     def __init__(
@@ -110,20 +111,20 @@ class Adding:
             document.text if isinstance(document, Document) else document
             for document in (documents if is_sequence(documents) else ())
         ]
-        self.total = len(documents) if is_sequence(documents) else None  # type: ignore[arg-type] # just seen to have a length
+        self.total = len(documents) if is_sequence(documents) else None  # type: ignore[arg-type] # checked to have a length
         self._unread = runs(paired, lambda document: len(document.text), _CHARACTERS, WINDOW)
         self._in_flight: deque[InputDocument] = deque()
         self._noted: set[str | int] = set()
         self.stored_ids: list[str | int] = []
         self.replacement: Replacement | None = None
 
-    def splits_documents(self) -> None:
-        """Expect every document to be one point or more, and old ones to matter."""
+    def split_documents(self) -> None:
+        """Expect each document to be stored as one or more points, and look up its old ones."""
         self.replacement = Replacement()
         self.looks_up = True
 
     def next_window(self) -> list[InputDocument]:
-        """Read the next documents; an empty list when there are no more."""
+        """Read and return the next documents; an empty list if there are no more."""
         window = next(self._unread, [])
         self._in_flight.extend(window)
         return window
@@ -134,11 +135,11 @@ class Adding:
         """Return the documents that must be stored, and count the others as stored.
 
         Args:
-            documents: without repeats.
-            existing: the points that the collection has under their ids.
+            documents: the documents of a window, without repeats.
+            existing: the collection's points with their ids.
 
         Raises:
-            InputError: if there are any, and that should be an error.
+            InputError: if there are such points, and ``on_existing="error"``.
         """
         payloads = {point.id: point.payload or {} for point in existing}
         found = [document for document in documents if document.point_id in payloads]
@@ -153,30 +154,31 @@ class Adding:
     def changed_chunked(
         self, documents: Sequence[InputDocument], stored: StoredChunks, replacement: Replacement
     ) -> list[InputDocument]:
-        """Like `changed`, for documents that are several points each."""
+        """Like `changed`, for documents stored as several points each."""
         found = [document for document in documents if stored.of(document)]
         self._refuse(found, len(documents))
         unchanged: set[str | int] = set()
         if self._on_existing == "skip":
             unchanged = {document.point_id for document in found if stored.are_all_of(document)}
-        again = (document for document in found if document.point_id not in unchanged)
-        replacement.expect(again, stored)
+        changed = (document for document in found if document.point_id not in unchanged)
+        replacement.expect(changed, stored)
         return self._without(documents, unchanged)
 
     def _refuse(self, found: Sequence[InputDocument], count: int) -> None:
-        """Raise `InputError` if documents were found that must not be there."""
+        """Raise `InputError` if documents were found, and ``on_existing="error"``."""
         if found and self._on_existing == "error":
             ids = ", ".join(repr(document.user_id) for document in found[:5])
             raise InputError(
-                f"{len(found)} of the next {count} documents have ids that {self._name!r} "
-                f"has already ({ids}{', ...' if len(found) > 5 else ''}): nothing of them was "
-                "stored; on_existing='skip' leaves them alone, 'overwrite' stores them anew"
+                f"{len(found)} of the next {count} documents have ids that collection "
+                f"{self._name!r} already has ({ids}{', ...' if len(found) > 5 else ''}), so none "
+                "of these were stored; use on_existing='skip' to store only those that have "
+                "changed, or 'overwrite' to store all of them again"
             )
 
     def _without(
         self, documents: Sequence[InputDocument], unchanged: set[str | int]
     ) -> list[InputDocument]:
-        """Return the documents that remain, and count the unchanged ones as stored."""
+        """Return the documents that have changed, and count the unchanged ones as stored."""
         self.unchanged += len(unchanged)
         self._noted.update(unchanged)
         return [document for document in documents if document.point_id not in unchanged]
@@ -193,7 +195,7 @@ class Adding:
         self._count(())
 
     def note_deleted(self, replacement: Replacement) -> None:
-        """Count the documents as stored whose stale points have been deleted."""
+        """Count documents as stored once their stale points have been deleted."""
         self._count(replacement.note_deleted())
 
     def _count(self, complete: Iterable[str | int]) -> None:
@@ -207,31 +209,33 @@ class Adding:
             self.stored_ids.append(document.user_id)
 
     def account_for(self, error: BaseException) -> None:
-        """Say what is stored after `error` ended the `add`; do nothing if nothing is stored.
+        """Report what is stored when `error` has ended the `add`; do nothing if nothing is stored.
+
+        An interrupt or a cancellation must keep its type, so the `IngestError` becomes its cause,
+        and is logged.
 
         Raises:
-            IngestError: from `error`. Only if `error` is an interrupt or a cancellation, which
-                must stay what it is, the `IngestError` becomes its cause instead, and is logged.
+            IngestError: from `error`, if that is an `Exception`.
         """
         if not self.stored_ids:
             return
         count, reason = len(self.stored_ids), str(error) or type(error).__name__
         account = IngestError(
-            f"{count} documents are stored in {self._name!r}, then it failed at number {count}: "
-            f"{reason}. The rest is not known to be stored: add() that, or, with "
-            "ids='content' or ids of your own, the same as before (on_existing='skip' then "
-            "leaves alone what is there)",
+            f"{count} documents are stored in {self._name!r}, then add() failed at "
+            f"documents[{count}]: {reason}. The rest may not be stored; add it again, or, with "
+            "ids='content' or your own ids, add all documents again (with on_existing='skip', "
+            "stored ones are not encoded again)",
             stored_ids=self.stored_ids,
             failed_index=count,
         )
         if isinstance(error, Exception):
             raise account from error
         error.__cause__ = account
-        logger.warning("%s", account)  # asyncio may drop a cancellation and what it carries
+        logger.warning("%s", account)  # asyncio can drop a cancellation together with its cause
 
 
 class _Column(Generic[T]):
-    """An asynchronous iterable as a synchronous one, which yields what was read ahead."""
+    """A synchronous view of an asynchronous iterable, which yields what was read ahead."""
 
     def __init__(self, items: AsyncIterable[T]) -> None:
         self._items: AsyncIterator[T] = aiter(items)
@@ -254,7 +258,7 @@ class _Column(Generic[T]):
 
 
 class ReadAhead:
-    """Reads asynchronous iterables on the event loop, as far ahead as one window.
+    """A reader of asynchronous iterables, which reads them on the event loop one window ahead.
 
     `Adding` then reads them in a thread, like any other iterable.
     """
@@ -263,7 +267,7 @@ class ReadAhead:
         self._columns: list[_Column[Any]] = []
 
     def column(self, items: T | AsyncIterable[C]) -> T | Iterable[C]:
-        """Return `items` as `Adding` reads them; wrap an asynchronous iterable."""
+        """Return `items` in the form that `Adding` reads; wrap an asynchronous iterable."""
         if not isinstance(items, AsyncIterable):
             return items
         column: _Column[C] = _Column(items)
@@ -271,7 +275,7 @@ class ReadAhead:
         return column
 
     async def fill(self) -> None:
-        """Read the next window of each column, or the rest of it."""
+        """Read the next window of each column, or what is left of it."""
         for column in self._columns:
             await column.fill(WINDOW)
 
@@ -284,15 +288,15 @@ async def add_documents(
     options: AddOptions,
     read_ahead: ReadAhead | None = None,
 ) -> list[str | int]:
-    """Embed and store documents, and return their ids in input order.
+    """Embed and store documents; return their ids in input order.
 
     Args:
-        collection: where to.
+        collection: the collection to store them in.
         documents: see `add`.
         metadata: see `add`.
         ids: see `add`.
         options: see `add`.
-        read_ahead: reads those of the columns that are asynchronous.
+        read_ahead: reads the asynchronous iterables among `documents`, `metadata` and `ids`.
 
     Raises:
         As `add` does.
@@ -321,7 +325,7 @@ class _Add:
             return []
         vectors = await self._collection.vectors_for_add(adding.texts)
         if vectors.chunked:
-            adding.splits_documents()
+            adding.split_documents()
         encoder = vectors.dense.encoder.with_threads(self._options.parallel).counting()
         counting = vectors.with_encoder(encoder)
         name, progress = self._collection.name, self._options.progress
@@ -341,7 +345,7 @@ class _Add:
         counting: CollectionVectors,
         reporter: Reporter,
     ) -> None:
-        """Encode each window while the one before is stored and the next one is read."""
+        """Encode each window while the previous one is stored and the next one is read."""
         adding, is_prepared = self._adding, False
         coming = self._encode(counting, await self._changed(window))
         try:
@@ -375,14 +379,14 @@ class _Add:
         await self._collection.prepare(vectors, options, self._options.shard_key_selector)
 
     async def _changed(self, window: Sequence[InputDocument]) -> list[InputDocument]:
-        """Return those documents of a window that must be encoded and stored."""
+        """Return the documents of a window that must be encoded and stored."""
         adding = self._adding
         documents = [document for document in window if not document.repeats]
         if not documents or not adding.looks_up:
             return documents
         if not adding.found_collection:
             adding.found_collection = adding.looks_up = await self._requests.exists()
-        if not adding.looks_up:  # nor later: everything in it will be of this `add`
+        if not adding.looks_up:  # nor later, as the collection will only have this add's documents
             return documents
         if (replacement := adding.replacement) is not None:
             old = [document.point_id for document in documents if not document.is_new]
@@ -398,7 +402,7 @@ class _Add:
         return await self._io.compute(adding.changed, documents, existing)
 
     async def _stored_chunks(self, ids: Sequence[str | int]) -> StoredChunks:
-        """Look up the chunks that the collection has of the documents with these ids."""
+        """Return the collection's chunks of the documents with these ids."""
         records: list[models.Record] = []
         offset, more = None, bool(ids)
         while more:
@@ -478,13 +482,13 @@ async def delete_documents(
     """Delete documents with all their chunks.
 
     Raises:
-        InputError: if an id is invalid, or `ids` is a single str.
+        As `QdrantEmbedMixin.delete_documents` does.
     """
     points = await collection.io.compute(point_ids, ids)
     chunked = bool(points) and (await collection.read()).chunked
-    for some in windows(points, _PAGE):
-        selector: models.PointsSelector = models.PointIdsList(points=[*some])
+    for page in windows(points, _PAGE):
+        selector: models.PointsSelector = models.PointIdsList(points=[*page])
         if chunked:
-            own = models.HasIdCondition(has_id=[*some])
-            selector = models.FilterSelector(filter=models.Filter(should=[own, chunks_of(some)]))
+            has_id = models.HasIdCondition(has_id=[*page])
+            selector = models.FilterSelector(filter=models.Filter(should=[has_id, chunks_of(page)]))
         await collection.requests.delete(selector, wait=wait, shard_key_selector=shard_key_selector)

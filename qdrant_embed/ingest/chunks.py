@@ -1,4 +1,4 @@
-"""Chunked documents, of several points each: their chunks, and what a collection has of them."""
+"""Documents stored as one point per chunk: their payloads, and how old chunks are replaced."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from qdrant_embed.ingest.ids import canonical_json, chunk_id
 def chunk_payloads(
     document: InputDocument, chunks: Sequence[Chunk], codec: PayloadCodec
 ) -> dict[str | int, dict[str, Any]]:
-    """Return the payload of each chunk by the id of its point; the first has the document's own id.
+    """Return the payload of each chunk by the id of its point; the first has the document's id.
 
-    All carry the document's metadata and its id as users see it, and which chunk they are:
-    ``parent`` (id of the document's first point, as a str), ``position`` (from 0), ``count`` (of
-    chunks), ``start`` and ``end`` in the document's text, and the digests ``document_sha256`` (of
-    text and metadata) and ``spans_sha256`` (of how the text is split).
+    Each holds the document's metadata, its id as users see it, and the facts of the chunk:
+    ``parent`` (id of the document's first point, as a str), ``position`` (from 0), ``count``
+    (number of chunks), ``start`` and ``end`` in the document's text, and the digests
+    ``document_sha256`` (of text and metadata) and ``spans_sha256`` (of where the text is split).
     """
     facts = {
         "parent": str(document.point_id),
@@ -49,17 +49,17 @@ def document_digest(document: InputDocument) -> str:
 
 
 def chunks_of(point_ids: Iterable[str | int]) -> models.FieldCondition:
-    """Return the condition that chunks of these documents meet, given their points' ids."""
+    """Return the condition that the chunks of documents meet, given the documents' point ids."""
     return models.FieldCondition(
         key=PARENT_FIELD, match=models.MatchAny(any=[*map(str, point_ids)])
     )
 
 
 class StoredChunks:
-    """The chunks that a collection has of some documents.
+    """A collection's chunks of the documents that were looked up.
 
     Args:
-        records: every point that meets `chunks_of`, with which chunk it is.
+        records: all points that meet `chunks_of`, with the facts of their chunks.
     """
 
     def __init__(self, records: Iterable[models.Record]) -> None:
@@ -73,25 +73,25 @@ class StoredChunks:
         return set(self._points.get(str(document.point_id), ()))
 
     def are_all_of(self, document: InputDocument) -> bool:
-        """Return whether the document's points are all its chunks, and nothing else.
+        """Return whether the stored points are exactly the document's chunks.
 
-        After an `add` that was killed they are not: some are missing, belong to another text, or
-        to the same text split in another way.
+        After an `add` that was killed, some can be missing, belong to another text, or to the same
+        text split in another way.
         """
         points = self._points.get(str(document.point_id), {})
-        wanted = {chunk_id(document.point_id, position) for position in range(len(points))}
-        said = {
+        expected = {chunk_id(document.point_id, position) for position in range(len(points))}
+        versions = {
             (facts.get("count"), facts.get("document_sha256"), facts.get("spans_sha256"))
             for facts in points.values()
         }
-        if points.keys() != wanted or len(said) != 1:
+        if points.keys() != expected or len(versions) != 1:
             return False
-        ((count, digest, _),) = said
+        ((count, digest, _),) = versions
         return count == len(points) and digest == document_digest(document)
 
 
 class Replacement:
-    """Documents being stored chunk by chunk, and which of their old points become stale."""
+    """The state of documents that are stored chunk by chunk, and of their old points."""
 
     def __init__(self) -> None:
         self._left: dict[str, int] = {}
@@ -99,13 +99,13 @@ class Replacement:
         self._stale: dict[str, set[str | int]] = {}
 
     def expect(self, documents: Iterable[InputDocument], stored: StoredChunks) -> None:
-        """Note which points the collection has of documents that are about to be stored again."""
+        """Note the collection's points of documents that are about to be stored again."""
         for document in documents:
             if old := stored.of(document):
                 self._old[str(document.point_id)] = old
 
     def note_stored(self, points: Points) -> Iterator[str | int]:
-        """Yield the ids of documents that these points complete, and that leave nothing stale."""
+        """Yield the ids of documents that these points complete, unless old points are stale."""
         for point_id, payload in zip(points.ids, points.payloads, strict=True):
             facts = payload[CHUNK_KEY]
             parent = facts["parent"]
@@ -120,7 +120,7 @@ class Replacement:
 
     @property
     def stale(self) -> list[str | int]:
-        """Points to delete, now that everything that replaces them is stored."""
+        """Old points to delete, because everything that replaces them is stored."""
         return [point for points in self._stale.values() for point in points]
 
     def note_deleted(self) -> list[str | int]:

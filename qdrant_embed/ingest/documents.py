@@ -24,12 +24,12 @@ _ENDED = object()
 
 @dataclass(frozen=True)
 class Document:
-    """A text with its metadata and id, which `add` accepts in place of a str.
+    """A text with its metadata and id, which `add` accepts instead of a str.
 
     Attributes:
-        text: embedded and stored.
-        metadata: JSON values stored with the text.
-        id: a whole number, a UUID or any other str; ``None`` for an id made by `add`.
+        text: the text to embed and store.
+        metadata: JSON values to store with the text.
+        id: a whole number, a UUID or any other str; ``None`` for an id that `add` generates.
     """
 
     text: str
@@ -39,16 +39,16 @@ class Document:
 
 @dataclass(frozen=True)
 class InputDocument:
-    """One document of an `add`, checked, with its id.
+    """A checked document of an `add`, with its id.
 
     Attributes:
-        point_id: id of its point, or of its first chunk's, in Qdrant.
-        user_id: its id as users see it.
-        text: embedded and stored.
-        metadata: stored with the text.
-        position: in the input.
+        point_id: id in Qdrant of its point, or of its first chunk's point.
+        user_id: id as users see it.
+        text: the text to embed and store.
+        metadata: the metadata to store with the text.
+        position: position in the input.
         repeats: whether an earlier document of the input has the same content and id.
-        is_new: whether its id is random, so that no collection can have it yet.
+        is_new: whether its id is random, so no collection can have it yet.
     """
 
     point_id: str | int
@@ -60,16 +60,16 @@ class InputDocument:
     is_new: bool = False
 
     def payload(self, codec: PayloadCodec) -> dict[str, Any]:
-        """Return what is stored besides the vectors, of a document that is one point."""
+        """Return the payload of the point, if the document is stored as one point."""
         user_id = None if self.user_id == self.point_id else self.user_id
         return codec.encode(self.text, self.metadata, user_id)
 
     def is_in(self, stored: Mapping[str, Any], codec: PayloadCodec) -> bool:
         """Return whether the payload `stored` contains everything this document would store."""
-        own = self.payload(codec)
-        if not own.keys() <= stored.keys():
+        payload = self.payload(codec)
+        if not payload.keys() <= stored.keys():
             return False
-        return canonical_json(own) == canonical_json({key: stored[key] for key in own})
+        return canonical_json(payload) == canonical_json({key: stored[key] for key in payload})
 
 
 def pair(
@@ -88,9 +88,9 @@ def pair(
     Args:
         documents: see `add`.
         metadata: see `add`.
-        ids: see `add`; a random UUID for each document by default.
-        codec: knows which keys metadata cannot have; by default that of a new client.
-        random_ids: whether a document without an id gets a random one; else it is refused.
+        ids: see `add`; by default, each document gets a random UUID.
+        codec: has the keys that metadata cannot have; by default, those of a new client.
+        random_ids: whether a document without an id gets a random one; otherwise it is refused.
 
     Raises:
         InputError: if lengths differ, or an item cannot be used.
@@ -100,16 +100,19 @@ def pair(
     if isinstance(ids, ContentIds) or ids == "content":
         scheme = ids if isinstance(ids, ContentIds) else ContentIds()
         ids = None
-    _check_kinds(documents, metadata, ids)
-    given = {"documents": documents, "metadata": metadata, "ids": ids}
+    _check_types(documents, metadata, ids)
+    arguments = {"documents": documents, "metadata": metadata, "ids": ids}
     columns: dict[str, Iterable[object]] = {
-        name: items for name, items in given.items() if items is not None
+        name: items for name, items in arguments.items() if items is not None
     }
     sequences = {name: items for name, items in columns.items() if is_sequence(items)}
     lengths = {name: len(items) for name, items in sequences.items()}  # type: ignore[arg-type]
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{length} {name}" for name, length in lengths.items())
-        raise InputError(f"one of each is needed for every document, but there are {counts}")
+        raise InputError(
+            f"{' and '.join(lengths)} differ in length: there are {counts}; pass one of each per "
+            "document"
+        )
     if len(sequences) == len(columns):
         for _ in _paired(columns, scheme, codec, random_ids=random_ids):
             pass
@@ -130,8 +133,8 @@ def _paired(
             ended = [name for name, value in row.items() if value is _ENDED]
             raise InputError(
                 f"{' and '.join(ended)} ended after {index} items, but "
-                f"{' and '.join(name for name in row if name not in ended)} went on: one of each "
-                "is needed for every document"
+                f"{' and '.join(name for name in row if name not in ended)} continued; pass one of "
+                "each per document"
             )
         try:
             document = _checked(row, scheme, codec, index, seen, random_ids=random_ids)
@@ -152,10 +155,10 @@ def _checked(
     *,
     random_ids: bool,
 ) -> InputDocument:
-    """Check one document; a given id must not be among those `seen` before."""
+    """Check one document; an id that the user passed must not be in `seen`."""
     document = row["documents"]
     if isinstance(document, Document):
-        row = _opened(document, row, index, with_content_ids=scheme is not None)
+        row = _with_fields(row, document, index, with_content_ids=scheme is not None)
     text = _checked_text(row["documents"], index)
     metadata = _checked_metadata(row.get("metadata", {}), index, codec)
     if scheme is not None:
@@ -166,89 +169,93 @@ def _checked(
         return InputDocument(checked.point, checked.user, text, metadata, index)
     if not random_ids:
         raise InputError(
-            f"documents[{index}] has no id, and one drawn at random is never in a collection "
-            "already: on_existing= needs ids='content' or ids of your own"
+            f"documents[{index}] has no id, but on_existing='skip' and 'error' compare ids with "
+            "stored ones; pass ids='content', ContentIds or your own ids"
         )
-    drawn = str(uuid.uuid4())
-    return InputDocument(drawn, drawn, text, metadata, index, is_new=True)
+    random_id = str(uuid.uuid4())
+    return InputDocument(random_id, random_id, text, metadata, index, is_new=True)
 
 
-def _opened(
-    document: Document, row: Mapping[str, object], index: int, *, with_content_ids: bool
+def _with_fields(
+    row: Mapping[str, object], document: Document, index: int, *, with_content_ids: bool
 ) -> dict[str, object]:
-    """Return the row with the metadata and id of the `Document`."""
+    """Return the row with the text, metadata and id of a `Document`."""
     if "metadata" in row:
         raise InputError(
-            f"documents[{index}] is a Document, which has metadata of its own: leave out metadata="
+            f"documents[{index}] is a Document, which has its own metadata; omit metadata"
         )
     if document.id is not None and ("ids" in row or with_content_ids):
-        raise InputError(f"documents[{index}] has an id of its own: leave out ids=")
-    own: dict[str, object] = {"documents": document.text, "metadata": document.metadata}
+        raise InputError(f"documents[{index}] has its own id; omit ids")
+    fields: dict[str, object] = {"documents": document.text, "metadata": document.metadata}
     if document.id is not None:
-        own["ids"] = document.id
-    return {**row, **own}
+        fields["ids"] = document.id
+    return {**row, **fields}
 
 
-def _check_kinds(documents: object, metadata: object, ids: object) -> None:
-    """Refuse what could be iterated, but was certainly not meant to be."""
+def _check_types(documents: object, metadata: object, ids: object) -> None:
+    """Raise `InputError` for types that can be iterated but are certainly a mistake."""
     if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Iterable):
-        raise InputError(f"documents must be a list of str, not {_shown(documents)}")
+        raise InputError(f"documents must be a list of str, not {_describe(documents)}")
     if isinstance(metadata, str | bytes | Mapping) or not isinstance(metadata, Iterable | None):
         raise InputError(
-            f"metadata must be a list with one dict for each document, not {_shown(metadata)}"
+            f"metadata must be a list with one dict for each document, not {_describe(metadata)}"
         )
     if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable | None):
         raise InputError(
             "ids must be a list with one id for each document, 'content' or ContentIds, not "
-            f"{_shown(ids)}"
+            f"{_describe(ids)}"
         )
 
 
 def is_sequence(items: object) -> bool:
-    """Return whether `items` has a length and can be read twice, as a list, array or column can."""
+    """Return whether `items` has a length and can be read twice, like a list or an array."""
     return hasattr(items, "__len__") and hasattr(items, "__getitem__")
 
 
 def _checked_text(text: object, index: int) -> str:
     if not isinstance(text, str):
-        raise InputError(f"documents[{index}] must be a str, not {_shown(text)}")
+        raise InputError(f"documents[{index}] must be a str, not {_describe(text)}")
     check_unicode(f"documents[{index}]", text)
     return text
 
 
 def _checked_metadata(metadata: object, index: int, codec: PayloadCodec) -> Mapping[str, Any]:
     if not isinstance(metadata, Mapping):
-        raise InputError(f"metadata[{index}] must be a dict, not {_shown(metadata)}")
+        raise InputError(f"metadata[{index}] must be a dict, not {_describe(metadata)}")
     for reserved, what in codec.reserved_keys.items():
         if reserved in metadata:
             raise InputError(
-                f"metadata[{index}] has the key {reserved!r}, where {what} itself is stored: "
-                "give it another name"
+                f"metadata[{index}] has the key {reserved!r}, under which {what} itself is stored; "
+                "rename the key"
             )
     for key in metadata:
         if not isinstance(key, str):
-            raise InputError(f"metadata[{index}] has the key {_shown(key)}: keys must be str")
+            raise InputError(
+                f"metadata[{index}] has the key {_describe(key)}, but keys must be str"
+            )
     if not is_json({**metadata}):
         for key, value in metadata.items():
             if not is_json({key: value}):
                 raise InputError(
-                    f"metadata[{index}][{key!r}] is {_shown(value)}, which is not "
-                    "JSON-serialisable, so that Qdrant cannot store it: omit it, or make it a "
-                    "number, str, list or dict"
+                    f"metadata[{index}][{key!r}] is {_describe(value)}, which is not "
+                    "JSON-serialisable, so Qdrant cannot store it; omit it, or convert it to a "
+                    "finite number, str, list or dict"
                 )
     return metadata
 
 
-def _checked_id(given: object, index: int, seen: set[str | int]) -> GivenId:
-    """Check an id, which must not be among those `seen` before."""
+def _checked_id(value: object, index: int, seen: set[str | int]) -> GivenId:
+    """Check an id, which must not be in `seen`."""
     try:
-        checked = given_id(given)
+        checked = given_id(value)
     except InputError as error:
         raise InputError(f"ids[{index}]: {error}") from error
     if checked.point in seen:
-        raise InputError(f"ids[{index}] is {_shown(given)}, which an earlier document has already")
+        raise InputError(
+            f"ids[{index}] is {_describe(value)}, which an earlier document already has"
+        )
     return checked
 
 
-def _shown(value: object) -> str:
+def _describe(value: object) -> str:
     return f"{value!r:.60} ({type(value).__name__})" if value is not None else "None"

@@ -1,4 +1,4 @@
-"""Ids of points: given by the user, or made of a string or of a document's content."""
+"""Ids of points: given by the user, or derived from a string or a document's content."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from pydantic_core import PydanticSerializationError, to_json, to_jsonable_pytho
 
 from qdrant_embed.errors import InputError, check_unicode
 
-_NAMES = uuid.UUID("0d1c4b52-5a1f-5a57-9a0e-6f7c1f6a2b11")  # drawn once; ids depend on them
+# generated once; stored ids depend on them
+_NAMES = uuid.UUID("0d1c4b52-5a1f-5a57-9a0e-6f7c1f6a2b11")
 _CONTENTS = uuid.UUID("b5a7a3de-1a64-5f1b-8d3c-92c6a7e0d4f3")
 _CHUNKS = uuid.UUID("6f1f8e0a-7f0b-5c52-a3d4-1e9b6c2d8a75")
 
 
 @dataclass(frozen=True)
 class ContentIds:
-    """Ids made of a document's content: its text, and its metadata under `keys`.
+    """Ids derived from a document's content: its text, and its metadata under `keys`.
 
-    ``ids=ContentIds(keys=("source",))`` distinguishes the same text of two sources, and treats
-    documents that only differ in other metadata as one. ``keys=None`` means all metadata, which is
-    also the meaning of ``ids="content"``; ``keys=()`` means the text alone.
+    ``ids=ContentIds(keys=("source",))`` distinguishes equal texts of two sources, and treats
+    documents that only differ in other metadata as one. ``keys=None`` means all metadata, like
+    ``ids="content"``; ``keys=()`` means the text alone.
 
     Attributes:
-        keys: the metadata that counts; ``None`` for all of it.
+        keys: keys of the metadata that the id depends on; ``None`` for all.
 
     Raises:
         InputError: if `keys` is not a sequence of str.
@@ -48,7 +49,7 @@ class ContentIds:
 
         Args:
             text: the document's text.
-            metadata: the document's metadata; the order of its keys makes no difference.
+            metadata: the document's metadata, with its keys in any order.
 
         Raises:
             TypeError: if the metadata is not JSON-serialisable.
@@ -64,47 +65,47 @@ IdScheme: TypeAlias = Literal["content"] | ContentIds
 
 @dataclass(frozen=True)
 class GivenId:
-    """An id that a user gave.
+    """An id that a user passed.
 
     Attributes:
-        point: the id of the point in Qdrant.
-        user: the id as users see it.
+        point: id of the point in Qdrant.
+        user: id as users see it.
     """
 
     point: int | str
     user: int | str
 
 
-def given_id(given: object) -> GivenId:
-    """Return the id of the point, and the id to show, for an id that a user gave.
+def given_id(value: object) -> GivenId:
+    """Return the id of the point, and the id that users see, for an id that a user passed.
 
     Raises:
         InputError: if it is not a whole number from 0 to 2**64-1, a UUID, or a non-empty str of
             valid Unicode.
     """
-    if isinstance(given, uuid.UUID):
-        return GivenId(str(given), str(given))
-    if isinstance(given, str) and given:
+    if isinstance(value, uuid.UUID):
+        return GivenId(str(value), str(value))
+    if isinstance(value, str) and value:
         with suppress(ValueError):
-            parsed = str(uuid.UUID(given))
+            parsed = str(uuid.UUID(value))
             return GivenId(parsed, parsed)
-        check_unicode(f"id {given!r:.60}", given)
-        return GivenId(_uuid5(_NAMES, given.encode()), given)
-    if isinstance(given, SupportsIndex) and not isinstance(given, bool):
-        number = operator.index(given)
+        check_unicode(f"id {value!r:.60}", value)
+        return GivenId(_uuid5(_NAMES, value.encode()), value)
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        number = operator.index(value)
         if 0 <= number < 2**64:
             return GivenId(number, number)
     raise InputError(
-        f"{given!r:.60} ({type(given).__name__}) is no id: whole numbers from 0 to 2**64-1, UUIDs "
-        "and strings are"
+        "an id must be a whole number from 0 to 2**64-1, a UUID or a str that is not empty, not "
+        f"{value!r:.60} ({type(value).__name__})"
     )
 
 
 def point_id(given: int | str | uuid.UUID) -> int | str:
-    """Return the id that Qdrant has for a point added under the id `given`.
+    """Return the id in Qdrant of a point that was added under the id `given`.
 
-    Whole numbers and UUIDs stay the same, a UUID written with hyphens. Any other str becomes a
-    UUID of version 5. Use it with methods of ``qdrant_client`` such as ``retrieve``.
+    Whole numbers and UUIDs stay the same, but a UUID gets hyphens. Any other str becomes a UUID of
+    version 5. Pass the result to methods of ``qdrant_client`` such as ``retrieve``.
 
     Args:
         given: the id that was passed to `add`.
@@ -116,10 +117,10 @@ def point_id(given: int | str | uuid.UUID) -> int | str:
 
 
 def point_ids(given: Iterable[int | str | uuid.UUID]) -> list[int | str]:
-    """Return `point_id` of each id, without repeats.
+    """Return the `point_id` of each id, without repeats.
 
     Raises:
-        InputError: if an id is invalid, or `given` is a single str.
+        InputError: if an id is invalid, or `given` is not a list of ids, such as a single str.
     """
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise InputError(f"ids must be a list of ids, not {given!r:.60} ({type(given).__name__})")
@@ -127,12 +128,12 @@ def point_ids(given: Iterable[int | str | uuid.UUID]) -> list[int | str]:
 
 
 def chunk_id(document: int | str, position: int) -> int | str:
-    """Return the id that Qdrant has for a document's chunk; the first has the document's own."""
+    """Return the id in Qdrant of a document's chunk; the first has the id of the document."""
     return document if position == 0 else _uuid5(_CHUNKS, f"{document}/{position}".encode())
 
 
 def canonical_json(value: object) -> bytes:
-    """Return JSON that is the same for equal values, regardless of the order of their keys.
+    """Return JSON that is equal for equal values, regardless of the order of their keys.
 
     Raises:
         TypeError: if the value is not JSON-serialisable.
@@ -145,8 +146,8 @@ def canonical_json(value: object) -> bytes:
 def is_json(value: Mapping[str, Any]) -> bool:
     """Return whether qdrant_client can send `value` without losing any of it.
 
-    Dates, UUIDs, enums and the like become str or numbers. NaN and infinity would become null, an
-    iterator would be empty when it is sent, and keys must be str.
+    Dates, UUIDs, enums and similar become str or numbers. NaN and infinity would become null, an
+    iterator would be empty by the time it is sent, and keys must be str.
     """
     if any(isinstance(item, Iterator) for item in value.values()):
         return False
@@ -173,7 +174,7 @@ def _has_other_keys(value: object) -> bool:
 
 
 def _plain(value: object) -> object:
-    """Convert dates, UUIDs and the like as qdrant_client sends them."""
+    """Convert dates, UUIDs and similar to the values that qdrant_client sends."""
     try:
         return to_jsonable_python(value)
     except PydanticSerializationError as error:
@@ -181,6 +182,6 @@ def _plain(value: object) -> object:
 
 
 def _uuid5(namespace: uuid.UUID, name: bytes) -> str:
-    """Return ``uuid.uuid5(namespace, name)``, which accepts bytes since Python 3.12 only."""
+    """Return ``uuid.uuid5(namespace, name)``, which accepts bytes only since Python 3.12."""
     digest = hashlib.sha1(namespace.bytes + name, usedforsecurity=False).digest()
     return str(uuid.UUID(bytes=digest[:16], version=5))

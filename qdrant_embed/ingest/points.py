@@ -1,4 +1,4 @@
-"""Documents to points: encoded, each with its payload."""
+"""The points of documents: their vectors and payloads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def encode_points(
 
     Raises:
         ModelError: if an encoder returned something else than one vector per text.
-        InputError: if a text is too long for an encoder that truncates none.
+        InputError: if a text is too long for an encoder with ``overflow="error"``.
     """
     encoder = vectors.dense.encoder
     if not documents:

@@ -1,19 +1,19 @@
-"""Filters as people write them: ``{"source": "docs", "year": {"gte": 2020}}``.
+"""Filters as plain dicts: ``{"source": "docs", "year": {"gte": 2020}}``.
 
-Every key must fit. A key with dots leads into nested metadata, as Qdrant has it: ``"author.name"``,
-or ``"parts[].name"`` for any item of a list. A name with other characters than letters, digits,
-``_`` and ``-`` stands in double quotes: ``'"page number"'``.
+The conditions of all keys must match. A key with dots refers to nested metadata, as in Qdrant:
+``"author.name"``, or ``"parts[].name"`` for any item of a list. Put a name with other characters
+than letters, digits, ``_`` and ``-`` in double quotes: ``'"page number"'``.
 
-=========================  =====================================================================
-``"docs"``, ``7``, ``True``  is that value; a list in the metadata fits if one item does
-``2.5``, a ``datetime``      is that number, that moment
-``["docs", "wiki"]``       is any of these str, or of these whole numbers
-``None``                   is stored as null
-``{"gte": 2020}``          ``gt``, ``gte``, ``lt``, ``lte``, together at will: of numbers, or of
-                           ``datetime`` and ``date`` (stored as ISO 8601)
-``{"not": ...}``           is none of what stands there; also true where the key is missing
-``{"exists": True}``       is there and neither null nor an empty list; ``False``: the contrary
-=========================  =====================================================================
+===========================  ===================================================================
+``"docs"``, ``7``, ``True``  equals the value; a list in the metadata matches if one item does
+``2.5``, a ``datetime``      equals the number or the moment
+``["docs", "wiki"]``         equals one of these str, or one of these whole numbers
+``None``                     is stored as null
+``{"gte": 2020}``            ``gt``, ``gte``, ``lt``, ``lte``, alone or combined, with numbers, or
+                             with ``datetime`` and ``date`` (stored as ISO 8601)
+``{"not": ...}``             does not match the inner condition, or the key is missing
+``{"exists": True}``         exists and is neither null nor an empty list; ``False``: the opposite
+===========================  ===================================================================
 """
 
 from __future__ import annotations
@@ -30,78 +30,79 @@ from qdrant_embed.errors import InputError
 
 _BOUNDS = ("gt", "gte", "lt", "lte")
 _OPERATORS = (*_BOUNDS, "not", "exists")
-_NAME = r'(?:"[^"]+"|[\w-]+)(?:\[\d*\])*'  # as Qdrant reads the path to a value
+_OPERATOR_LIST = ", ".join(_OPERATORS)
+_NAME = r'(?:"[^"]+"|[\w-]+)(?:\[\d*\])*'  # in the syntax of Qdrant's paths
 _PATH = re.compile(rf"{_NAME}(?:\.{_NAME})*")
 
 
 def combined(
     query_filter: models.Filter | None, where: Mapping[str, Any] | None
 ) -> models.Filter | None:
-    """The filter that lets through what both let through; ``None`` for everything.
+    """Return the filter that matches what both filters match; ``None`` for no filter.
 
     Raises:
-        InputError: `where` says something that has no meaning here, or `query_filter` is none.
+        InputError: if `where` has an invalid key or value, or `query_filter` is not a filter.
     """
     if not isinstance(query_filter, models.Filter | None):
         raise InputError(
             f"query_filter must be a qdrant_client.models.Filter, not {query_filter!r:.80}; "
-            "where= takes plain dicts"
+            "pass a plain dict as where"
         )
     if where is None:
         return query_filter
-    own = to_filter(where)
-    return own if query_filter is None else models.Filter(must=[query_filter, own])
+    converted = to_filter(where)
+    return converted if query_filter is None else models.Filter(must=[query_filter, converted])
 
 
 def to_filter(where: Mapping[str, Any]) -> models.Filter:
-    """The Qdrant filter for `where`; see the module's own text for what it may hold.
+    """Return the Qdrant filter for `where`, whose syntax the module's docstring describes.
 
     Raises:
-        InputError: an operator or a value that is not in the table.
+        InputError: if a key, an operator or a value is invalid.
     """
     if not isinstance(where, Mapping):
         raise InputError(f"where must be a dict, not {type(where).__name__}")
     conditions: list[models.Condition] = []
-    for key, wanted in where.items():
+    for key, condition in where.items():
         if not isinstance(key, str) or not key:
-            raise InputError(f"where has the key {key!r}: keys are names of metadata")
+            raise InputError(f"where has the key {key!r}, but keys must be names of metadata")
         if not _PATH.fullmatch(key):
             raise InputError(
-                f"where has the key {key!r:.80}, which is no name as Qdrant reads it: a name is "
-                "letters, digits, _ and -, or anything in double quotes ('\"page number\"'); dots "
-                "lead into nested metadata, and [] behind a name means any item of its list"
+                f"where has the key {key!r:.80}, which is not a valid name in Qdrant; use letters, "
+                "digits, _ and -, or put the name in double quotes ('\"page number\"'); separate "
+                "nested names with dots, and append [] to a name for any item of its list"
             )
-        conditions.extend(_conditions(key, wanted))
+        conditions.extend(_conditions(key, condition))
     return models.Filter(must=conditions)
 
 
-def _conditions(key: str, wanted: object) -> list[models.Condition]:
-    if not isinstance(wanted, Mapping):
-        return [_is(key, wanted)]
-    if not wanted:
-        raise InputError(f"where[{key!r}] is empty: give a value, or one of {_listed()}")
+def _conditions(key: str, condition: object) -> list[models.Condition]:
+    if not isinstance(condition, Mapping):
+        return [_equals(key, condition)]
+    if not condition:
+        raise InputError(f"where[{key!r}] is empty; pass a value, or one of {_OPERATOR_LIST}")
     conditions: list[models.Condition] = []
-    for operator, operand in wanted.items():
+    for operator, operand in condition.items():
         if operator not in _OPERATORS:
-            undollared = str(operator).removeprefix("$")
+            without_dollar = str(operator).removeprefix("$")
             hint = (
-                f"write it {undollared!r}"
-                if undollared in _OPERATORS
-                else f"there are {_listed()}. A key inside nested metadata is written with a dot: "
+                f"write it {without_dollar!r}"
+                if without_dollar in _OPERATORS
+                else f"use one of {_OPERATOR_LIST}, or write a key of nested metadata with a dot: "
                 f"'{key}.{operator}'"
             )
-            raise InputError(f"where[{key!r}] has the operator {operator!r}; {hint}")
+            raise InputError(f"where[{key!r}] has the unknown operator {operator!r}; {hint}")
         if operator == "not":
             conditions.append(models.Filter(must_not=_conditions(key, operand)))
         elif operator == "exists":
             conditions.append(_exists(key, operand))
-    bounds = {name: wanted[name] for name in _BOUNDS if name in wanted}
+    bounds = {name: condition[name] for name in _BOUNDS if name in condition}
     if bounds:
         conditions.append(_range(key, bounds))
     return conditions
 
 
-def _is(key: str, value: object) -> models.Condition:
+def _equals(key: str, value: object) -> models.Condition:
     if value is None:
         return models.IsNullCondition(is_null=models.PayloadField(key=key))
     if isinstance(value, list | tuple | set | frozenset):
@@ -113,21 +114,21 @@ def _is(key: str, value: object) -> models.Condition:
 
 def _any_of(key: str, values: list[Any]) -> models.MatchAny:
     if not values:
-        raise InputError(f"where[{key!r}] is an empty list: nothing could fit")
-    of_texts = all(isinstance(value, str) for value in values)
-    of_numbers = all(isinstance(value, int) and not isinstance(value, bool) for value in values)
-    if not (of_texts or of_numbers):
+        raise InputError(f"where[{key!r}] is an empty list, which matches nothing; pass a value")
+    all_str = all(isinstance(value, str) for value in values)
+    all_int = all(isinstance(value, int) and not isinstance(value, bool) for value in values)
+    if not (all_str or all_int):
         raise InputError(
             f"where[{key!r}] must be a list of str, or of whole numbers, not {values!r:.80}"
         )
     return models.MatchAny(any=values)
 
 
-def _exists(key: str, wanted: object) -> models.Condition:
-    if not isinstance(wanted, bool):
-        raise InputError(f"where[{key!r}]: exists is True or False, not {wanted!r:.80}")
+def _exists(key: str, operand: object) -> models.Condition:
+    if not isinstance(operand, bool):
+        raise InputError(f"where[{key!r}]: exists must be True or False, not {operand!r:.80}")
     empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
-    return models.Filter(must_not=[empty]) if wanted else empty
+    return models.Filter(must_not=[empty]) if operand else empty
 
 
 def _range(key: str, bounds: Mapping[str, Any]) -> models.FieldCondition:
@@ -138,9 +139,9 @@ def _range(key: str, bounds: Mapping[str, Any]) -> models.FieldCondition:
         moments = {name: _moment(value) for name, value in bounds.items()}
         return models.FieldCondition(key=key, range=models.DatetimeRange(**moments))
     raise InputError(
-        f"where[{key!r}] is {dict(bounds)!r:.80}: there are str, whole numbers, bool, None, "
-        "lists of str or of whole numbers, finite numbers, datetime and date, and the operators "
-        f"{_listed()}"
+        f"where[{key!r}] is {dict(bounds)!r:.80}, which is not supported; use a str, a bool, a "
+        "finite number, a datetime or date, None, a list of str or of whole numbers, or one of the "
+        f"operators {_OPERATOR_LIST}"
     )
 
 
@@ -150,7 +151,3 @@ def _is_number(value: object) -> bool:
 
 def _moment(value: date) -> datetime:
     return value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)
-
-
-def _listed() -> str:
-    return ", ".join(_OPERATORS)

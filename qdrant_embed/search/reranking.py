@@ -1,4 +1,4 @@
-"""The last hop of a query: somebody else's second opinion on what was found."""
+"""Rerankers, which score the texts that a query has found again."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ from qdrant_embed.errors import InputError, ModelError
 class Reranker(Protocol):
     """Any object that scores texts against a query, such as a cross-encoder.
 
-    ``fastembed``'s ``TextCrossEncoder`` is one as it stands. `rerank` may be called from several
-    threads at once, and never on the event loop.
+    ``fastembed``'s ``TextCrossEncoder`` can be passed as is. `rerank` can be called from several
+    threads concurrently, and is never called on the event loop.
     """
 
     def rerank(self, query: str, documents: Sequence[str], /) -> Iterable[Any]:
-        """One number for each document, in order; higher is better."""
+        """Return one score per document, in order; higher is better."""
 
 
 def check_reranker(candidate: object) -> None:
-    """Raises `InputError` unless `candidate` is a `Reranker`, or ``None``."""
+    """Raise `InputError` unless `candidate` is a `Reranker` or ``None``."""
     if isinstance(candidate, type):
-        raise InputError(f"a reranker is an object, and {candidate.__name__} a class: make one")
+        raise InputError(
+            f"reranker must be an object, but {candidate.__name__} is a class; pass an instance"
+        )
     if candidate is not None and not isinstance(candidate, Reranker):
         raise InputError(
-            "a reranker has the method rerank(query, documents); "
-            f"{type(candidate).__name__} has not"
+            "reranker must have the method rerank(query, documents), which "
+            f"{type(candidate).__name__} lacks"
         )
 
 
 def rerank_scores(reranker: Reranker, query: str, documents: Sequence[str]) -> list[float]:
-    """The reranker's scores, one for each document.
+    """Return the reranker's scores, one per document.
 
     Raises:
-        ModelError: it gave something else.
+        ModelError: if the reranker returned something else.
     """
     if not documents:
         return []
@@ -44,9 +46,13 @@ def rerank_scores(reranker: Reranker, query: str, documents: Sequence[str]) -> l
     try:
         scores = [float(score) for score in reranker.rerank(query, documents)]
     except (TypeError, ValueError) as error:
-        raise ModelError(f"reranker {name} gave scores that are no numbers: {error}") from error
+        raise ModelError(
+            f"reranker {name} returned scores that are not numbers: {error}"
+        ) from error
     if len(scores) != len(documents):
-        raise ModelError(f"reranker {name} gave {len(scores)} scores for {len(documents)} texts")
+        raise ModelError(
+            f"reranker {name} returned {len(scores)} scores for {len(documents)} texts"
+        )
     if not all(map(math.isfinite, scores)):
-        raise ModelError(f"reranker {name} gave a score that is NaN or infinite")
+        raise ModelError(f"reranker {name} returned a score that is NaN or infinite")
     return scores

@@ -1,29 +1,35 @@
-"""Search: a query's texts and options to one request, and what it finds to results."""
+"""A search: from a query's texts and options to a request, and from found points to hits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
-from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec, user_id
+from qdrant_embed.collection.payload import PayloadCodec, user_id
 from qdrant_embed.collection.vectors import CollectionVectors
 from qdrant_embed.engines.wire import query_batch
 from qdrant_embed.errors import InputError, check_whole
 from qdrant_embed.search.filters import combined
+from qdrant_embed.search.ranking import (
+    CHUNKS_PER_DOCUMENT,
+    DEPTHS,
+    DenseRanking,
+    FusedRanking,
+    Ranking,
+    with_payloads,
+)
 from qdrant_embed.search.reranking import Reranker, check_reranker, rerank_scores
 
 Fusion: TypeAlias = Literal["rrf", "dbsf"]
 
-_LEAST_CANDIDATES = 100  # of each branch of a hybrid query
-_CANDIDATES_PER_HIT = 4
-_CHUNKS_PER_CANDIDATE = 4  # where a hit is the best of a document's
-_LEAST_RERANKED = 50
+_MIN_RERANKED = 50
 _RERANKED_PER_HIT = 3
 
 
@@ -31,15 +37,15 @@ class QueryResponse(BaseModel):
     """One hit of a query.
 
     Attributes:
-        id: as `add` returned it: a whole number, a UUID as Qdrant writes it (with hyphens), or
-            the str that was passed. The id of a chunk is its document's.
-        document: the text that was stored; ``""`` for a point stored without one. Of a chunk, its
+        id: the id that `add` returned: a whole number, a UUID with hyphens, or the str that was
+            passed. A chunk has the id of its document.
+        document: the stored text; ``""`` for a point that was stored without one. For a chunk, its
             own text; ``metadata["qdrant_embed_chunk"]`` says which part of the document it is.
-        metadata: the complete payload, including the text, as the predecessor returned it.
-        score: higher is better; cosine similarity with the models of this package, in a hybrid
-            query the result of the fusion, with a reranker its own score.
+        metadata: the complete payload, including the text, as in the predecessor.
+        score: higher is better; the cosine similarity with the models of this package, the fused
+            score in a hybrid query, and the reranker's score with a reranker.
         embedding: the stored vector, only with ``with_vectors=True``.
-        sparse_embedding: the stored sparse vector, likewise.
+        sparse_embedding: the stored sparse vector, only with ``with_vectors=True``.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -54,10 +60,10 @@ class QueryResponse(BaseModel):
 
 @dataclass(frozen=True)
 class Search:
-    """The options of a query; their names are those of `query`, where they are described.
+    """The options of a `query`, which describes them.
 
-    To add one, give it a field here, check it in `__post_init__`, and use it in the method that
-    builds the part of the request it belongs to. Each client's `query` and `query_batch` pass it.
+    To add an option, give it a field here, check it in `__post_init__`, and use it in the method
+    that builds its part of the request. `query` and `query_batch` of both clients pass it.
     """
 
     query_filter: models.Filter | None = None
@@ -92,13 +98,13 @@ class Search:
         check_reranker(self.reranker)
         if self.rerank_limit is not None:
             if self.reranker is None:
-                raise InputError("rerank_limit needs a reranker")
+                raise InputError("rerank_limit has no effect without a reranker; pass reranker")
             check_whole("rerank_limit", self.rerank_limit, self._reach)
         if self.prefetch_limit is not None:
             check_whole("prefetch_limit", self.prefetch_limit, self._fetched + self._skipped)
 
     def _check_options(self) -> None:
-        """Raise `InputError` if Qdrant's own options cannot be sent to it."""
+        """Raise `InputError` if an option of Qdrant's own is invalid."""
         if isinstance(self.consistency, int):
             check_whole("consistency", self.consistency, 1)
         elif self.consistency not in (None, *models.ReadConsistencyType):
@@ -123,7 +129,7 @@ class Search:
 
     @cached_property
     def filter(self) -> models.Filter | None:
-        """The complete filter: `query_filter` and `where`."""
+        """The filter of both `query_filter` and `where`."""
         return combined(self.query_filter, self.where)
 
     @property
@@ -133,14 +139,14 @@ class Search:
 
     @property
     def _fetched(self) -> int:
-        """Number of hits to request: with a reranker more than `limit`, from the first on."""
+        """Number of hits to request: `limit`, or more with a reranker."""
         if self.reranker is None:
             return self.limit
-        return self.rerank_limit or max(_LEAST_RERANKED, _RERANKED_PER_HIT * self._reach)
+        return self.rerank_limit or max(_MIN_RERANKED, _RERANKED_PER_HIT * self._reach)
 
     @property
     def _skipped(self) -> int:
-        """Number of hits that Qdrant leaves out: with a reranker none."""
+        """Number of best hits that Qdrant omits: `offset`, or none with a reranker."""
         return 0 if self.reranker is not None else self.offset or 0
 
     def groups(self, vectors: CollectionVectors) -> bool:
@@ -148,64 +154,66 @@ class Search:
         return vectors.chunked and not self.chunks
 
     def options(self) -> dict[str, Any]:
-        """Return the arguments that are sent with a request, not in it."""
+        """Return the arguments that go with a request and are not part of it."""
         return {"consistency": self.consistency, "timeout": self.timeout}
 
-    def grouped(self, request: models.QueryRequest) -> dict[str, Any]:
-        """Return the arguments of ``query_points_groups`` that search documents by `request`."""
-        return {
-            "group_by": PARENT_FIELD,
-            "group_size": 1,
-            "query": request.query,
-            "using": request.using,
-            "prefetch": request.prefetch,
-            "query_filter": request.filter,
-            "search_params": request.params,
-            "limit": self._fetched + self._skipped,  # groups have no offset
-            "with_payload": request.with_payload,
-            "with_vectors": request.with_vector,
-            "score_threshold": request.score_threshold,
-            "shard_key_selector": request.shard_key,
-            **self.options(),
-        }
+    def rankings(self, vectors: CollectionVectors, texts: Sequence[str]) -> list[Ranking]:
+        """Encode texts and return the page of each, still to be requested.
 
-    def best_of(self, groups: models.GroupsResult) -> list[models.ScoredPoint]:
-        """Return the best chunk of each document that was requested."""
-        return [group.hits[0] for group in groups.groups[self._skipped :]]
-
-    def requests(
-        self, vectors: CollectionVectors, texts: Sequence[str]
-    ) -> list[models.QueryRequest]:
-        """Encode texts and return the request for each."""
-        dense = vectors.dense.encoder.queries(texts).tolist()
+        Raises:
+            InputError: if a hybrid search does not reach the last hit.
+        """
+        documents, last = self.groups(vectors), self._skipped + self._fetched
         if vectors.sparse is None:
             return [
-                self._request(
-                    vectors,
-                    using=vectors.dense.vector_name or None,
-                    query=vector,
-                    filter=self.filter,
-                    params=self.search_params,
+                DenseRanking(
+                    self._request(
+                        vectors,
+                        using=vectors.dense.vector_name or None,
+                        query=vector,
+                        filter=self.filter,
+                        params=self.search_params,
+                    ),
+                    self._skipped,
+                    last,
+                    documents=documents,
                 )
-                for vector in dense
+                for vector in vectors.dense.encoder.queries(texts).tolist()
             ]
+        depths = self._depths(last, documents)
+        dense = vectors.dense.encoder.queries(texts).tolist()
         sparse = vectors.sparse.queries(texts)
         return [
-            self._request(
-                vectors,
-                prefetch=[
-                    self._branch(vectors, vectors.dense.vector_name, vector),
-                    # a text without any word of the sparse model finds nothing there
-                    *(
-                        [self._branch(vectors, vectors.sparse.vector_name, words)]
-                        if words.indices
-                        else []
-                    ),
-                ],
-                query=models.FusionQuery(fusion=models.Fusion(self.fusion)),
+            FusedRanking(
+                self._request(
+                    vectors,
+                    prefetch=[
+                        self._branch(vectors.dense.vector_name, vector),
+                        # a text without any word of the sparse model finds nothing there
+                        *(
+                            [self._branch(vectors.sparse.vector_name, words)]
+                            if words.indices
+                            else []
+                        ),
+                    ],
+                    query=models.FusionQuery(fusion=models.Fusion(self.fusion)),
+                ),
+                self._skipped,
+                last,
+                documents=documents,
+                depths=depths,
             )
             for vector, words in zip(dense, sparse, strict=True)
         ]
+
+    def retrieval(self, vectors: CollectionVectors) -> dict[str, Any]:
+        """Return the arguments of ``retrieve``, besides the ids."""
+        return {
+            "with_payload": True,
+            "with_vectors": self._with_vectors(vectors),
+            "shard_key_selector": self.shard_key_selector,
+            **self.options(),
+        }
 
     def responses(
         self,
@@ -227,34 +235,41 @@ class Search:
             for text, hits in zip(texts, found, strict=True)
         ]
 
+    def _depths(self, last: int, documents: bool) -> Sequence[int]:
+        """Return the candidates of each branch, tier by tier."""
+        if self.prefetch_limit is not None:
+            return [self.prefetch_limit]
+        depths = DEPTHS[1:] if documents else DEPTHS
+        reach = depths[-1] // (CHUNKS_PER_DOCUMENT if documents else 1)
+        if last > reach:
+            raise InputError(
+                f"limit, offset and rerank_limit reach hit {last}, but a hybrid search ranks "
+                f"{reach} by default: pass prefetch_limit, at least {last}"
+            )
+        return depths
+
+    def _with_vectors(self, vectors: CollectionVectors) -> list[str] | bool:
+        if not self.with_vectors:
+            return False
+        return vectors.names if any(vectors.names) else True
+
     def _request(self, vectors: CollectionVectors, **query: Any) -> models.QueryRequest:
-        names = vectors.names
         return models.QueryRequest(
             **query,
-            limit=self._fetched,
-            offset=self._skipped or None,
             with_payload=True,
-            with_vector=(names if any(names) else True) if self.with_vectors else False,
+            with_vector=self._with_vectors(vectors),
             score_threshold=self.score_threshold,
             shard_key=self.shard_key_selector,
         )
 
     def _branch(
-        self,
-        vectors: CollectionVectors,
-        vector_name: str,
-        query: list[float] | models.SparseVector,
+        self, vector_name: str, query: list[float] | models.SparseVector
     ) -> models.Prefetch:
-        reach = self._fetched + self._skipped
-        limit = max(_LEAST_CANDIDATES, _CANDIDATES_PER_HIT * reach)
-        if self.groups(vectors):
-            limit *= _CHUNKS_PER_CANDIDATE
         return models.Prefetch(
             query=query,
             using=vector_name or None,
             filter=self.filter,
             params=self.search_params,
-            limit=self.prefetch_limit or limit,
         )
 
     def _reranked(
@@ -273,9 +288,9 @@ async def answer(
 ) -> list[list[QueryResponse]]:
     """Search a collection and return the hits of each text, best first.
 
-    The vectors to search are those remembered of the collection, or else read first. If the server
-    refuses a request with remembered ones, the collection may have been made again with others:
-    then they are read again, and the request is repeated if they differ.
+    The vectors to search in are remembered, or else read first. If the server refuses a request
+    with remembered vectors, the collection may have been replaced by one with other vectors, so
+    they are read again, and the request is repeated if they differ.
 
     Raises:
         As `query` does.
@@ -283,19 +298,19 @@ async def answer(
     texts = checked_queries(query_texts)
     if not texts:
         return []
-    recent = collection.selection.recent.find(collection.name)
-    vectors = recent or await collection.vectors_for_query()
-    requests = await collection.io.compute(search.requests, vectors, texts)
+    remembered = collection.selection.recent.find(collection.name)
+    vectors = remembered or await collection.vectors_for_query()
+    rankings = await collection.io.compute(search.rankings, vectors, texts)
     try:
-        answers = await _ask(collection, search, vectors, requests)
+        answers = await _ask(collection, search, vectors, rankings)
     except collection.io.engine.refusals:
-        if recent is None:
+        if remembered is None:
             raise
         vectors = await collection.vectors_for_query()
-        if vectors == recent:
+        if vectors == remembered:
             raise
-        requests = await collection.io.compute(search.requests, vectors, texts)
-        answers = await _ask(collection, search, vectors, requests)
+        rankings = await collection.io.compute(search.rankings, vectors, texts)
+        answers = await _ask(collection, search, vectors, rankings)
     return await collection.io.compute(search.responses, vectors, texts, answers, collection.codec)
 
 
@@ -303,20 +318,30 @@ async def _ask(
     collection: Collection,
     search: Search,
     vectors: CollectionVectors,
-    requests: Sequence[models.QueryRequest],
+    rankings: Sequence[Ranking],
 ) -> list[list[models.ScoredPoint]]:
-    client, send = collection.requests.client, collection.requests.send
+    """Send requests until each text's page is known, and return the points of each."""
+    while unknown := [ranking for ranking in rankings if not ranking.known]:
+        requests = [ranking.requests() for ranking in unknown]
+        found = iter(await _send(collection, search, [r for several in requests for r in several]))
+        for ranking, several in zip(unknown, requests, strict=True):
+            ranking.take(several, list(islice(found, len(several))))
+    ids = dict.fromkeys(point for ranking in rankings for point in ranking.bare())
+    if not ids:
+        return [ranking.page() for ranking in rankings]
+    send, client = collection.requests.send, collection.requests.client
+    retrieved = await send(client.retrieve, collection.name, list(ids), **search.retrieval(vectors))
+    records = {record.id: record for record in retrieved}
+    return [with_payloads(ranking.page(), records, ranking.bare()) for ranking in rankings]
 
-    async def documents(request: models.QueryRequest) -> list[models.ScoredPoint]:
-        return search.best_of(
-            await send(client.query_points_groups, collection.name, **search.grouped(request))
-        )
 
-    if search.groups(vectors):  # which a batch cannot do
-        return await collection.io.gather([partial(documents, request) for request in requests])
-    ask = partial(query_batch, client)
-    found = await send(ask, collection.name, requests, **search.options())
-    return [response.points for response in found]
+async def _send(
+    collection: Collection, search: Search, requests: Sequence[models.QueryRequest]
+) -> list[list[models.ScoredPoint]]:
+    """Send queries in one request, and return the points that each found."""
+    ask = partial(query_batch, collection.requests.client)
+    answers = await collection.requests.send(ask, collection.name, requests, **search.options())
+    return [answer.points for answer in answers]
 
 
 def checked_queries(texts: Iterable[str]) -> list[str]:
@@ -326,13 +351,13 @@ def checked_queries(texts: Iterable[str]) -> list[str]:
         InputError: if one is empty or not a str, or `texts` is itself a str.
     """
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        raise InputError(f"query texts must be a list of str, not {type(texts).__name__}")
+        raise InputError(f"query_texts must be a list of str, not {type(texts).__name__}")
     checked = list(texts)
     for text in checked:
         if not isinstance(text, str):
             raise InputError(f"a query text must be a str, not {type(text).__name__}")
         if not text.strip():
-            raise InputError("the query text is empty: there is nothing to search for")
+            raise InputError("a query text is empty; pass a text to search for")
     return checked
 
 
@@ -340,7 +365,7 @@ def _response(
     point: models.ScoredPoint, vectors: CollectionVectors, codec: PayloadCodec
 ) -> QueryResponse:
     payload = point.payload or {}
-    # a single unnamed vector comes without its name
+    # a single unnamed vector is returned without its name
     stored: dict[str, Any] = point.vector if isinstance(point.vector, dict) else {"": point.vector}
     return QueryResponse(
         id=user_id(point),

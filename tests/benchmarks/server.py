@@ -22,7 +22,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +84,7 @@ class Peer:
 
     def __init__(self, options: Mapping[str, Any], name: str) -> None:
         self._options, self._name, self._encoder = {**options}, name, Rows()
+        self._model: TextEmbedding | None = None
         self._client: Any = None
 
     def ours(self, encoder: Any = None) -> QdrantClient:
@@ -187,18 +187,17 @@ class Peer:
 
     def our_encoding(self) -> None:
         """Encoding alone."""
-        for _ in minilm().passage_embed(TEXTS):
+        for _ in self._minilm().passage_embed(TEXTS):
             pass
 
     def our_encoding_add(self) -> None:
         """The same texts encoded and stored."""
-        self.ours(minilm()).add(self._name, TEXTS, progress=False)
+        self.ours(self._minilm()).add(self._name, TEXTS, progress=False)
 
-
-@cache
-def minilm() -> TextEmbedding:
-    """The model, loaded once."""
-    return TextEmbedding(MINILM)
+    def _minilm(self) -> TextEmbedding:
+        if self._model is None:
+            self._model = TextEmbedding(MINILM)
+        return self._model
 
 
 TEXTS = short_texts(20_000)

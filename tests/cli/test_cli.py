@@ -148,8 +148,8 @@ def test_a_folder_is_compiled_into_another(tiny: TinyModel, tmp_path: Path) -> N
         (("pull", "Qdrant/bm25"), "is a sparse model"),
         (("pull", "x" * 5000), "no model named"),
         (("export", NAME, "file/model"), "cannot write file/model"),  # before the hub is asked
-        (("compile", "nowhere", "--out", "x"), "no folder nowhere"),
-        (("verify", "someone/other"), "neither in"),
+        (("compile", "nowhere", "--out", "x"), "folder nowhere does not exist"),
+        (("verify", "someone/other"), "neither a folder nor a model in"),
         (("verify", "."), "only exported models"),
     ],
 )

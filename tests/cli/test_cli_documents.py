@@ -188,17 +188,22 @@ def test_ids_of_a_field_may_be_any_text(to: list[str], database: Path, tmp_path:
     ("name", "content", "line", "message"),
     [
         ("a.jsonl", b'{"text": "x"}\n\n{"text": \n', 3, "not JSON"),
-        ("a.jsonl", b'{"text": "x"}\n["y"]\n', 2, "one object is needed"),
-        ("a.jsonl", b'{"text": "x"}\n{"txt": "y"}\n', 2, "no field 'text' (--text-field)"),
-        ("a.jsonl", b'{"text": "x"}\n{"text": 7}\n', 2, "must be a text, not 7"),
+        ("a.jsonl", b'{"text": "x"}\n["y"]\n', 2, "must be a JSON object"),
+        ("a.jsonl", b'{"text": "x"}\n{"txt": "y"}\n', 2, "field 'text' (--text-field) is missing"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": 7}\n', 2, "must be a string, not 7"),
         ("a.jsonl", b'{"text": "x"}\n{"text": "y", "n": NaN}\n', 2, "NaN"),
         ("a.jsonl", b'{"text": "x"}\n{"text": "y", "document": 1}\n', 2, "the key 'document'"),
         ("a.jsonl", b'{"text": "x"}\n{"text": "caf\xe9"}\n', 2, "not UTF-8"),
         ("a.txt", b"x\ncaf\xe9\n", 2, "not UTF-8"),
-        ("a.csv", b'text,n\n"two\nlines",1\nx,1,2\n', 4, "3 fields, but 2 in the header"),
+        (
+            "a.csv",
+            b'text,n\n"two\nlines",1\nx,1,2\n',
+            4,
+            "the line has 3 fields, but the header has 2",
+        ),
         ("a.csv", b'text,n\n"x,1\n', 2, "not CSV"),
-        ("a.csv", b"text,n,text\n", 1, "names a field twice"),
-        ("a.csv", b"text;n\nx;1\n", 1, "separated by commas"),
+        ("a.csv", b"text,n,text\n", 1, "has a field twice"),
+        ("a.csv", b"text;n\nx;1\n", 1, "must be separated by commas"),
     ],
 )
 def test_a_bad_line_says_its_number(
@@ -219,7 +224,9 @@ def test_a_bad_line_says_its_number(
     assert message in captured.err
 
 
-@pytest.mark.parametrize(("second", "message"), [("7", "an earlier"), ("[]", "must be an id")])
+@pytest.mark.parametrize(
+    ("second", "message"), [("7", "an earlier"), ("[]", "must be a string or a whole number")]
+)
 def test_a_bad_id_says_its_line(
     second: str,
     message: str,
@@ -254,7 +261,7 @@ def test_an_error_that_is_not_of_a_line_names_none(
     assert main(["add", *to, str(file)]) == 0
     assert main(["add", *to, str(file), "--on-existing", "error"]) == 1
     error = capsys.readouterr().err
-    assert "5 of the next 5 documents have ids that 'demo' has already" in error
+    assert "5 of the next 5 documents have ids that collection 'demo' already has" in error
     assert "line" not in error
 
 
@@ -268,7 +275,7 @@ def test_a_bad_line_far_down_says_what_is_stored(
     error = capsys.readouterr().err
     kept = len(payloads(database))
     assert 0 < kept < 2060
-    assert f"line 2061: {kept} documents are stored in 'demo', then it failed" in error
+    assert f"line 2061: {kept} documents are stored in 'demo', then add() failed" in error
 
 
 def test_a_server_is_asked_with_the_key(
@@ -302,12 +309,15 @@ def test_a_server_is_asked_with_the_key(
     ("arguments", "message"),
     [
         (("add", "--path", "db", "nowhere.jsonl"), "nowhere.jsonl cannot be read"),
-        (("add", "--path", "db", "a.pdf"), "say so with --format"),
+        (("add", "--path", "db", "a.pdf"), "specify the format with --format"),
         (("add", "--path", "db", "a.txt", "--batch-size", "0"), "batch_size"),
         (("add", "--path", "a.txt", "a.txt"), "a.txt"),
         (("add", "--url", "http://127.0.0.1:9", "a.txt"), "http://127.0.0.1:9: "),
-        (("query", "--path", "nowhere", "x"), "no folder nowhere"),
-        (("query", "--path", ".", "x"), "no collection 'demo'; there are: none"),
+        (("query", "--path", "nowhere", "x"), "folder nowhere does not exist"),
+        (
+            ("query", "--path", ".", "x"),
+            "collection 'demo' does not exist; existing collections: none",
+        ),
     ],
 )
 def test_a_failure_is_a_message_and_exit_code_1(
@@ -415,7 +425,7 @@ def test_the_bar_counts_the_bytes_whose_documents_are_stored(
         progress.report(IngestProgress(2, None, 0, 500, 1, 2.0))
     last = capsys.readouterr().err.splitlines()[-1]
     assert "9.00/15.0" in last
-    assert "2 documents, 250 tokens/s, 1 texts cut]" in last
+    assert "2 documents, 250 tokens/s, 1 texts truncated]" in last
 
 
 def test_long_documents_are_stored_in_chunks(

@@ -120,7 +120,7 @@ def test_nothing_leads_to_a_collection_with_other_points(client: QdrantClient) -
     [
         (("old", LetterEncoder(), "old"), {}, "a new collection"),
         (("old", LetterEncoder(), "new"), {"alias": "old"}, "the name of a collection"),
-        (("old", LetterEncoder(), "new"), {"alias": "new"}, "own name"),
+        (("old", LetterEncoder(), "new"), {"alias": "new"}, "name of the new collection itself"),
         (("old", LetterEncoder(), "new"), {"alias": 7}, "alias must be a str"),
         (("old", LetterEncoder(), "new"), {"collection_options": 7}, "collection_options must be"),
         (("old", LetterEncoder(), "new"), {"progress": "yes"}, "progress must be"),
@@ -243,6 +243,6 @@ def test_a_text_that_must_not_be_cut_is_named_by_its_point(
     client: QdrantClient, tiny: TinyModel
 ) -> None:
     client.add("old", ["cat"] * 20 + ["cat " * 100], ids=range(100, 121))
-    with pytest.raises(InputError, match="point 120 of collection 'old' cannot be encoded anew"):
+    with pytest.raises(InputError, match="point 120 of collection 'old' cannot be encoded again"):
         client.migrate_model("old", TextEmbedding(tiny.path, overflow="error"), "new", batch_size=8)
     assert client.count("old").count == 21

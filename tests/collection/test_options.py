@@ -22,7 +22,8 @@ CREATE = "PUT /collections/demo"
 
 @pytest.fixture
 def remote(kind: str, server: Server, tiny: TinyModel) -> Iterator[QdrantClient]:
-    """A client of the server."""
+    """A client of the server, which belongs to a cluster."""
+    server.node.distributed = True
     with opened(kind, **at(server)) as client:
         client.set_model(tiny.path)
         yield client

@@ -201,8 +201,8 @@ def test_a_model_may_be_loaded_later(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"k": 1.0, "language": "german"}, "language, k: for Qdrant/bm25 only"),
-        ({"max_terms": 0}, "max_terms must be a whole number from 1 up, not 0"),
-        ({"threads": 0}, "threads must be a whole number from 1 up, not 0"),
+        ({"max_terms": 0}, "max_terms must be a whole number of at least 1, not 0"),
+        ({"threads": 0}, "threads must be a whole number of at least 1, not 0"),
         ({"device_ids": [1]}, "device_ids= names CUDA devices"),
     ],
 )

@@ -187,7 +187,7 @@ def test_max_tokens_can_be_set_within_the_models_positions(tiny: TinyModel) -> N
     )
     with pytest.raises(InputError, match="positions for 96 tokens"):
         TextEmbedding(tiny.path, max_tokens=97)
-    with pytest.raises(InputError, match="from 3 up"):
+    with pytest.raises(InputError, match="of at least 3"):
         TextEmbedding(tiny.path, max_tokens=2)
 
 

@@ -136,7 +136,7 @@ def test_an_interrupt_says_what_is_stored(tiny: TinyModel) -> None:
         client.add("demo", ["cat"] * 200, ids=range(200))
     account = IngestError.behind(caught.value)
     assert account is not None
-    assert "it failed at number 64: KeyboardInterrupt." in str(account)
+    assert "add() failed at documents[64]: KeyboardInterrupt." in str(account)
     assert account.stored_ids == list(range(64))
 
 

@@ -109,11 +109,11 @@ def test_documents_carry_their_own(everywhere: QdrantClient) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"documents": [Document("a")], "metadata": [{}]}, r"documents\[0\].*leave out metadata="),
-        ({"documents": [Document("a", id=1)], "ids": [1]}, r"documents\[0\].*leave out ids="),
-        ({"documents": [Document("a", id=1)], "ids": "content"}, "leave out ids="),
+        ({"documents": [Document("a")], "metadata": [{}]}, r"documents\[0\].*omit metadata"),
+        ({"documents": [Document("a", id=1)], "ids": [1]}, r"documents\[0\].*omit ids"),
+        ({"documents": [Document("a", id=1)], "ids": "content"}, "omit ids"),
         ({"documents": [Document("a", id="x"), Document("b", id="x")]}, r"ids\[1\].*earlier"),
-        ({"documents": [Document("a", {"qdrant_embed_id": 1})]}, "where the id itself"),
+        ({"documents": [Document("a", {"qdrant_embed_id": 1})]}, "under which the id itself"),
         (
             {"documents": [Document("a", {"b": object()})], "ids": "content"},
             "not JSON-seriali",
@@ -136,5 +136,5 @@ def test_keys_are_names() -> None:
     for bad in ("source", (1,)):
         with pytest.raises(InputError, match="keys must be a list of str"):
             ContentIds(bad)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="is no id"):
+    with pytest.raises(InputError, match="an id must be"):
         point_id(1.5)  # type: ignore[arg-type]

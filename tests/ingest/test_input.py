@@ -30,8 +30,8 @@ BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"documents": ["a"], "batch_size": 0}, "batch_size"),
     ({"documents": ["a"], "max_retries": -1}, "max_retries"),
     ({"documents": ["a"], "parallel": -1}, "parallel"),
-    ({"documents": ["a", "\ud800"]}, r"documents\[1\] is no valid Unicode"),
-    ({"documents": ["a"], "ids": ["\ud800"]}, r"ids\[0\]: id '\\ud800' is no valid Unicode"),
+    ({"documents": ["a", "\ud800"]}, r"documents\[1\] is not valid Unicode"),
+    ({"documents": ["a"], "ids": ["\ud800"]}, r"ids\[0\]: id '\\ud800' is not valid Unicode"),
 ]
 
 
@@ -85,10 +85,10 @@ def test_iterators_of_different_lengths_are_refused(client: QdrantClient) -> Non
         ({"query_text": "cat", "chunks": 1}, "chunks must be True or False"),
         ({"query_text": "cat", "offset": -1}, "offset"),
         ({"query_text": "cat", "fusion": "sum"}, "'rrf' or 'dbsf'"),
-        ({"query_text": "cat", "limit": 20, "offset": 5, "prefetch_limit": 24}, "from 25 up"),
+        ({"query_text": "cat", "limit": 20, "offset": 5, "prefetch_limit": 24}, "of at least 25"),
         ({"query_text": "cat", "where": {"a": {"near": 1}}}, "near"),
         ({"query_text": "cat", "reranker": object()}, "rerank"),
-        ({"query_text": "cat", "rerank_limit": 20}, "needs a reranker"),
+        ({"query_text": "cat", "rerank_limit": 20}, "without a reranker"),
     ],
 )
 def test_bad_queries_are_refused(

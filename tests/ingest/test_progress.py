@@ -174,7 +174,7 @@ def test_without_a_terminal_only_who_asks_is_shown_a_bar(
     client.add("demo", ["cat", LONG], progress=True)
     last = capsys.readouterr().err.splitlines()[-1]  # it stays there
     assert "2/2" in last
-    assert "tokens/s, 1 texts cut]" in last
+    assert "tokens/s, 1 texts truncated]" in last
     client.add("demo", iter(["cat"]), progress=True)  # nobody knows how many
     assert "1 documents [" in capsys.readouterr().err.splitlines()[-1]
 

@@ -43,6 +43,7 @@ def test_a_generator_of_documents_keeps_every_vector_with_its_text(client: Qdran
 def test_both_branches_and_the_fusion_are_one_request(remote: QdrantClient, server: Server) -> None:
     remote.add("demo", TEXTS, [{"n": n} for n in range(5)])
     remote.query("demo", "cat")
+    assert remote.query("demo", "cat", limit=2) == remote.query("demo", "cat")[:2]
     server.requests.clear()
     server.bodies.clear()
     only = models.Filter(must=[models.HasIdCondition(has_id=[1])])
@@ -53,7 +54,7 @@ def test_both_branches_and_the_fusion_are_one_request(remote: QdrantClient, serv
     (first,), (second, stop_words) = (json.loads(body)["searches"] for _, body in server.bodies)
     for search in (first, second):
         assert search["query"] == {"fusion": "dbsf"}
-        assert (search["limit"], search["offset"]) == (7, 20)
+        assert (search["limit"], search["offset"]) == (13, 17)  # hits that tie with the page's
         assert [branch["using"] for branch in search["prefetch"]] == [
             "fast-tiny-bert",
             "fast-sparse-bm25",
@@ -61,7 +62,7 @@ def test_both_branches_and_the_fusion_are_one_request(remote: QdrantClient, serv
         assert all(branch["filter"]["must"] == [{"has_id": [1]}] for branch in search["prefetch"])
         # queries are encoded as such: each of BM25's words counts 1
         assert search["prefetch"][1]["query"]["values"] == [1.0]
-    assert [branch["limit"] for branch in first["prefetch"]] == [108, 108]
+    assert [branch["limit"] for branch in first["prefetch"]] == [100, 100]
     assert [branch["limit"] for branch in second["prefetch"]] == [30, 30]
     assert first["score_threshold"] == 0.1
     assert first["with_vector"] == ["fast-tiny-bert", "fast-sparse-bm25"]
@@ -113,7 +114,7 @@ def test_a_dense_collection_gets_its_sparse_vector_with_the_next_documents(
     with pytest.raises(CollectionMismatchError, match=r"no sparse vector .* add\(\)"):
         anywhere.query("demo", "cat")
     anywhere.add("demo", ["the dog"], ids=[2])
-    assert "stored before have none" in caplog.text
+    assert "stored earlier have none" in caplog.text
     assert set(vectors(anywhere, 2)) == {"fast-tiny-bert", "fast-sparse-bm25"}
     assert {hit.document for hit in anywhere.query("demo", "dog")} == {"the cat", "the dog"}
     wrote = stamp(anywhere)
@@ -125,7 +126,7 @@ def test_a_server_that_cannot_add_vectors_is_named(remote: QdrantClient, server:
     remote.add("demo", ["the cat"])
     remote.set_sparse_model("Qdrant/bm25")
     server.fail_once("/vectors/", Fault(404))
-    with pytest.raises(CollectionMismatchError, match=r"would not add it (.|\n)*Qdrant 1\.18"):
+    with pytest.raises(CollectionMismatchError, match=r"refused to add it (.|\n)*Qdrant 1\.18"):
         remote.add("demo", ["the dog"])
     assert server.database.count("demo").count == 1
     server.fail_once("/vectors/", Fault(409, after_commit=True))  # another client was first
@@ -177,9 +178,9 @@ def test_a_sparse_encoder_of_the_users_own(kind: str, tiny: TinyModel, tmp_path:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ([], "gave 0 vectors for 1 texts"),
-        ([None], "NoneType without"),
-        ([SparseVector(np.array([1, 2]), np.array([1], np.float32))], "one index is needed"),
+        ([], "returned 0 vectors for 1 texts"),
+        ([None], "NoneType, whose indices and values"),
+        ([SparseVector(np.array([1, 2]), np.array([1], np.float32))], "one index per value"),
         ([SparseVector(np.array([1, 1]), np.array([1, 2], np.float32))], "twice"),
         ([SparseVector(np.array([-1]), np.array([1], np.float32))], "whole numbers"),
         ([SparseVector(np.array([2**32]), np.array([1], np.float32))], "whole numbers"),

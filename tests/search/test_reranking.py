@@ -60,8 +60,8 @@ def test_hybrid_candidates_are_reranked(client: QdrantClient) -> None:
     [
         ([1.0], "1 scores for 50 texts"),
         ([float("nan")] * 50, "NaN"),
-        (["good"] * 50, "no numbers"),
-        (None, "no numbers"),
+        (["good"] * 50, "not numbers"),
+        (None, "not numbers"),
     ],
 )
 def test_what_it_gives_is_checked(filled: QdrantClient, scores: Any, message: str) -> None:
@@ -69,5 +69,5 @@ def test_what_it_gives_is_checked(filled: QdrantClient, scores: Any, message: st
         def rerank(self, query: str, documents: Sequence[str], /) -> Any:
             return scores
 
-    with pytest.raises(ModelError, match=f"reranker Wrong gave .*{message}"):
+    with pytest.raises(ModelError, match=f"reranker Wrong returned .*{message}"):
         filled.query("demo", "cat", reranker=Wrong())

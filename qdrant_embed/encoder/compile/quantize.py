@@ -32,7 +32,7 @@ _TOLERANCE = 2.0
 _DAMPING = 0.01  # of the Hessian's mean diagonal
 _ROWS = 4096  # of a table that are quantised together
 _BLOCK = 64  # rows of weights whose rounding errors are carried on together
-_WEIGHT_STEPS = 124  # three less than int8 has, for what GPTQ adds to a weight
+_WEIGHT_STEPS = 124  # three less than int8 has, because GPTQ may enlarge a weight
 
 
 @dataclass(frozen=True)

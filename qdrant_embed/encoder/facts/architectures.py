@@ -184,7 +184,7 @@ class ModernBertConfig(RotaryConfig):
         return layer % self.global_attn_every_n_layers == 0
 
     def theta(self, *, is_global: bool) -> float:
-        """Base of the wavelengths in global or in local layers."""
+        """Return the base of the wavelengths in global or in local layers."""
         if (parameters := self.rope_parameters) is not None:
             kind = parameters.full_attention if is_global else parameters.sliding_attention
             return kind.rope_theta

@@ -261,7 +261,7 @@ class ModelDirectory:
         return self._known.normalize if self._known else True
 
     def _limit(self) -> int:
-        """The most tokens that a text can have."""
+        """Return the maximum number of tokens per text."""
         if isinstance(self.config, TransformerConfig):
             return self.config.positions
         if isinstance(self.config, OtherConfig):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -162,6 +161,8 @@ def export_plan(plan: RunPlan, folder: Path, cache: Path) -> None:
         InputError: there is something in the folder.
         ModelFileError: it cannot be written.
     """
+    import shutil
+
     check_new(folder)
     with new_folder(folder, in_cache=False) as temporary:
         shutil.copyfile(plan.tokenizer, temporary / _TOKENIZER)

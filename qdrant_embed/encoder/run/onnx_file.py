@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.interfaces import Vector, assert_never
+from qdrant_embed.encoder.interfaces import Vector
 from qdrant_embed.encoder.run.backend import Inputs, l2_normalized
+from qdrant_embed.encoder.run.pooling import pool_tokens
 from qdrant_embed.encoder.run.session import Session
 from qdrant_embed.errors import ModelError, ModelFileError
 
@@ -94,21 +95,12 @@ class OnnxFile:
     def _pooled(self, output: Vector) -> Vector:
         if output.ndim != 3:
             return output
-        match self._spec.pooling:
-            case "mean":
-                mean: Vector = output.mean(axis=1, dtype=np.float32)
-                return mean
-            case "cls":
-                return output[:, 0].copy()
-            case "last_token":
-                return output[:, -1].copy()
-            case None:
-                raise ModelFileError(
-                    f"{self._path} gives a vector for each token, and {self._spec.name} does not "
-                    "say how to pool them"
-                )
-            case _:
-                assert_never(self._spec.pooling)
+        if self._spec.pooling is None:
+            raise ModelFileError(
+                f"{self._path} gives a vector for each token, and {self._spec.name} does not say "
+                "how to pool them"
+            )
+        return pool_tokens(output, self._spec.pooling)
 
     def _check_inputs(self) -> None:
         for name, taken in self._inputs.items():

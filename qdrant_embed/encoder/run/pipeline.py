@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -23,6 +22,8 @@ from qdrant_embed.encoder.run.batching import (
 from qdrant_embed.encoder.run.job import EncodeJob
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     from qdrant_embed.encoder.run.loaded_model import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,8 @@ class Pipeline(Generic[T]):
         if len(first) == 1 < window and workers > 1:  # a single text: a query, most likely
             yield from self._single(first, workers)
             return
+        from concurrent.futures import ThreadPoolExecutor  # which a single text need not wait for
+
         pool = ThreadPoolExecutor(workers, thread_name_prefix="qdrant-embed")
         running: _Running[T] | None = None
         try:

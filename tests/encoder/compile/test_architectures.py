@@ -20,11 +20,11 @@ from safetensors.numpy import save, save_file
 from tiny import write_model
 
 from qdrant_embed import ModelFileError, SparseTextEmbedding, TextEmbedding
-from qdrant_embed.encoder.compile.architectures.registry import model_graph
-from qdrant_embed.encoder.facts.architectures import config_class
+from qdrant_embed.encoder.compile.architectures.registry import GRAPHS, model_graph
+from qdrant_embed.encoder.facts.architectures import ARCHITECTURES, config_class
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.tensors import read_tensors
-from qdrant_embed.encoder.interfaces import Pooling
+from qdrant_embed.encoder.interfaces import Pooling, Task
 from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.session import Session
 
@@ -77,15 +77,18 @@ def assert_near(found: NDArray[np.float32], expected: NDArray[np.float32]) -> No
 
 def test_there_is_a_fixture_for_every_architecture() -> None:
     types = {load(name).config["model_type"] for name in NAMES}
-    assert types >= {
-        "bert",
-        "distilbert",
-        "modernbert",
-        "mpnet",
-        "nomic_bert",
-        "roberta",
-        "xlm-roberta",
-    }
+    assert types == set(ARCHITECTURES) == set(GRAPHS)
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("distilbert", "terms"), ("bert", "score"), ("bert", "token_vectors")]
+)
+def test_a_task_that_an_architecture_has_no_head_for_is_refused(name: str, task: Task) -> None:
+    fixture = load(name)
+    config = ARCHITECTURES[name].model_validate(fixture.config)
+    spec = ModelSpec("tiny", config.vocab_size, None, len(fixture.ids), False, task=task)
+    with pytest.raises(ModelFileError, match=f"architecture '{name}' cannot .* task '{task}'"):
+        model_graph(fixture.weights, config, spec)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

@@ -141,6 +141,8 @@ def module(kind: str, path: str = "") -> dict[str, str]:
         (change("1_Pooling/config.json", include_prompt=False), r"cannot be run"),
         (unlink("1_Pooling/config.json"), r"1_Pooling/config.json is missing"),
         (write("modules.json", json.dumps([module("Dense")])), r"only Transformer"),
+        (write("modules.json", json.dumps([module("MLMTransformer")])), r"only Transformer"),
+        (write("modules.json", "[]"), r"chains nothing: only Transformer"),
         (
             write("modules.json", json.dumps([module("Transformer", "../../..")])),
             r"points out of its folder",

@@ -6,13 +6,14 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from tiny import TinyModel
 
 from qdrant_embed import ModelFileError, TextEmbedding
-from qdrant_embed.encoder.files.cache import cache_folder, new_folder, sha256
+from qdrant_embed.encoder.files.cache import cache_folder, locked, new_folder, sha256
 
 
 def test_the_folder_is_the_argument_then_the_variable_then_the_platforms(
@@ -57,6 +58,39 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_way_out(tmp_path: Pat
         pytest.raises(ModelFileError, match=r"file.*QDRANT_EMBED_CACHE"),
         new_folder(tmp_path / "file" / "target"),
     ):
+        pass
+
+
+def test_a_lock_is_held_by_one_at_a_time_and_freed_by_an_error(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with locked(tmp_path / ".lock"):
+            order.append("second")
+
+    other = threading.Thread(target=second)
+
+    def first() -> None:
+        with locked(tmp_path / ".lock"):
+            other.start()
+            other.join(0.3)
+            order.append("first")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        first()
+    other.join(10)
+    assert order == ["first", "second"]
+
+
+def test_a_lock_is_freed_by_the_end_of_the_process_that_holds_it(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, sys; from qdrant_embed.encoder.files.cache import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): os._exit(3)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / ".lock")]
+    assert subprocess.run(command, check=False).returncode == 3
+    with locked(tmp_path / ".lock"):
         pass
 
 

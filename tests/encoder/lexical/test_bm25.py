@@ -149,7 +149,7 @@ def test_what_costs_nothing_to_grant_is_taken(tmp_path: Path) -> None:
         ({"b": 1.5}, "b must be a number from 0 to 1, not 1.5"),
         ({"b": "high"}, "b must be a number from 0 to 1, not 'high'"),
         ({"average_length": 0}, "average_length must be a number from 1 up, not 0"),
-        ({"threads": 0}, "threads must be a whole number from 1 up, not 0"),
+        ({"threads": 0}, "threads must be a whole number of at least 1, not 0"),
         ({"cuda": True}, "Qdrant/bm25 takes no cuda"),
         ({"providers": ["CPUExecutionProvider"]}, "Qdrant/bm25 takes no providers"),
         ({"max_tokens": 9, "revision": "main"}, "Qdrant/bm25 takes no max_tokens, revision"),

@@ -25,6 +25,7 @@ from qdrant_embed.encoder.compile.quantize import (
 from qdrant_embed.encoder.facts.architectures import Activation, TransformerConfig
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import assert_never
+from qdrant_embed.encoder.run.pooling import add_pooling, needs_first_token_only
 from qdrant_embed.errors import ModelFileError
 
 C = TypeVar("C", bound=TransformerConfig)
@@ -165,7 +166,8 @@ class TransformerGraph(ABC, Generic[C]):
             raise self._no_head()
         match task:
             case "embed":
-                return self.pool(self.hidden_states(first_row_only=self.spec.pooling == "cls"))
+                first = needs_first_token_only(self.spec.pooling)
+                return self.pool(self.hidden_states(first_row_only=first))
             case "terms":
                 return self.term_weights(self.hidden_states())
             case "token_vectors" | "score":
@@ -192,20 +194,10 @@ class TransformerGraph(ABC, Generic[C]):
     # heads: what follows the last layer
 
     def pool(self, hidden: str) -> str:
-        """Add pooling and normalisation; `hidden` has all tokens, or for ``cls`` the first."""
-        axis, pooling = self.graph.integers(1), self.spec.pooling
-        match pooling:
-            case "cls":
-                pooled = self.graph.node("Squeeze", hidden, axis)
-            case "last_token":
-                last = self.graph.scalar(-1, np.int64)
-                pooled = self.graph.node("Gather", hidden, last, axis=1)
-            case "mean":
-                pooled = self.graph.node("ReduceMean", hidden, axis, keepdims=0)
-            case None:
-                raise self._no_head()
-            case _:
-                assert_never(pooling)
+        """Add pooling and normalisation of `hidden`, all tokens or only the first."""
+        if self.spec.pooling is None:
+            raise self._no_head()
+        pooled = add_pooling(self.graph, hidden, self.spec.pooling)
         if not self.spec.normalize:
             return pooled
         return self.graph.node("LpNormalization", pooled, axis=-1, p=2)
