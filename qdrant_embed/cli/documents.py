@@ -85,7 +85,9 @@ def add_to(commands: Commands) -> None:
         "those that have changed",
     )
     adding.add_argument(
-        "--batch-size", type=int, default=32, help="number of points per request; 32 by default"
+        "--batch-size",
+        type=int,
+        help="number of points per request; by default 256 on a server, 32 in a local database",
     )
     adding.add_argument(
         "--overflow",
