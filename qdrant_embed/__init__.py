@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from qdrant_embed import telemetry as _telemetry  # before anything imports onnxruntime
+
 if TYPE_CHECKING:
     from qdrant_embed.async_client import AsyncQdrantClient, AsyncQdrantEmbedMixin
     from qdrant_embed.client import QdrantClient, QdrantEmbedMixin
@@ -73,6 +75,8 @@ __all__ = [
     "UnknownModelError",
     "point_id",
 ]
+
+del _telemetry
 
 # loaded when first asked for: qdrant_client and pydantic take long to import, and
 # who only wants vectors needs neither

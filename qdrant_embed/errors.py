@@ -20,6 +20,7 @@ connection, a closed client) pass through unwrapped, unless `IngestError` carrie
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 
@@ -153,9 +154,22 @@ def check_str(option: str, value: object) -> None:
 
 
 def check_path(option: str, value: object) -> None:
-    """Raises `InputError` unless `value` can be a path: a str, or a `pathlib.Path` or its like."""
+    """Raises `InputError` unless `value` can be a path: a str that is not blank, or a path."""
     if not isinstance(value, os.PathLike):
         check_str(option, value)
+        if value and not value.strip():
+            raise InputError(f"{option} is blank: {value!r}")
+
+
+def check_picklable(option: str, value: object) -> None:
+    """Raises `InputError` unless `value` can be pickled, so that it can go to another process."""
+    try:
+        pickle.dumps(value)
+    except Exception as error:  # pickle and the value's own methods raise anything
+        raise InputError(
+            f"{option}={value!r:.80} cannot be pickled: {error}. Another process gets functions by "
+            "their names: define it at the top of a module"
+        ) from error
 
 
 def check_unicode(what: str, value: str, *, index: int | None = None) -> None:

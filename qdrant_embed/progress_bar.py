@@ -47,6 +47,11 @@ class Progress(AbstractContextManager["Progress"]):
                 leave=bool(shown),
             )
 
+    @property
+    def is_visible(self) -> bool:
+        """Whether a bar is shown."""
+        return self._bar is not None and not self._bar.disable
+
     def step(self, done: str) -> None:
         """Shows that `done` is."""
         if self._bar is not None:

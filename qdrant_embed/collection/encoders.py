@@ -113,7 +113,7 @@ class Encoder(Protocol):
         """Return the same encoder treating long texts in another way, where that is ours."""
 
     def warn_of_truncation(self, collection_name: str) -> None:
-        """Log how many of the counted texts were cut, if any were."""
+        """Log how many of the counted texts were cut or have no known word, if any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,6 +206,15 @@ class ModelEncoder:
                 self.embedding.spec.max_tokens,
                 self.embedding.model_name,
                 self.stats.truncated,
+                collection_name,
+            )
+        if self.stats is not None and self.stats.unknown:
+            logger.warning(
+                "the tokenizer of %s knows no word of %d of the texts added to %r, such as words "
+                "of more than 100 characters or a script that it lacks: all of them have the same "
+                "vector, and are found by chance; a multilingual model knows more scripts",
+                self.embedding.model_name,
+                self.stats.unknown,
                 collection_name,
             )
 

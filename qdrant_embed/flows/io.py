@@ -9,13 +9,16 @@ carries it to its end in a single step: no loop, no thread, and a traceback of o
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from qdrant_embed.engines.engine import Engine
+from qdrant_embed.forks import ForkLock
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -89,7 +92,7 @@ class BlockingIo:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._turn = threading.Lock()
+        self._turn = ForkLock()
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """See `Io.request`."""
@@ -124,7 +127,10 @@ class _Thread(Generic[T]):
         self._future: Future[T] = Future()
         self._function = function
         thread = threading.Thread(target=self._run, name="qdrant-embed-background")
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter ends, or there can be no more threads
+            self._run()
 
     def _run(self) -> None:
         try:
@@ -150,14 +156,14 @@ class AsyncIo:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._turn = threading.Lock()
+        self._turn = ForkLock()
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """See `Io.request`."""
         coroutine = cast("Callable[P, Flow[T]]", method)
         if self.engine.off_loop:
-            return await asyncio.to_thread(
-                self._in_turn, lambda: asyncio.run(coroutine(*args, **kwargs))
+            return await _in_thread(
+                lambda: self._in_turn(lambda: _run_coroutine(coroutine(*args, **kwargs)))
             )
         return await coroutine(*args, **kwargs)
 
@@ -169,7 +175,7 @@ class AsyncIo:
 
     async def compute(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """See `Io.compute`."""
-        return await asyncio.to_thread(function, *args, **kwargs)
+        return await _in_thread(partial(function, *args, **kwargs))
 
     async def sleep(self, seconds: float) -> None:
         """See `Io.sleep`."""
@@ -203,7 +209,24 @@ class AsyncIo:
 
     def start(self, function: Callable[[], T]) -> Background[T]:
         """See `Io.start`."""
-        return _Task(asyncio.create_task(asyncio.to_thread(function)))
+        return _Task(asyncio.create_task(_in_thread(function)))
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    """Like `asyncio.to_thread`; in this thread where the interpreter starts no more of them."""
+    in_context = partial(contextvars.copy_context().run, function)
+    try:
+        future = asyncio.get_running_loop().run_in_executor(None, in_context)
+    except RuntimeError:
+        return in_context()
+    return await future
+
+
+def _run_coroutine(coroutine: Flow[T]) -> T:
+    """Run a coroutine that never waits, even inside a thread whose event loop is running."""
+    if asyncio._get_running_loop() is None:
+        return asyncio.run(coroutine)
+    return run_blocking(coroutine)
 
 
 class _Task(Generic[T]):

@@ -27,6 +27,7 @@ class IngestProgress:
             included; ``None`` with a custom encoder, which does not count.
         truncated: number of texts truncated at the model's limit; ``None`` with a custom encoder.
         seconds: time since the start.
+        unknown: number of texts of which the tokenizer knows no word; ``None`` with a custom encoder.
     """
 
     documents: int
@@ -35,6 +36,7 @@ class IngestProgress:
     tokens: int | None
     truncated: int | None
     seconds: float
+    unknown: int | None = None
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -51,7 +53,9 @@ class IngestProgress:
     def notes(self) -> list[str]:
         """Return what a bar shows besides the documents and the time."""
         rate, cut = self.tokens_per_second, self.truncated
-        return ([f"{rate:,.0f} tokens/s"] if rate else []) + ([f"{cut:,} texts cut"] if cut else [])
+        unknown = [f"{self.unknown:,} texts unknown"] if self.unknown else []
+        cuts = [f"{cut:,} texts cut"] if cut else []
+        return [*([f"{rate:,.0f} tokens/s"] if rate else []), *cuts, *unknown]
 
 
 ProgressOption: TypeAlias = bool | Callable[[IngestProgress], object] | None
@@ -65,11 +69,11 @@ class Counted(Protocol):
         """What it has read, if that is counted."""
 
     def warn_of_truncation(self, collection_name: str) -> None:
-        """Log how many of the counted texts were truncated, if any were."""
+        """Log how many of the counted texts were truncated or have no known word, if any."""
 
 
 class Reporter(AbstractContextManager["Reporter"]):
-    """Reports progress, and warns at the end of texts that were truncated.
+    """Reports progress, and warns at the end of texts that were truncated or are unknown.
 
     Args:
         option: a function to call; or whether to show a bar, which by default is shown if stderr
@@ -114,6 +118,7 @@ class Reporter(AbstractContextManager["Reporter"]):
                 tokens=None if stats is None else stats.tokens,
                 truncated=None if stats is None else stats.truncated,
                 seconds=time.monotonic() - self._start,
+                unknown=None if stats is None else stats.unknown,
             )
         )
 
