@@ -157,7 +157,7 @@ def check_path(option: str, value: object) -> None:
     """Raises `InputError` unless `value` can be a path: a str that is not blank, or a path."""
     if not isinstance(value, os.PathLike):
         check_str(option, value)
-        if value and not value.strip():
+        if str(value).isspace():
             raise InputError(f"{option} is blank: {value!r}")
 
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +35,8 @@ def announced(doing: str, *, unless: bool = False) -> Iterator[None]:
 
     timer = threading.Timer(NOTICE, say)
     timer.daemon = True
-    try:
+    with suppress(RuntimeError):  # the interpreter ends, or there can be no more threads
         timer.start()
-    except RuntimeError:  # the interpreter is shutting down, or there are too many threads
-        pass
     try:
         yield
     finally:

@@ -211,8 +211,8 @@ class ModelEncoder:
         if self.stats is not None and self.stats.unknown:
             logger.warning(
                 "the tokenizer of %s knows no word of %d of the texts added to %r, such as words "
-                "of more than 100 characters or a script that it lacks: all of them have the same "
-                "vector, and are found by chance; a multilingual model knows more scripts",
+                "of more than 100 characters or a script that it lacks: their vectors say nothing "
+                "of them, so they are found by chance; a multilingual model knows more scripts",
                 self.embedding.model_name,
                 self.stats.unknown,
                 collection_name,

@@ -214,7 +214,11 @@ class AsyncIo:
 
 async def _in_thread(function: Callable[[], T]) -> T:
     """Like `asyncio.to_thread`; in this thread where the interpreter starts no more of them."""
-    in_context = partial(contextvars.copy_context().run, function)
+    context = contextvars.copy_context()
+
+    def in_context() -> T:
+        return context.run(function)
+
     try:
         future = asyncio.get_running_loop().run_in_executor(None, in_context)
     except RuntimeError:

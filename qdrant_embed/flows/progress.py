@@ -27,7 +27,8 @@ class IngestProgress:
             included; ``None`` with a custom encoder, which does not count.
         truncated: number of texts truncated at the model's limit; ``None`` with a custom encoder.
         seconds: time since the start.
-        unknown: number of texts of which the tokenizer knows no word; ``None`` with a custom encoder.
+        unknown: number of texts of which the tokenizer knows no word; ``None`` with a custom
+            encoder.
     """
 
     documents: int

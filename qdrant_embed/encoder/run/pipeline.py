@@ -170,7 +170,7 @@ class Pipeline(Generic[T]):
             self._warned_of_unknown = True
             logger.warning(
                 "the tokenizer of %s knows no word of some texts, such as words of more than 100 "
-                "characters or a script that it lacks: all of these texts get the same vector; a "
+                "characters or a script that it lacks: their vectors say nothing of them; a "
                 "multilingual model knows more scripts (said once)",
                 model.spec.name,
             )

@@ -78,6 +78,8 @@ class Tokenizer:
         self._unknown = self._find_unknown()
         special = self._tokenizer.get_added_tokens_decoder()
         self._special = {token for token, added in special.items() if added.special}
+        if special_tokens:  # some files add tokens that they do not call special
+            self._special.update(self._tokenizer.encode("").ids)
         unknown = [] if self._unknown is None else [self._unknown]
         self._marks = _Marks([*self._special, *unknown], self._tokenizer.id_to_token)
         self._prefix_lengths: dict[str, int] = {}
@@ -110,7 +112,7 @@ class Tokenizer:
         """Count the texts of which no word is in the vocabulary.
 
         Such a text has unknown tokens and nothing else but marks: special tokens, white space and
-        punctuation. All texts like it have the same vector.
+        punctuation. Its vector says no more than how many there are.
 
         Args:
             ids: token ids of each text, prefix included.
