@@ -14,6 +14,7 @@ from tiny import TinyModel
 
 from qdrant_embed import InputError, TextEmbedding, stalls
 from qdrant_embed.encoder.compile import compiler
+from qdrant_embed.encoder.compile.architectures import registry
 from qdrant_embed.encoder.files import cache
 from qdrant_embed.encoder.files.cache import cache_folder, locked
 from qdrant_embed.progress_bar import Progress
@@ -60,7 +61,7 @@ def test_a_bar_knows_whether_it_is_seen() -> None:
 def test_a_first_compile_without_a_terminal(
     tiny: TinyModel, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
-    graph = compiler.model_graph
+    graph = registry.model_graph
 
     def slow(*arguments: Any) -> Any:
         time.sleep(0.1)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from qdrant_embed.encoder.compile.quantize import Activations, Array, LinearGroup
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.run.batching import Batch, equal_length_batches
+from qdrant_embed.encoder.run.cores import Workers
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
-from qdrant_embed.encoder.run.workers import Workers
 
 _HELD_OUT = 5  # every fifth text is kept to check with
 _LONGEST = 192  # tokens of a passage; random sequences may be longer

@@ -20,8 +20,8 @@ from qdrant_embed.encoder.run.batching import (
     equal_length_batches,
     windows,
 )
+from qdrant_embed.encoder.run.cores import Workers
 from qdrant_embed.encoder.run.job import EncodeJob
-from qdrant_embed.encoder.run.workers import Workers
 from qdrant_embed.errors import ModelError
 
 if TYPE_CHECKING:

@@ -173,7 +173,7 @@ def test_ordinary_texts_are_split_where_they_always_were(tokenizer: Tokenizer) -
 class CountingText(str):
     """A text that counts the characters that are read of it."""
 
-    __slots__ = ("read",)
+    read: int
 
     def __new__(cls, content: str) -> CountingText:
         self = super().__new__(cls, content)
