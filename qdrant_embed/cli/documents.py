@@ -16,7 +16,13 @@ from qdrant_embed.cli.progress import FileProgress
 from qdrant_embed.cli.records import FORMATS, Fields, Format, RecordFile
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
 from qdrant_embed.encoder.interfaces import Overflow
-from qdrant_embed.errors import IngestError, InputError, QdrantEmbedError
+from qdrant_embed.errors import (
+    CollectionNotFoundError,
+    IngestError,
+    InputError,
+    QdrantEmbedError,
+    ServerRefusal,
+)
 
 if TYPE_CHECKING:
     from qdrant_embed.client import QdrantClient
