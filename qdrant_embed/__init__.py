@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from qdrant_embed import telemetry as _telemetry  # before anything imports onnxruntime
+
 if TYPE_CHECKING:
     from qdrant_embed.async_client import AsyncQdrantClient, AsyncQdrantEmbedMixin
     from qdrant_embed.client import QdrantClient, QdrantEmbedMixin
@@ -81,6 +83,8 @@ __all__ = [
     "UnknownModelError",
     "point_id",
 ]
+
+del _telemetry
 
 # loaded on first access: qdrant_client and pydantic take long to import, and a caller who only
 # needs vectors uses neither

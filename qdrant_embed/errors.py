@@ -26,6 +26,7 @@ overload, a closed client) pass through unwrapped, unless `IngestError` carries 
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 
@@ -191,9 +192,22 @@ def check_str(option: str, value: object) -> None:
 
 
 def check_path(option: str, value: object) -> None:
-    """Raise `InputError` unless `value` is a path: a str, a `pathlib.Path` or similar."""
+    """Raise `InputError` unless `value` is a path: a str that is not blank, or a path object."""
     if not isinstance(value, os.PathLike):
         check_str(option, value)
+        if str(value).isspace():
+            raise InputError(f"{option} is blank: {value!r}")
+
+
+def check_picklable(option: str, value: object) -> None:
+    """Raise `InputError` unless `value` can be pickled and sent to another process."""
+    try:
+        pickle.dumps(value)
+    except Exception as error:  # pickle and the value's own methods raise anything
+        raise InputError(
+            f"{option}={value!r:.80} cannot be pickled: {error}. Another process gets functions by "
+            "their names: define it at the top of a module"
+        ) from error
 
 
 def check_unicode(what: str, value: str, *, index: int | None = None) -> None:

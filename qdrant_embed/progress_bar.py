@@ -48,6 +48,11 @@ class Progress(AbstractContextManager["Progress"]):
                 leave=bool(shown),
             )
 
+    @property
+    def is_visible(self) -> bool:
+        """Whether a bar is shown."""
+        return self._bar is not None and not self._bar.disable
+
     def step(self, done: str) -> None:
         """Advance by one step, and show `done`, the name of what was completed."""
         if self._bar is not None:
