@@ -56,7 +56,7 @@ def test_a_collection_whose_points_wait_gets_no_stamp(remote: QdrantClient, serv
 def test_its_model_is_not_guessed(kind: str, where: dict[str, Any], server: Server) -> None:
     with opened(kind, **where) as client:
         foreign(client, server)
-        with pytest.raises(CollectionMismatchError, match="does not say which model"):
+        with pytest.raises(CollectionMismatchError, match="model wrote its vectors"):
             client.add("demo", ["cat"])
 
 
