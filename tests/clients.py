@@ -14,7 +14,6 @@ import pytest
 import qdrant_client
 from numpy.typing import NDArray
 from qdrant_client import models
-from qdrant_client.http.exceptions import UnexpectedResponse
 from rest_server import Server
 
 from qdrant_embed import (
@@ -193,11 +192,6 @@ def stamp(client: qdrant_client.QdrantClient, name: str = "demo") -> dict[str, A
     """What the collection says of itself."""
     found: dict[str, Any] = (client.get_collection(name).config.metadata or {})["qdrant_embed"]
     return found
-
-
-def not_found(client: qdrant_client.QdrantClient) -> type[Exception]:
-    """Return what Qdrant itself raises about a missing collection, on the client's database."""
-    return UnexpectedResponse if client.init_options["url"] else ValueError
 
 
 def cosine(size: int) -> models.VectorParams:

@@ -110,7 +110,8 @@ class Peer:
 
     def delete(self) -> None:
         """Deletes it."""
-        self.ours().delete_collection(self._name)
+        for name in (self._name, f"{self._name}_minilm"):
+            self.ours().delete_collection(name)
 
     def our_add(self) -> None:
         """An `add`."""
@@ -192,7 +193,7 @@ class Peer:
 
     def our_encoding_add(self) -> None:
         """The same texts encoded and stored."""
-        self.ours(self._minilm()).add(self._name, TEXTS, progress=False)
+        self.ours(self._minilm()).add(f"{self._name}_minilm", TEXTS, progress=False)
 
     def _minilm(self) -> TextEmbedding:
         if self._model is None:
