@@ -60,25 +60,15 @@ def named_server(config: pytest.Config, *, grpc: bool) -> dict[str, Any] | None:
     return options | ({"prefer_grpc": True, "grpc_port": int(port)} if grpc else {})
 
 
-# where today's product fails on servers as they are: test, parameters, and what is to be done;
-# whoever does it takes the lines out
-_NOT_YET: tuple[tuple[str, str, str], ...] = ()
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks the tests that are known to fail, of which one that passes is a failure; and leaves
-    out, if the command line names a server, those that do not run on it.
-    """
-    if config.getoption("url") is not None:
-        there = [item for item in items if _runs_on_named_server(item)]
-        config.hook.pytest_deselected(items=[item for item in items if item not in there])
-        items[:] = there
-        for item in items:  # a key over http is the user's own wish
-            item.add_marker(pytest.mark.filterwarnings("ignore:Api key is used"))
-    for item in items:
-        for name, parameters, reason in _NOT_YET:
-            if item.name.startswith(name) and parameters in item.name:
-                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+    """Leave out, if the command line names a server, the tests that do not run on it."""
+    if config.getoption("url") is None:
+        return
+    there = [item for item in items if _runs_on_named_server(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in there])
+    items[:] = there
+    for item in items:  # a key over http is the user's own wish
+        item.add_marker(pytest.mark.filterwarnings("ignore:Api key is used"))
 
 
 def _runs_on_named_server(item: pytest.Item) -> bool:

@@ -150,6 +150,7 @@ def test_a_server_answers_as_a_local_database(
     @settings(
         max_examples=15,
         deadline=None,
+        report_multiple_bugs=False,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )
     @given(first=adds(), operations=st.lists(st.one_of(adds(), queries(), deletes(), changes())))
