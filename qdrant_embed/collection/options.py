@@ -54,8 +54,8 @@ class CollectionOptions:
         sparse_on_disk: whether to store the index of sparse vectors on disk.
         on_disk_payload: whether to store texts and metadata on disk.
         shard_number: number of shards; with custom sharding, for each shard key.
-        sharding_method: with custom sharding, `add` also creates the shards of its
-            ``shard_key_selector``.
+        sharding_method: custom sharding needs a cluster and a ``shard_key_selector``, whose shards
+            `add` creates.
         replication_factor: number of copies of each shard.
         write_consistency_factor: number of copies that must confirm a write.
 
@@ -135,6 +135,14 @@ class CollectionOptions:
             "replication_factor": self.replication_factor,
             "write_consistency_factor": self.write_consistency_factor,
         }
+
+    def check_shard_keys(self, selector: models.ShardKeySelector | None) -> None:
+        """Raise `InputError` if a collection with these options would have no shards."""
+        if self.sharding_method == models.ShardingMethod.CUSTOM and selector in (None, []):
+            raise InputError(
+                "sharding_method=CUSTOM stores nothing without a shard key: pass "
+                "shard_key_selector="
+            )
 
     def shard_keys(self, selector: models.ShardKeySelector | None) -> list[models.ShardKey]:
         """Return the keys of the shards that `add` must create.

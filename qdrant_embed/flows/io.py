@@ -9,14 +9,18 @@ completes a flow in a single step: without a loop, and with a traceback of ordin
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar, copy_context
+from functools import partial
 from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from qdrant_embed.engines.engine import Engine
+from qdrant_embed.engines.server import CapName
+from qdrant_embed.forks import ForkLock
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,11 +36,22 @@ class Io(Protocol):
 
     Attributes:
         engine: the engine behind the client.
+        caps: numbers that the strict mode of collections allows at most, by collection and name, as
+            far as the server has named them.
+        read_only: why nothing may be written; empty if anything may.
     """
 
     @property
     def engine(self) -> Engine:
         """The engine behind the client."""
+
+    @property
+    def caps(self) -> dict[tuple[str, CapName], int]:
+        """Caps that the server has named."""
+
+    @property
+    def read_only(self) -> str:
+        """Why nothing may be written."""
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method of the client, which sends a request, and return its result.
@@ -73,7 +88,10 @@ class Background(Protocol[T_co]):
         """Have a flow end at its next pause, after what it must `finish`; do not wait for that."""
 
     async def abandon(self) -> None:
-        """Cancel it, wait for its end, and discard its result or error."""
+        """Cancel it, wait for its end, and discard its result or error.
+
+        On an event loop, what a thread computes is not waited for: stop it by its own means first.
+        """
 
 
 def run_blocking(flow: Flow[T]) -> T:
@@ -92,11 +110,13 @@ class BlockingIo:
 
     Args:
         engine: the engine behind the client.
+        read_only: why nothing may be written; empty if anything may.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self._turn = threading.Lock()
+    def __init__(self, engine: Engine, read_only: str = "") -> None:
+        self.engine, self.read_only = engine, read_only
+        self.caps: dict[tuple[str, CapName], int] = {}
+        self._turn = ForkLock()
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """See `Io.request`."""
@@ -139,7 +159,10 @@ class _Thread(Generic[T]):
         self._future: Future[T] = Future()
         self._function = function
         thread = threading.Thread(target=self._run, name="qdrant-embed-background")
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter ends, or there can be no more threads
+            self._run()
 
     def _run(self) -> None:
         try:
@@ -180,18 +203,20 @@ class AsyncIo:
 
     Args:
         engine: the engine behind the client.
+        read_only: why nothing may be written; empty if anything may.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self._turn = threading.Lock()
+    def __init__(self, engine: Engine, read_only: str = "") -> None:
+        self.engine, self.read_only = engine, read_only
+        self.caps: dict[tuple[str, CapName], int] = {}
+        self._turn = ForkLock()
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """See `Io.request`."""
         coroutine = cast("Callable[P, Flow[T]]", method)
         if self.engine.off_loop:
-            return await asyncio.to_thread(
-                self._in_turn, lambda: asyncio.run(coroutine(*args, **kwargs))
+            return await _in_thread(
+                lambda: self._in_turn(lambda: _run_coroutine(coroutine(*args, **kwargs)))
             )
         return await coroutine(*args, **kwargs)
 
@@ -203,7 +228,7 @@ class AsyncIo:
 
     async def compute(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """See `Io.compute`."""
-        return await asyncio.to_thread(function, *args, **kwargs)
+        return await _in_thread(partial(function, *args, **kwargs))
 
     async def sleep(self, seconds: float) -> None:
         """See `Io.sleep`."""
@@ -237,11 +262,32 @@ class AsyncIo:
 
     def start(self, function: Callable[[], T]) -> Background[T]:
         """See `Io.start`."""
-        return _Task(asyncio.create_task(asyncio.to_thread(function)))
+        return _Task(asyncio.create_task(_in_thread(function)))
 
     def begin(self, flow: Callable[[], Flow[T]]) -> Background[T]:
         """See `Io.begin`: as a task."""
         return _Task(asyncio.create_task(flow()))
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    """Like `asyncio.to_thread`; in this thread where the interpreter starts no more of them."""
+    context = contextvars.copy_context()
+
+    def in_context() -> T:
+        return context.run(function)
+
+    try:
+        future = asyncio.get_running_loop().run_in_executor(None, in_context)
+    except RuntimeError:
+        return in_context()
+    return await future
+
+
+def _run_coroutine(coroutine: Flow[T]) -> T:
+    """Run a coroutine that never waits, even inside a thread whose event loop is running."""
+    if asyncio._get_running_loop() is None:
+        return asyncio.run(coroutine)
+    return run_blocking(coroutine)
 
 
 class _Task(Generic[T]):

@@ -17,7 +17,8 @@ each is settled here, for every store alike:
   requested: in a dense search the chunks of other documents, in a hybrid search whole tiers.
 
 As a rule that is one request, and one for all texts of a batch. If more is needed, hits come
-without payloads until the ranking is known, and then those of the page are retrieved.
+without payloads until the ranking is known, and then those of the page are retrieved. A dense
+search for documents ends after eight rounds, each of them with more chunks than the one before.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Ranking:
     ) -> None:
         self._request, self._first, self._last = request, first, last
         self._documents = documents
-        # so that less than half of the payloads that are transferred for it can be on the page
+        # most payloads would be those of documents before the page
         self._deep = documents and first > last - first
         self._from = 0  # rank of the first of `_hits`
         self._hits: Points = []
@@ -290,7 +291,7 @@ def _branches(request: models.QueryRequest) -> list[models.Prefetch]:
 def _parent(point: models.ScoredPoint) -> str | None:
     """Return the document of a chunk; ``None`` for a point that is no chunk."""
     chunk = (point.payload or {}).get(CHUNK_KEY)
-    parent = chunk.get("parent") if isinstance(chunk, Mapping) else None
+    parent = chunk.get("parent") if isinstance(chunk, dict) else None
     return parent if isinstance(parent, str) else None
 
 
@@ -299,7 +300,7 @@ def _document(point: models.ScoredPoint) -> str:
 
 
 def _id(point: models.ScoredPoint) -> tuple[Any, ...]:
-    return isinstance(point.id, str), point.id
+    return (0, point.id) if isinstance(point.id, int) else (1, str(point.id))
 
 
 def _document_and_id(point: models.ScoredPoint) -> tuple[Any, ...]:
@@ -310,11 +311,11 @@ def _by_id(
     points: Iterable[models.ScoredPoint], key: Callable[[models.ScoredPoint], tuple[Any, ...]]
 ) -> Points:
     """Return points in their order, those with equal scores in that of `key`."""
-    return [
-        point
-        for _, tied in groupby(points, lambda point: point.score)
-        for point in sorted(tied, key=key)
-    ]
+    ordered = list(points)
+    if len({point.score for point in ordered}) == len(ordered):
+        return ordered
+    runs = (list(run) for _, run in groupby(ordered, lambda point: point.score))
+    return [point for run in runs for point in (run if len(run) == 1 else sorted(run, key=key))]
 
 
 def _best_chunks(points: Iterable[models.ScoredPoint]) -> Points:

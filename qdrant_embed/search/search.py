@@ -1,10 +1,10 @@
-"""A search: from a query's texts and options to a request, and from found points to hits."""
+"""A search: from a query's texts and options to requests, and from found points to hits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from typing import Any, Literal, TypeAlias
 
@@ -14,7 +14,6 @@ from qdrant_client import models
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.payload import PayloadCodec, user_id
 from qdrant_embed.collection.vectors import CollectionVectors
-from qdrant_embed.engines.wire import query_batch
 from qdrant_embed.errors import InputError, check_whole
 from qdrant_embed.search.filters import combined
 from qdrant_embed.search.ranking import (
@@ -43,7 +42,9 @@ class QueryResponse(BaseModel):
             own text; ``metadata["qdrant_embed_chunk"]`` says which part of the document it is.
         metadata: the complete payload, including the text, as in the predecessor.
         score: higher is better; the cosine similarity with the models of this package, the fused
-            score in a hybrid query, and the reranker's score with a reranker.
+            score in a hybrid query, and the reranker's score with a reranker. Cosines are rounded:
+            an identical text can score slightly less or more than 1, and with quantised vectors
+            and ``rescore=False`` some hundredths more.
         embedding: the stored vector, only with ``with_vectors=True``.
         sparse_embedding: the stored sparse vector, only with ``with_vectors=True``.
     """
@@ -148,6 +149,11 @@ class Search:
     def _skipped(self) -> int:
         """Number of best hits that Qdrant omits: `offset`, or none with a reranker."""
         return 0 if self.reranker is not None else self.offset or 0
+
+    @property
+    def needed(self) -> int:
+        """Number of hits to request at least: more, for a reranker, are only better."""
+        return self.limit if self.reranker is None else self.rerank_limit or self._reach
 
     def groups(self, vectors: CollectionVectors) -> bool:
         """Return whether each hit is the best chunk of a document."""
@@ -298,6 +304,7 @@ async def answer(
     texts = checked_queries(query_texts)
     if not texts:
         return []
+    collection.requests.limit_time(search.timeout)
     remembered = collection.selection.recent.find(collection.name)
     vectors = remembered or await collection.vectors_for_query()
     rankings = await collection.io.compute(search.rankings, vectors, texts)
@@ -338,9 +345,8 @@ async def _ask(
 async def _send(
     collection: Collection, search: Search, requests: Sequence[models.QueryRequest]
 ) -> list[list[models.ScoredPoint]]:
-    """Send queries in one request, and return the points that each found."""
-    ask = partial(query_batch, collection.requests.client)
-    answers = await collection.requests.send(ask, collection.name, requests, **search.options())
+    """Send queries, in one request as a rule, and return the points that each found."""
+    answers = await collection.requests.query(requests, search.needed, **search.options())
     return [answer.points for answer in answers]
 
 

@@ -275,3 +275,24 @@ def test_an_answer_can_be_cut_off(server: Server) -> None:
     server.fail_once("scroll", Fault(200, reset_after=50))
     with pytest.raises(httpx.ReadError):
         asked(server, 1, **{"Accept-Encoding": "identity"})
+
+
+def test_a_server_can_be_stopped_and_started(
+    plain: qdrant_client.QdrantClient, grpc_server: Server
+) -> None:
+    """On the same ports, with what it had."""
+    chunked(plain, ("A", 0.9, 1))
+    url, port = grpc_server.url, grpc_server.grpc_port
+    grpc_server.stop()
+    with pytest.raises((ResponseHandlingException, grpc.RpcError)):
+        plain.count("demo")
+    grpc_server.start()
+    assert (grpc_server.url, grpc_server.grpc_port) == (url, port)
+    for _ in range(100):  # a channel waits a second before it connects again
+        try:
+            assert plain.count("demo").count == 1
+            break
+        except grpc.RpcError:
+            time.sleep(0.1)
+    else:
+        pytest.fail("nothing answers")

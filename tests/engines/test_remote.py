@@ -14,10 +14,11 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from rest_server import Fault, Server
 from tiny import TinyModel
 
-from qdrant_embed import IngestError, QdrantClient
+from qdrant_embed import IngestError, PermissionRefusal, QdrantClient, ServerRefusal
 from qdrant_embed.backoff import Backoff
 from qdrant_embed.engines.server import is_transient
 from qdrant_embed.flows import requests
+from qdrant_embed.flows.requests import MAX_RETRIES
 
 UPSERT = "PUT /collections/demo/points"
 
@@ -56,7 +57,7 @@ def test_an_error_of_looking_is_not_taken_for_absence(remote: QdrantClient, serv
         if request.endswith("demo"):
             remote.add("demo", ["cat"])
         server.requests.clear()
-        server.fail_once(request, Fault(503), times=9)
+        server.fail_once(request, Fault(503), times=99)
         with pytest.raises(UnexpectedResponse, match="503"):
             remote.add("demo", ["dog"])
         assert not any(asked == "PUT /collections/demo" for asked in server.requests)
@@ -134,15 +135,16 @@ def test_queries_are_tried_again_for_a_passing_failure_only(
 ) -> None:
     remote.add("demo", ["cat"])
     query = "POST /collections/demo/points/query/batch"
-    server.fail_once(query, Fault(503), times=3)
+    server.fail_once(query, Fault(503), times=MAX_RETRIES)
     assert len(remote.query("demo", "cat")) == 1
-    server.fail_once(query, Fault(503), times=4)
+    server.fail_once(query, Fault(503), times=MAX_RETRIES + 1)
     with pytest.raises(UnexpectedResponse, match="503"):
         remote.query("demo", "cat")
     server.requests.clear()
     server.fail_once(query, Fault(403), times=9)
-    with pytest.raises(UnexpectedResponse, match="403"):
+    with pytest.raises(PermissionRefusal, match="403") as caught:
         remote.query("demo", "cat")
+    assert isinstance(caught.value.__cause__, UnexpectedResponse)
     assert server.requests.count(query) == 1
 
 
@@ -165,15 +167,19 @@ def test_batches_that_are_too_large_are_sent_in_parts(
     with pytest.raises(IngestError, match="1 documents are stored") as caught:
         remote.add("demo", ["cat", "dog " * 6000], ids=[100, 101])
     assert caught.value.stored_ids == [100]
-    assert isinstance(caught.value.__cause__, UnexpectedResponse)
+    refusal = caught.value.__cause__
+    assert isinstance(refusal, ServerRefusal)
+    assert "the document of point 101 takes about 0.0 MB" in str(refusal)
+    assert isinstance(refusal.__cause__, UnexpectedResponse)
 
 
 def test_a_refusal_is_not_tried_again(remote: QdrantClient, server: Server) -> None:
     remote.add("demo", ["cat"])
     server.requests.clear()
     server.fail_once(UPSERT, Fault(400), times=9)
-    with pytest.raises(UnexpectedResponse, match="400"):
+    with pytest.raises(ServerRefusal, match="injected") as caught:
         remote.add("demo", ["dog"])
+    assert isinstance(caught.value.__cause__, UnexpectedResponse)
     assert server.requests.count(UPSERT) == 1
 
 
@@ -209,7 +215,7 @@ def test_a_collection_that_cannot_be_created_is_the_servers_error(
     remote: QdrantClient, server: Server
 ) -> None:
     server.fail_once("PUT /collections/demo", Fault(403))
-    with pytest.raises(UnexpectedResponse, match="403"):
+    with pytest.raises(PermissionRefusal, match="403"):
         remote.add("demo", ["cat"])
 
 
@@ -221,6 +227,9 @@ class UnavailableCall(grpc.RpcError, grpc.Call):  # type: ignore[misc] # grpc sh
 
     def code(self) -> grpc.StatusCode:
         return self._code
+
+    def details(self) -> str:
+        return ""
 
 
 UnavailableCall.__abstractmethods__ = frozenset()  # all its methods are abstract

@@ -29,8 +29,9 @@ Run = Callable[..., Any]
 @contextmanager
 def listening(running: Server) -> Iterator[None]:
     """Serve the node over gRPC while the block runs; `running.grpc_port` is set."""
+    threads = ThreadPoolExecutor(16)
     server = grpc.server(
-        ThreadPoolExecutor(16),
+        threads,
         options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
     )
     for service, (base, add) in _SERVICES.items():
@@ -40,12 +41,13 @@ def listening(running: Server) -> Iterator[None]:
             if of_service == service
         }
         add(type(service, (base,), methods)(), server)
-    running.grpc_port = server.add_insecure_port("127.0.0.1:0")
+    running.grpc_port = server.add_insecure_port(f"127.0.0.1:{running.grpc_port or 0}")
     server.start()
     try:
         yield
     finally:
         server.stop(None).wait()
+        threads.shutdown(wait=False)
 
 
 def _servicer_method(

@@ -142,7 +142,10 @@ class Node:
             try:
                 with np.errstate(all="ignore"):  # of numbers that no float32 holds
                     return getattr(self, operation)(*([name] if name else []), *args)
-            except (ValueError, KeyError) as error:  # as the local database refuses
+            except KeyError as error:  # as the local database has no such point
+                message = f"No point with id {error.args[0]} found"
+                raise RefusedError(Kind.NOT_FOUND, message) from error
+            except ValueError as error:  # as the local database refuses
                 raise RefusedError(Kind.INPUT, str(error)) from error
 
     def of(self, name: str) -> Settings:

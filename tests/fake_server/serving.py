@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -37,6 +37,7 @@ class Server:
     Attributes:
         node: what answers; `node.distributed` and `node.queueing` are for tests to set.
         url: of REST.
+        connections: those of REST that are open.
         grpc_port: of gRPC, None without it.
         requests: names of the requests so far, in order.
         bodies: names and bodies; over gRPC the messages as they are serialised.
@@ -68,6 +69,21 @@ class Server:
     body_limit: int = 32 * MEGABYTE
     tokens: Mapping[str, Access] | None = None
     stall: float = 0.04
+    with_grpc: bool = False
+    connections: set[socket.socket] = field(default_factory=set)
+    _open: ExitStack = field(default_factory=ExitStack)
+
+    def start(self) -> None:
+        """Listen, on the ports that it had before it was stopped."""
+        self._open.enter_context(_listening(self))
+        if self.with_grpc:
+            from fake_server.grpc import listening
+
+            self._open.enter_context(listening(self))
+
+    def stop(self) -> None:
+        """Close all connections and listen no more; what is stored stays. `start` goes on."""
+        self._open.close()
 
     @property
     def database(self) -> qdrant_client.QdrantClient:
@@ -108,23 +124,31 @@ class Server:
 @contextmanager
 def serving(*, grpc: bool = False) -> Iterator[Server]:
     """Serve an empty node while the block runs, over REST, and over gRPC if that is asked for."""
-    running = Server(Node(qdrant_client.QdrantClient(":memory:")))
-    server = _QuietServer(("127.0.0.1", 0), _handler(running))
+    running = Server(Node(qdrant_client.QdrantClient(":memory:")), with_grpc=grpc)
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+@contextmanager
+def _listening(running: Server) -> Iterator[None]:
+    """Serve the node over REST while the block runs; `running.url` is set."""
+    port = int(running.url.rpartition(":")[2] or 0)
+    server = _QuietServer(("127.0.0.1", port), _handler(running))
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     running.url = f"http://127.0.0.1:{server.server_port}"
     try:
-        if not grpc:
-            yield running
-        else:
-            from fake_server.grpc import listening
-
-            with listening(running):
-                yield running
+        yield
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+        for connection in list(running.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _QuietServer(ThreadingHTTPServer):
@@ -141,6 +165,14 @@ def _handler(running: Server) -> type[BaseHTTPRequestHandler]:
         disable_nagle_algorithm = True
         wbufsize = -1  # an answer goes out in as many writes as it is flushed
         served = 0
+
+        def setup(self) -> None:
+            super().setup()
+            running.connections.add(self.connection)
+
+        def finish(self) -> None:
+            running.connections.discard(self.connection)
+            super().finish()
 
         def do_GET(self) -> None:
             length = int(self.headers.get("Content-Length", 0))

@@ -14,7 +14,6 @@ from clients import LetterEncoder, at, cosine, opened, same, stamp, stored, vect
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qdrant_client import models
-from qdrant_client.http.exceptions import UnexpectedResponse
 from rest_server import Fault, Server
 from tiny import WORDS, TinyModel, tiny_bert
 
@@ -22,6 +21,7 @@ from qdrant_embed import (
     CollectionMismatchError,
     IngestError,
     InputError,
+    PermissionRefusal,
     QdrantClient,
     TextEmbedding,
     point_id,
@@ -369,7 +369,7 @@ def test_a_document_counts_as_stored_when_all_of_it_is(
         remote.add("demo", [text(90, 1)] * 3, ids=["a", "b", "c"], batch_size=3)
     assert (caught.value.stored_ids, caught.value.failed_index) == (["a"], 1)
     server.fail_once("points/delete", Fault(403))
-    with pytest.raises(UnexpectedResponse):
+    with pytest.raises(PermissionRefusal):
         remote.add("demo", ["cat"], ids=["a"])
     assert len(parts(remote, "a")) == 5
     server.fail_once("points/delete", Fault(503, headers=(("Retry-After", "0"),)), times=2)
@@ -410,7 +410,7 @@ def test_what_a_server_is_asked(remote: QdrantClient, server: Server) -> None:
     assert asked["shard_key"] == "x"
     assert server.parameters[-1] == "timeout=5"
     server.fail_once("query/batch", Fault(403))
-    with pytest.raises(UnexpectedResponse):
+    with pytest.raises(PermissionRefusal):
         remote.query_batch("demo", ["cat", "dog", "sea"])
     assert len(remote.query_batch("demo", ["cat"] * 40)) == 40
 

@@ -13,6 +13,7 @@ from clients import at, opened
 from numpy.typing import NDArray
 from qdrant_client import models
 from rest_server import Server
+from tiny import TinyModel
 
 from qdrant_embed import (
     EncoderDescription,
@@ -22,6 +23,7 @@ from qdrant_embed import (
     SparseDescription,
     SparseVector,
 )
+from qdrant_embed.search.ranking import DEPTHS, DenseRanking, FusedRanking, Ranking
 
 KEY = "qdrant_embed_chunk"
 BATCH = "POST /collections/demo/points/query/batch"
@@ -151,12 +153,13 @@ class Corpus:
                 return
 
 
-@pytest.fixture(params=["memory", "server"])
+@pytest.fixture(params=["memory", "server", "grpc"])
 def quick(request: pytest.FixtureRequest, kind: str) -> Iterator[QdrantClient]:
     """A client of either kind on a database that stores thousands of points in no time."""
     places: dict[str, Callable[[], dict[str, Any]]] = {
         "memory": lambda: {"location": ":memory:"},
         "server": lambda: at(request.getfixturevalue("server")),
+        "grpc": lambda: at(request.getfixturevalue("grpc_server"), grpc=True),
     }
     with opened(kind, **places[request.param]()) as client:
         yield client
@@ -458,3 +461,77 @@ def test_candidates_of_ones_own_are_all_there_is(remote: QdrantClient, server: S
     rest = remote.query("demo", "q", limit=9, offset=11, prefetch_limit=20)
     assert [hit.id for hit in rest] == [hit.id for hit in hits[11:]]
     assert server.requests == [BATCH] * 2
+
+
+# strict mode
+
+
+def under_a_cap(client: QdrantClient, ranking: Ranking, cap: int) -> list[str]:
+    """The documents of a page, where strict mode lets no limit be above a cap."""
+    rounds = 0
+    while not ranking.known:
+        sent = [
+            request.model_copy(
+                update={
+                    "limit": min(request.limit or cap, cap),
+                    "prefetch": request.prefetch
+                    and [
+                        branch.model_copy(update={"limit": min(branch.limit or cap, cap)})
+                        for branch in request.prefetch
+                        if isinstance(branch, models.Prefetch)
+                    ],
+                }
+            )
+            for request in ranking.requests()
+        ]
+        found = client.query_batch_points("demo", sent)
+        ranking.take(sent, [answer.points for answer in found])
+        rounds += 1
+    assert rounds <= 8
+    return [(point.payload or {})[KEY]["parent"] for point in ranking.page()]
+
+
+def test_what_a_cap_leaves_of_a_ranking() -> None:
+    found = corpus(4, 40, 30, nearby=0.9)
+    with opened("sync", ":memory:") as client:
+        found.store(client, "rrf")
+        query = [1.0, *[0.0] * (SIZE - 1)]
+        dense = models.QueryRequest(query=query, using="d", with_payload=True)
+        for cap in (30, 100):
+            ranking: Ranking = DenseRanking(dense, 0, 10, documents=True)
+            assert under_a_cap(client, ranking, cap) == found.ranking("dense")[:10]
+        words = models.SparseVector(indices=[1], values=[1.0])
+        fused = models.QueryRequest(
+            prefetch=[
+                models.Prefetch(query=query, using="d"),
+                models.Prefetch(query=words, using="s"),
+            ],
+            query=models.FusionQuery(fusion=models.Fusion.RRF),
+            with_payload=True,
+        )
+        shorter = [
+            under_a_cap(
+                client, FusedRanking(fused, 0, limit, documents=True, depths=DEPTHS[1:]), 100
+            )
+            for limit in (1, 3, 10, 25)
+        ]
+        assert all(page == shorter[-1][: len(page)] for page in shorter)
+        assert 0 < len(set(shorter[-1])) == len(shorter[-1])
+
+
+@pytest.mark.parametrize(
+    "index", [models.PayloadSchemaType.INTEGER, models.PayloadSchemaType.FLOAT]
+)
+@pytest.mark.parametrize("grpc", [False, True], ids=["rest", "grpc"])
+def test_numbers_pass_under_strict_mode_with_either_index(
+    kind: str, grpc_server: Server, tiny: TinyModel, index: models.PayloadSchemaType, grpc: bool
+) -> None:
+    with opened(kind, **at(grpc_server, grpc=grpc)) as client:
+        client.set_model(tiny.path)
+        client.add("demo", ["cat", "dog", "sea"], [{"year": year} for year in (3, 4, 5)])
+        client.create_payload_index("demo", "year", index)
+        grpc_server.restrict("demo", unindexed_filtering_retrieve=False)
+        for where in ({"year": 3}, {"year": 3.0}, {"year": {"not": 3}}, {"year": {"gt": 3}}):
+            hits = client.query("demo", "cat", where=where)
+            assert {hit.metadata["year"] == 3 for hit in hits} == {where in ({"year": 3},)}
+        assert len(client.query("demo", "cat", where={"year": [3.0, 5.0]})) == 2
