@@ -80,9 +80,11 @@ class Peer:
     Args:
         options: arguments of a client.
         name: of the collection.
+        texts: number of texts to encode.
     """
 
-    def __init__(self, options: Mapping[str, Any], name: str) -> None:
+    def __init__(self, options: Mapping[str, Any], name: str, texts: int) -> None:
+        self._texts = short_texts(texts)
         self._options, self._name, self._encoder = {**options}, name, Rows()
         self._model: TextEmbedding | None = None
         self._client: Any = None
@@ -188,20 +190,17 @@ class Peer:
 
     def our_encoding(self) -> None:
         """Encoding alone."""
-        for _ in self._minilm().passage_embed(TEXTS):
+        for _ in self._minilm().passage_embed(self._texts):
             pass
 
     def our_encoding_add(self) -> None:
         """The same texts encoded and stored."""
-        self.ours(self._minilm()).add(f"{self._name}_minilm", TEXTS, progress=False)
+        self.ours(self._minilm()).add(f"{self._name}_minilm", self._texts, progress=False)
 
     def _minilm(self) -> TextEmbedding:
         if self._model is None:
             self._model = TextEmbedding(MINILM)
         return self._model
-
-
-TEXTS = short_texts(20_000)
 
 
 def timed(function: Callable[[], object]) -> list[float]:
@@ -217,8 +216,8 @@ def timed(function: Callable[[], object]) -> list[float]:
 class Process:
     """A peer in a process of its own."""
 
-    def __init__(self, options: Mapping[str, Any], name: str) -> None:
-        told = json.dumps([options, name])
+    def __init__(self, options: Mapping[str, Any], name: str, texts: int) -> None:
+        told = json.dumps([options, name, texts])
         command = [sys.executable, "-W", "ignore", __file__, "--worker", told]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -241,9 +240,9 @@ class Process:
         self._process.communicate()
 
 
-def worker(options: Mapping[str, Any], name: str) -> None:
+def worker(options: Mapping[str, Any], name: str, texts: int) -> None:
     """Runs what standard input asks for."""
-    peer = Peer(options, name)
+    peer = Peer(options, name, texts)
     for line in sys.stdin:
         started, cpu = time.perf_counter(), time.process_time()
         result = getattr(peer, line.strip())()
@@ -295,7 +294,9 @@ class Bench:
                 grpc_port = arguments.grpc_port
                 options = {"url": arguments.url, "api_key": arguments.api_key, "timeout": 60}
             options |= {"grpc_port": grpc_port, "prefer_grpc": transport == "gRPC"}
-            processes = tuple(Process(options, COLLECTION) for _ in range(count + 1))
+            processes = tuple(
+                Process(options, COLLECTION, arguments.texts) for _ in range(count + 1)
+            )
             for process in processes:
                 stack.callback(process.close)
             *peers, maker = processes
@@ -364,7 +365,10 @@ class Bench:
                         {"alone": (one, "our_encoding"), "add": (two, "our_encoding_add")}
                     )
                 alone, added = ([turn["seconds"] for turn in found[name]] for name in found)
-                print(f"{transport}: {len(TEXTS):,} texts encoded {told(alone, 1, 's')}", end=" ")
+                print(
+                    f"{transport}: {self._arguments.texts:,} texts encoded {told(alone, 1, 's')}",
+                    end=" ",
+                )
                 print(f"and added {told(added, 1, 's')} with {pause} s a request")
                 name = f"{transport} add with {pause} s a request, encoding alone = 1"
                 yield Figure(name, median_ratio(alone, added), 0.9, False)
@@ -410,6 +414,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--figures", default="query,upload,add,threads")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--texts", type=int, default=20_000, help="of the figure add")
     parser.add_argument("--url")
     parser.add_argument("--grpc-port", type=int, default=6334)
     parser.add_argument("--api-key")

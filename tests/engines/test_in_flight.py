@@ -50,7 +50,7 @@ def bodies(server: Server) -> list[list[int]]:
 
 
 def test_three_requests_are_in_flight_after_the_first(remote: QdrantClient, server: Server) -> None:
-    together = threading.Barrier(UPLOADS)
+    together = threading.Barrier(3)
     seen: list[int] = []
 
     def fault(request: str) -> Fault | None:
