@@ -25,11 +25,11 @@ def refuse(*arguments):
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 import json, time
 from dataclasses import asdict
-from qdrant_embed import QdrantClient
+from qdrant_embed import QdrantClient, TextEmbedding
 started = time.perf_counter()
 client = QdrantClient(":memory:")
 client.set_model(sys.argv[1])
-encoder = client._encoders.current
+encoder = TextEmbedding(sys.argv[1])
 vector = next(encoder.query_embed("cat"))
 seconds = time.perf_counter() - started
 client.add("demo", ["a cat sat"])

@@ -127,7 +127,7 @@ LASTING = {
             WEIGHTS, headers={"Content-Type": "text/html"}, body=lambda _: b"<html>Log in</html>"
         ),
         ModelDownloadError,
-        r"19 bytes \(text/html\) came back",
+        r"19 bytes \(text/html\) were sent",
     ),
     "hang": (Fault(WEIGHTS, pause=1.0), ModelDownloadError, "after 5 tries"),
     "hang of model_info": (Fault("/api/", pause=1.0), ModelDownloadError, "after 5 tries"),
