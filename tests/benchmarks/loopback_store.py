@@ -26,6 +26,7 @@ import grpc
 from qdrant_client import grpc as messages
 
 STALL = 0.04  # seconds; Linux acknowledges a lone segment that late
+NOT_FOUND = "Not found: Collection `demo` doesn't exist!"
 _LEAST_COMPRESSED = 1500  # bytes of an answer
 HNSW: dict[str, Any] = {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000}
 OPTIMIZER: dict[str, Any] = {
@@ -129,7 +130,10 @@ class Rest(asyncio.Protocol):
         self._requests += 1
         method, target, _ = first.split(" ")
         status, result, seconds = self._store.answer(method, target.partition("?")[0], body)
-        content = json.dumps({"result": result, "status": "ok", "time": 0.0}).encode()
+        told: Any = {"result": result, "status": "ok", "time": 0.0}
+        if status == 404:
+            told = {"status": {"error": NOT_FOUND}, "time": 0.0}
+        content = json.dumps(told).encode()
         asked = "gzip" in headers.get("accept-encoding", "")
         compressed = asked and len(content) > _LEAST_COMPRESSED
         if compressed:
@@ -198,7 +202,7 @@ def grpc_server(store: Store) -> tuple[grpc.Server, int]:
 
     def get(request: Any, context: grpc.ServicerContext) -> messages.GetCollectionInfoResponse:
         if request.collection_name not in created:
-            context.abort(grpc.StatusCode.NOT_FOUND, "no such collection")
+            context.abort(grpc.StatusCode.NOT_FOUND, NOT_FOUND)
         made = created[request.collection_name]
         params = messages.CollectionParams(vectors_config=made.vectors_config)
         config = messages.CollectionConfig(

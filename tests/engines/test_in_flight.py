@@ -14,10 +14,15 @@ from typing import Any
 import pytest
 from clients import KINDS, LetterEncoder, at, opened, run
 from qdrant_client.context_headers import headers
-from qdrant_client.http.exceptions import UnexpectedResponse
 from rest_server import Fault, Server
 
-from qdrant_embed import AsyncQdrantClient, IngestError, IngestProgress, QdrantClient
+from qdrant_embed import (
+    AsyncQdrantClient,
+    IngestError,
+    IngestProgress,
+    QdrantClient,
+    ServerRefusal,
+)
 from qdrant_embed.backoff import Backoff
 from qdrant_embed.engines.wire import LOCAL_BATCH, SERVER_BATCH, UPLOADS
 from qdrant_embed.flows import requests
@@ -95,7 +100,7 @@ def test_the_account_has_no_gap_when_a_request_between_others_fails(
     with pytest.raises(IngestError) as caught:
         remote.add("demo", TEXTS, ids=range(100), batch_size=10)
     account = caught.value
-    assert isinstance(account.__cause__, UnexpectedResponse)
+    assert isinstance(account.__cause__, ServerRefusal)
     assert account.stored_ids == [*range(account.failed_index)]
     assert account.failed_index <= 40
     stored = ids_in(server)
