@@ -332,7 +332,9 @@ async def _ask(
         requests = [ranking.requests() for ranking in unknown]
         found = iter(await _send(collection, search, [r for several in requests for r in several]))
         for ranking, several in zip(unknown, requests, strict=True):
-            ranking.take(several, list(islice(found, len(several))))
+            # as they were sent: a list that a cap has cut is not the end of the ranking
+            sent = [collection.requests.within_limit(r, search.needed) for r in several]
+            ranking.take(sent, list(islice(found, len(several))))
     ids = dict.fromkeys(point for ranking in rankings for point in ranking.bare())
     if not ids:
         return [ranking.page() for ranking in rankings]
