@@ -1,4 +1,4 @@
-"""Points as bytes of Qdrant's protobuf messages, without an object for each part of them.
+"""Points and queries as bytes of protobuf messages, without an object for each of their parts.
 
 ``qdrant_client`` builds a message of messages for a point: one for each value of its payload, and
 a Python number for each of its vector. The bytes are simple enough to be written as they are: a
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from qdrant_client import grpc, models
+from qdrant_client.conversions.conversion import RestToGrpc
 
 from qdrant_embed.engines.points import Points
 
@@ -106,6 +107,35 @@ def upsert_message(collection_name: str, points: Points, **options: Any) -> grpc
     # fields in the same message, set the usual way
     message.MergeFrom(grpc.UpsertPoints(collection_name=collection_name, **options))
     return message
+
+
+def query_message(collection_name: str, request: models.QueryRequest) -> grpc.QueryPoints:
+    """Return the message of a query; equal to the one ``qdrant_client`` builds of it."""
+    if not is_vector(request.query):
+        return RestToGrpc.convert_query_request(resolved(request), collection_name)
+    vector = cast("list[float]", request.query)
+    rest = request.model_copy(update={"query": None})
+    message = RestToGrpc.convert_query_request(rest, collection_name)
+    try:
+        data = struct.pack(f"<{len(vector)}f", *vector)
+    except OverflowError:  # beyond float32
+        return RestToGrpc.convert_query_request(resolved(request), collection_name)
+    dense = grpc.DenseVector.FromString(_sized(_DATA, data))
+    message.query.CopyFrom(grpc.Query(nearest=grpc.VectorInput(dense=dense)))
+    return message
+
+
+def is_vector(query: object) -> bool:
+    """Return whether a query is a single dense vector."""
+    return isinstance(query, list) and bool(query) and isinstance(query[0], float)
+
+
+def resolved(request: models.QueryRequest) -> models.QueryRequest:
+    """Return a request whose vector is a query; the request itself stays as it is."""
+    if not isinstance(request.query, list | models.SparseVector):
+        return request
+    query = models.NearestQuery(nearest=request.query)
+    return request.model_copy(update={"query": query})
 
 
 def _id(point_id: str | int) -> bytes:

@@ -113,6 +113,8 @@ class Search:
                 "consistency must be a number of replicas, 'majority', 'quorum' or 'all', not "
                 f"{self.consistency!r:.80}"
             )
+        if (self.search_params, self.score_threshold, self.shard_key_selector) == (None,) * 3:
+            return
         try:
             models.QueryRequest(
                 params=self.search_params,

@@ -156,7 +156,7 @@ def test_an_interrupt_waits_for_no_further_try(
         seen += 1
         return None if seen == 1 else Fault(503)
 
-    monkeypatch.setattr(requests.logger, "warning", lambda *_: failed.wait(30))
+    monkeypatch.setattr(requests.logger, "log", lambda *_: failed.wait(30))
     client = QdrantClient(**at(server))
     client.set_model(LetterEncoder())
     server.fault = fault

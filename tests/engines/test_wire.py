@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import threading
 import uuid
 from collections.abc import Iterator
@@ -17,14 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from qdrant_client import grpc, models
-from qdrant_client.conversions.conversion import RestToGrpc
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 from qdrant_client.http.api.points_api import jsonable_encoder
 from rest_server import Server
 
 from qdrant_embed import QdrantClient
 from qdrant_embed.engines import wire
 from qdrant_embed.engines.points import Points
-from qdrant_embed.engines.protobuf import NotEncodableError, upsert_message
+from qdrant_embed.engines.protobuf import NotEncodableError, query_message, upsert_message
 
 UPSERT = "PUT /collections/demo/points"
 
@@ -263,6 +264,74 @@ def test_a_clients_own_query_batch_points_is_asked(server: Server) -> None:
         client.query("demo", "cat")
         client.close()
     assert asked == [1, 1]
+
+
+queries = st.builds(
+    models.QueryRequest,
+    query=st.none()
+    | st.lists(floats, min_size=1, max_size=4)
+    | st.just([[0.5, 1.0], [1.0, 2.0]])
+    | st.just(models.SparseVector(indices=[3], values=[0.5]))
+    | st.just(models.FusionQuery(fusion=models.Fusion.RRF)),
+    prefetch=st.none()
+    | st.lists(st.builds(models.Prefetch, query=st.just([0.1, 2.0]), limit=st.integers(1, 9))),
+    using=st.none() | st.just("x"),
+    filter=st.none() | st.just(models.Filter(must=[models.HasIdCondition(has_id=[1, "a"])])),
+    params=st.none() | st.just(models.SearchParams(exact=True)),
+    limit=st.integers(1, 9),
+    offset=st.none() | st.integers(0, 9),
+    with_payload=st.booleans() | st.just(["a.b"]),
+    with_vector=st.booleans() | st.just(["x"]),
+    score_threshold=st.none() | st.just(0.25),
+    shard_key=st.none() | st.just("k"),
+)
+
+
+@given(requests=st.lists(queries, min_size=1, max_size=3))
+def test_queries_are_those_that_qdrant_client_sends(requests: list[models.QueryRequest]) -> None:
+    bodies: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append(request.content)
+        return httpx.Response(200, json={"result": [], "status": "ok", "time": 0.0})
+
+    client = QdrantClient(
+        url="http://nowhere:1", transport=httpx.MockTransport(answer), check_compatibility=False
+    )
+    before = [request.model_copy(deep=True) for request in requests]
+    wire.query_batch(client, "demo", requests)
+    assert requests == before
+    client.query_batch_points("demo", requests)
+    ours, theirs = (json.loads(body) for body in bodies)
+    assert ours == theirs
+    client.close()
+    for request in requests:
+        expected = RestToGrpc.convert_query_request(resolve(client, request), "demo")
+        assert query_message("demo", request) == expected
+
+
+@pytest.mark.parametrize("point_id", [0, 7, str(uuid.UUID(int=5))])
+@pytest.mark.parametrize("payload", [{}, {"a": {"b": [1, None, "x"]}}])
+@pytest.mark.parametrize("shard_key", [None, "k"])
+@pytest.mark.parametrize("vector", [None, [0.5, 0.25], {"x": [0.5]}])
+def test_hits_over_grpc_are_those_that_qdrant_client_returns(
+    point_id: Any, payload: Any, shard_key: Any, vector: Any
+) -> None:
+    hit = RestToGrpc.convert_scored_point(
+        models.ScoredPoint(
+            id=point_id, version=3, score=0.1, payload=payload, vector=vector, shard_key=shard_key
+        )
+    )
+    found, expected = wire.scored_point(hit), GrpcToRest.convert_scored_point(hit)
+    assert found == expected
+    assert repr(found) == repr(expected)
+    assert found.model_fields_set == expected.model_fields_set
+
+
+def resolve(client: Any, request: models.QueryRequest) -> models.QueryRequest:
+    """The request as qdrant_client makes it before it converts it."""
+    found: models.QueryRequest = client._resolve_query_request(request)
+    return found
 
 
 class GrpcCalls:
