@@ -292,13 +292,15 @@ def _run_coroutine(coroutine: Flow[T]) -> T:
 
 class _Task(Generic[T]):
     def __init__(self, task: asyncio.Task[T]) -> None:
-        self._task = task
+        self._task, self._is_cancelled = task, False
 
     async def result(self) -> T:
         return await self._task
 
     def cancel(self) -> None:
-        self._task.cancel()
+        if not self._is_cancelled:  # a second time would end what is to be finished
+            self._is_cancelled = True
+            self._task.cancel()
 
     async def abandon(self) -> None:
         self.cancel()

@@ -114,6 +114,10 @@ class Rest(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
+    def close(self) -> None:
+        """Closes the connection."""
+        self._transport.close()
+
     def data_received(self, data: bytes) -> None:
         """Answers once a request is complete."""
         self._read += data

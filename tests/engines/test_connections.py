@@ -56,12 +56,15 @@ def test_nothing_is_asked_of_grpc() -> None:
 def counting_server(*, encoder: Any) -> Iterator[tuple[str, list[Rest]]]:
     """A store on loopback, and its connections."""
     connections: list[Rest] = []
+    every: list[Rest] = []
     store, ready, stop = Store(0.0, 0.0), threading.Event(), asyncio.Event()
     loop, ports = asyncio.new_event_loop(), []
 
     def connection() -> Rest:
-        connections.append(Rest(store))
-        return connections[-1]
+        made = Rest(store)
+        connections.append(made)
+        every.append(made)
+        return made
 
     async def serve() -> None:
         server = await loop.create_server(connection, "127.0.0.1", 0)
@@ -69,6 +72,9 @@ def counting_server(*, encoder: Any) -> Iterator[tuple[str, list[Rest]]]:
         ready.set()
         await stop.wait()
         server.close()
+        for made in every:
+            made.close()
+        await asyncio.sleep(0)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
