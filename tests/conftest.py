@@ -26,11 +26,16 @@ from rest_server import Server, serving
 from tiny import TinyModel, tiny_bert
 
 from qdrant_embed import QdrantClient, TextEmbedding, encoder
+from qdrant_embed.backoff import Backoff
 from qdrant_embed.encoder.facts.catalog import MINILM
 from qdrant_embed.encoder.files.cache import locked
+from qdrant_embed.flows import requests
 
 _COMPILED = "QDRANT_EMBED_TESTS_COMPILED"
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "tokenizers")
+
+# a test waits for no server longer than it must; those of the waits themselves set their own
+requests.BACKOFF = Backoff(first=0.001, longest=0.01)
 
 # a busy machine is no failure
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
