@@ -64,6 +64,10 @@ class PayloadCodec:
             payload[CHUNK_KEY] = dict(chunk)
         return payload
 
+    def document(self, payload: Mapping[str, Any] | None) -> str:
+        """Return the text as a str; ``""`` if there is none."""
+        return str((payload or {}).get(self.document_key, ""))
+
     def text(self, payload: Mapping[str, Any] | None) -> object:
         """Return the value of the text's key, which is anything if another tool wrote it."""
         return (payload or {}).get(self.document_key)

@@ -106,7 +106,7 @@ class ModelFacts:
         files: the model's files.
         spec: its facts, with the dimension that is asked for.
         weights_sha256: digest of its weights.
-        plan: gives the plan to run it; compiles the model where it must be.
+        plan: returns the plan to run it; compiles the model if necessary.
     """
 
     files: ModelFiles
@@ -134,7 +134,7 @@ class Model:
 
     @property
     def dimension(self) -> int:
-        """Numbers in one vector; a catalogued model needs no files for it to be known."""
+        """Dimension of a vector; a catalogued model needs no files for it to be known."""
         known = self._known
         if known is not None:
             return self._options.dimensions or known.dimension
@@ -229,7 +229,9 @@ class Model:
                 f"{kinds.get(options.task, options.task)} model"
             )
         if options.spec is not None:
-            raise InputError(f"spec= cannot change {folder}: it is exported; export it anew")
+            raise InputError(
+                f"spec= cannot change {folder}: it is exported; export the model again with it"
+            )
         if plan.report.precision == "int8" and options.possible_precision == "fp32":
             raise InputError(f"{folder} was exported in int8: for fp32, export it in fp32")
         if options.max_tokens is not None:

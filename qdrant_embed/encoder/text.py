@@ -149,7 +149,7 @@ class TextEmbedding:
 
     @property
     def dimension(self) -> int:
-        """Numbers in one vector."""
+        """Dimension of a vector."""
         return self._model.dimension
 
     @property

@@ -66,7 +66,10 @@ class Background(Protocol[T_co]):
         """Wait for the result and return it."""
 
     async def abandon(self) -> None:
-        """Wait for the computation to end, and discard its result or error."""
+        """Discard the result or error, after the computation has ended or been cancelled.
+
+        On an event loop, a thread is not waited for: stop its work by other means first.
+        """
 
 
 def run_blocking(flow: Flow[T]) -> T:

@@ -105,25 +105,24 @@ class Reporter(AbstractContextManager["Reporter"]):
             " documents",
             shown=option if isinstance(option, bool | None) else False,
         )
-        self._tell: Callable[[IngestProgress], object]
-        self._tell = option if callable(option) else self._show
+        self._tell: Callable[[IngestProgress], object] | None
+        self._tell = option if callable(option) else None
 
     def report(self, documents: int, unchanged: int = 0) -> None:
         """Report the number of stored documents, and how many were found unchanged."""
         stats = self._encoder.stats
-        self._tell(
-            IngestProgress(
-                documents=documents,
-                total=self._total,
-                unchanged=unchanged,
-                tokens=None if stats is None else stats.tokens,
-                truncated=None if stats is None else stats.truncated,
-                seconds=time.monotonic() - self._start,
-            )
+        progress = IngestProgress(
+            documents=documents,
+            total=self._total,
+            unchanged=unchanged,
+            tokens=None if stats is None else stats.tokens,
+            truncated=None if stats is None else stats.truncated,
+            seconds=time.monotonic() - self._start,
         )
-
-    def _show(self, progress: IngestProgress) -> None:
-        self._bar.advance(progress.documents, ", ".join(progress.notes()))
+        if self._tell is not None:
+            self._tell(progress)
+        else:
+            self._bar.advance(documents, ", ".join(progress.notes()))
 
     def __exit__(self, *raised: object) -> None:
         self._bar.__exit__(*raised)

@@ -33,7 +33,7 @@ def encode_points(
         for document, parts in zip(documents, chunks, strict=True):
             payloads |= chunk_payloads(document, parts, codec)
         parts_of_all = chain.from_iterable(chunks)
-        chunk_texts = [payload[codec.document_key] for payload in payloads.values()]
+        chunk_texts = [codec.document(payload) for payload in payloads.values()]
         encoded = vectors.complete(chunk_texts, (chunk.vector for chunk in parts_of_all))
     else:
         for document in documents:

@@ -349,6 +349,6 @@ def _response(
         embedding=stored.get(vectors.dense.vector_name),
         sparse_embedding=stored.get(vectors.sparse.vector_name) if vectors.sparse else None,
         metadata=payload,
-        document=str(payload.get(codec.document_key, "")),
+        document=codec.document(payload),
         score=point.score,
     )

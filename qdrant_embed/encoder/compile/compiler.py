@@ -59,7 +59,7 @@ def compiled_model(
         weights_sha256: their hex digest, part of the name in the cache.
         config: the model's ``config.json``.
         spec: task, pooling, normalisation, length and prefixes.
-        load_tokenizer: gives the model's tokenizer, to calibrate with.
+        load_tokenizer: returns the model's tokenizer, to calibrate with.
         precision: ``int8`` or ``fp32``.
         cache: the cache folder.
 
@@ -124,6 +124,8 @@ def _key(
         "max_tokens": spec.max_tokens,
         "precision": precision,
     }
+    if spec.task not in ("embed", "terms"):  # these are known by their pooling
+        facts["task"] = spec.task
     if precision == "int8":  # which is calibrated with the prefixes
         facts |= {"query_prefix": spec.query_prefix, "document_prefix": spec.document_prefix}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -304,7 +304,7 @@ def config_class(model_type: object) -> type[TransformerConfig] | None:
 
 
 def can_compile(config: Mapping[str, Any]) -> bool:
-    """Tell whether a model with this content of ``config.json`` (empty: without one) is compiled.
+    """Return whether a model with this content of ``config.json`` (empty: without one) is compiled.
 
     Models that call themselves ``bert`` may be variants: all values are checked.
     """

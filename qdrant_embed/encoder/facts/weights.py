@@ -57,7 +57,7 @@ def weight_files(
 
 
 def is_quantized(file: str) -> bool:
-    """Tell whether an ONNX file is quantised, by its name."""
+    """Return whether an ONNX file is quantised, by its name."""
     return file.rpartition("/")[2] in _ONNX["int8"]
 
 

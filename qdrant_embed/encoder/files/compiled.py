@@ -28,7 +28,7 @@ class CompiledModel:
         return self.graph, self.graph.with_name(CONSTANTS)
 
     def damaged_files(self) -> list[str]:
-        """Hash the files anew, and list those that are not as they were written."""
+        """Hash the files again and list those that have changed."""
         written = (self.report.graph_sha256, self.report.constants_sha256)
         return [
             file.name

@@ -24,7 +24,7 @@ from qdrant_embed.progress_bar import Progress
 
 logger = logging.getLogger(__name__)
 
-_PROGRESS = 1 << 20  # bytes after which failed tries are counted anew
+_PROGRESS = 1 << 20  # bytes after which failed attempts are counted from zero again
 
 # opens a file of a repository, by path, from a byte on
 Open = Callable[[Repository, str, int], AbstractContextManager[Body]]

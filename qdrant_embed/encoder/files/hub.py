@@ -66,7 +66,7 @@ def endpoint() -> str:
 
 
 def is_offline() -> bool:
-    """Tell whether ``HF_HUB_OFFLINE`` forbids the network."""
+    """Return whether ``HF_HUB_OFFLINE`` forbids the network."""
     return bool(constants.HF_HUB_OFFLINE)
 
 

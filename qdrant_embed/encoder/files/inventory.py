@@ -35,7 +35,7 @@ class CacheEntry:
 
 @dataclass(frozen=True)
 class Checked:
-    """A model whose files were hashed anew; `damaged` are missing or not as recorded."""
+    """A model whose files were hashed again; `damaged` are missing or not as recorded."""
 
     name: str
     revision: str | None
@@ -89,7 +89,7 @@ def clear(cache: Path, name: str | None = None) -> int:
 
 
 def check_cache(cache: Path, name: str | None = None) -> list[Checked]:
-    """Hash downloads and compiled models in `cache` anew; with `name`, of that model alone."""
+    """Hash downloads and compiled models in `cache` again; with `name`, of that model alone."""
     downloaded = [
         Checked(
             model.name,
@@ -112,7 +112,7 @@ def check_cache(cache: Path, name: str | None = None) -> list[Checked]:
 
 
 def check_folder(folder: Path) -> Checked:
-    """Hash the files of an exported model anew.
+    """Hash the files of an exported model again.
 
     Raises:
         ModelFileError: the folder holds no exported model.

@@ -57,7 +57,7 @@ class KeptFile(BaseModel):
     sha256: str
 
     def is_at(self, path: Path, cache: Path | None = None) -> bool:
-        """Tell whether `path` is still that file; with `cache`, by the digest noted there."""
+        """Return whether `path` is still that file; with `cache`, by the digest noted there."""
         try:
             if path.stat().st_size != self.size:
                 return False
@@ -192,7 +192,7 @@ class Snapshots:
 
 
 def is_commit(revision: str | None) -> bool:
-    """Tell whether `revision` is a commit, which never changes."""
+    """Return whether `revision` is a commit, which never changes."""
     return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 

@@ -67,7 +67,7 @@ class LongTexts:
     A text that the model reads whole is one window, and has the same vector as without this.
 
     Args:
-        load: gives the model, which it loads on its first call.
+        load: returns the model, loading it on the first call.
         pipeline: runs it.
         options: how texts are split.
         job: counts what is read, and may be cancelled.
@@ -100,7 +100,7 @@ class LongTexts:
                 raise InputError(
                     f"text number {first + position} has {tokens} tokens with its prefix, but "
                     f"{model.spec.name} reads {model.spec.max_tokens}, and "
-                    "overflow='error' lets none be cut: split the text, or choose "
+                    "overflow='error' does not allow truncation: split the text, or choose "
                     "overflow='chunk' or 'mean'",
                     index=first + position,
                 )
@@ -122,8 +122,8 @@ class LongTexts:
             workers: threads that compute.
 
         Raises:
-            InputError: prefix or overlap leave no room, or the splitter gave something other than
-                parts of the text.
+            InputError: prefix or overlap leave no room, or the splitter returned something other
+                than parts of the text.
         """
         for parts, rows in self._encoded(texts, prefix, window, workers):
             yield rows[0] if len(rows) == 1 else self._mean(rows, [part.tokens for part in parts])
@@ -237,9 +237,9 @@ class _Cutter:
                 case (int(start), int(end)) if 0 <= start < end <= len(text):
                     continue
             raise InputError(
-                f"the splitter gave {span!r:.80} for a text of {len(text)} characters: it has to "
-                "give pairs of a start and an end, so that text[start:end] is a part"
+                f"the splitter returned {span!r:.80} for a text of {len(text)} characters: it must "
+                "return pairs of a start and an end, so that text[start:end] is a part"
             )
         if not found and text.strip():
-            raise InputError(f"the splitter gave no part of a text of {len(text)} characters")
+            raise InputError(f"the splitter returned no part of a text of {len(text)} characters")
         return found

@@ -41,7 +41,7 @@ def runs(
 
     Args:
         items: read once, at most one ahead.
-        length: gives the length of an item.
+        length: returns the length of an item.
         longest: largest sum of the lengths in a run.
         most: largest number of items in a run.
     """

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
-class CancelledEncoding(Exception):  # noqa: N818 - it stops work that nobody waits for: no error
-    """Nobody waits any longer for what was to be encoded; users never see it."""
+class CancelledEncoding(Exception):  # noqa: N818 - it stops work whose result is not needed, and is no error
+    """Raised in threads whose encoding was cancelled; users never see it."""
 
 
 @dataclass
@@ -29,13 +29,13 @@ class EncodeStats:
 
 
 class CancelToken:
-    """Tells the threads that encode when nobody waits for the result any longer."""
+    """A token that tells encoding threads that their result is no longer needed."""
 
     def __init__(self) -> None:
         self._cancelled = False
 
     def cancel(self) -> None:
-        """Have the encoding end soon."""
+        """Cancel the encoding."""
         self._cancelled = True
 
     def check(self) -> None:

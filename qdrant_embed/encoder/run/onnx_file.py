@@ -21,11 +21,11 @@ _OUTPUTS = (_POOLED, "token_embeddings", "last_hidden_state")
 
 
 class OnnxFile:
-    """Runs a graph as exporters write them, and pools and normalises what it gives.
+    """Runs a graph as exporters write them, and pools and normalises its output.
 
     Texts that run together have one length, so the mask is all ones and nothing is padded: a
-    vector does not depend on its neighbours. A quantised file finds its ranges anew in each run,
-    so it is given one text at a time, and so is a file that was exported for a batch of one.
+    vector does not depend on its neighbours. A quantised file determines its ranges in each
+    run, so it runs one text at a time, and so does a file that was exported for a batch of one.
 
     Args:
         session: the file, loaded.
@@ -58,7 +58,7 @@ class OnnxFile:
         self._output = next(wanted, names[0])
         if pooled and self._output != _POOLED:
             raise ModelFileError(
-                f"{path} gives no {_POOLED}, but the model's modules.json chains a Dense layer, "
+                f"{path} returns no {_POOLED}, but the model's modules.json chains a Dense layer, "
                 "which can be run only as part of the file"
             )
         try:
@@ -67,7 +67,7 @@ class OnnxFile:
             raise ModelFileError(f"{path} cannot be run: {error.__cause__}") from error
         if found != (1, spec.dimension):
             raise ModelFileError(
-                f"{path} gives vectors of {', '.join(map(str, found[1:]))} numbers, but by its "
+                f"{path} returns vectors of {', '.join(map(str, found[1:]))} numbers, but by its "
                 f"other files {spec.name} has {spec.dimension}"
             )
 
@@ -97,7 +97,7 @@ class OnnxFile:
             return output
         if self._spec.pooling is None:
             raise ModelFileError(
-                f"{self._path} gives a vector for each token, and {self._spec.name} does not say "
+                f"{self._path} returns a vector for each token, and {self._spec.name} does not say "
                 "how to pool them"
             )
         return pool_tokens(output, self._spec.pooling)

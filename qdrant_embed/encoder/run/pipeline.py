@@ -48,7 +48,7 @@ class Pipeline(Generic[T]):
     """Runs a model over texts, one window while the next is read and tokenised.
 
     Args:
-        load: gives the model, which it loads on its first call; called by any number of threads.
+        load: returns the model, loading it on the first call; any number of threads call it.
         finish: turns the outputs of a batch, float32 [texts, ...], into one result for each text;
             called by the thread that computed them.
         tokens_per_batch: at most, unless a single text has more.
@@ -153,7 +153,7 @@ class Pipeline(Generic[T]):
             self._warned_of_truncation = True
             logger.warning(
                 "texts longer than %d tokens are cut there (%s): what follows is not searchable; "
-                "overflow='chunk' and 'mean' read all of a text (said once)",
+                "overflow='chunk' and 'mean' encode all of a text (logged once)",
                 model.spec.max_tokens,
                 model.spec.name,
             )

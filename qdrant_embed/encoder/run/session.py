@@ -16,7 +16,7 @@ from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.errors import MissingDependencyError, ModelError, ModelFileError
 
 # from 1.29 on, onnxruntime tells its vendor of models and machines over the network, from its
-# import on, unless this is set; who wants it to sets the variable to 0
+# import on, unless this is set; set the variable to 0 to allow it
 _QUIET = os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1") != "0"
 
 try:
@@ -123,7 +123,7 @@ class Session:
 
     @property
     def output_names(self) -> list[str]:
-        """What the graph gives."""
+        """Names of the graph's outputs."""
         return [node.name for node in self._session.get_outputs()]
 
     def run(self, inputs: Inputs) -> NDArray[np.float32]:

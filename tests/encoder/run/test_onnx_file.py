@@ -120,7 +120,7 @@ def test_dense_layers_are_left_to_the_file(folder: Path, onnx: TinyOnnx) -> None
     onnx.save(folder / "model.onnx", output="sentence_embedding")
     assert TextEmbedding(folder).dimension == WIDTH
     onnx.save(folder / "model.onnx")
-    with pytest.raises(ModelFileError, match=r"gives no sentence_embedding.*Dense"):
+    with pytest.raises(ModelFileError, match=r"returns no sentence_embedding.*Dense"):
         TextEmbedding(folder)
 
 

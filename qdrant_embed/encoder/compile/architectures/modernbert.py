@@ -37,7 +37,7 @@ class ModernBertGraph(TransformerGraph[ModernBertConfig]):
         return self.config.hidden_activation
 
     def has_bias(self, kind: Kind) -> bool:
-        """Tell whether the linear layers of a kind of group have a bias."""
+        """Return whether the linear layers of a kind of group have a bias."""
         return self.config.mlp_bias if kind in ("f1", "f2") else self.config.attention_bias
 
     def embeddings(self) -> str:

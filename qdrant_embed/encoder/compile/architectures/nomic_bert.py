@@ -35,7 +35,7 @@ class NomicBertGraph(TransformerGraph[NomicBertConfig]):
         return "silu"
 
     def has_bias(self, kind: Kind) -> bool:
-        """Tell whether the linear layers of a kind of group have a bias."""
+        """Return whether the linear layers of a kind of group have a bias."""
         config = self.config
         return {"f1": config.mlp_fc1_bias, "f2": config.mlp_fc2_bias}.get(
             kind, config.qkv_proj_bias

@@ -149,7 +149,7 @@ class TransformerGraph(ABC, Generic[C]):
         """The feed-forward block's activation."""
 
     def has_bias(self, kind: Kind) -> bool:
-        """Tell whether the linear layers of a kind of group have a bias."""
+        """Return whether the linear layers of a kind of group have a bias."""
         del kind
         return True
 
