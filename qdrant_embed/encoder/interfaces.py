@@ -118,8 +118,9 @@ class SparseDescription:
     Attributes:
         model: the model's name.
         idf: whether Qdrant weights each index by its rarity in the collection.
-        revision: the commit on the hub; told, and not compared.
-        weights_sha256: hex digest of the weights file; equal ones are the same model by any name.
+        revision: commit on the hub; recorded, but not compared.
+        weights_sha256: hex digest of the weights file; if it is equal, it is the same model under
+            any name.
         max_tokens: maximum number of tokens per text, special tokens included.
         max_terms: maximum number of terms per text.
         language: language of BM25's stop words and stemmer.

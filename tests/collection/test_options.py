@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from clients import at, opened
 from qdrant_client import models
-from qdrant_client.http.exceptions import UnexpectedResponse
 from rest_server import Fault, Server
 from tiny import TinyModel
 
-from qdrant_embed import CollectionOptions, QdrantClient
+from qdrant_embed import CollectionOptions, PermissionRefusal, QdrantClient
 from qdrant_embed.backoff import Backoff
 from qdrant_embed.flows import requests
 
@@ -22,7 +21,8 @@ CREATE = "PUT /collections/demo"
 
 @pytest.fixture
 def remote(kind: str, server: Server, tiny: TinyModel) -> Iterator[QdrantClient]:
-    """A client of the server."""
+    """A client of the server, which belongs to a cluster."""
+    server.node.distributed = True
     with opened(kind, **at(server)) as client:
         client.set_model(tiny.path)
         yield client
@@ -133,5 +133,23 @@ def test_shards_that_cannot_be_created_are_the_servers_error(
 ) -> None:
     options = CollectionOptions(sharding_method=models.ShardingMethod.CUSTOM)
     server.fail_once(f"{CREATE}/shards", Fault(403))
-    with pytest.raises(UnexpectedResponse, match="403"):
+    with pytest.raises(PermissionRefusal, match="403"):
         remote.add("demo", ["cat"], collection_options=options, shard_key_selector="a")
+
+
+@pytest.mark.filterwarnings("ignore:Local mode")
+@pytest.mark.parametrize("overflow", ["truncate", "chunk"])
+def test_all_that_an_add_asks_and_does_is_in_its_own_shard(
+    remote: QdrantClient, server: Server, tiny: TinyModel, overflow: Any
+) -> None:
+    """Else it would compare its documents with, or delete, those of other shards."""
+    remote.set_model(tiny.path, overflow=overflow)
+    long, short = "the cat sat on the mat. " * 30, "the cat"
+    custom = CollectionOptions(sharding_method=models.ShardingMethod.CUSTOM)
+    remote.add("demo", [long], ids=[1], collection_options=custom, shard_key_selector="a")
+    server.bodies.clear()
+    remote.add("demo", [short], ids=[1], on_existing="skip", shard_key_selector="a")
+    remote.delete_documents("demo", [1], shard_key_selector="a")
+    about_points = [json.loads(body) for request, body in server.bodies if "/points" in request]
+    assert len(about_points) == (4 if overflow == "chunk" else 3)
+    assert [body["shard_key"] for body in about_points] == ["a"] * len(about_points)

@@ -115,6 +115,10 @@ def module(kind: str, path: str = "") -> dict[str, str]:
     return {"type": f"sentence_transformers.models.{kind}", "path": path}
 
 
+def chained(*kinds: str) -> str:
+    return json.dumps([module(kind) for kind in kinds])
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -143,6 +147,14 @@ def module(kind: str, path: str = "") -> dict[str, str]:
         (write("modules.json", json.dumps([module("Dense")])), r"only Transformer"),
         (write("modules.json", json.dumps([module("MLMTransformer")])), r"only Transformer"),
         (write("modules.json", "[]"), r"chains nothing: only Transformer"),
+        (
+            write("modules.json", chained("Transformer", "Normalize", "Pooling")),
+            r"chains Transformer, Normalize, Pooling: only Transformer",
+        ),
+        (
+            write("modules.json", chained("Transformer", "Pooling", "Pooling")),
+            r"chains Transformer, Pooling, Pooling: only Transformer",
+        ),
         (
             write("modules.json", json.dumps([module("Transformer", "../../..")])),
             r"points out of its folder",

@@ -6,13 +6,15 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny import TinyModel, tiny_bert
 
-from qdrant_embed import ModelFileError, TextEmbedding
+from qdrant_embed import ModelFileError, SparseTextEmbedding, TextEmbedding
+from qdrant_embed.encoder.interfaces import Pooling
 
 WARM = """
 import sys
@@ -112,3 +114,31 @@ def test_a_folder_with_much_else_in_it_is_read_each_time(folder: Path, tmp_path:
         (folder / f"{number}.txt").touch()
     TextEmbedding(folder, cache_dir=tmp_path / "cache")
     assert notes(tmp_path / "cache") == []
+
+
+def test_a_plan_is_that_of_its_spec_and_task(tiny: TinyModel, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    encoder = TextEmbedding(tiny.path, cache_dir=cache, precision="fp32")
+    other: Pooling = "cls" if encoder.spec.pooling == "mean" else "mean"
+    asked = replace(encoder.spec, pooling=other)
+    assert (
+        TextEmbedding(tiny.path, cache_dir=cache, precision="fp32", spec=asked).spec.pooling
+        == other
+    )
+    assert (
+        TextEmbedding(tiny.path, cache_dir=cache, precision="fp32").spec.pooling
+        == encoder.spec.pooling
+    )
+    with pytest.raises(ModelFileError, match="dense model"):
+        SparseTextEmbedding(tiny.path, cache_dir=cache)
+
+
+@pytest.mark.parametrize("version", ["VERSION", "GRAPH_VERSION"])
+def test_another_version_makes_its_own_plan(
+    version: str, tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    TextEmbedding(tiny.path, cache_dir=cache, precision="fp32")
+    monkeypatch.setattr(f"qdrant_embed.encoder.files.plan.{version}", "another")
+    TextEmbedding(tiny.path, cache_dir=cache, precision="fp32")
+    assert len([*(cache / "plans").iterdir()]) == 2
