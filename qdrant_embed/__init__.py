@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from qdrant_embed import telemetry as _telemetry  # before anything imports onnxruntime
+
 if TYPE_CHECKING:
     from qdrant_embed.async_client import AsyncQdrantClient, AsyncQdrantEmbedMixin
     from qdrant_embed.client import QdrantClient, QdrantEmbedMixin
@@ -23,14 +25,18 @@ if TYPE_CHECKING:
     from qdrant_embed.encoder.sparse import SparseTextEmbedding
     from qdrant_embed.encoder.text import DefaultEmbedding, TextEmbedding
     from qdrant_embed.errors import (
+        ClientStateError,
         CollectionMismatchError,
+        CollectionNotFoundError,
         IngestError,
         InputError,
         MissingDependencyError,
         ModelDownloadError,
         ModelError,
         ModelFileError,
+        PermissionRefusal,
         QdrantEmbedError,
+        ServerRefusal,
         UnknownModelError,
     )
     from qdrant_embed.flows.progress import IngestProgress
@@ -43,7 +49,9 @@ __all__ = [
     "AsyncQdrantClient",
     "AsyncQdrantEmbedMixin",
     "Chunk",
+    "ClientStateError",
     "CollectionMismatchError",
+    "CollectionNotFoundError",
     "CollectionOptions",
     "CompileReport",
     "ContentIds",
@@ -60,11 +68,13 @@ __all__ = [
     "ModelError",
     "ModelFileError",
     "ModelSpec",
+    "PermissionRefusal",
     "QdrantClient",
     "QdrantEmbedError",
     "QdrantEmbedMixin",
     "QueryResponse",
     "Reranker",
+    "ServerRefusal",
     "SparseDescription",
     "SparseEncoder",
     "SparseTextEmbedding",
@@ -74,13 +84,17 @@ __all__ = [
     "point_id",
 ]
 
+del _telemetry
+
 # loaded on first access: qdrant_client and pydantic take long to import, and a caller who only
 # needs vectors uses neither
 _HOMES = {
     "AsyncQdrantClient": "qdrant_embed.async_client",
     "AsyncQdrantEmbedMixin": "qdrant_embed.async_client",
     "Chunk": "qdrant_embed.encoder.interfaces",
+    "ClientStateError": "qdrant_embed.errors",
     "CollectionMismatchError": "qdrant_embed.errors",
+    "CollectionNotFoundError": "qdrant_embed.errors",
     "CollectionOptions": "qdrant_embed.collection.options",
     "CompileReport": "qdrant_embed.encoder.facts.precision",
     "ContentIds": "qdrant_embed.ingest.ids",
@@ -97,11 +111,13 @@ _HOMES = {
     "ModelError": "qdrant_embed.errors",
     "ModelFileError": "qdrant_embed.errors",
     "ModelSpec": "qdrant_embed.encoder.facts.spec",
+    "PermissionRefusal": "qdrant_embed.errors",
     "QdrantClient": "qdrant_embed.client",
     "QdrantEmbedError": "qdrant_embed.errors",
     "QdrantEmbedMixin": "qdrant_embed.client",
     "QueryResponse": "qdrant_embed.search.search",
     "Reranker": "qdrant_embed.search.reranking",
+    "ServerRefusal": "qdrant_embed.errors",
     "SparseDescription": "qdrant_embed.encoder.interfaces",
     "SparseEncoder": "qdrant_embed.encoder.interfaces",
     "SparseTextEmbedding": "qdrant_embed.encoder.sparse",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 import qdrant_client
@@ -15,8 +16,10 @@ from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.encoder.interfaces import DenseEncoder
-from qdrant_embed.engines.registry import engine_of
+from qdrant_embed.engines.compression import OwnAsyncConnections
+from qdrant_embed.engines.connection import connection_options
 from qdrant_embed.flows.io import AsyncIo
+from qdrant_embed.flows.opened import OPENING, Opened, open_async
 from qdrant_embed.flows.progress import ProgressOption
 from qdrant_embed.flows.requests import MAX_RETRIES
 from qdrant_embed.ingest.adding import (
@@ -32,21 +35,29 @@ from qdrant_embed.search.reranking import Reranker
 from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
-class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
+class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
     """A mixin that adds `add` and `query` to your own asynchronous Qdrant client class.
 
     All methods of ``qdrant_client.AsyncQdrantClient`` stay unchanged. Models are loaded, texts
     encoded and points built in threads. Because a local database would block the event loop, `add`
     and `query` also use it from threads, one request at a time. Any number of tasks can share a
-    client.
+    client. In another event loop, one after the other, and in a process that was forked,
+    these and the other methods of this package open connections of their own.
     """
 
     _loads_eagerly: ClassVar[bool] = False
 
     @property
     def _io(self) -> AsyncIo:
-        io: AsyncIo | None = self.__dict__.get("_async_io")
-        return io or self.__dict__.setdefault("_async_io", AsyncIo(engine_of(self._client)))
+        opened: Opened[AsyncIo] | None = self.__dict__.get("_opened")
+        if opened is None or not opened.is_here():
+            with OPENING:
+                opened = self.__dict__.get("_opened")
+                if opened is None or not opened.is_here():
+                    opened = open_async(opened, self._client, self.init_options)
+                    self._client = opened.database
+                    self.__dict__["_opened"] = opened
+        return opened.io
 
     # documents in
 
@@ -56,7 +67,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, qdrant_client.AsyncQdrantClient):
         documents: Iterable[str | Document] | AsyncIterable[str | Document],
         metadata: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]] | None = None,
         ids: Iterable[int | str | UUID] | AsyncIterable[int | str | UUID] | IdScheme | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         parallel: int | None = None,
         *,
         wait: bool = True,
@@ -252,5 +263,12 @@ class AsyncQdrantClient(AsyncQdrantEmbedMixin):
     """``qdrant_client.AsyncQdrantClient`` with `add`, `query` and `query_batch`.
 
     The constructor is that of ``qdrant_client``: ``":memory:"``, ``path="folder"``,
-    ``url="http://host:6333"`` and so on.
+    ``url="http://host:6333"`` and so on; see `QdrantClient`.
     """
+
+    if not TYPE_CHECKING:  # whose signature is that of ``qdrant_client``
+
+        @wraps(qdrant_client.AsyncQdrantClient.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            constructor = qdrant_client.AsyncQdrantClient.__init__
+            super().__init__(**connection_options(constructor, *args, **kwargs))

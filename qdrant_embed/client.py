@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import qdrant_client
@@ -15,8 +16,10 @@ from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.encoder.interfaces import DenseEncoder
-from qdrant_embed.engines.registry import engine_of
+from qdrant_embed.engines.compression import OwnConnections
+from qdrant_embed.engines.connection import connection_options
 from qdrant_embed.flows.io import BlockingIo, run_blocking
+from qdrant_embed.flows.opened import OPENING, Opened, open_blocking
 from qdrant_embed.flows.progress import ProgressOption
 from qdrant_embed.flows.requests import MAX_RETRIES
 from qdrant_embed.ingest.adding import AddOptions, OnExisting, add_documents, delete_documents
@@ -26,17 +29,26 @@ from qdrant_embed.search.reranking import Reranker
 from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
-class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
+class QdrantEmbedMixin(ModelSettings, OwnConnections):
     """A mixin that adds `add` and `query` to your own Qdrant client class.
 
     All methods of ``qdrant_client.QdrantClient`` stay unchanged. Threads can share a client; with
-    a local database, `add` and `query` send one request at a time.
+    a local database, `add` and `query` send one request at a time. In a process that was forked,
+    these and the other methods of this package open connections of their own; a folder can only be
+    read there.
     """
 
     @property
     def _io(self) -> BlockingIo:
-        io: BlockingIo | None = self.__dict__.get("_blocking_io")
-        return io or self.__dict__.setdefault("_blocking_io", BlockingIo(engine_of(self._client)))
+        opened: Opened[BlockingIo] | None = self.__dict__.get("_opened")
+        if opened is None or not opened.is_here():
+            with OPENING:
+                opened = self.__dict__.get("_opened")
+                if opened is None or not opened.is_here():
+                    opened = open_blocking(opened, self._client, self.init_options)
+                    self._client = opened.database
+                    self.__dict__["_opened"] = opened
+        return opened.io
 
     # documents in
 
@@ -46,7 +58,7 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         documents: Iterable[str | Document],
         metadata: Iterable[Mapping[str, Any]] | None = None,
         ids: Iterable[int | str | UUID] | IdScheme | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         parallel: int | None = None,
         *,
         wait: bool = True,
@@ -68,7 +80,8 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
             metadata: one dict per text, stored with it. Values must be JSON-serialisable; dates and
                 UUIDs are stored as strings. NaN, infinity, numpy arrays and scalars (except
                 ``float64`` and ``str_``, which are a float and a str) and custom objects are
-                refused, with the document's position and the key.
+                refused, with the document's position and the key. Whole numbers must be from
+                -2**63 to 2**63-1, which is what every Qdrant returns unchanged.
             ids: one id per text: a whole number, a UUID (as `uuid.UUID` or str) or any other str,
                 which is stored in the payload while the point gets the UUID that `point_id`
                 derives from it. Or ``"content"`` for UUIDs derived from text and metadata: adding
@@ -76,18 +89,24 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
                 one point. Or `ContentIds` to choose the metadata that the id depends on; of
                 documents with equal ids, the first one in the input is stored. Without ids, each
                 text gets a random UUID, as a str with hyphens.
-            batch_size: number of points per request.
+            batch_size: number of points per request; by default 256 on a server, with three
+                requests in flight, and 32 on a local database.
             parallel: number of threads that encode; 0 for one per usable core. By default, it is
                 the ``threads`` of `set_model`. Omit it with a custom encoder.
             wait: whether to return only when the points can be found, rather than when the request
                 is accepted. With ``wait=False``, add a chunked document again only once it can be
                 found.
             max_retries: number of retries of a request after a transient failure, within five
-                minutes. The same ids are sent again, so nothing is stored twice. A request that is
-                too large for the server is sent in halves.
+                minutes; by default they take 40 seconds at least, so that a restart of the server
+                is survived. After two seconds of waiting a warning is logged, and a bar shows the
+                wait. The same ids are sent again, so nothing is stored twice. A request has 16 MB
+                at most; one that the server refuses as too large, or that is above a cap of its
+                strict mode, is sent in parts.
             on_existing: how to handle documents whose ids the collection already has.
                 ``"overwrite"`` stores them again. ``"skip"`` stores them only if their text or
-                metadata has changed, and otherwise does not even encode them. ``"error"`` refuses
+                metadata has changed (floats by more than one part in 10**15, because a server may
+                return the float next to the one it was given), and otherwise does not even encode
+                them. On a cluster, what some replicas lack is stored again. ``"error"`` refuses
                 them, checking up to 1024 documents at a time before any of these is stored.
                 ``"skip"`` does not add a newly introduced sparse vector to stored points;
                 ``"overwrite"`` does.
@@ -97,15 +116,15 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
                 the start and after each request; an exception that it raises ends the `add`.
                 Truncated texts are counted: in one warning per `add`, and in
                 `IngestProgress.truncated`.
-            shard_key_selector: shards to write to, in a collection with custom sharding. With
-                ``CollectionOptions(sharding_method=models.ShardingMethod.CUSTOM)``, the shards are
-                created with the collection.
+            shard_key_selector: shards to write to, in a collection with custom sharding; those that
+                do not exist are created.
             collection_options: options such as quantisation and shards for a collection that is
                 created.
 
         Raises:
             InputError: if documents, metadata, ids or an option cannot be used.
             CollectionMismatchError: if the collection belongs to another model.
+            ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
             IngestError: if it failed after a part was stored; it names that part and the reason.
                 After a ``KeyboardInterrupt``, use `IngestError.behind`.
             ModelError: if the model cannot be found, downloaded or read, or an encoder does not
@@ -151,9 +170,12 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
     ) -> list[QueryResponse]:
         """Return the stored documents nearest in meaning to `query_text`, best first.
 
-        A query is one request; the collection's configuration is read at most once a minute. In a
-        collection with sparse vectors, the search is hybrid: Qdrant finds candidates with either
-        vector and fuses them.
+        A query is one request as a rule; the collection's configuration is read at most once a
+        minute. In a collection with sparse vectors, the search is hybrid: Qdrant finds candidates
+        with either vector and fuses them. In a collection with ``overflow="chunk"``, the hits are
+        documents, ranked by their best chunk. Equal scores are ordered by id. A page continues the
+        one before, and a smaller `limit` returns the beginning of what a larger one returns; see
+        `qdrant_embed.search.ranking`.
 
         Args:
             collection_name: name of the collection.
@@ -165,24 +187,35 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
             with_vectors: whether to return `QueryResponse.embedding` and ``sparse_embedding``.
             search_params: Qdrant's options for the search (exactness, rescoring ...).
             score_threshold: minimum score of a hit: of the fused score in a hybrid search, and of
-                the score before reranking with a reranker.
-            offset: number of best hits to skip.
+                the score before reranking with a reranker. Scores are rounded: pass 0.999 instead
+                of 1.0 to find identical texts.
+            offset: number of best hits to skip. A page that ends beyond the first 100 hits of a
+                hybrid search needs a request for the ranking, without payloads, and one for the
+                page. In a collection with ``overflow="chunk"``, so does an `offset` above `limit`.
+                A hybrid search ranks 25,600 hits, or 6,400 documents stored in chunks.
             fusion: whether a hybrid search fuses by ranks (``"rrf"``) or by scores (``"dbsf"``).
-            prefetch_limit: number of candidates per vector in a hybrid search; by default 4 times
-                the number of hits, and at least 100.
+            prefetch_limit: number of candidates per vector in a hybrid search, and how far it
+                reaches. By default 100 (400 chunks with ``overflow="chunk"``); hits beyond these
+                come from 4 times as many candidates, and so on, as far as the page needs. Scores
+                are comparable among hits of the same candidates.
             reranker: an object that scores the found texts again; see `Reranker`.
             rerank_limit: number of hits passed to the reranker; by default 3 times the number of
-                hits, and at least 50.
+                hits, and at least 50. Pages continue each other if all have the same.
             chunks: in a collection with ``overflow="chunk"``, whether to return chunks instead of
                 documents with the text and score of their best chunk.
             consistency: number of replicas that must agree, or ``"majority"``, ``"quorum"`` or
                 ``"all"``.
             shard_key_selector: shards to search, in a collection with custom sharding.
-            timeout: timeout in seconds, instead of the client's own.
+            timeout: seconds that all requests of the query may take together, with retries and
+                waits; the client's own timeout by default.
 
         Raises:
-            InputError: if the text is empty, or an option cannot be used.
+            InputError: if the text is empty, an option cannot be used, or a hybrid search does not
+                reach the last hit.
             CollectionMismatchError: if the collection belongs to another model.
+            CollectionNotFoundError: if the collection does not exist.
+            ServerRefusal: if Qdrant refuses the request, for instance because strict mode needs an
+                index of a field in a filter; `PermissionRefusal` if because of the key.
             ModelError: if the model cannot be found, downloaded or read, or an encoder or reranker
                 does not return one valid vector or score per text.
             MissingDependencyError: if a model by name is used, but the extra ``fastembed`` is not
@@ -232,7 +265,7 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
     ) -> list[list[QueryResponse]]:
         """Return the hits of each of `query_texts`, in order, with one request for all.
 
-        In a chunked collection, it sends one request per text. For an empty list, it returns an
+        If `query` needs further requests, each serves all texts. For an empty list, it returns an
         empty list.
 
         Args and Raises are those of `query`.
@@ -272,8 +305,9 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
     ) -> int:
         """Encode a collection's documents with another model; return the number of points.
 
-        They are written to another collection, and the old one is only read. Ids and payloads stay
-        the same, and so does the sparse model, unless `set_sparse_model` chose another one.
+        They are written to another collection, and the old one is only read. Ids, payloads and
+        shard keys stay the same, and so does the sparse model, unless `set_sparse_model` chose
+        another one.
 
         If interrupted, run it again: it resumes where it stopped, and also encodes documents that
         have changed since. Clients in other processes that query `alias` switch to the new model
@@ -293,6 +327,8 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
             InputError: if an option cannot be used, or a point has no text.
             CollectionMismatchError: if the new collection belongs to another model, or has other
                 points.
+            CollectionNotFoundError: if the old collection does not exist.
+            ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
             ModelError: if the model cannot be found, downloaded or read, or an encoder does not
                 return one valid vector per text.
             MissingDependencyError: if ``progress=True``, but tqdm is not installed, or a model by
@@ -331,6 +367,8 @@ class QdrantEmbedMixin(ModelSettings, qdrant_client.QdrantClient):
         Raises:
             InputError: if an id or an option is invalid, or `ids` is a single str.
             CollectionMismatchError: if the record of the collection's model cannot be read.
+            CollectionNotFoundError: if the collection does not exist.
+            ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
         """
         collection = self._collection(collection_name, max_retries)
         flow = delete_documents(collection, ids, wait=wait, shard_key_selector=shard_key_selector)
@@ -353,5 +391,14 @@ class QdrantClient(QdrantEmbedMixin):
     """``qdrant_client.QdrantClient`` with `add`, `query` and `query_batch`.
 
     The constructor is that of ``qdrant_client``: ``":memory:"``, ``path="folder"``,
-    ``url="http://host:6333"`` and so on.
+    ``url="http://host:6333"`` and so on. A key that no header can carry is an `InputError`; a gRPC
+    channel connects again at once after its server was restarted, unless `grpc_options` say
+    otherwise.
     """
+
+    if not TYPE_CHECKING:  # whose signature is that of ``qdrant_client``
+
+        @wraps(qdrant_client.QdrantClient.__init__)
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            constructor = qdrant_client.QdrantClient.__init__
+            super().__init__(**connection_options(constructor, *args, **kwargs))

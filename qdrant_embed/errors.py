@@ -5,22 +5,28 @@
     QdrantEmbedError(Exception)
     ├─ InputError(ValueError)               .index; an argument cannot be used
     ├─ CollectionMismatchError(ValueError)  .expected .found
-    ├─ IngestError                          .stored_ids .failed_index; __cause__ is the reason
+    ├─ CollectionNotFoundError(LookupError) .collection_name, the same on every store
+    ├─ ServerRefusal(ValueError)            Qdrant refused a request; its own error is __cause__
+    │  └─ PermissionRefusal(PermissionError) the key is missing or wrong, or lacks a right
+    ├─ ClientStateError(RuntimeError)       a client that cannot be used in this event loop
+    ├─ IngestError                          .stored_ids .failed_index, the reason is __cause__
     ├─ ModelError
     │  ├─ UnknownModelError(LookupError)    .name .close_matches
     │  ├─ ModelDownloadError(OSError)
     │  └─ ModelFileError(ValueError)
     └─ MissingDependencyError(ImportError)  .package .command
 
-Each also inherits from the built-in that a caller would catch. Every message names the argument
-or file at fault, what was found, and what to do. Errors of ``qdrant_client`` (a missing collection,
-no connection, a closed client) pass through unwrapped, unless an `IngestError` has one as its
-cause.
+Each also inherits the built-in that a caller would catch. Every message names the argument or
+file at fault, what was found, and what to do. A request of `add`, `query` and the other methods of
+this package that Qdrant refuses is the same error on every store and transport, in one line, and
+the error of ``qdrant_client`` is its cause. Other errors of ``qdrant_client`` (no connection, an
+overload, a closed client) pass through unwrapped, unless `IngestError` carries one as its cause.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 
@@ -64,6 +70,37 @@ class CollectionMismatchError(QdrantEmbedError, ValueError):
         super().__init__(message)
         self.expected = dict(expected)
         self.found = dict(found)
+
+
+class CollectionNotFoundError(QdrantEmbedError, LookupError):
+    """A collection that does not exist, where one is needed.
+
+    Local databases, REST and gRPC each say this in their own way; what they said is ``__cause__``.
+
+    Attributes:
+        collection_name: the requested name.
+    """
+
+    def __init__(self, message: str, *, collection_name: str) -> None:
+        super().__init__(message)
+        self.collection_name = collection_name
+
+
+class ServerRefusal(QdrantEmbedError, ValueError):  # noqa: N818 - what it is, in a word
+    """A request that Qdrant has read and refused; trying it again does not help.
+
+    For instance a filter on a field without an index in a collection with strict mode, a number
+    above one of its caps, or a document larger than the server accepts. The message says what to
+    do, in one line, and what ``qdrant_client`` raised is ``__cause__``.
+    """
+
+
+class PermissionRefusal(ServerRefusal, PermissionError):  # noqa: N818 - what it is, in a word
+    """A request that Qdrant refused because of the key: it is missing, wrong, or lacks a right."""
+
+
+class ClientStateError(QdrantEmbedError, RuntimeError):
+    """A client that cannot be used here, for instance in two event loops that run concurrently."""
 
 
 class IngestError(QdrantEmbedError):
@@ -155,9 +192,22 @@ def check_str(option: str, value: object) -> None:
 
 
 def check_path(option: str, value: object) -> None:
-    """Raise `InputError` unless `value` is a path: a str, a `pathlib.Path` or similar."""
+    """Raise `InputError` unless `value` is a path: a str that is not blank, or a path object."""
     if not isinstance(value, os.PathLike):
         check_str(option, value)
+        if str(value).isspace():
+            raise InputError(f"{option} is blank: {value!r}")
+
+
+def check_picklable(option: str, value: object) -> None:
+    """Raise `InputError` unless `value` can be pickled and sent to another process."""
+    try:
+        pickle.dumps(value)
+    except Exception as error:  # pickle and the value's own methods raise anything
+        raise InputError(
+            f"{option}={value!r:.80} cannot be pickled: {error}. Another process gets functions by "
+            "their names: define it at the top of a module"
+        ) from error
 
 
 def check_unicode(what: str, value: str, *, index: int | None = None) -> None:

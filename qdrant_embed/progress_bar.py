@@ -48,6 +48,11 @@ class Progress(AbstractContextManager["Progress"]):
                 leave=bool(shown),
             )
 
+    @property
+    def is_visible(self) -> bool:
+        """Whether a bar is shown."""
+        return self._bar is not None and not self._bar.disable
+
     def step(self, done: str) -> None:
         """Advance by one step, and show `done`, the name of what was completed."""
         if self._bar is not None:
@@ -59,6 +64,11 @@ class Progress(AbstractContextManager["Progress"]):
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(to - self._bar.n)
+
+    def show_note(self, note: str) -> None:
+        """Show a note, with no progress."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(note)
 
     def __exit__(self, *raised: object) -> None:
         if self._bar is not None:

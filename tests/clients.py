@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import uuid
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -13,7 +14,6 @@ import pytest
 import qdrant_client
 from numpy.typing import NDArray
 from qdrant_client import models
-from qdrant_client.http.exceptions import UnexpectedResponse
 from rest_server import Server
 
 from qdrant_embed import (
@@ -58,9 +58,54 @@ class Blocking:
         setattr(vars(self)["client"], name, value)
 
 
-def at(server: Server) -> dict[str, Any]:
-    """Arguments of a client of the server, patient with a busy machine."""
-    return {"url": server.url, "check_compatibility": False, "timeout": 120}
+class Prefixed:
+    """A client whose collections carry a prefix, on a server that has others too.
+
+    Args:
+        client: of either kind, called as the synchronous one is.
+        prefix: of every name of a collection and of an alias.
+    """
+
+    def __init__(self, client: QdrantClient, prefix: str) -> None:
+        vars(self).update(client=client, prefix=prefix)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(vars(self)["client"], name)
+        if not callable(value):
+            return value
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                given = inspect.signature(getattr(QdrantClient, name)).bind(None, *args, **kwargs)
+            except TypeError:  # which the client itself shall say
+                return value(*args, **kwargs)
+            for argument in ("collection_name", "new_collection_name", "alias"):
+                if isinstance(own := given.arguments.get(argument), str) and own:
+                    given.arguments[argument] = vars(self)["prefix"] + own
+            return value(*given.args[1:], **given.kwargs)
+
+        return call
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(vars(self)["client"], name, value)
+
+
+@contextmanager
+def prefixed(client: QdrantClient) -> Iterator[QdrantClient]:
+    """Give the client's collections a prefix of their own, and remove them after the block."""
+    prefix = f"qdrant-embed-test-{uuid.uuid4().hex[:12]}-"
+    try:
+        yield cast(QdrantClient, Prefixed(client, prefix))
+    finally:
+        for found in client.get_collections().collections:
+            if found.name.startswith(prefix):
+                client.delete_collection(found.name)
+
+
+def at(server: Server, *, grpc: bool = False) -> dict[str, Any]:
+    """Return arguments of a client of the server, patient with a busy machine."""
+    options = {"url": server.url, "check_compatibility": False, "timeout": 120}
+    return options | ({"prefer_grpc": True, "grpc_port": server.grpc_port} if grpc else {})
 
 
 @contextmanager
@@ -147,11 +192,6 @@ def stamp(client: qdrant_client.QdrantClient, name: str = "demo") -> dict[str, A
     """What the collection says of itself."""
     found: dict[str, Any] = (client.get_collection(name).config.metadata or {})["qdrant_embed"]
     return found
-
-
-def not_found(client: qdrant_client.QdrantClient) -> type[Exception]:
-    """Return what Qdrant itself raises about a missing collection, on the client's database."""
-    return UnexpectedResponse if client.init_options["url"] else ValueError
 
 
 def cosine(size: int) -> models.VectorParams:

@@ -21,16 +21,21 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="qdrant-embed-tests-hf-")
 # nothing on loopback speaks TLS, and to read real certificates takes longer than most tests
 os.environ["SSL_CERT_DIR"] = tempfile.mkdtemp(prefix="qdrant-embed-tests-no-certificates-")
 
-from clients import KINDS, at, opened
+from clients import KINDS, at, opened, prefixed
 from rest_server import Server, serving
 from tiny import TinyModel, tiny_bert
 
 from qdrant_embed import QdrantClient, TextEmbedding, encoder
+from qdrant_embed.backoff import Backoff
 from qdrant_embed.encoder.facts.catalog import MINILM
 from qdrant_embed.encoder.files.cache import locked
+from qdrant_embed.flows import requests
 
 _COMPILED = "QDRANT_EMBED_TESTS_COMPILED"
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "tokenizers")
+
+# a test waits for no server longer than it must; those of the waits themselves set their own
+requests.BACKOFF = Backoff(first=0.001, longest=0.01)
 
 # a busy machine is no failure
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -43,6 +48,44 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """
     parser.addoption("--kills", type=int, default=2)
     parser.addoption("--documents", type=int, default=500)
+    for option, meaning in (
+        ("--url", "REST address of a running Qdrant: run on it what can be run on it"),
+        ("--grpc-port", "its port of gRPC, without which nothing is run over gRPC"),
+        ("--api-key", "its API key"),
+    ):
+        parser.addoption(option, help=meaning)
+
+
+def named_server(config: pytest.Config, *, grpc: bool) -> dict[str, Any] | None:
+    """Arguments of a client of the server that the command line names, None if it names none."""
+    url, port, key = (config.getoption(name) for name in ("url", "grpc_port", "api_key"))
+    if url is None or (grpc and port is None):
+        return None
+    options = {"url": url, "api_key": key, "check_compatibility": False, "timeout": 60}
+    return options | ({"prefer_grpc": True, "grpc_port": int(port)} if grpc else {})
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, if the command line names a server, the tests that do not run on it."""
+    if config.getoption("url") is None:
+        return
+    there = [item for item in items if _runs_on_named_server(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in there])
+    items[:] = there
+    for item in items:  # a key over http is the user's own wish
+        item.add_marker(pytest.mark.filterwarnings("ignore:Api key is used"))
+
+
+def _runs_on_named_server(item: pytest.Item) -> bool:
+    """Return whether the test runs on any server, and over a transport that is named."""
+    place = (
+        item.callspec.params.get("anywhere")
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        else None
+    )
+    if place in ("server", "grpc"):
+        return named_server(item.config, grpc=place == "grpc") is not None
+    return item.path.parent.name == "server"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -125,19 +168,48 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(params=["memory", "path", "server"])
+@pytest.fixture
+def grpc_server() -> Iterator[Server]:
+    """A Qdrant on loopback that listens to gRPC, too."""
+    with serving(grpc=True) as running:
+        yield running
+
+
+@pytest.fixture(params=["memory", "path", "server", "grpc"])
 def anywhere(
     request: pytest.FixtureRequest, kind: str, tiny: TinyModel, tmp_path: Path
 ) -> Iterator[QdrantClient]:
-    """A client of either kind on a database of every kind, on the tiny model."""
+    """A client of either kind on a database of every kind, on the tiny model.
+
+    If the command line names a server, its collections carry a prefix, and are removed.
+    """
+    named = named_server(request.config, grpc=request.param == "grpc")
+    if named is not None:
+        with opened(kind, **named) as client, prefixed(client) as own:
+            own.set_model(tiny.path)
+            yield own
+        return
     places: dict[str, Callable[[], dict[str, Any]]] = {
         "memory": lambda: {"location": ":memory:"},
         "path": lambda: {"path": str(tmp_path / "db")},
         "server": lambda: at(request.getfixturevalue("server")),
+        "grpc": lambda: at(request.getfixturevalue("grpc_server"), grpc=True),
     }
     with opened(kind, **places[request.param]()) as client:
         client.set_model(tiny.path)
         yield client
+
+
+@pytest.fixture(params=["rest", "grpc"])
+def there(request: pytest.FixtureRequest, kind: str, tiny: TinyModel) -> Iterator[QdrantClient]:
+    """A client of either kind of the server that the command line names, on the tiny model."""
+    named = named_server(request.config, grpc=request.param == "grpc")
+    if named is None:
+        port = " and --grpc-port 6334" if request.param == "grpc" else ""
+        pytest.skip(f"no server: name one, as --url http://localhost:6333{port}")
+    with opened(kind, **named) as client, prefixed(client) as own:
+        own.set_model(tiny.path)
+        yield own
 
 
 @pytest.fixture(params=["dense", "hybrid"])

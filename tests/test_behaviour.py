@@ -5,14 +5,24 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import grpc
 import pytest
 import qdrant_client
-from clients import SENTENCES, not_found, same, stamp, stored, vectors
+from clients import SENTENCES, LetterEncoder, same, stamp, stored, vectors
 from qdrant_client import models
+from qdrant_client.http.exceptions import UnexpectedResponse
 from tiny import TinyModel
 
-from qdrant_embed import QdrantClient, QdrantEmbedMixin, TextEmbedding
+from qdrant_embed import (
+    CollectionMismatchError,
+    CollectionNotFoundError,
+    QdrantClient,
+    QdrantEmbedMixin,
+    ServerRefusal,
+    TextEmbedding,
+)
 
+OWN = (UnexpectedResponse, grpc.RpcError, ValueError)  # errors of qdrant_client
 TEXTS = ["the cat sat", "paris is the capital", "the market fell", "the player won", "the ship"]
 
 
@@ -124,9 +134,36 @@ def test_nothing_in_means_nothing_created(everywhere: QdrantClient) -> None:
     assert not everywhere.collection_exists("demo")
 
 
-def test_a_missing_collection_is_qdrants_own_error(anywhere: QdrantClient) -> None:
-    with pytest.raises(not_found(anywhere), match=r"(?i)not found"):
+def test_a_missing_collection_is_one_error(anywhere: QdrantClient) -> None:
+    for ask in (
+        lambda: anywhere.query("demo", "cat"),
+        lambda: anywhere.query_batch("demo", ["cat", "dog"]),
+        lambda: anywhere.delete_documents("demo", [1]),
+        lambda: anywhere.migrate_model("demo", LetterEncoder(), "new"),
+    ):
+        with pytest.raises(
+            CollectionNotFoundError, match="collection 'demo' was not found"
+        ) as found:
+            ask()
+        assert isinstance(found.value, LookupError)
+        assert found.value.collection_name == "demo"
+        assert isinstance(found.value.__cause__, OWN)
+    with pytest.raises(OWN):  # qdrant_client's own method
+        anywhere.get_collection("demo")
+
+
+def test_a_vector_of_another_size_is_one_error(anywhere: QdrantClient) -> None:
+    """The collection was made again behind the client's back, and is still remembered."""
+    anywhere.add("demo", ["cat"])
+    info = anywhere.get_collection("demo")
+    names = [*(info.config.params.vectors or {})]
+    anywhere.query("demo", "cat")
+    anywhere.delete_collection("demo")
+    size = models.VectorParams(size=3, distance=models.Distance.COSINE)
+    anywhere.create_collection("demo", {str(names[0]): size}, metadata=info.config.metadata)
+    with pytest.raises((ServerRefusal, CollectionMismatchError)) as caught:
         anywhere.query("demo", "cat")
+    assert isinstance(caught.value, ValueError)
 
 
 def test_a_collection_made_anew_behind_the_clients_back_is_looked_at_again(
@@ -135,7 +172,7 @@ def test_a_collection_made_anew_behind_the_clients_back_is_looked_at_again(
     everywhere.add("demo", ["cat"])
     everywhere.query("demo", "cat")
     everywhere.delete_collection("demo")
-    with pytest.raises(not_found(everywhere), match=r"(?i)not found"):
+    with pytest.raises(CollectionNotFoundError, match=r"(?i)not found"):
         everywhere.query("demo", "cat")
     everywhere.add("demo", ["dog"])
     assert [hit.document for hit in everywhere.query("demo", "cat")] == ["dog"]

@@ -48,6 +48,8 @@ CLASSES = [name for name, value in PUBLIC.items() if inspect.isclass(value)]
 def parameters(value: Any) -> set[str]:
     """Those that a caller may name; of an exception none, as only this package makes one."""
     own = value if inspect.isfunction(value) else vars(value).get("__init__")
+    if getattr(own, "__wrapped__", None) is not None:  # a constructor of ``qdrant_client``
+        return set()
     if own is None or issubclass(value if inspect.isclass(value) else object, BaseException):
         return set()
     named = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}

@@ -16,7 +16,13 @@ from qdrant_embed.cli.progress import FileProgress
 from qdrant_embed.cli.records import FORMATS, Fields, Format, RecordFile
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
 from qdrant_embed.encoder.interfaces import Overflow
-from qdrant_embed.errors import IngestError, InputError, QdrantEmbedError
+from qdrant_embed.errors import (
+    CollectionNotFoundError,
+    IngestError,
+    InputError,
+    QdrantEmbedError,
+    ServerRefusal,
+)
 
 if TYPE_CHECKING:
     from qdrant_embed.client import QdrantClient
@@ -85,7 +91,9 @@ def add_to(commands: Commands) -> None:
         "those that have changed",
     )
     adding.add_argument(
-        "--batch-size", type=int, default=32, help="number of points per request; 32 by default"
+        "--batch-size",
+        type=int,
+        help="number of points per request; by default 256 on a server, 32 in a local database",
     )
     adding.add_argument(
         "--overflow",
@@ -240,7 +248,7 @@ def _connect(options: argparse.Namespace) -> Iterator[QdrantClient]:
         if options.sparse_model is not None:
             client.set_sparse_model(options.sparse_model)
         yield client
-    except REQUEST_ERRORS as error:
+    except (*REQUEST_ERRORS, CollectionNotFoundError, ServerRefusal) as error:
         raise QdrantEmbedError(f"{options.path or options.url}: {error}") from error
     finally:
         client.close()

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
 
 from qdrant_client import models
 
-from qdrant_embed.collection.options import CollectionOptions
+from qdrant_embed.collection.options import CollectionOptions, check_shard_keys
 from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec
 from qdrant_embed.collection.selection import EncoderSelection
+from qdrant_embed.collection.stamp import Stamp
 from qdrant_embed.collection.stored import StoredCollection, check_is_stamped, read_collection
 from qdrant_embed.collection.vectors import CollectionVectors
-from qdrant_embed.engines.server import is_transient
-from qdrant_embed.errors import CollectionMismatchError
+from qdrant_embed.engines.missing import is_single_node
+from qdrant_embed.engines.names import check_new_collection_name
+from qdrant_embed.engines.server import REQUEST_ERRORS
+from qdrant_embed.errors import CollectionMismatchError, InputError, PermissionRefusal
 from qdrant_embed.flows.io import Io
-from qdrant_embed.flows.requests import CollectionRequests
+from qdrant_embed.flows.requests import SOON, CollectionRequests
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +45,7 @@ class Collection:
     ) -> None:
         self.requests, self.selection, self.codec = requests, selection, codec
         self._client = requests.client
+        self._was_empty = False  # and without a stamp, when its vectors were selected
 
     @property
     def name(self) -> str:
@@ -65,6 +72,15 @@ class Collection:
             self.name, await self.requests.send(self._client.get_collection, self.name)
         )
 
+    async def find(self) -> StoredCollection | None:
+        """Read what the server says of the collection; ``None`` if it does not exist.
+
+        Raises:
+            CollectionMismatchError: if its stamp cannot be read.
+        """
+        info = await self.requests.info()
+        return None if info is None else read_collection(self.name, info)
+
     async def vectors_for_query(self) -> CollectionVectors:
         """Read the collection and select the vectors to search in.
 
@@ -75,20 +91,41 @@ class Collection:
         stored = await self.read()
         return await self.io.compute(self.selection.for_query, stored)
 
-    async def vectors_for_add(self, texts: Iterable[str] = ()) -> CollectionVectors:
+    async def vectors_for_add(
+        self,
+        texts: Iterable[str] = (),
+        options: CollectionOptions | None = None,
+        shard_keys: models.ShardKeySelector | None = None,
+    ) -> CollectionVectors:
         """Select the vectors of new documents; the collection need not exist yet.
+
+        One that exists gets what look-ups need: the shards of the selector, and the index of
+        parents if documents are stored in chunks.
 
         Args:
             texts: the texts known from the start, whose lengths are checked.
+            options: of a collection that will be created.
+            shard_keys: where the documents will be stored.
 
         Raises:
             CollectionMismatchError: if the chosen encoders do not fit, or none can be found.
-            InputError: if a text is too long for an encoder with ``overflow="error"``.
+            InputError: if a text is too long for an encoder with ``overflow="error"``, or
+                the collection's name or its sharding cannot be used.
             ModelError: if a model cannot be found, downloaded or read.
         """
-        existing = await self.read() if await self.requests.exists() else None
+        existing = await self.find()
+        if existing is None:
+            check_new_collection_name(self.name)
+            check_shard_keys(options, shard_keys)
+        else:
+            existing = await self._up_to_date(existing)
+            self._was_empty = existing.stamp is None and existing.is_empty
+            existing.check_shard_keys(shard_keys)
         vectors = await self.io.compute(self.selection.for_add, existing)
         await self.io.compute(vectors.dense.encoder.check_lengths, texts)
+        if existing is not None:
+            await self._create_missing_shards(existing, shard_keys)
+            await self.index_parents(existing)
         return vectors
 
     async def prepare(
@@ -105,25 +142,122 @@ class Collection:
         Raises:
             CollectionMismatchError: if the vectors do not fit the collection, or the server does
                 not support them.
+            InputError: if its sharding cannot be used.
         """
-        if not await self.requests.exists():
-            await self._create(vectors, options, shard_keys)
-        stored = await self.read()
+        stored = await self.find()
+        if stored is None:
+            # to completion, because a collection without its shards must not stay behind
+            await self.io.finish(self._create(vectors, options, shard_keys))
+            stored = await self._read_until(lambda found: found.stamp is not None)
+        else:
+            await self._create_missing_shards(stored, shard_keys)
+        stored = await self._up_to_date(stored)
+        if self._was_empty and stored.stamp is None and not stored.is_empty:
+            raise CollectionMismatchError(
+                f"something else stores points in collection {self.name!r}, which was empty and "
+                "has no stamp: nothing was written to it. Use another collection, or call add() "
+                "again to follow what is in it now",
+                expected={"points": 0},
+                found={"points": "some"},
+            )
         missing = await self.io.compute(vectors.missing_sparse, stored)
+        stamp = await self.io.compute(vectors.missing_stamp, stored)
+        if missing and stamp is not None:
+            # the right to stamp is greater than the right to add a vector: asked for first, so
+            # that a refusal leaves the collection unchanged
+            await self.requests.send(self._client.update_collection, self.name, metadata={})
         for vector_name, config in missing.items():
             await self._add_vector(stored, vector_name, config)
-        stamp = await self.io.compute(vectors.missing_stamp, stored)
         if stamp is not None:
-            await self.requests.send(
-                self._client.update_collection, self.name, metadata=stamp.metadata()
+            await self.requests.define(
+                self._client.update_collection,
+                partial(self._is_stamped, stamp),
+                self.name,
+                metadata=stamp.metadata(),
+                timeout=self.requests.defining_timeout,
             )
         if stamp is not None or missing:
-            stored = await self.read()
+            stored = await self._read_until(
+                lambda found: (
+                    missing.keys() <= found.sparse_vectors.keys()
+                    and (stamp is None or found.stamp is not None)
+                    and (stamp is None or stamp.sparse is None or found.has_sparse_stamp)
+                )
+            )
         if stamp is not None:
             check_is_stamped(stored)
-        if vectors.chunked:
-            await self._index_parents(stored)
+        await self.index_parents(stored, chunked=vectors.chunked)
         await self.io.compute(self.selection.remember, stored, vectors)
+
+    async def shard_keys(self) -> list[models.ShardKey]:
+        """Return the keys of the collection's shards, in a collection with custom sharding."""
+        found = await self.requests.send(self._client.collection_cluster_info, self.name)
+        keys = [shard.shard_key for shard in found.local_shards]
+        keys += [shard.shard_key for shard in found.remote_shards]
+        return list(dict.fromkeys(key for key in keys if key is not None))
+
+    async def index_parents(self, stored: StoredCollection, *, chunked: bool | None = None) -> None:
+        """Let a server find, group and delete a document's chunks without reading every payload.
+
+        Args:
+            stored: the collection.
+            chunked: whether its documents are stored in chunks; as its stamp says by default.
+        """
+        if not (stored.chunked if chunked is None else chunked):
+            return
+        if PARENT_FIELD in stored.indexed or not self.io.engine.payload_index:
+            return
+        await self.requests.define(
+            self._client.create_payload_index,
+            self._has_parents_index,
+            self.name,
+            PARENT_FIELD,
+            models.PayloadSchemaType.KEYWORD,
+            timeout=self.requests.defining_timeout,
+        )
+
+    async def _up_to_date(self, stored: StoredCollection) -> StoredCollection:
+        """Read the collection again behind all that others have sent to it, if that matters.
+
+        Only an empty collection gets a stamp. One whose points still wait in a server's queue looks
+        empty by every count, but a deletion that waits gets behind them; it deletes nothing.
+        """
+        if stored.stamp is not None or not stored.is_empty:
+            return stored
+        nothing = models.HasIdCondition(has_id=[str(uuid.uuid4())])
+        # a filter goes to every shard, an id to one of them
+        selector = models.FilterSelector(filter=models.Filter(must=[nothing]))
+        keys: Sequence[models.ShardKey | None] = [None]
+        if stored.has_custom_sharding:
+            keys = await self.shard_keys()
+        for key in keys:
+            await self.requests.delete(selector, shard_key_selector=key)
+        return await self.read()
+
+    async def _read_until(self, is_right: Callable[[StoredCollection], bool]) -> StoredCollection:
+        """Read the collection, and again for a moment while another node may answer from before.
+
+        Return what was read last, right or not.
+        """
+        tries = 0
+        while True:
+            stored = await self.read()
+            if is_right(stored) or not self.requests.is_settling:
+                return stored
+            tries += 1
+            await self.io.sleep(SOON.seconds(tries))
+
+    async def _is_stamped(self, stamp: Stamp) -> bool:
+        return (await self.read()).stamp == stamp
+
+    async def _has_sparse(self, vector_name: str) -> bool:
+        return vector_name in (await self.read()).sparse_vectors
+
+    async def _has_parents_index(self) -> bool:
+        return PARENT_FIELD in (await self.read()).indexed
+
+    async def _has_shard(self, key: models.ShardKey) -> bool:
+        return key in await self.shard_keys()
 
     async def _create(
         self,
@@ -131,40 +265,78 @@ class Collection:
         options: CollectionOptions,
         shard_keys: models.ShardKeySelector | None,
     ) -> None:
+        check_new_collection_name(self.name)
+        check_shard_keys(options, shard_keys)
         arguments = await self.io.compute(vectors.creation, options)
-        try:
-            await self.requests.send(self._client.create_collection, self.name, **arguments)
-        except self.io.engine.refusals:
-            if not await self.requests.exists():
-                raise
-            # another process was faster, or the response to an earlier attempt was lost
-        for key in options.shard_keys(shard_keys):
-            await self._create_shards(key)
+        is_ours = True
 
-    async def _create_shards(self, key: models.ShardKey) -> None:
+        async def is_done() -> bool:
+            # another process may be faster, or the answer to an earlier try be lost
+            nonlocal is_ours
+            is_ours = not (there := await self.requests.exists())
+            return there
+
+        await self.requests.define(
+            self._client.create_collection,
+            is_done,
+            self.name,
+            **arguments,
+            timeout=self.requests.defining_timeout,
+        )
+        # local databases ignore what only a cluster has
+        keys = options.shard_keys(shard_keys) if self.io.engine.copies else []
         try:
-            await self.requests.send(self._client.create_shard_key, self.name, key)
-        except self.io.engine.refusals:
-            cluster = await self.requests.send(self._client.collection_cluster_info, self.name)
-            keys = [shard.shard_key for shard in cluster.local_shards]
-            keys += [shard.shard_key for shard in cluster.remote_shards]
-            if key not in keys:
+            for key in keys:
+                await self._create_shard(key)
+        except BaseException:
+            # what is without shards cannot be used, and fails in other ways than by saying so
+            if is_ours:
+                with suppress(*self.io.engine.refusals, *REQUEST_ERRORS):
+                    if (await self.read()).is_empty:
+                        await self.requests.send(self._client.delete_collection, self.name)
+            raise
+
+    async def _create_missing_shards(
+        self, stored: StoredCollection, selector: models.ShardKeySelector | None
+    ) -> None:
+        """Create the shards of a selector that an existing collection lacks."""
+        wanted = stored.shard_keys(selector)
+        if not wanted:
+            return
+        there = await self.shard_keys()
+        for key in wanted:
+            if key not in there:
+                await self._create_shard(key)
+
+    async def _create_shard(self, key: models.ShardKey) -> None:
+        create, is_done = self._client.create_shard_key, partial(self._has_shard, key)
+        try:
+            await self.requests.define(create, is_done, self.name, key)
+        except self.io.engine.refusals as error:
+            if not is_single_node(error):
                 raise
+            raise InputError(
+                f"collection {self.name!r} cannot have the shard key {key!r}: the server is a "
+                "single node, and only a cluster has custom sharding. Omit sharding_method and "
+                "shard_key_selector"
+            ) from error.__cause__
 
     async def _add_vector(
         self, stored: StoredCollection, vector_name: str, config: models.SparseVectorNameConfig
     ) -> None:
         """Add a sparse vector to an existing collection, if the server supports it."""
         try:
-            await self.requests.send(
-                self._client.create_vector_name, self.name, vector_name, config
+            await self.requests.define(
+                self._client.create_vector_name,
+                partial(self._has_sparse, vector_name),
+                self.name,
+                vector_name,
+                config,
+                timeout=self.requests.defining_timeout,
             )
+        except PermissionRefusal:
+            raise
         except self.io.engine.refusals as error:
-            stored = await self.read()
-            if vector_name in stored.sparse_vectors:  # another process was faster
-                return
-            if is_transient(error):
-                raise
             raise CollectionMismatchError(
                 f"collection {self.name!r} has no sparse vector {vector_name!r}, and the server "
                 f"refused to add it ({error}); upgrade to Qdrant 1.18 or newer, use another "
@@ -179,14 +351,3 @@ class Collection:
                 "and are found by their dense vectors alone until they are added again",
                 self.name,
             )
-
-    async def _index_parents(self, stored: StoredCollection) -> None:
-        """Index the field that names a chunk's document, by which a server groups and deletes."""
-        if PARENT_FIELD in stored.indexed or not self.io.engine.payload_index:
-            return
-        await self.requests.send(
-            self._client.create_payload_index,
-            self.name,
-            PARENT_FIELD,
-            models.PayloadSchemaType.KEYWORD,
-        )

@@ -113,7 +113,7 @@ class Encoder(Protocol):
         """Return the encoder with another way to handle long texts, if it has this option."""
 
     def warn_of_truncation(self, collection_name: str) -> None:
-        """Log how many of the counted texts were truncated, if any."""
+        """Log how many of the counted texts were truncated or have no known word, if any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +207,15 @@ class ModelEncoder:
                 self.embedding.spec.max_tokens,
                 self.embedding.model_name,
                 self.stats.truncated,
+                collection_name,
+            )
+        if self.stats is not None and self.stats.unknown:
+            logger.warning(
+                "the tokenizer of %s knows no word of %d of the texts added to %r, such as words "
+                "of more than 100 characters or a script that it lacks: their vectors say nothing "
+                "of them, so they are found by chance; a multilingual model knows more scripts",
+                self.embedding.model_name,
+                self.stats.unknown,
                 collection_name,
             )
 

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
+from qdrant_embed.collection.copies import LookUps
 from qdrant_embed.collection.encoders import Encoder, adapt
 from qdrant_embed.collection.options import CollectionOptions, checked_options
+from qdrant_embed.collection.payload import same_json
 from qdrant_embed.collection.selection import EncoderSelection
 from qdrant_embed.collection.stored import StoredCollection
 from qdrant_embed.collection.vectors import CollectionVectors
-from qdrant_embed.encoder.interfaces import DenseEncoder
+from qdrant_embed.encoder.interfaces import DenseEncoder, Vector
 from qdrant_embed.encoder.long_texts.overflow import OverflowOptions
 from qdrant_embed.encoder.text import TextEmbedding
-from qdrant_embed.errors import CollectionMismatchError, InputError, check_str, check_whole
+from qdrant_embed.engines.names import check_collection_name, check_new_collection_name
+from qdrant_embed.engines.points import Points
+from qdrant_embed.errors import CollectionMismatchError, InputError, check_whole
 from qdrant_embed.flows.progress import ProgressOption, Reporter
+from qdrant_embed.flows.requests import CollectionRequests
+
+_CUSTOM = models.ShardingMethod.CUSTOM
 
 
 @dataclass(frozen=True)
@@ -37,8 +46,9 @@ class MigrationOptions:
     def __post_init__(self) -> None:
         check_whole("batch_size", self.batch_size, 1)
         checked_options(self.collection_options)
+        check_collection_name(self.new_collection_name, "new_collection_name")
         if self.alias is not None:
-            check_str("alias", self.alias)
+            check_collection_name(self.alias, "alias")
         if self.alias == self.new_collection_name:
             raise InputError(
                 f"alias {self.alias!r} is the name of the new collection itself; omit alias"
@@ -92,12 +102,21 @@ async def migrate(old: Collection, options: MigrationOptions) -> int:
 
 
 @dataclass(frozen=True)
+class _Place:
+    """Where a page of the old collection begins: its shard key's position, and an offset."""
+
+    shard: int = 0
+    offset: Any = None
+
+
+@dataclass(frozen=True)
 class _Page:
     """A page of the old collection, and its points that the new one lacks or has changed."""
 
     documents: int
     changed: Sequence[models.Record]
-    next_offset: Any
+    shard_key: models.ShardKey | None
+    following: _Place | None
 
 
 class _Migration:
@@ -105,19 +124,24 @@ class _Migration:
         self._old, self._options = old, options
         self._new = old.sibling(options.new_collection_name, EncoderSelection())
         self._client, self._io = old.requests.client, old.io
+        self._shard_keys: Sequence[models.ShardKey | None] = [None]
+        self._look_ups = LookUps(self._new)
 
     async def run(self) -> int:
         options = self._options
-        await self._check_alias()
         old = await self._old.read()
+        await self._check_names()
+        created = await self._check_shards(old)
+        shard_keys = [key for key in self._shard_keys if key is not None] or None
         selection = await self._io.compute(options.selection, old)
         self._new = new = self._old.sibling(options.new_collection_name, selection)
+        self._look_ups = LookUps(new)
         sparse = self._old.selection.current_sparse
         if sparse is None:
             sparse = await self._io.compute(selection.followed_sparse, old)
         if sparse is not None:
             selection.choose_sparse(sparse)
-        vectors = await new.vectors_for_add()
+        vectors = await new.vectors_for_add((), created, shard_keys)
         if vectors.chunked != old.chunked:
             if await new.requests.exists():
                 raise CollectionMismatchError(
@@ -127,10 +151,11 @@ class _Migration:
                     found={"chunked": vectors.chunked},
                 )
             vectors = replace(vectors, chunked=old.chunked)  # a custom encoder does not split
-        total = await self._old.requests.count()
+        total = await self._count(self._old)
         encoder = vectors.dense.encoder.counting()
         with Reporter(options.progress, new.name, total, encoder) as reporter:
-            await new.prepare(vectors, options.collection_options or CollectionOptions())
+            self._old.requests.on_wait = new.requests.on_wait = reporter.show_note
+            await new.prepare(vectors, created, shard_keys)
             await self._move(vectors.with_encoder(encoder), reporter)
         count = await self._checked_count()
         if options.alias is not None:
@@ -142,18 +167,20 @@ class _Migration:
         """Encode each page while the one before is stored and the next one is read."""
         done = unchanged = 0
         reporter.report(done)
-        page = await self._page(None)
+        page = await self._page(_Place())
         coming = self._io.start(partial(self._points, vectors, page.changed))
         try:
             while True:
                 following = None
-                if page.next_offset is not None:
-                    following = await self._page(page.next_offset)
+                if page.following is not None:
+                    following = await self._page(page.following)
                 points = await coming.result()
                 if following is not None:
                     coming = self._io.start(partial(self._points, vectors, following.changed))
-                if points:
-                    await self._new.requests.upsert(points, lambda _: None)
+                if points is not None:
+                    await self._new.requests.upsert(
+                        points, lambda _: None, shard_key_selector=page.shard_key
+                    )
                 done += page.documents
                 unchanged += page.documents - len(page.changed)
                 reporter.report(done, unchanged)
@@ -165,50 +192,97 @@ class _Migration:
             await coming.abandon()
             raise
 
-    async def _check_alias(self) -> None:
-        alias = self._options.alias
+    async def _check_names(self) -> None:
+        """Refuse names that lead to a wrong place, and an alias without the right to set it."""
+        old, new, alias = self._old.name, self._new.name, self._options.alias
+        known = await self._new.requests.send(self._client.get_aliases)
+        named = {found.alias_name: found.collection_name for found in known.aliases}
+        if named.get(new, new) == named.get(old, old):
+            raise InputError(
+                f"new_collection_name {new!r} and {old!r} are names of one collection, "
+                f"{named.get(new, new)!r}: the documents go into a new collection"
+            )
         if alias is None:
             return
-        known = await self._new.requests.send(self._client.get_collections)
-        if alias in {collection.name for collection in known.collections}:
+        collections = await self._new.requests.send(self._client.get_collections)
+        if alias in {collection.name for collection in collections.collections}:
             raise InputError(
                 f"alias {alias!r} is the name of a collection and cannot point to another one; "
                 "migrate without alias, verify the new collection, delete the one named "
                 f"{alias!r}, then create the alias"
             )
+        # a token that may write to both collections may yet not set an alias
+        nothing = models.DeleteAlias(alias_name=f"qdrant-embed-{uuid.uuid4()}")
+        await self._new.requests.send(
+            self._client.update_collection_aliases,
+            [models.DeleteAliasOperation(delete_alias=nothing)],
+        )
 
-    async def _page(self, offset: Any) -> _Page:
-        records, next_offset = await self._old.requests.send(
-            self._client.scroll,
-            self._old.name,
-            limit=self._options.batch_size,
-            offset=offset,
+    async def _check_shards(self, old: StoredCollection) -> CollectionOptions:
+        """Find the shard keys to keep; return the options for a new collection that has them."""
+        options = self._options.collection_options or CollectionOptions()
+        method = options.sharding_method
+        existing = await self._new.find()
+        if existing is None:
+            check_new_collection_name(self._new.name, "new_collection_name")
+            has_keys = old.has_custom_sharding if method is None else method == _CUSTOM
+        else:
+            has_keys = existing.has_custom_sharding
+        if has_keys != old.has_custom_sharding:
+            with_keys, without = (old, self._new) if old.has_custom_sharding else (self._new, old)
+            raise InputError(
+                f"collection {with_keys.name!r} has custom sharding, and {without.name!r} has not: "
+                "migrate_model keeps shard keys, and cannot choose or drop them. Use another "
+                "new_collection_name, and omit sharding_method"
+            )
+        if not old.has_custom_sharding:
+            return options
+        self._shard_keys = await self._old.shard_keys()
+        if not self._shard_keys:
+            raise InputError(f"collection {old.name!r} has no shard, and nothing to migrate")
+        return replace(options, sharding_method=_CUSTOM)
+
+    async def _page(self, place: _Place) -> _Page:
+        key = self._shard_keys[place.shard]
+        # asked as one copy has it: what only some have counts, and is missing in the new one
+        records, offset = await self._old.requests.page(
+            self._options.batch_size,
+            offset=place.offset,
             with_payload=True,
+            shard_key_selector=key,
         )
         ids = [record.id for record in records]
-        migrated = await self._new.requests.send(self._client.retrieve, self._new.name, ids)
-        payloads = {record.id: record.payload for record in migrated}
-        changed = [record for record in records if payloads.get(record.id) != record.payload]
-        return _Page(len(records), changed, next_offset)
+        there = await self._look_ups.ask(CollectionRequests.retrieve, ids, shard_key_selector=key)
+        payloads = {record.id: record.payload for record in there}
+        changed = [
+            record
+            for record in records
+            if record.id not in payloads or not same_json(payloads[record.id], record.payload)
+        ]
+        following = None
+        if offset is not None:
+            following = _Place(place.shard, offset)
+        elif place.shard + 1 < len(self._shard_keys):
+            following = _Place(place.shard + 1)
+        return _Page(len(records), changed, key, following)
 
     def _points(
         self, vectors: CollectionVectors, records: Sequence[models.Record]
-    ) -> list[models.PointStruct]:
+    ) -> Points | None:
         if not records:
-            return []
+            return None
         texts = [self._text(record) for record in records]
         encoded = self._encode_chunks if vectors.chunked else self._encode
-        return [
-            models.PointStruct(id=record.id, vector=vector, payload=record.payload)
-            for record, vector in zip(records, encoded(vectors, records, texts), strict=True)
-        ]
+        ids = [cast("str | int", record.id) for record in records]
+        payloads = [record.payload or {} for record in records]
+        return vectors.points(ids, payloads, texts, encoded(vectors, records, texts))
 
     def _encode(
         self, vectors: CollectionVectors, records: Sequence[models.Record], texts: Sequence[str]
-    ) -> list[models.VectorStruct]:
+    ) -> Vector:
         try:
             vectors.dense.encoder.check_lengths(texts)
-            return vectors.encode(texts)
+            return vectors.dense.encoder.documents(texts)
         except InputError as error:
             if error.index is None:
                 raise
@@ -219,7 +293,7 @@ class _Migration:
 
     def _encode_chunks(
         self, vectors: CollectionVectors, records: Sequence[models.Record], texts: Sequence[str]
-    ) -> list[models.VectorStruct]:
+    ) -> Vector:
         chunks = vectors.dense.encoder.chunks(texts)
         for record, parts in zip(records, chunks, strict=True):
             if len(parts) > 1:
@@ -228,7 +302,7 @@ class _Migration:
                     f"prefix, exceeds the limit of {vectors.dense.encoder.name}; add the documents "
                     "themselves to a new collection, which splits them into its own chunks"
                 )
-        return vectors.complete(texts, [chunk.vector for (chunk,) in chunks])
+        return np.stack([chunk.vector for (chunk,) in chunks])
 
     def _text(self, record: models.Record) -> str:
         text = self._old.codec.text(record.payload)
@@ -241,8 +315,7 @@ class _Migration:
         return text
 
     async def _checked_count(self) -> int:
-        old = await self._old.requests.count()
-        new = await self._new.requests.count()
+        old, new = await self._count(self._old), await self._count(self._new)
         if old != new:
             raise CollectionMismatchError(
                 f"collection {self._new.name!r} has {new} points, but {self._old.name!r} has "
@@ -254,10 +327,29 @@ class _Migration:
             )
         return new
 
+    async def _count(self, collection: Collection) -> int:
+        """Count the points, those with the same id under two shard keys as two."""
+        counts = [
+            await collection.requests.send(
+                self._client.count, collection.name, exact=True, shard_key_selector=key
+            )
+            for key in self._shard_keys
+        ]
+        return sum(found.count for found in counts)
+
     async def _switch(self, alias: str) -> None:
         create = models.CreateAlias(collection_name=self._new.name, alias_name=alias)
         operations: list[models.AliasOperations] = [
             models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)),
             models.CreateAliasOperation(create_alias=create),
         ]
-        await self._new.requests.send(self._client.update_collection_aliases, operations)
+        await self._new.requests.define(
+            self._client.update_collection_aliases,
+            partial(self._is_switched, alias),
+            operations,
+            timeout=self._new.requests.defining_timeout,
+        )
+
+    async def _is_switched(self, alias: str) -> bool:
+        known = await self._new.requests.send(self._client.get_collection_aliases, self._new.name)
+        return alias in {found.alias_name for found in known.aliases}

@@ -54,8 +54,8 @@ class CollectionOptions:
         sparse_on_disk: whether to store the index of sparse vectors on disk.
         on_disk_payload: whether to store texts and metadata on disk.
         shard_number: number of shards; with custom sharding, for each shard key.
-        sharding_method: with custom sharding, `add` also creates the shards of its
-            ``shard_key_selector``.
+        sharding_method: custom sharding needs a cluster and a ``shard_key_selector``, whose shards
+            `add` creates.
         replication_factor: number of copies of each shard.
         write_consistency_factor: number of copies that must confirm a write.
 
@@ -147,6 +147,17 @@ class CollectionOptions:
         if isinstance(selector, models.ShardKeyWithFallback):
             return [selector.target, selector.fallback]
         return list(selector) if isinstance(selector, list) else [selector]
+
+
+def check_shard_keys(
+    options: CollectionOptions | None, selector: models.ShardKeySelector | None
+) -> None:
+    """Raise `InputError` if a collection with these options would have no shards."""
+    custom = options is not None and options.sharding_method == models.ShardingMethod.CUSTOM
+    if custom and selector in (None, []):
+        raise InputError(
+            "sharding_method=CUSTOM stores nothing without a shard key; pass shard_key_selector="
+        )
 
 
 def checked_options(options: CollectionOptions | None) -> CollectionOptions:

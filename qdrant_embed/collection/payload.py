@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ DOCUMENT_KEY = "document"
 ID_KEY = "qdrant_embed_id"  # a user's id that is not valid as a point's id
 CHUNK_KEY = "qdrant_embed_chunk"  # the part of a document that the point stores
 PARENT_FIELD = f"{CHUNK_KEY}.parent"  # path in the payload to the document of a chunk
+
+WHOLE_NUMBERS = range(-(2**63), 2**63)  # that a payload can hold, over REST and over gRPC
+_FLOAT_TOLERANCE = 1e-15
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,35 @@ def user_id(point: models.PointStruct | models.Record | models.ScoredPoint) -> s
     It is the id that was passed to `add`, else the point's: a whole number, or a UUID with hyphens.
     The id of a chunk is that of its document.
     """
-    stored = (point.payload or {}).get(ID_KEY)
+    payload = point.payload or {}
+    stored = payload.get(ID_KEY)
     if isinstance(stored, str | int):
         return stored
+    if isinstance(chunk := payload.get(CHUNK_KEY), Mapping) and "parent" in chunk:
+        return parent_id(chunk["parent"])  # a whole number that no payload can hold
     return point.id if isinstance(point.id, int) else str(point.id)
+
+
+def parent_id(parent: str) -> str | int:
+    """Return the id of a document's first point, as a point has it, from what its chunks say."""
+    return int(parent) if parent.isdecimal() else parent
+
+
+def same_json(first: object, second: object) -> bool:
+    """Return whether two JSON values are equal as far as a server can tell them apart.
+
+    A server returns a float as the nearest one or the one next to it (1 of 10 with 17 digits, none
+    with fewer than 8). A whole number never equals a float or a bool.
+    """
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(
+            same_json(value, second[key]) for key, value in first.items()
+        )
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(same_json, first, second))
+    if isinstance(first, float) and isinstance(second, float):
+        return math.isclose(first, second, rel_tol=_FLOAT_TOLERANCE)
+    return type(first) is type(second) and first == second
 
 
 def chunk_of(point: models.PointStruct | models.Record) -> Mapping[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from qdrant_embed.collection.encoders import Encoder, adapt
 from qdrant_embed.collection.stored import (
@@ -22,6 +22,7 @@ from qdrant_embed.encoder.interfaces import Overflow, SparseDescription, SparseE
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.errors import CollectionMismatchError
+from qdrant_embed.forks import ForkLock
 
 logger = logging.getLogger(__name__)
 
@@ -85,11 +86,19 @@ class EncoderSelection:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._chosen = _Chosen()
         self._following: dict[_Followed, Encoder] = {}
         self._following_sparse: dict[SparseDescription, SparseEncoder] = {}
         self._warned: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the choice: what is chosen and loaded beyond it belongs to this process."""
+        return {"chosen": replace(self._chosen, recent=RecentVectors())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+        self._chosen = state["chosen"]
 
     @property
     def current(self) -> Encoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -26,7 +27,9 @@ from qdrant_embed.encoder.interfaces import (
 from qdrant_embed.encoder.long_texts.overflow import Splitter
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.text import TextEmbedding
-from qdrant_embed.errors import InputError, check_str, check_whole
+from qdrant_embed.engines.names import check_vector_name
+from qdrant_embed.engines.registry import engine_of
+from qdrant_embed.errors import InputError, check_picklable, check_whole
 from qdrant_embed.flows.io import Io
 from qdrant_embed.flows.requests import MAX_RETRIES, CollectionRequests
 
@@ -46,6 +49,43 @@ class ModelSettings:
     document_key: str = DOCUMENT_KEY
 
     _loads_eagerly: ClassVar[bool] = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how another process opens the client again: with its options and its models.
+
+        An API key goes with it, as it is.
+
+        Raises:
+            InputError: if the database is inside this process.
+        """
+        options = self._copied_options()
+        for name, value in options.items():
+            if callable(value):
+                check_picklable(name, value)
+        return _opened_again, (type(self), options, self._copied_state())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ModelSettings:
+        state = copy.deepcopy(self._copied_state(), memo)
+        return _opened_again(type(self), self._copied_options(), state)
+
+    def __copy__(self) -> ModelSettings:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def _copied_options(self) -> dict[str, Any]:
+        client = cast("qdrant_client.QdrantClient", self)
+        if (engine := engine_of(client._client)).name != "server":
+            raise InputError(
+                f"a client of a {engine.name} database cannot be pickled or copied: its database "
+                "is inside this process and belongs to this client. Open one client for each "
+                "process, or use a server, which many of them can share"
+            )
+        return dict(client.init_options)
+
+    def _copied_state(self) -> dict[str, Any]:
+        names = ("_encoder_selection", "document_key")
+        return {name: self.__dict__[name] for name in names if name in self.__dict__}
 
     # created on first use, so that the mixin needs no constructor
 
@@ -159,7 +199,7 @@ class ModelSettings:
             "splitter": splitter,
         }
         if vector_name is not None:
-            check_str("vector_name", vector_name)
+            check_vector_name(vector_name)
         if max_length is not None:
             check_whole("max_length", max_length, 3)  # two special tokens and one of the text
         if isinstance(embedding_model_name, str | os.PathLike):
@@ -244,7 +284,7 @@ class ModelSettings:
         }
         encoder: SparseEncoder | None
         if vector_name is not None:
-            check_str("vector_name", vector_name)
+            check_vector_name(vector_name)
         if isinstance(embedding_model_name, str | os.PathLike):
             lazy = lazy_load or not self._loads_eagerly
             encoder = SparseTextEmbedding(embedding_model_name, lazy_load=lazy, **options)
@@ -259,7 +299,8 @@ class ModelSettings:
         """Return the name of the vector in a new collection.
 
         It is the ``vector_name`` passed to `set_model`, else ``fast-`` and the last part of the
-        model's name.
+        model's name, in which ``-`` replaces each character that Qdrant refuses, such as ``:``. A
+        name of more than 200 bytes is cut, and ends in 8 digits of its SHA-256.
         """
         return self._selection.vector_name()
 
@@ -342,6 +383,15 @@ def text_models() -> dict[str, tuple[int, models.Distance]]:
 def sparse_models() -> dict[str, dict[str, Any]]:
     """Return the facts of each known sparse model, by name."""
     return {known["model"]: known for known in SparseTextEmbedding.list_supported_models()}
+
+
+def _opened_again(
+    kind: type[ModelSettings], options: dict[str, Any], state: dict[str, Any]
+) -> ModelSettings:
+    """Open a client as another one was opened, with the same models."""
+    client = kind(**options)
+    client.__dict__.update(state)
+    return client
 
 
 def _refuse_options(options: dict[str, Any], *unset: object) -> None:

@@ -16,7 +16,8 @@ from qdrant_embed.collection.stamp import (
     read_stamp,
 )
 from qdrant_embed.encoder.interfaces import EncoderDescription, SparseDescription
-from qdrant_embed.errors import CollectionMismatchError
+from qdrant_embed.engines.names import as_vector_name
+from qdrant_embed.errors import CollectionMismatchError, InputError
 
 VECTOR_NAME_PREFIX = "fast-"  # the predecessor's, so that its collections still work
 SPARSE_NAME_PREFIX = "fast-sparse-"
@@ -33,6 +34,9 @@ class StoredCollection:
         stamp: the record of the encoders that wrote it, if it has one.
         is_empty: whether it has no points.
         indexed: names of the payload fields that have an index.
+        has_custom_sharding: whether each point is stored in a shard that its shard key names.
+        copies: number of copies of each shard.
+        copies_written: number of copies that must confirm a write.
     """
 
     name: str
@@ -41,6 +45,33 @@ class StoredCollection:
     stamp: Stamp | None
     is_empty: bool
     indexed: frozenset[str] = frozenset()
+    has_custom_sharding: bool = False
+    copies: int = 1
+    copies_written: int = 1
+
+    @property
+    def has_sparse_stamp(self) -> bool:
+        """Whether it says what wrote its sparse vectors."""
+        return self.stamp is not None and self.stamp.sparse is not None
+
+    def check_shard_keys(self, selector: models.ShardKeySelector | None) -> None:
+        """Raise `InputError` if documents cannot be added without a shard key."""
+        if self.has_custom_sharding and selector in (None, []):
+            raise InputError(
+                f"collection {self.name!r} has custom sharding: pass shard_key_selector="
+            )
+
+    def shard_keys(self, selector: models.ShardKeySelector | None) -> list[models.ShardKey]:
+        """Return the shards that must exist for an `add` whose ``shard_key_selector`` is given.
+
+        Of a key with a fallback it is the fallback: the point of it is that the other may not
+        exist.
+        """
+        if selector is None or not self.has_custom_sharding:
+            return []
+        if isinstance(selector, models.ShardKeyWithFallback):
+            return [selector.fallback]
+        return list(selector) if isinstance(selector, list) else [selector]
 
     @property
     def chunked(self) -> bool:
@@ -49,13 +80,16 @@ class StoredCollection:
 
 
 def vector_field_name(model_name: str) -> str:
-    """Return ``fast-`` and the last part of the model's name, in lower case."""
-    return VECTOR_NAME_PREFIX + PurePath(model_name).name.lower()
+    """Return ``fast-`` and the last part of the model's name in lower case, as Qdrant allows it.
+
+    See `as_vector_name` for what is replaced.
+    """
+    return as_vector_name(VECTOR_NAME_PREFIX + PurePath(model_name).name.lower())
 
 
 def sparse_field_name(model_name: str) -> str:
-    """Return ``fast-sparse-`` and the last part of the model's name, in lower case."""
-    return SPARSE_NAME_PREFIX + PurePath(model_name).name.lower()
+    """Return ``fast-sparse-`` and the rest as of `vector_field_name`."""
+    return as_vector_name(SPARSE_NAME_PREFIX + PurePath(model_name).name.lower())
 
 
 def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
@@ -64,15 +98,19 @@ def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
     Raises:
         CollectionMismatchError: if its stamp cannot be read.
     """
-    config = info.config.params.vectors
+    params = info.config.params
+    config = params.vectors
     vectors = config if isinstance(config, dict) else {"": config} if config is not None else {}
     return StoredCollection(
         name=name,
         vectors=vectors,
-        sparse_vectors=info.config.params.sparse_vectors or {},
+        sparse_vectors=params.sparse_vectors or {},
         stamp=read_stamp(name, info.config.metadata),
         is_empty=info.points_count == 0,
         indexed=frozenset(info.payload_schema or ()),
+        has_custom_sharding=params.sharding_method == models.ShardingMethod.CUSTOM,
+        copies=params.replication_factor or 1,
+        copies_written=params.write_consistency_factor or 1,
     )
 
 

@@ -14,6 +14,7 @@ from qdrant_embed.collection.options import CollectionOptions, sparse_vector_par
 from qdrant_embed.collection.stamp import Stamp, sparse_stamp_of, stamp_of
 from qdrant_embed.collection.stored import StoredCollection
 from qdrant_embed.encoder.interfaces import SparseEncoder, Vector
+from qdrant_embed.engines.points import Points
 from qdrant_embed.errors import ModelError
 
 
@@ -88,28 +89,37 @@ class CollectionVectors:
         sparse = [] if self.sparse is None else [self.sparse.vector_name]
         return [self.dense.vector_name, *sparse]
 
-    def encode(self, texts: Sequence[str]) -> list[models.VectorStruct]:
-        """Encode documents and return the vectors of each, in the form that a point needs.
+    def points(
+        self,
+        ids: Sequence[str | int],
+        payloads: Sequence[Mapping[str, Any]],
+        texts: Sequence[str],
+        rows: Vector | None = None,
+    ) -> Points:
+        """Encode documents and return their points.
+
+        Args:
+            ids: id of each point.
+            payloads: payload of each point.
+            texts: text of each point.
+            rows: dense vectors of the texts, if they are encoded already.
 
         Raises:
             ModelError: if an encoder returned something else than one vector per text.
         """
-        return self.complete(texts, self.dense.encoder.documents(texts))
-
-    def complete(self, texts: Sequence[str], rows: Iterable[Vector]) -> list[models.VectorStruct]:
-        """Return the vectors of each document, given the dense ones in `rows`.
-
-        Raises:
-            ModelError: if the sparse encoder returned something else than one vector per text.
-        """
-        # row by row: converting all of them at once would block every other thread
-        vectors: list[dict[str, Any]] = [{self.dense.vector_name: row.tolist()} for row in rows]
-        if self.sparse is not None:
-            for named, vector in zip(vectors, self.sparse.documents(texts), strict=True):
-                if vector.indices:
-                    named[self.sparse.vector_name] = vector
-        # an unnamed vector is sent without its name, unless there is a sparse one, too
-        return [named[""] if set(named) == {""} else named for named in vectors]
+        if rows is None:
+            rows = self.dense.encoder.documents(texts)
+        if not len(ids) == len(payloads) == len(texts) == len(rows):
+            raise ModelError(f"{len(rows)} vectors for {len(texts)} texts")
+        sparse = self.sparse
+        return Points(
+            ids=ids,
+            payloads=payloads,
+            dense=rows,
+            dense_name=self.dense.vector_name,
+            sparse=None if sparse is None else sparse.documents(texts),
+            sparse_name="" if sparse is None else sparse.vector_name,
+        )
 
     def with_encoder(self, encoder: Encoder) -> CollectionVectors:
         """Return the same vectors with another dense encoder."""

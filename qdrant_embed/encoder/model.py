@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +18,8 @@ from qdrant_embed.encoder.files.model_files import ModelFiles, find_model
 from qdrant_embed.encoder.files.plan import PlanCache, RunPlan, export_plan
 from qdrant_embed.encoder.interfaces import Task
 from qdrant_embed.errors import InputError, ModelFileError, check_path, check_str, check_whole
+from qdrant_embed.forks import ForkLock
+from qdrant_embed.stalls import announced
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.facts.directory import ModelDirectory
@@ -74,6 +75,15 @@ class ModelOptions:
                 "encoder for each"
             )
 
+    def anywhere(self) -> ModelOptions:
+        """Return the options as another process needs them, whatever folder it works in."""
+        folder, cache = self.model_name, self.cache_dir
+        return replace(
+            self,
+            model_name=os.path.abspath(folder) if os.path.isdir(folder) else folder,
+            cache_dir=None if cache is None else cache_folder(cache).absolute(),
+        )
+
     @property
     def execution_providers(self) -> Sequence[Provider] | None:
         """Execution providers for onnxruntime; ``None`` for the CPU."""
@@ -120,9 +130,15 @@ class Model:
 
     def __init__(self, options: ModelOptions) -> None:
         self._options = options
-        self._lock = threading.RLock()
+        self._lock = ForkLock(awaited=True)
         self._facts: ModelFacts | None = None
         self._loaded: LoadedModel | None = None
+
+    def __reduce__(self) -> tuple[type[Model], tuple[ModelOptions]]:
+        return Model, (self._options.anywhere(),)
+
+    def __deepcopy__(self, memo: object) -> Model:
+        return self  # it never changes, and threads share it
 
     @property
     def name(self) -> str:
@@ -278,7 +294,8 @@ class Model:
             check_providers(providers)  # before anything long
         plan = facts.plan()
         try:
-            return load_model(plan, facts.spec, providers)
+            with announced(f"loading {facts.spec.name}"):
+                return load_model(plan, facts.spec, providers)
         except ModelFileError:
             if plan.kind != "graph" or facts.files.plan is not None:
                 raise

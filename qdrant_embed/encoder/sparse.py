@@ -203,10 +203,18 @@ class _Splade:
     ) -> None:
         if max_terms is not None:
             check_whole("max_terms", max_terms, 1)
+        self._options = options, threads, max_terms
         self._model = Model(options)
         self._threads = worker_count("threads", threads)
         self._max_terms = max_terms
         self._pipeline = Pipeline(self._model.load, self._sparse, _TOKENS_PER_BATCH)
+
+    def __reduce__(self) -> tuple[type[_Splade], tuple[Any, ...]]:
+        options, *others = self._options
+        return _Splade, (options.anywhere(), *others)
+
+    def __deepcopy__(self, memo: object) -> _Splade:
+        return self  # it never changes, and threads share it
 
     @property
     def model_name(self) -> str:

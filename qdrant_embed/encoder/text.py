@@ -18,7 +18,7 @@ from qdrant_embed.encoder.run.checked_texts import checked_prefix, checked_texts
 from qdrant_embed.encoder.run.cores import worker_count
 from qdrant_embed.encoder.run.job import EncodeJob
 from qdrant_embed.encoder.run.pipeline import Pipeline
-from qdrant_embed.errors import UnknownModelError, check_path, check_whole
+from qdrant_embed.errors import UnknownModelError, check_path, check_picklable, check_whole
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.run.session import Provider
@@ -28,7 +28,9 @@ class TextEmbedding:
     """Turns texts into dense vectors with an ONNX encoder of our own, on every usable core.
 
     A vector depends on its text alone: not on the batch, the order, or the number of threads.
-    One encoder may be used by any number of threads at once.
+    One encoder may be used by any number of threads at once. A forked child uses it as its parent
+    does. It can be pickled: the model is found by its name or folder and loaded again, with the
+    same options, when the copy is first used.
 
     A model name is looked up in this order:
 
@@ -141,6 +143,32 @@ class TextEmbedding:
         self._spec: ModelSpec | None = None
         if not lazy_load:
             self.load()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to load the model again when it is first used."""
+        if self._overflow.splitter is not None:
+            check_picklable("splitter", self._overflow.splitter)
+        own = {"_pipeline", "_job", "_spec"}
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._pipeline = Pipeline(self._model.load, iter)
+        self._job, self._spec = None, None
+
+    def __copy__(self) -> TextEmbedding:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TextEmbedding:
+        """Return a copy over the same loaded model, which never changes."""
+        other = copy.copy(self)
+        memo[id(self)] = other
+        shared = {"_model", "_pipeline", "_overflow"}
+        own = {name: value for name, value in self.__dict__.items() if name not in shared}
+        other.__dict__.update(copy.deepcopy(own, memo))
+        return other
 
     @property
     def model_name(self) -> str:
@@ -317,8 +345,8 @@ class TextEmbedding:
         if self._overflow.overflow == "error":
             checked = self._long_texts().refused(checked)
         if isinstance(texts, str) or (isinstance(texts, list) and len(texts) == 1):
-            return self._pipeline.run_singly(checked, workers, self._job)
-        return self._pipeline.run(checked, batch_size, workers, self._job)
+            return self._pipeline.run_singly(checked, workers, self._job, prefix)
+        return self._pipeline.run(checked, batch_size, workers, self._job, prefix)
 
     def _long_texts(self) -> LongTexts:
         return LongTexts(self._model.load, self._pipeline, self._overflow, self._job)

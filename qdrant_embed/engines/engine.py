@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from qdrant_embed.errors import QdrantEmbedError
 
 
 @dataclass(frozen=True)
@@ -16,11 +19,17 @@ class Engine:
         off_loop: whether coroutines of its asynchronous client compute without ever awaiting, and
             must run in a thread to keep the event loop free.
         payload_index: whether an index of a payload field makes filters on that field faster.
-        refusals: exceptions raised when it refuses a request that it has read.
+        refusals: errors of ours which say that it has read a request and refused it.
+        explain: returns that error, given what a request raised and the collection's name; ``None``
+            if nothing was refused.
+        copies: whether it can have several copies of a collection, on nodes that do not always
+            know the same.
     """
 
     name: str
     serialize: bool
     off_loop: bool
     payload_index: bool
-    refusals: tuple[type[Exception], ...]
+    refusals: tuple[type[QdrantEmbedError], ...]
+    explain: Callable[[Exception, str], QdrantEmbedError | None]
+    copies: bool = False

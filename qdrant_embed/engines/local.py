@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from qdrant_embed.engines.engine import Engine
+from qdrant_embed.errors import CollectionNotFoundError, QdrantEmbedError, ServerRefusal
+
+_NO_COLLECTION = re.compile(r"Collection (.*) not found", re.DOTALL)
 
 
 def recognise(database: object) -> Engine | None:
@@ -25,7 +29,24 @@ def recognise(database: object) -> Engine | None:
         serialize=True,
         off_loop=not bound_to_one_thread,
         payload_index=False,
-        refusals=(ValueError,),
+        refusals=(ServerRefusal, CollectionNotFoundError),
+        explain=explain,
+    )
+
+
+def explain(error: Exception, collection_name: str) -> QdrantEmbedError | None:
+    """Return the error that says what a local database refused; see `Engine`."""
+    if type(error) is not ValueError:  # its subclasses are other libraries' own
+        return None
+    if missing := _NO_COLLECTION.fullmatch(str(error)):
+        return CollectionNotFoundError(
+            f"collection {missing[1]!r} was not found: add() creates it, and "
+            "client.get_collections() lists those that exist",
+            collection_name=missing[1],
+        )
+    return ServerRefusal(
+        f"Qdrant refused a request about collection {collection_name!r}: "
+        f"{' '.join(str(error).split())}"
     )
 
 

@@ -9,13 +9,18 @@ completes a flow in a single step: without a loop, and with a traceback of ordin
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextvars import ContextVar, copy_context
+from functools import partial
 from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from qdrant_embed.engines.engine import Engine
+from qdrant_embed.engines.server import CapName
+from qdrant_embed.forks import ForkLock
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,11 +36,22 @@ class Io(Protocol):
 
     Attributes:
         engine: the engine behind the client.
+        caps: numbers that the strict mode of collections allows at most, by collection and name, as
+            far as the server has named them.
+        read_only: why nothing may be written; empty if anything may.
     """
 
     @property
     def engine(self) -> Engine:
         """The engine behind the client."""
+
+    @property
+    def caps(self) -> dict[tuple[str, CapName], int]:
+        """Caps that the server has named."""
+
+    @property
+    def read_only(self) -> str:
+        """Why nothing may be written."""
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a method of the client, which sends a request, and return its result.
@@ -58,17 +74,23 @@ class Io(Protocol):
     def start(self, function: Callable[[], T]) -> Background[T]:
         """Start calling `function` in a thread while the flow continues."""
 
+    def begin(self, flow: Callable[[], Flow[T]]) -> Background[T]:
+        """Begin another flow, which runs while this one goes on."""
+
 
 class Background(Protocol[T_co]):
-    """A computation in a thread, while the flow that started it continues."""
+    """Something that runs while the flow that started it continues."""
 
     async def result(self) -> T_co:
         """Wait for the result and return it."""
 
-    async def abandon(self) -> None:
-        """Discard the result or error, after the computation has ended or been cancelled.
+    def cancel(self) -> None:
+        """Have a flow end at its next pause, after what it must `finish`; do not wait for that."""
 
-        On an event loop, a thread is not waited for: stop its work by other means first.
+    async def abandon(self) -> None:
+        """Cancel it, wait for its end, and discard its result or error.
+
+        On an event loop, what a thread computes is not waited for: stop it by its own means first.
         """
 
 
@@ -88,11 +110,13 @@ class BlockingIo:
 
     Args:
         engine: the engine behind the client.
+        read_only: why nothing may be written; empty if anything may.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self._turn = threading.Lock()
+    def __init__(self, engine: Engine, read_only: str = "") -> None:
+        self.engine, self.read_only = engine, read_only
+        self.caps: dict[tuple[str, CapName], int] = {}
+        self._turn = ForkLock()
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """See `Io.request`."""
@@ -107,7 +131,11 @@ class BlockingIo:
 
     async def sleep(self, seconds: float) -> None:
         """See `Io.sleep`."""
-        time.sleep(seconds)
+        abandoned = _ABANDONED.get()
+        if abandoned is None:
+            time.sleep(seconds)
+        elif abandoned.wait(seconds):
+            raise CancelledError
 
     async def gather(self, flows: Sequence[Callable[[], Flow[T]]]) -> list[T]:
         """See `Io.gather`; the flows run one after the other."""
@@ -121,13 +149,20 @@ class BlockingIo:
         """See `Io.start`."""
         return _Thread(function)
 
+    def begin(self, flow: Callable[[], Flow[T]]) -> Background[T]:
+        """See `Io.begin`: in a thread."""
+        return _FlowThread(flow)
+
 
 class _Thread(Generic[T]):
     def __init__(self, function: Callable[[], T]) -> None:
         self._future: Future[T] = Future()
         self._function = function
         thread = threading.Thread(target=self._run, name="qdrant-embed-background")
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter ends, or there can be no more threads
+            self._run()
 
     def _run(self) -> None:
         try:
@@ -140,8 +175,27 @@ class _Thread(Generic[T]):
     async def result(self) -> T:
         return self._future.result()
 
+    def cancel(self) -> None:
+        pass  # what is computed has no pause
+
     async def abandon(self) -> None:
+        self.cancel()
         self._future.exception()
+
+
+# set in a thread that runs a flow: whether anybody still waits for it
+_ABANDONED: ContextVar[threading.Event | None] = ContextVar("_ABANDONED", default=None)
+
+
+class _FlowThread(_Thread[T]):
+    def __init__(self, flow: Callable[[], Flow[T]]) -> None:
+        self._abandoned = threading.Event()
+        context = copy_context()  # of the caller, whose headers are in it, too
+        context.run(_ABANDONED.set, self._abandoned)
+        super().__init__(lambda: context.run(lambda: run_blocking(flow())))
+
+    def cancel(self) -> None:
+        self._abandoned.set()
 
 
 class AsyncIo:
@@ -149,18 +203,20 @@ class AsyncIo:
 
     Args:
         engine: the engine behind the client.
+        read_only: why nothing may be written; empty if anything may.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self._turn = threading.Lock()
+    def __init__(self, engine: Engine, read_only: str = "") -> None:
+        self.engine, self.read_only = engine, read_only
+        self.caps: dict[tuple[str, CapName], int] = {}
+        self._turn = ForkLock()
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """See `Io.request`."""
         coroutine = cast("Callable[P, Flow[T]]", method)
         if self.engine.off_loop:
-            return await asyncio.to_thread(
-                self._in_turn, lambda: asyncio.run(coroutine(*args, **kwargs))
+            return await _in_thread(
+                lambda: self._in_turn(lambda: _run_coroutine(coroutine(*args, **kwargs)))
             )
         return await coroutine(*args, **kwargs)
 
@@ -172,7 +228,7 @@ class AsyncIo:
 
     async def compute(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """See `Io.compute`."""
-        return await asyncio.to_thread(function, *args, **kwargs)
+        return await _in_thread(partial(function, *args, **kwargs))
 
     async def sleep(self, seconds: float) -> None:
         """See `Io.sleep`."""
@@ -206,16 +262,46 @@ class AsyncIo:
 
     def start(self, function: Callable[[], T]) -> Background[T]:
         """See `Io.start`."""
-        return _Task(asyncio.create_task(asyncio.to_thread(function)))
+        return _Task(asyncio.create_task(_in_thread(function)))
+
+    def begin(self, flow: Callable[[], Flow[T]]) -> Background[T]:
+        """See `Io.begin`: as a task."""
+        return _Task(asyncio.create_task(flow()))
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    """Like `asyncio.to_thread`; in this thread where the interpreter starts no more of them."""
+    context = contextvars.copy_context()
+
+    def in_context() -> T:
+        return context.run(function)
+
+    try:
+        future = asyncio.get_running_loop().run_in_executor(None, in_context)
+    except RuntimeError:
+        return in_context()
+    return await future
+
+
+def _run_coroutine(coroutine: Flow[T]) -> T:
+    """Run a coroutine that never waits, even inside a thread whose event loop is running."""
+    if asyncio._get_running_loop() is None:
+        return asyncio.run(coroutine)
+    return run_blocking(coroutine)
 
 
 class _Task(Generic[T]):
     def __init__(self, task: asyncio.Task[T]) -> None:
-        self._task = task
+        self._task, self._is_cancelled = task, False
 
     async def result(self) -> T:
         return await self._task
 
+    def cancel(self) -> None:
+        if not self._is_cancelled:  # a second time would end what is to be finished
+            self._is_cancelled = True
+            self._task.cancel()
+
     async def abandon(self) -> None:
-        self._task.cancel()
+        self.cancel()
         await asyncio.gather(self._task, return_exceptions=True)

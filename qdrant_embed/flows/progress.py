@@ -27,6 +27,8 @@ class IngestProgress:
             ahead of what is stored; ``None`` with a custom encoder, which does not count them.
         truncated: number of texts truncated at the model's limit; ``None`` with a custom encoder.
         seconds: time since the start.
+        unknown: number of texts of which the tokenizer knows no word; ``None`` with a custom
+            encoder.
     """
 
     documents: int
@@ -35,6 +37,7 @@ class IngestProgress:
     tokens: int | None
     truncated: int | None
     seconds: float
+    unknown: int | None = None
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -55,6 +58,8 @@ class IngestProgress:
             notes.append(f"{self.tokens_per_second:,.0f} tokens/s")
         if self.truncated:
             notes.append(f"{self.truncated:,} texts truncated")
+        if self.unknown:
+            notes.append(f"{self.unknown:,} texts unknown")
         return notes
 
 
@@ -69,11 +74,11 @@ class Counted(Protocol):
         """Counts of what it has encoded; ``None`` if it does not count."""
 
     def warn_of_truncation(self, collection_name: str) -> None:
-        """Log how many of the counted texts were truncated, if any."""
+        """Log how many of the counted texts were truncated or have no known word, if any."""
 
 
 class Reporter(AbstractContextManager["Reporter"]):
-    """A reporter of progress, which at the end warns of texts that were truncated.
+    """A reporter of progress, which at the end warns of texts that were truncated or are unknown.
 
     Args:
         option: a function to call, or whether to show a bar; by default, a bar is shown if stderr
@@ -118,11 +123,16 @@ class Reporter(AbstractContextManager["Reporter"]):
             tokens=None if stats is None else stats.tokens,
             truncated=None if stats is None else stats.truncated,
             seconds=time.monotonic() - self._start,
+            unknown=None if stats is None else stats.unknown,
         )
         if self._tell is not None:
             self._tell(progress)
         else:
             self._bar.advance(documents, ", ".join(progress.notes()))
+
+    def show_note(self, note: str) -> None:
+        """Show a note in the bar until the next report; a function is not called."""
+        self._bar.show_note(note)
 
     def __exit__(self, *raised: object) -> None:
         self._bar.__exit__(*raised)

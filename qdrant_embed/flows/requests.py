@@ -1,37 +1,69 @@
-"""Requests about one collection, retried after transient failures."""
+"""Requests about one collection: retried while that can help, cut to what a server accepts."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
-from typing import ParamSpec, TypeVar
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
 
 import qdrant_client
 from qdrant_client import models
 
 from qdrant_embed.backoff import Backoff
+from qdrant_embed.engines.bodies import LARGE, MOST, query_size
+from qdrant_embed.engines.connection import TIME_LEFT
+from qdrant_embed.engines.missing import may_come
+from qdrant_embed.engines.names import check_collection_name
+from qdrant_embed.engines.points import Points
 from qdrant_embed.engines.server import (
     REQUEST_ERRORS,
+    CapName,
+    exceeded_cap,
+    in_one_line,
+    is_cut_off,
+    is_over_budget,
+    is_timeout,
     is_too_large,
     is_transient,
     requested_wait,
 )
-from qdrant_embed.errors import InputError, check_str, check_whole
+from qdrant_embed.engines.wire import query_batch, upsert_request
+from qdrant_embed.errors import (
+    ClientStateError,
+    CollectionNotFoundError,
+    ServerRefusal,
+    check_whole,
+)
 from qdrant_embed.flows.io import Flow, Io
 
 logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 
 BACKOFF = Backoff(first=0.25, longest=8.0)  # seconds
 LONGEST_RETRYING = 300.0  # seconds after a request's first attempt
-MAX_RETRIES = 3
+MAX_RETRIES = 14  # whose waits are 40 seconds at least: a server is restarted in 30
+QUIET = 2.0  # seconds of waiting that nobody needs to know of
+DEFINING_TIMEOUT = 60  # seconds, of what defines something: an index of many points takes long
+SOON = Backoff(first=0.05, longest=0.4)  # seconds
+SETTLING = 2.0  # seconds until every node of a cluster knows what one was told
+
+_OWN_TIMEOUT = 5  # seconds, of a qdrant_client that was given none
+_CUT_OFFS = 2  # broken connections that a large body is forgiven, if it cannot be halved
 
 
 class CollectionRequests:
     """A sender of requests about one collection.
+
+    What a server refuses becomes an error of ours, with the server's own as its cause. Caps that a
+    server names when it refuses a request are remembered for the client and the collection.
 
     Args:
         io: calls the client's methods.
@@ -41,13 +73,15 @@ class CollectionRequests:
         max_retries: number of retries of a request after a transient failure.
 
     Raises:
-        InputError: if the name is empty or not a str, or `max_retries` is not a whole number.
+        InputError: if no collection can have this name, or `max_retries` is not a whole number.
 
     Attributes:
         io: calls the client's methods.
         client: the client.
         name: the collection's name.
         max_retries: number of retries of a request.
+        on_wait: called with a short note when a wait for the server has become long.
+        is_final: tells of an error that would pass, but is not to be waited for.
     """
 
     def __init__(
@@ -57,80 +91,423 @@ class CollectionRequests:
         collection_name: str,
         max_retries: int = MAX_RETRIES,
     ) -> None:
-        check_str("collection_name", collection_name)
-        if not collection_name:
-            raise InputError("collection_name is empty; pass the name of a collection")
+        check_collection_name(collection_name)
         check_whole("max_retries", max_retries, 0)
         self.io, self.client = io, client
         self.name, self.max_retries = collection_name, max_retries
+        self.on_wait: Callable[[str], None] = lambda _: None
+        self.is_final: Callable[[Exception], bool] = lambda _: False
+        self._time: _TimeLimit | None = None
+        self._settled = 0.0
+
+    def expect(self) -> None:
+        """Note that something was just defined, which other nodes may not know for a moment.
+
+        Until then, a request that finds it missing is repeated, and does not count as failed.
+        """
+        if self.io.engine.copies:
+            self._settled = time.monotonic() + SETTLING
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether what was just defined may still be missing on some node."""
+        return time.monotonic() < self._settled
+
+    def limit_time(self, seconds: float | None) -> None:
+        """Let all further requests together take `seconds`, with their retries and waits.
+
+        By default as long as the client lets one request take. Only the time of requests counts:
+        loading a model does not.
+        """
+        self._time = _TimeLimit(self._own_timeout if seconds is None else seconds)
+
+    @property
+    def defining_timeout(self) -> int:
+        """Seconds that a request which defines something may take."""
+        return max(DEFINING_TIMEOUT, math.ceil(self._own_timeout))
+
+    @property
+    def _own_timeout(self) -> float:
+        return self.client.init_options.get("timeout") or _OWN_TIMEOUT
+
+    def cap(self, name: CapName) -> int | None:
+        """Return the cap of strict mode that the server has named before; ``None`` without one."""
+        return self.io.caps.get((self.name, name))
 
     async def send(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a method of the client, retry it if that can help, and return its result."""
-        return await self.retried(lambda: self.io.request(method, *args, **kwargs))
+        """Call a method of the client, and return what it answers.
 
-    async def retried(self, attempt: Callable[[], Flow[T]]) -> T:
-        """Await an attempt, repeat it after transient failures, and return its result.
-
-        It is repeated at most `max_retries` times. No attempt begins later than five minutes after
-        the first, no matter how long the server asks to wait.
+        Raises:
+            CollectionNotFoundError: if the collection does not exist.
+            ServerRefusal: if the server refuses the request.
         """
-        start, failures = time.monotonic(), 0
+        return await self._timely(lambda options: self.io.request(method, *args, **options), kwargs)
+
+    async def _timely(
+        self,
+        attempt: Callable[[Any], Flow[T]],
+        options: Mapping[str, Any],
+        *,
+        cut_offs: Callable[[], float] = lambda: math.inf,
+    ) -> T:
+        """Make an attempt with options, as `retried` does, with no larger timeout than allowed."""
         while True:
             try:
-                return await attempt()
-            except REQUEST_ERRORS as error:
-                failures += 1
-                if failures > self.max_retries or not is_transient(error):
+                return await self.retried(
+                    lambda: attempt(self._options(options)), cut_offs=cut_offs
+                )
+            except ServerRefusal as error:
+                timeout = self._options(options).get("timeout")
+                if timeout is None or not self._learns(error, "timeout", timeout):
                     raise
-                wait = requested_wait(error)
-                if wait is None:
-                    wait = BACKOFF.seconds(failures)
-                if time.monotonic() - start + wait > LONGEST_RETRYING:
+
+    def _options(self, options: Mapping[str, Any]) -> Any:
+        """Return the options as the client sends them right, and no longer than there is time."""
+        sent = dict(options)
+        if isinstance(consistency := sent.get("consistency"), str):  # which gRPC does not convert
+            sent["consistency"] = models.ReadConsistencyType(consistency)
+        if "timeout" in sent:
+            timeout, most = sent["timeout"], self.cap("timeout")
+            if self._time is not None:
+                left = max(1, math.ceil(self._time.left))
+                if left < (self._own_timeout if timeout is None else timeout):
+                    timeout = left
+            if timeout is not None and most is not None:
+                timeout = min(timeout, most)
+            sent["timeout"] = timeout
+        return sent
+
+    def _learns(self, error: ServerRefusal, name: CapName, asked: int) -> bool:
+        """Return whether the server named a cap below what it was asked for; remember the cap."""
+        cap = exceeded_cap(error.__cause__) if error.__cause__ is not None else None
+        if cap is None or cap.most < 1:
+            return False
+        self.io.caps[self.name, cap.name] = cap.most
+        return cap.name == name and cap.most < asked
+
+    async def retried(
+        self, attempt: Callable[[], Flow[T]], *, cut_offs: Callable[[], float] = lambda: math.inf
+    ) -> T:
+        """Make an attempt, again and again while that may help, and return what it returns.
+
+        A failed attempt is repeated where its error is a passing one, `max_retries` times at most.
+        None begins later than five minutes after the first, however long a server asks to wait, or
+        when the time of `limit_time` is over.
+
+        Args:
+            attempt: sends one request.
+            cut_offs: returns how many connections may break before that is no passing failure.
+
+        Raises:
+            CollectionNotFoundError: if the collection does not exist.
+            ServerRefusal: if the server refuses the request.
+        """
+        with self._time or _TimeLimit(math.inf) as limit:
+            start, tries, broken, early = time.monotonic(), 0, 0, 0
+            while True:
+                try:
+                    return await self._attempt(attempt)
+                except (*REQUEST_ERRORS, ValueError) as error:
+                    if self.is_settling and may_come(error):
+                        early += 1
+                        await self.io.sleep(SOON.seconds(early))
+                        continue
+                    tries += 1
+                    broken += is_cut_off(error)
+                    wait = None
+                    if (
+                        tries <= self.max_retries
+                        and is_transient(error)
+                        and not self.is_final(error)
+                        and not (broken and broken > cut_offs())
+                    ):
+                        wait = requested_wait(error)
+                        wait = BACKOFF.seconds(tries) if wait is None else wait
+                    waited = time.monotonic() - start
+                    if wait is None or waited + wait > LONGEST_RETRYING or wait >= limit.left:
+                        explained = self.io.engine.explain(error, self.name)
+                        if explained is None:
+                            raise
+                        raise explained from error
+                    self._tell(error, tries, waited, wait)
+                await self.io.sleep(wait)
+
+    async def _attempt(self, attempt: Callable[[], Flow[T]]) -> T:
+        if self._time is None:
+            return await attempt()
+        limit = self._time
+        token = TIME_LEFT.set(lambda: limit.left)
+        try:
+            return await attempt()
+        finally:
+            TIME_LEFT.reset(token)
+
+    def _tell(self, error: Exception, tries: int, waited: float, wait: float) -> None:
+        """Log that a request is tried again, and tell the user once the wait has become long."""
+        is_long = waited + wait > QUIET
+        logger.log(
+            logging.WARNING if is_long else logging.INFO,
+            "collection %r: trying again in %.1f s (retry %d of %d, %.0f s after the first try): "
+            "%s",
+            self.name,
+            wait,
+            tries,
+            self.max_retries,
+            waited,
+            in_one_line(error),
+        )
+        if is_long:
+            self.on_wait(f"waiting for Qdrant, retry {tries} of {self.max_retries}")
+
+    async def define(
+        self,
+        method: Callable[P, object],
+        is_done: Callable[[], Flow[bool]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        """Call a method that defines something, with the time that this takes.
+
+        After a failure `is_done` looks whether it happened nevertheless: an answer was lost or came
+        too late, or another process was faster.
+        """
+        self._check_may_write()
+
+        async def attempt(options: Any) -> None:
+            start = time.monotonic()
+            try:
+                await self.io.request(method, *args, **options)
+            except (*REQUEST_ERRORS, ValueError) as error:
+                if "already exists" in str(error):  # if on another node
+                    self.expect()
+                # over gRPC the client gives some of them no more than its own time
+                gave_up = is_timeout(error) and time.monotonic() - start > 0.9 * self._own_timeout
+                tries = 1
+                while not await is_done():
+                    if not gave_up or time.monotonic() - start > options.get("timeout", 0):
+                        raise
+                    await self.io.sleep(BACKOFF.seconds(tries))
+                    tries += 1
+
+        await self._timely(attempt, kwargs)
+        self.expect()
+
+    async def in_parts(
+        self,
+        items: Sequence[T],
+        ask: Callable[[Any], Flow[R]],
+        *,
+        cap: CapName | None = None,
+        sizes: Callable[[Any], Sequence[int]] | None = None,
+    ) -> list[R]:
+        """Ask about items in as few requests as the server accepts; return each one's answer.
+
+        Args:
+            items: what is asked about.
+            ask: sends a request about some of them.
+            cap: what strict mode limits of these.
+            sizes: returns the bytes that each of some items takes.
+
+        Raises:
+            ServerRefusal: if the server refuses a request that cannot be made smaller.
+        """
+        answers: list[R] = []
+        parts = deque(self._parts(items, cap, sizes))
+        while parts:
+            part = parts.popleft()
+            try:
+                answers.append(await ask(part))
+            except (*REQUEST_ERRORS, ServerRefusal) as error:
+                smaller = self._smaller(part, error, cap, sizes)
+                if not smaller:
                     raise
-                logger.warning("a request failed and is retried in %.1f s: %s", wait, error)
-            await self.io.sleep(wait)
+                parts.extendleft(reversed(smaller))
+        return answers
+
+    def _parts(
+        self,
+        items: Sequence[T],
+        cap: CapName | None,
+        sizes: Callable[[Any], Sequence[int]] | None,
+    ) -> Iterator[Sequence[T]]:
+        if len(items) == 1:
+            yield items
+            return
+        most = (cap and self.cap(cap)) or len(items)
+        start = total = 0
+        for end, of_item in enumerate([0] * len(items) if sizes is None else sizes(items)):
+            total += of_item
+            if end > start and (end - start == most or total > MOST):
+                yield items[start:end]
+                start, total = end, of_item
+        if start < len(items):
+            yield items[start:] if start else items
+
+    def _smaller(
+        self,
+        part: Sequence[T],
+        error: Exception,
+        cap: CapName | None,
+        sizes: Callable[[Any], Sequence[int]] | None,
+    ) -> list[Sequence[T]]:
+        """Return the parts of a part that the server did not accept; none if it cannot be cut.
+
+        Raises:
+            ServerRefusal: if a single item is too large.
+        """
+        if isinstance(error, ServerRefusal) and cap and self._learns(error, cap, len(part)):
+            return [*self._parts(part, cap, sizes)]
+        raised = error.__cause__ if isinstance(error, ServerRefusal) else error
+        total = 0 if sizes is None else sum(sizes(part))
+        if raised is None or not (
+            is_too_large(raised)
+            or is_over_budget(raised)
+            or (is_cut_off(raised) and total >= LARGE)
+        ):
+            return []
+        if len(part) > 1:
+            middle = len(part) // 2
+            return [part[:middle], part[middle:]]
+        if is_over_budget(raised) or not total:
+            return []
+        raise ServerRefusal(
+            f"{_named(part[0])} takes about {total / 1e6:.1f} MB, and collection {self.name!r} is "
+            "on a server that does not accept that in one request (32 MB, unless its "
+            "service.max_request_size_mb or a proxy says otherwise): store less text or metadata "
+            f"with it ({in_one_line(raised)})"
+        ) from raised
+
+    def _check_may_write(self) -> None:
+        if self.io.read_only:
+            raise ClientStateError(self.io.read_only)
+
+    async def info(self) -> models.CollectionInfo | None:
+        """Return what the server says of the collection; ``None`` if it does not exist.
+
+        This is one request, which every token may send that may read or write the collection.
+        """
+        try:
+            return await self.send(self.client.get_collection, self.name)
+        except CollectionNotFoundError:
+            return None
 
     async def exists(self) -> bool:
         """Return whether the collection exists."""
-        return await self.send(self.client.collection_exists, self.name)
+        return await self.info() is not None
 
     async def count(self) -> int:
         """Return the number of points."""
         return (await self.send(self.client.count, self.name, exact=True)).count
 
+    async def retrieve(
+        self, ids: Sequence[str | int | UUID], **options: Any
+    ) -> list[models.Record]:
+        """Return the points with these ids; `options` are those of the client's ``retrieve``."""
+
+        async def ask(some: Sequence[str | int | UUID]) -> list[models.Record]:
+            return await self.send(self.client.retrieve, self.name, some, **options)
+
+        return [record for found in await self.in_parts(ids, ask) for record in found]
+
+    async def page(self, limit: int, **options: Any) -> tuple[list[models.Record], Any]:
+        """Scroll: return some points, at most `limit`, and the offset of the next ones.
+
+        `options` are those of the client's ``scroll``.
+        """
+        while True:
+            asked = min(limit, self.cap("limit") or limit)
+            try:
+                return await self.send(self.client.scroll, self.name, limit=asked, **options)
+            except ServerRefusal as error:
+                if not self._learns(error, "limit", asked):
+                    raise
+
+    async def query(
+        self, requests: Sequence[models.QueryRequest], needed: int, **options: Any
+    ) -> list[models.QueryResponse]:
+        """Send queries, in one request unless the server wants several; return their answers.
+
+        Args:
+            requests: the queries.
+            needed: number of points that each must find; above this, limits may be cut to a cap.
+            options: those of the client's ``query_batch_points``.
+        """
+
+        def sizes(some: Sequence[models.QueryRequest]) -> list[int]:
+            return list(map(query_size, some))
+
+        async def ask(some: Sequence[models.QueryRequest]) -> list[models.QueryResponse]:
+            while True:
+                sent = [self.within_limit(request, needed) for request in some]
+                try:
+                    return await self._timely(
+                        partial(self._query, sent),
+                        options,
+                        cut_offs=partial(_cut_offs, sizes(sent)),
+                    )
+                except ServerRefusal as error:
+                    self._learns(error, "limit", 0)
+                    if [self.within_limit(request, needed) for request in some] == sent:
+                        raise
+
+        parts = await self.in_parts(requests, ask, cap="search batch size", sizes=sizes)
+        return [answer for part in parts for answer in part]
+
+    async def _query(
+        self, requests: Sequence[models.QueryRequest], options: Any
+    ) -> list[models.QueryResponse]:
+        return await self.io.request(query_batch, self.client, self.name, requests, **options)
+
+    def within_limit(self, request: models.QueryRequest, needed: int) -> models.QueryRequest:
+        """Return the query with its limits cut to the cap that the server has named before."""
+        most = self.cap("limit")
+        if most is None or _largest_limit(request) <= most:
+            return request
+        cut: dict[str, Any] = {}
+        if isinstance(request.prefetch, list):
+            cut["prefetch"] = [
+                branch.model_copy(update={"limit": min(branch.limit or most, most)})
+                for branch in request.prefetch
+            ]
+        if request.limit is not None and request.limit > most >= needed:
+            cut["limit"] = most
+        return request.model_copy(update=cut)
+
     async def upsert(
         self,
-        points: Sequence[models.PointStruct],
-        on_stored: Callable[[Sequence[models.PointStruct]], None],
+        points: Points,
+        on_stored: Callable[[Points], None],
         *,
         wait: bool = True,
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> None:
-        """Store points in one request, or in halves if the request is too large for the server.
+        """Store points in one request, or in several if the server accepts no larger ones.
 
         `on_stored` is called after each request with the points that it stored. A request in
         flight is completed even after a cancellation, so it is known whether its points are stored.
         """
+        self._check_may_write()
 
-        async def attempt() -> None:
-            await self.io.request(
-                self.client.upsert,
+        async def store(part: Points) -> None:
+            request = await self.io.compute(
+                upsert_request,
+                self.client,
                 self.name,
-                points,
+                part,
                 wait=wait,
                 shard_key_selector=shard_key_selector,
             )
-            on_stored(points)
 
-        try:
-            await self.retried(lambda: self.io.finish(attempt()))
-            return
-        except REQUEST_ERRORS as error:
-            if len(points) == 1 or not is_too_large(error):
-                raise
-        middle = len(points) // 2
-        for half in (points[:middle], points[middle:]):
-            await self.upsert(half, on_stored, wait=wait, shard_key_selector=shard_key_selector)
+            async def attempt() -> None:
+                await self.io.request(request.send)
+                on_stored(part)
+
+            await self.retried(
+                lambda: self.io.finish(attempt()), cut_offs=partial(_cut_offs, part.sizes())
+            )
+
+        await self.in_parts(points, store, cap="upsert limit", sizes=Points.sizes)
 
     async def delete(
         self,
@@ -141,6 +518,7 @@ class CollectionRequests:
         shard_key_selector: models.ShardKeySelector | None = None,
     ) -> None:
         """Delete points, then call `on_deleted`; a request in flight is always completed."""
+        self._check_may_write()
 
         async def attempt() -> None:
             await self.io.request(
@@ -154,3 +532,44 @@ class CollectionRequests:
                 on_deleted()
 
         await self.retried(lambda: self.io.finish(attempt()))
+
+
+class _TimeLimit:
+    """The time that requests may take together; concurrent ones count once."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._running, self._since = seconds, 0, 0.0
+
+    def __enter__(self) -> _TimeLimit:
+        if not self._running:
+            self._since = time.monotonic()
+        self._running += 1
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._running -= 1
+        if not self._running:
+            self._seconds -= time.monotonic() - self._since
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left."""
+        return self._seconds - (time.monotonic() - self._since if self._running else 0.0)
+
+
+def _cut_offs(sizes: Sequence[int]) -> float:
+    """Return how many connections may break while items of these sizes are sent."""
+    if sum(sizes) < LARGE:
+        return math.inf
+    return _CUT_OFFS if len(sizes) == 1 else 0
+
+
+def _largest_limit(request: models.QueryRequest) -> int:
+    branches = request.prefetch if isinstance(request.prefetch, list) else []
+    return max(request.limit or 0, *(branch.limit or 0 for branch in branches), 0)
+
+
+def _named(item: object) -> str:
+    if isinstance(item, models.PointStruct):
+        return f"the document of point {item.id!r}"
+    return "a query"

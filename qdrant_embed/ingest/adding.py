@@ -11,19 +11,25 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
 from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
+from qdrant_embed.collection.copies import LookUps
 from qdrant_embed.collection.options import CollectionOptions, checked_options
 from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec
 from qdrant_embed.collection.vectors import CollectionVectors
 from qdrant_embed.encoder.run.batching import runs, windows
+from qdrant_embed.engines.points import Points
+from qdrant_embed.engines.server import in_one_line
+from qdrant_embed.engines.wire import default_batch_size, uploads_in_flight
 from qdrant_embed.errors import IngestError, InputError, check_whole
+from qdrant_embed.flows.in_flight import InFlight
 from qdrant_embed.flows.io import Background
 from qdrant_embed.flows.progress import ProgressOption, Reporter
+from qdrant_embed.flows.requests import CollectionRequests
 from qdrant_embed.ingest.chunks import Replacement, StoredChunks, chunks_of
 from qdrant_embed.ingest.documents import Document, InputDocument, is_sequence, pair
 from qdrant_embed.ingest.ids import ContentIds, IdScheme, point_ids
@@ -45,7 +51,7 @@ _PAGE = 1000  # points in one response, documents in one deletion
 class AddOptions:
     """The options of one `add`, which describes them."""
 
-    batch_size: int = 32
+    batch_size: int | None = None
     parallel: int | None = None
     wait: bool = True
     on_existing: OnExisting = "overwrite"
@@ -55,7 +61,8 @@ class AddOptions:
 
     def __post_init__(self) -> None:
         checked_options(self.collection_options)
-        check_whole("batch_size", self.batch_size, 1)
+        if self.batch_size is not None:
+            check_whole("batch_size", self.batch_size, 1)
         if self.on_existing not in ("overwrite", "skip", "error"):
             raise InputError(
                 f"on_existing must be 'overwrite', 'skip' or 'error', not {self.on_existing!r}"
@@ -179,12 +186,16 @@ class Adding:
         self._noted.update(unchanged)
         return [document for document in documents if document.point_id not in unchanged]
 
-    def note_stored(self, points: Sequence[models.PointStruct]) -> None:
+    def note_stored(self, points: Points) -> None:
         """Count points as stored."""
         if self.replacement is None:
-            self._count(cast("str | int", point.id) for point in points)
+            self._count(points.ids)
         else:
             self._count(self.replacement.note_stored(points))
+
+    def note_unchanged(self) -> None:
+        """Count documents at the front that need not be stored; a window can have no others."""
+        self._count(())
 
     def note_deleted(self, replacement: Replacement) -> None:
         """Count documents as stored once their stale points have been deleted."""
@@ -211,7 +222,7 @@ class Adding:
         """
         if not self.stored_ids:
             return
-        count, reason = len(self.stored_ids), str(error) or type(error).__name__
+        count, reason = len(self.stored_ids), in_one_line(error)
         account = IngestError(
             f"{count} documents are stored in {self._name!r}, then add() failed at "
             f"documents[{count}]: {reason}. The rest may not be stored; add it again, or, with "
@@ -307,19 +318,26 @@ class _Add:
         self._collection, self._adding, self._options = collection, adding, options
         self._ahead, self._io = ahead, collection.io
         self._requests, self._client = collection.requests, collection.requests.client
+        self._stored: deque[Points] = deque()  # not counted yet
+        self._sent = False  # whether a request has stored something
+        self._look_ups = LookUps(collection)
 
     async def run(self) -> list[str | int]:
         adding = self._adding
         window = await self._next_window()
         if not window:
             return []
-        vectors = await self._collection.vectors_for_add(adding.texts)
+        options = self._options
+        vectors = await self._collection.vectors_for_add(
+            adding.texts, options.collection_options, options.shard_key_selector
+        )
         if vectors.chunked:
             adding.split_documents()
         encoder = vectors.dense.encoder.with_threads(self._options.parallel).counting()
         counting = vectors.with_encoder(encoder)
         name, progress = self._collection.name, self._options.progress
         with Reporter(progress, name, adding.total, encoder) as reporter:
+            self._requests.on_wait = reporter.show_note
             reporter.report(0)
             try:
                 await self._encode_and_store(window, vectors, counting, reporter)
@@ -347,10 +365,8 @@ class _Add:
                 if points and not is_prepared:
                     await self._prepare(vectors)
                     is_prepared = True
-                for batch in windows(points, self._options.batch_size):
-                    await self._replace(batch)
-                    reporter.report(len(adding.stored_ids), adding.unchanged)
-                adding.note_stored(())  # none of the window's documents may be new
+                await self._store(points, reporter)
+                adding.note_unchanged()
                 reporter.report(len(adding.stored_ids), adding.unchanged)
         except BaseException:
             counting.dense.encoder.cancel()
@@ -359,7 +375,7 @@ class _Add:
 
     def _encode(
         self, vectors: CollectionVectors, documents: Sequence[InputDocument]
-    ) -> Background[list[models.PointStruct]]:
+    ) -> Background[Points]:
         return self._io.start(partial(encode_points, vectors, documents, self._collection.codec))
 
     async def _next_window(self) -> list[InputDocument]:
@@ -384,9 +400,8 @@ class _Add:
             old = [document.point_id for document in documents if not document.is_new]
             stored = await self._stored_chunks(old)
             return await self._io.compute(adding.changed_chunked, documents, stored, replacement)
-        existing = await self._requests.send(
-            self._client.retrieve,
-            self._collection.name,
+        existing = await self._look_ups.ask(
+            CollectionRequests.retrieve,
             [document.point_id for document in documents],
             with_payload=not adding.ids_tell_all,
             shard_key_selector=self._options.shard_key_selector,
@@ -394,40 +409,89 @@ class _Add:
         return await self._io.compute(adding.changed, documents, existing)
 
     async def _stored_chunks(self, ids: Sequence[str | int]) -> StoredChunks:
-        """Return the collection's chunks of the documents with these ids."""
+        """Look up the chunks that the collection has of the documents with these ids."""
+        pages = await self._requests.in_parts(ids, self._chunks_of, cap="condition")
+        return StoredChunks(record for page in pages for record in page)
+
+    async def _chunks_of(self, ids: Sequence[str | int]) -> list[models.Record]:
         records: list[models.Record] = []
-        offset, more = None, bool(ids)
+        offset, more = None, True
         while more:
-            page, offset = await self._requests.send(
-                self._client.scroll,
-                self._collection.name,
-                models.Filter(must=[chunks_of(ids)]),
-                limit=_PAGE,
+            page, offset = await self._look_ups.ask(
+                CollectionRequests.page,
+                _PAGE,
+                scroll_filter=models.Filter(must=[chunks_of(ids)]),
                 offset=offset,
                 with_payload=[CHUNK_KEY],
                 shard_key_selector=self._options.shard_key_selector,
             )
             records += page
             more = offset is not None
-        return StoredChunks(records)
+        return records
 
-    async def _replace(self, points: Sequence[models.PointStruct]) -> None:
-        """Store a batch, then delete the points it makes stale, so that nothing is ever missing."""
-        adding, options = self._adding, self._options
+    async def _store(self, points: Points, reporter: Reporter) -> None:
+        """Store points batch by batch, several in flight where the engine takes them.
+
+        The very first batch goes alone: what is wrong with all is found out with one request.
+        """
+        size = self._options.batch_size or default_batch_size(self._client)
+        in_flight = InFlight(self._io, uploads_in_flight(self._client))
+        try:
+            for start in range(0, len(points), size):
+                batch = points[start : start + size]
+                alone = not self._sent or len(points) <= size
+                self._sent = True
+                await in_flight.begin(partial(self._upsert, batch), alone=alone)
+                await self._account(reporter)
+            while len(in_flight):
+                await in_flight.wait()
+                await self._account(reporter)
+        except BaseException:
+            await in_flight.abandon()
+            raise
+        finally:
+            self._note()
+
+    async def _upsert(self, points: Points) -> None:
+        """Store a batch; it can run in another thread than `_account`, and only hands over."""
         await self._requests.upsert(
             points,
-            adding.note_stored,
-            wait=options.wait,
-            shard_key_selector=options.shard_key_selector,
+            self._stored.append,
+            wait=self._options.wait,
+            shard_key_selector=self._options.shard_key_selector,
         )
+
+    def _note(self) -> None:
+        while self._stored:
+            self._adding.note_stored(self._stored.popleft())
+
+    async def _account(self, reporter: Reporter) -> None:
+        """Count what is stored, and delete what that makes stale: nothing is lost in between."""
+        if not self._stored:
+            return
+        self._note()
+        adding = self._adding
         replacement = adding.replacement
         if replacement is not None and (stale := replacement.stale):
-            await self._requests.delete(
-                models.PointIdsList(points=[*stale]),
-                partial(adding.note_deleted, replacement),
-                wait=options.wait,
-                shard_key_selector=options.shard_key_selector,
-            )
+            await self._requests.in_parts(stale, partial(self._delete, replacement, {*stale}))
+        reporter.report(len(adding.stored_ids), adding.unchanged)
+
+    async def _delete(
+        self, replacement: Replacement, left: set[str | int], ids: Sequence[str | int]
+    ) -> None:
+        """Delete stale points; count what replaces them as stored when none is left."""
+
+        def note() -> None:
+            left.difference_update(ids)
+            if not left:
+                self._adding.note_deleted(replacement)
+
+        await self._requests.delete(
+            models.PointIdsList(points=[*ids]),
+            note,
+            wait=self._options.wait,
+            shard_key_selector=self._options.shard_key_selector,
+        )
 
 
 async def delete_documents(
@@ -443,10 +507,18 @@ async def delete_documents(
         As `QdrantEmbedMixin.delete_documents` does.
     """
     points = await collection.io.compute(point_ids, ids)
-    chunked = bool(points) and (await collection.read()).chunked
-    for page in windows(points, _PAGE):
+    chunked = False
+    if points:
+        stored = await collection.read()
+        chunked = stored.chunked
+        await collection.index_parents(stored)
+
+    async def delete(page: Sequence[str | int]) -> None:
         selector: models.PointsSelector = models.PointIdsList(points=[*page])
         if chunked:
             has_id = models.HasIdCondition(has_id=[*page])
             selector = models.FilterSelector(filter=models.Filter(should=[has_id, chunks_of(page)]))
         await collection.requests.delete(selector, wait=wait, shard_key_selector=shard_key_selector)
+
+    for some in windows(points, _PAGE):
+        await collection.requests.in_parts(some, delete, cap="condition")

@@ -9,8 +9,16 @@ from typing import Any, cast
 
 from qdrant_client import models
 
-from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec, chunk_of
+from qdrant_embed.collection.payload import (
+    CHUNK_KEY,
+    PARENT_FIELD,
+    WHOLE_NUMBERS,
+    PayloadCodec,
+    chunk_of,
+    parent_id,
+)
 from qdrant_embed.encoder.interfaces import Chunk
+from qdrant_embed.engines.points import Points
 from qdrant_embed.ingest.documents import InputDocument
 from qdrant_embed.ingest.ids import canonical_json, chunk_id
 
@@ -31,11 +39,14 @@ def chunk_payloads(
         "document_sha256": document_digest(document),
         "spans_sha256": _digest([[chunk.start, chunk.end] for chunk in chunks]),
     }
+    user_id: str | int | None = document.user_id
+    if isinstance(user_id, int) and user_id not in WHOLE_NUMBERS:
+        user_id = None  # which the parent says as well
     return {
         chunk_id(document.point_id, position): codec.encode(
             document.text[chunk.start : chunk.end],
             document.metadata,
-            document.user_id,
+            user_id,
             {**facts, "position": position, "start": chunk.start, "end": chunk.end},
         )
         for position, chunk in enumerate(chunks)
@@ -103,19 +114,19 @@ class Replacement:
             if old := stored.of(document):
                 self._old[str(document.point_id)] = old
 
-    def note_stored(self, points: Iterable[models.PointStruct]) -> Iterator[str | int]:
+    def note_stored(self, points: Points) -> Iterator[str | int]:
         """Yield the ids of documents that these points complete, unless old points are stale."""
-        for point in points:
-            facts = chunk_of(point)
+        for point_id, payload in zip(points.ids, points.payloads, strict=True):
+            facts = payload[CHUNK_KEY]
             parent = facts["parent"]
-            self._old.get(parent, set()).discard(cast("str | int", point.id))
+            self._old.get(parent, set()).discard(point_id)
             left = self._left.pop(parent, facts["count"]) - 1
             if left:
                 self._left[parent] = left
             elif old := self._old.pop(parent, None):
                 self._stale[parent] = old
             else:
-                yield _point_id(parent)
+                yield parent_id(parent)
 
     @property
     def stale(self) -> list[str | int]:
@@ -124,13 +135,9 @@ class Replacement:
 
     def note_deleted(self) -> list[str | int]:
         """Return the ids of documents whose stale points have just been deleted."""
-        complete = [_point_id(parent) for parent in self._stale]
+        complete = [parent_id(parent) for parent in self._stale]
         self._stale.clear()
         return complete
-
-
-def _point_id(parent: str) -> str | int:
-    return int(parent) if parent.isdecimal() else parent
 
 
 def _digest(value: object) -> str:

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
-from qdrant_embed.collection.payload import PayloadCodec
+from qdrant_embed.collection.payload import PayloadCodec, same_json
 from qdrant_embed.errors import InputError, check_unicode
 from qdrant_embed.ingest.ids import (
     ContentIds,
     GivenId,
     IdScheme,
-    canonical_json,
     given_id,
-    is_json,
+    plain_json,
+    sent_json,
+    too_large_number,
 )
 
 _ENDED = object()
@@ -69,7 +70,7 @@ class InputDocument:
         payload = self.payload(codec)
         if not payload.keys() <= stored.keys():
             return False
-        return canonical_json(payload) == canonical_json({key: stored[key] for key in payload})
+        return same_json(plain_json(payload), {key: stored[key] for key in payload})
 
 
 def pair(
@@ -233,14 +234,22 @@ def _checked_metadata(metadata: object, index: int, codec: PayloadCodec) -> Mapp
             raise InputError(
                 f"metadata[{index}] has the key {_describe(key)}, but keys must be str"
             )
-    if not is_json({**metadata}):
+    values = {**metadata}
+    sent = sent_json(values)
+    if sent is None:
         for key, value in metadata.items():
-            if not is_json({key: value}):
+            if sent_json({key: value}) is None:
                 raise InputError(
                     f"metadata[{index}][{key!r}] is {_describe(value)}, which is not "
                     "JSON-serialisable, so Qdrant cannot store it; omit it, or convert it to a "
                     "finite number, str, list or dict"
                 )
+    elif (large := too_large_number(values, sent)) is not None:
+        path, number = large
+        raise InputError(
+            f"metadata[{index}]{path} is {number}: Qdrant holds whole numbers from -2**63 to "
+            "2**63-1, and changes larger ones; make it a str or a float"
+        )
     return metadata
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,8 +14,10 @@ from typing import Any, Literal, SupportsIndex, TypeAlias
 
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
+from qdrant_embed.collection.payload import WHOLE_NUMBERS
 from qdrant_embed.errors import InputError, check_unicode
 
+_MANY_DIGITS = re.compile(rb"[0-9]{19}")  # as 2**63 has
 # generated once; stored ids depend on them
 _NAMES = uuid.UUID("0d1c4b52-5a1f-5a57-9a0e-6f7c1f6a2b11")
 _CONTENTS = uuid.UUID("b5a7a3de-1a64-5f1b-8d3c-92c6a7e0d4f3")
@@ -143,27 +146,62 @@ def canonical_json(value: object) -> bytes:
     return text.encode("ascii")
 
 
-def is_json(value: Mapping[str, Any]) -> bool:
-    """Return whether qdrant_client can send `value` without losing any of it.
+def sent_json(value: Mapping[str, Any]) -> bytes | None:
+    """Return `value` as qdrant_client sends it; ``None`` if some of it would be lost.
 
     Dates, UUIDs, enums and similar become str or numbers. NaN and infinity would become null, an
     iterator would be empty by the time it is sent, and keys must be str.
     """
     if any(isinstance(item, Iterator) for item in value.values()):
-        return False
+        return None
     try:
         if _has_other_keys(value):
-            return False
+            return None
         sent = to_json(value)
     except (PydanticSerializationError, ValueError, RecursionError):
-        return False
+        return None
     if b"NaN" not in sent and b"Infinity" not in sent:
-        return True
+        return sent
     try:  # a number, or a str that contains these words
         json.dumps(to_jsonable_python(value), allow_nan=False)
     except ValueError:
-        return False
-    return True
+        return None
+    return sent
+
+
+def too_large_number(value: Mapping[str, Any], sent: bytes) -> tuple[str, int] | None:
+    """Return where a whole number is that no payload can hold, and the number.
+
+    Over REST a server makes a float of it, and over gRPC it cannot be sent.
+
+    Args:
+        value: JSON values.
+        sent: the same, as `sent_json` returns it.
+    """
+    if _MANY_DIGITS.search(sent) is None:
+        return None
+    return _too_large(plain_json(value), "")
+
+
+def _too_large(value: object, path: str) -> tuple[str, int] | None:
+    items: Iterable[tuple[object, object]] = ()
+    if isinstance(value, int):
+        return None if value in WHOLE_NUMBERS else (path, value)
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    found = (_too_large(item, f"{path}[{key!r}]") for key, item in items)
+    return next((large for large in found if large is not None), None)
+
+
+def plain_json(value: object) -> Any:
+    """Return `value` as it comes back from JSON: dates, UUIDs, tuples and the like as str or lists.
+
+    Raises:
+        ValueError: if the value is not JSON-serialisable.
+    """
+    return to_jsonable_python(value)
 
 
 def _has_other_keys(value: object) -> bool:

@@ -5,25 +5,39 @@ The conditions of all keys must match. A key with dots refers to nested metadata
 than letters, digits, ``_`` and ``-`` in double quotes: ``'"page number"'``.
 
 ===========================  ===================================================================
-``"docs"``, ``7``, ``True``  equals the value; a list in the metadata matches if one item does
-``2.5``, a ``datetime``      equals the number or the moment
-``["docs", "wiki"]``         equals one of these str, or one of these whole numbers
+``"docs"``, ``True``         equals the value; a list in the metadata matches if one item does
+``7``, ``2.5``               equals the number; 7 and 7.0 are equal, and so are a float and its two
+                             neighbours, because a server rounds what it stores
+``datetime``, ``date``       equals the moment (stored as ISO 8601)
+``["docs", "wiki"]``         equals one of these str, or one of these numbers; a list of whole
+                             numbers does not match floats, but ``[7.0]`` matches 7 and 7.0
 ``None``                     is stored as null
 ``{"gte": 2020}``            ``gt``, ``gte``, ``lt``, ``lte``, alone or combined, with numbers, or
-                             with ``datetime`` and ``date`` (stored as ISO 8601)
+                             with ``datetime`` and ``date``
 ``{"not": ...}``             does not match the inner condition, or the key is missing
 ``{"exists": True}``         exists and is neither null nor an empty list; ``False``: the opposite
 ===========================  ===================================================================
+
+On a server, an index makes a filter fast, and strict mode, as in Qdrant Cloud, refuses filters on a
+field without an index: ``client.create_payload_index("notes", "year", "integer")``. Numbers are
+compared as ranges, which an integer index and a float index both serve. Only a list of whole
+numbers, and a whole number above 2**53, need an integer index. Use a float index for fractions: an
+integer index does not contain them, so that no filter on the field finds them. A list that contains
+a null ``is stored as null`` in local databases and in an indexed field, but not in a field without
+an index.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from datetime import date, datetime
+from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from qdrant_client import models
 
 from qdrant_embed.errors import InputError
@@ -31,6 +45,8 @@ from qdrant_embed.errors import InputError
 _BOUNDS = ("gt", "gte", "lt", "lte")
 _OPERATORS = (*_BOUNDS, "not", "exists")
 _OPERATOR_LIST = ", ".join(_OPERATORS)
+_EXACT = 2**53  # up to here, every whole number is a float
+_END = 2**63  # Qdrant's whole numbers are below
 _NAME = r'(?:"[^"]+"|[\w-]+)(?:\[\d*\])*'  # in the syntax of Qdrant's paths
 _PATH = re.compile(rf"{_NAME}(?:\.{_NAME})*")
 
@@ -106,22 +122,35 @@ def _equals(key: str, value: object) -> models.Condition:
     if value is None:
         return models.IsNullCondition(is_null=models.PayloadField(key=key))
     if isinstance(value, list | tuple | set | frozenset):
-        return models.FieldCondition(key=key, match=_any_of(key, list(value)))
-    if isinstance(value, str | bool | int):
-        return models.FieldCondition(key=key, match=models.MatchValue(value=value))
-    return _range(key, {"gte": value, "lte": value})
+        return _any_of(key, list(value))
+    if isinstance(value, str | bool | np.bool_):
+        plain = value if isinstance(value, str) else bool(value)
+        return models.FieldCondition(key=key, match=models.MatchValue(value=plain))
+    number = _number(value)
+    return (
+        _range(key, {"gte": value, "lte": value}) if number is None else _equals_number(key, number)
+    )
 
 
-def _any_of(key: str, values: list[Any]) -> models.MatchAny:
+def _equals_number(key: str, number: int | float) -> models.FieldCondition:
+    """Return the condition that a number equals another, for integer and float indexes."""
+    if isinstance(number, int) and _EXACT < abs(number) < _END:  # a range would be of floats
+        return models.FieldCondition(key=key, match=models.MatchValue(value=number))
+    return _range(key, {"gte": number, "lte": number})
+
+
+def _any_of(key: str, values: list[Any]) -> models.Condition:
     if not values:
         raise InputError(f"where[{key!r}] is an empty list, which matches nothing; pass a value")
-    all_str = all(isinstance(value, str) for value in values)
-    all_int = all(isinstance(value, int) and not isinstance(value, bool) for value in values)
-    if not (all_str or all_int):
-        raise InputError(
-            f"where[{key!r}] must be a list of str, or of whole numbers, not {values!r:.80}"
-        )
-    return models.MatchAny(any=values)
+    if all(isinstance(value, str) for value in values):
+        return models.FieldCondition(key=key, match=models.MatchAny(any=values))
+    numbers = [number for value in values if (number := _number(value)) is not None]
+    if len(numbers) < len(values):
+        raise InputError(f"where[{key!r}] must be a list of str, or of numbers, not {values!r:.80}")
+    whole = [number for number in numbers if isinstance(number, int) and abs(number) < _END]
+    if len(whole) == len(numbers):
+        return models.FieldCondition(key=key, match=models.MatchAny(any=whole))
+    return models.Filter(should=[_equals_number(key, number) for number in numbers])
 
 
 def _exists(key: str, operand: object) -> models.Condition:
@@ -132,21 +161,45 @@ def _exists(key: str, operand: object) -> models.Condition:
 
 
 def _range(key: str, bounds: Mapping[str, Any]) -> models.FieldCondition:
-    values = bounds.values()
-    if all(_is_number(value) for value in values):
-        return models.FieldCondition(key=key, range=models.Range(**bounds))
-    if all(isinstance(value, date) for value in values):  # every datetime is a date, too
+    numbers = {name: _number(value) for name, value in bounds.items()}
+    exact = {name: number for name, number in numbers.items() if number is not None}
+    if len(exact) == len(bounds):
+        edges = {name: _edge(name, number) for name, number in exact.items()}
+        return models.FieldCondition(key=key, range=models.Range(**edges))
+    if all(isinstance(value, date) for value in bounds.values()):  # every datetime is a date, too
         moments = {name: _moment(value) for name, value in bounds.items()}
         return models.FieldCondition(key=key, range=models.DatetimeRange(**moments))
     raise InputError(
         f"where[{key!r}] is {dict(bounds)!r:.80}, which is not supported; use a str, a bool, a "
-        "finite number, a datetime or date, None, a list of str or of whole numbers, or one of the "
+        "finite number, a datetime or date, None, a list of str or of numbers, or one of the "
         f"operators {_OPERATOR_LIST}"
     )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _edge(bound: str, number: int | float) -> float:
+    """Return a bound that treats a float and its neighbours as equal.
+
+    A server reads a float from JSON up to one unit in the last place off, and one sent over gRPC as
+    it is. Whole numbers are read exactly up to 2**53.
+    """
+    edge = float(number)
+    if edge.is_integer() and abs(edge) <= _EXACT:
+        return edge
+    neighbour = math.nextafter(edge, -math.inf if bound in ("gte", "lt") else math.inf)
+    return neighbour if math.isfinite(neighbour) else edge
+
+
+def _number(value: object) -> int | float | None:
+    """Return a finite number, numpy's too, as Python has it; ``None`` for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, Integral):
+        whole = int(value)
+        return whole if abs(whole) <= sys.float_info.max else None
+    if isinstance(value, Real):
+        number = float(value)
+        return number if math.isfinite(number) else None
+    return None
 
 
 def _moment(value: date) -> datetime:

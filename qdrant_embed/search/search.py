@@ -1,27 +1,33 @@
-"""A search: from a query's texts and options to a request, and from found points to hits."""
+"""A search: from a query's texts and options to requests, and from found points to hits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
+from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
-from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec, user_id
+from qdrant_embed.collection.payload import PayloadCodec, user_id
 from qdrant_embed.collection.vectors import CollectionVectors
 from qdrant_embed.errors import InputError, check_whole
 from qdrant_embed.search.filters import combined
+from qdrant_embed.search.ranking import (
+    CHUNKS_PER_DOCUMENT,
+    DEPTHS,
+    DenseRanking,
+    FusedRanking,
+    Ranking,
+    with_payloads,
+)
 from qdrant_embed.search.reranking import Reranker, check_reranker, rerank_scores
 
 Fusion: TypeAlias = Literal["rrf", "dbsf"]
 
-_MIN_CANDIDATES = 100  # of each branch of a hybrid query
-_CANDIDATES_PER_HIT = 4
-_CHUNKS_PER_CANDIDATE = 4  # if a hit is the best chunk of a document
 _MIN_RERANKED = 50
 _RERANKED_PER_HIT = 3
 
@@ -36,7 +42,9 @@ class QueryResponse(BaseModel):
             own text; ``metadata["qdrant_embed_chunk"]`` says which part of the document it is.
         metadata: the complete payload, including the text, as in the predecessor.
         score: higher is better; the cosine similarity with the models of this package, the fused
-            score in a hybrid query, and the reranker's score with a reranker.
+            score in a hybrid query, and the reranker's score with a reranker. Cosines are rounded:
+            an identical text can score slightly less or more than 1, and with quantised vectors
+            and ``rescore=False`` some hundredths more.
         embedding: the stored vector, only with ``with_vectors=True``.
         sparse_embedding: the stored sparse vector, only with ``with_vectors=True``.
     """
@@ -105,6 +113,8 @@ class Search:
                 "consistency must be a number of replicas, 'majority', 'quorum' or 'all', not "
                 f"{self.consistency!r:.80}"
             )
+        if (self.search_params, self.score_threshold, self.shard_key_selector) == (None,) * 3:
+            return
         try:
             models.QueryRequest(
                 params=self.search_params,
@@ -142,6 +152,11 @@ class Search:
         """Number of best hits that Qdrant omits: `offset`, or none with a reranker."""
         return 0 if self.reranker is not None else self.offset or 0
 
+    @property
+    def needed(self) -> int:
+        """Number of hits to request at least: more, for a reranker, are only better."""
+        return self.limit if self.reranker is None else self.rerank_limit or self._reach
+
     def groups(self, vectors: CollectionVectors) -> bool:
         """Return whether each hit is the best chunk of a document."""
         return vectors.chunked and not self.chunks
@@ -150,65 +165,63 @@ class Search:
         """Return the arguments that go with a request and are not part of it."""
         return {"consistency": self.consistency, "timeout": self.timeout}
 
-    def grouped(self, request: models.QueryRequest) -> dict[str, Any]:
-        """Return the arguments of ``query_points_groups`` that find documents with `request`."""
-        return {
-            "group_by": PARENT_FIELD,
-            "group_size": 1,
-            "query": request.query,
-            "using": request.using,
-            "prefetch": request.prefetch,
-            "query_filter": request.filter,
-            "search_params": request.params,
-            "limit": self._fetched + self._skipped,  # groups have no offset
-            "with_payload": request.with_payload,
-            "with_vectors": request.with_vector,
-            "score_threshold": request.score_threshold,
-            "shard_key_selector": request.shard_key,
-            **self.options(),
-        }
-
-    def best_of(self, groups: models.GroupsResult) -> list[models.ScoredPoint]:
-        """Return the best chunk of each document, without the first `offset` documents."""
-        return [group.hits[0] for group in groups.groups[self._skipped :]]
-
-    def requests(
-        self, vectors: CollectionVectors, texts: Sequence[str]
-    ) -> list[models.QueryRequest]:
-        """Encode texts and return one request per text.
+    def rankings(self, vectors: CollectionVectors, texts: Sequence[str]) -> list[Ranking]:
+        """Encode texts and return the page of each, still to be requested.
 
         Raises:
-            ModelError: if an encoder returned something else than one vector per text.
+            InputError: if a hybrid search does not reach the last hit.
         """
-        dense = vectors.dense.encoder.queries(texts).tolist()
+        documents, last = self.groups(vectors), self._skipped + self._fetched
         if vectors.sparse is None:
             return [
-                self._request(
-                    vectors,
-                    using=vectors.dense.vector_name or None,
-                    query=vector,
-                    filter=self.filter,
-                    params=self.search_params,
+                DenseRanking(
+                    self._request(
+                        vectors,
+                        using=vectors.dense.vector_name or None,
+                        query=vector,
+                        filter=self.filter,
+                        params=self.search_params,
+                    ),
+                    self._skipped,
+                    last,
+                    documents=documents,
                 )
-                for vector in dense
+                for vector in vectors.dense.encoder.queries(texts).tolist()
             ]
+        depths = self._depths(last, documents)
+        dense = vectors.dense.encoder.queries(texts).tolist()
         sparse = vectors.sparse.queries(texts)
         return [
-            self._request(
-                vectors,
-                prefetch=[
-                    self._branch(vectors, vectors.dense.vector_name, vector),
-                    # a text without any word that the sparse model knows would find nothing
-                    *(
-                        [self._branch(vectors, vectors.sparse.vector_name, words)]
-                        if words.indices
-                        else []
-                    ),
-                ],
-                query=models.FusionQuery(fusion=models.Fusion(self.fusion)),
+            FusedRanking(
+                self._request(
+                    vectors,
+                    prefetch=[
+                        self._branch(vectors.dense.vector_name, vector),
+                        # a text without any word of the sparse model finds nothing there
+                        *(
+                            [self._branch(vectors.sparse.vector_name, words)]
+                            if words.indices
+                            else []
+                        ),
+                    ],
+                    query=models.FusionQuery(fusion=models.Fusion(self.fusion)),
+                ),
+                self._skipped,
+                last,
+                documents=documents,
+                depths=depths,
             )
             for vector, words in zip(dense, sparse, strict=True)
         ]
+
+    def retrieval(self, vectors: CollectionVectors) -> dict[str, Any]:
+        """Return the arguments of ``retrieve``, besides the ids."""
+        return {
+            "with_payload": True,
+            "with_vectors": self._with_vectors(vectors),
+            "shard_key_selector": self.shard_key_selector,
+            **self.options(),
+        }
 
     def responses(
         self,
@@ -230,34 +243,41 @@ class Search:
             for text, hits in zip(texts, found, strict=True)
         ]
 
+    def _depths(self, last: int, documents: bool) -> Sequence[int]:
+        """Return the candidates of each branch, tier by tier."""
+        if self.prefetch_limit is not None:
+            return [self.prefetch_limit]
+        depths = DEPTHS[1:] if documents else DEPTHS
+        reach = depths[-1] // (CHUNKS_PER_DOCUMENT if documents else 1)
+        if last > reach:
+            raise InputError(
+                f"limit, offset and rerank_limit reach hit {last}, but a hybrid search ranks "
+                f"{reach} by default: pass prefetch_limit, at least {last}"
+            )
+        return depths
+
+    def _with_vectors(self, vectors: CollectionVectors) -> list[str] | bool:
+        if not self.with_vectors:
+            return False
+        return vectors.names if any(vectors.names) else True
+
     def _request(self, vectors: CollectionVectors, **query: Any) -> models.QueryRequest:
-        names = vectors.names
         return models.QueryRequest(
             **query,
-            limit=self._fetched,
-            offset=self._skipped or None,
             with_payload=True,
-            with_vector=(names if any(names) else True) if self.with_vectors else False,
+            with_vector=self._with_vectors(vectors),
             score_threshold=self.score_threshold,
             shard_key=self.shard_key_selector,
         )
 
     def _branch(
-        self,
-        vectors: CollectionVectors,
-        vector_name: str,
-        query: list[float] | models.SparseVector,
+        self, vector_name: str, query: list[float] | models.SparseVector
     ) -> models.Prefetch:
-        reach = self._fetched + self._skipped
-        limit = max(_MIN_CANDIDATES, _CANDIDATES_PER_HIT * reach)
-        if self.groups(vectors):
-            limit *= _CHUNKS_PER_CANDIDATE
         return models.Prefetch(
             query=query,
             using=vector_name or None,
             filter=self.filter,
             params=self.search_params,
-            limit=self.prefetch_limit or limit,
         )
 
     def _reranked(
@@ -286,39 +306,52 @@ async def answer(
     texts = checked_queries(query_texts)
     if not texts:
         return []
+    collection.requests.limit_time(search.timeout)
     remembered = collection.selection.recent.find(collection.name)
     vectors = remembered or await collection.vectors_for_query()
-    requests = await collection.io.compute(search.requests, vectors, texts)
+    rankings = await collection.io.compute(search.rankings, vectors, texts)
     try:
-        answers = await _send(collection, search, vectors, requests)
+        answers = await _ask(collection, search, vectors, rankings)
     except collection.io.engine.refusals:
         if remembered is None:
             raise
         vectors = await collection.vectors_for_query()
         if vectors == remembered:
             raise
-        requests = await collection.io.compute(search.requests, vectors, texts)
-        answers = await _send(collection, search, vectors, requests)
+        rankings = await collection.io.compute(search.rankings, vectors, texts)
+        answers = await _ask(collection, search, vectors, rankings)
     return await collection.io.compute(search.responses, vectors, texts, answers, collection.codec)
 
 
-async def _send(
+async def _ask(
     collection: Collection,
     search: Search,
     vectors: CollectionVectors,
-    requests: Sequence[models.QueryRequest],
+    rankings: Sequence[Ranking],
 ) -> list[list[models.ScoredPoint]]:
-    client, send = collection.requests.client, collection.requests.send
+    """Send requests until each text's page is known, and return the points of each."""
+    while unknown := [ranking for ranking in rankings if not ranking.known]:
+        requests = [ranking.requests() for ranking in unknown]
+        found = iter(await _send(collection, search, [r for several in requests for r in several]))
+        for ranking, several in zip(unknown, requests, strict=True):
+            # as they were sent: a list that a cap has cut is not the end of the ranking
+            sent = [collection.requests.within_limit(r, search.needed) for r in several]
+            ranking.take(sent, list(islice(found, len(several))))
+    ids = dict.fromkeys(point for ranking in rankings for point in ranking.bare())
+    if not ids:
+        return [ranking.page() for ranking in rankings]
+    send, client = collection.requests.send, collection.requests.client
+    retrieved = await send(client.retrieve, collection.name, list(ids), **search.retrieval(vectors))
+    records = {record.id: record for record in retrieved}
+    return [with_payloads(ranking.page(), records, ranking.bare()) for ranking in rankings]
 
-    async def documents(request: models.QueryRequest) -> list[models.ScoredPoint]:
-        return search.best_of(
-            await send(client.query_points_groups, collection.name, **search.grouped(request))
-        )
 
-    if search.groups(vectors):  # a batch cannot group
-        return await collection.io.gather([partial(documents, request) for request in requests])
-    found = await send(client.query_batch_points, collection.name, requests, **search.options())
-    return [response.points for response in found]
+async def _send(
+    collection: Collection, search: Search, requests: Sequence[models.QueryRequest]
+) -> list[list[models.ScoredPoint]]:
+    """Send queries, in one request as a rule, and return the points that each found."""
+    answers = await collection.requests.query(requests, search.needed, **search.options())
+    return [answer.points for answer in answers]
 
 
 def checked_queries(texts: Iterable[str]) -> list[str]:

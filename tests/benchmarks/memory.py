@@ -8,11 +8,13 @@ from pathlib import Path
 
 
 def peak_mb() -> float:
-    """Return the most that the process has had in memory so far, on Linux."""
-    if sys.platform != "win32":
-        import resource
+    """Return the most that the process has had in memory so far, by /proc.
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    That of its own program: ``ru_maxrss`` starts with what its parent had when it forked.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
     raise NotImplementedError
 
 

@@ -14,11 +14,16 @@ import pytest
 from clients import SENTENCES, LetterEncoder, at, opened, stamp, stored, vectors
 from numpy.typing import NDArray
 from qdrant_client import models
-from qdrant_client.http.exceptions import UnexpectedResponse
 from rest_server import Fault, Server
 from tiny import TinyModel
 
-from qdrant_embed import CollectionMismatchError, InputError, QdrantClient, TextEmbedding
+from qdrant_embed import (
+    CollectionMismatchError,
+    InputError,
+    PermissionRefusal,
+    QdrantClient,
+    TextEmbedding,
+)
 from qdrant_embed.backoff import Backoff
 
 TEXTS = [f"{sentence}, {number}" for number in range(6) for sentence in SENTENCES]
@@ -94,7 +99,7 @@ def test_it_goes_on_where_it_failed(
             return Fault(403) if is_upload and uploads == 3 else None
 
         server.fault = at_third
-        with pytest.raises(UnexpectedResponse):
+        with pytest.raises(PermissionRefusal):
             client.migrate_model("old", encoder, "new", alias="docs", batch_size=10)
         assert client.count("new").count == 20
         assert not client.collection_exists("docs")

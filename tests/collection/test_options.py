@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from clients import at, opened
 from qdrant_client import models
-from qdrant_client.http.exceptions import UnexpectedResponse
 from rest_server import Fault, Server
 from tiny import TinyModel
 
-from qdrant_embed import CollectionOptions, QdrantClient
+from qdrant_embed import CollectionOptions, PermissionRefusal, QdrantClient
 from qdrant_embed.backoff import Backoff
 from qdrant_embed.flows import requests
 
@@ -22,7 +21,8 @@ CREATE = "PUT /collections/demo"
 
 @pytest.fixture
 def remote(kind: str, server: Server, tiny: TinyModel) -> Iterator[QdrantClient]:
-    """A client of the server."""
+    """A client of the server, which belongs to a cluster."""
+    server.node.distributed = True
     with opened(kind, **at(server)) as client:
         client.set_model(tiny.path)
         yield client
@@ -133,7 +133,7 @@ def test_shards_that_cannot_be_created_are_the_servers_error(
 ) -> None:
     options = CollectionOptions(sharding_method=models.ShardingMethod.CUSTOM)
     server.fail_once(f"{CREATE}/shards", Fault(403))
-    with pytest.raises(UnexpectedResponse, match="403"):
+    with pytest.raises(PermissionRefusal, match="403"):
         remote.add("demo", ["cat"], collection_options=options, shard_key_selector="a")
 
 

@@ -89,7 +89,7 @@ def test_an_add_cancelled_between_two_tries_says_what_is_stored(
 
         loop = asyncio.get_running_loop()
         server.fault = fault
-        adding = asyncio.create_task(client.add("demo", ["cat"] * 64, ids=range(64)))
+        adding = asyncio.create_task(client.add("demo", ["cat"] * 64, ids=range(64), batch_size=32))
         await waiting.wait()
         adding.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:

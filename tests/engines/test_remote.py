@@ -14,10 +14,11 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from rest_server import Fault, Server
 from tiny import TinyModel
 
-from qdrant_embed import IngestError, QdrantClient
+from qdrant_embed import IngestError, PermissionRefusal, QdrantClient, ServerRefusal
 from qdrant_embed.backoff import Backoff
 from qdrant_embed.engines.server import is_transient
 from qdrant_embed.flows import requests
+from qdrant_embed.flows.requests import MAX_RETRIES
 
 UPSERT = "PUT /collections/demo/points"
 
@@ -38,7 +39,7 @@ def count(server: Server) -> int:
 
 
 def test_each_batch_is_one_request(remote: QdrantClient, server: Server) -> None:
-    ids = remote.add("demo", [f"cat {n}" for n in range(70)])
+    ids = remote.add("demo", [f"cat {n}" for n in range(70)], batch_size=32)
     assert server.requests.count(UPSERT) == 3
     assert count(server) == len(set(ids)) == 70
 
@@ -52,11 +53,11 @@ def test_a_query_is_one_request(remote: QdrantClient, server: Server) -> None:
 
 
 def test_an_error_of_looking_is_not_taken_for_absence(remote: QdrantClient, server: Server) -> None:
-    for request in ("GET /collections/demo/exists", "GET /collections/demo"):
-        if request.endswith("demo"):
+    for exists in (False, True):
+        if exists:
             remote.add("demo", ["cat"])
         server.requests.clear()
-        server.fail_once(request, Fault(503), times=9)
+        server.fail_once("GET /collections/demo", Fault(503), times=99)
         with pytest.raises(UnexpectedResponse, match="503"):
             remote.add("demo", ["dog"])
         assert not any(asked == "PUT /collections/demo" for asked in server.requests)
@@ -69,7 +70,7 @@ def test_passing_failures_are_tried_again_and_nothing_is_stored_twice(
     remote: QdrantClient, server: Server, status: int, after_commit: bool
 ) -> None:
     server.fail_once(UPSERT, Fault(status, after_commit), times=3)
-    ids = remote.add("demo", ["cat"] * 70)
+    ids = remote.add("demo", ["cat"] * 70, batch_size=32)
     assert count(server) == len(ids) == 70
     assert {record.id for record in server.database.scroll("demo", limit=100)[0]} == set(ids)
 
@@ -126,7 +127,7 @@ def test_every_request_is_tried_again(
     remote.add("demo", ["cat", "ship"], ids="content", on_existing="skip")
     assert remote.query("demo", "dog")[0].document == "dog"
     assert count(server) == 3
-    assert len(failed) == 6  # exists, read, create, look up, store, query
+    assert len(failed) == 5  # read, create, look up, store, query
 
 
 def test_queries_are_tried_again_for_a_passing_failure_only(
@@ -134,15 +135,16 @@ def test_queries_are_tried_again_for_a_passing_failure_only(
 ) -> None:
     remote.add("demo", ["cat"])
     query = "POST /collections/demo/points/query/batch"
-    server.fail_once(query, Fault(503), times=3)
+    server.fail_once(query, Fault(503), times=MAX_RETRIES)
     assert len(remote.query("demo", "cat")) == 1
-    server.fail_once(query, Fault(503), times=4)
+    server.fail_once(query, Fault(503), times=MAX_RETRIES + 1)
     with pytest.raises(UnexpectedResponse, match="503"):
         remote.query("demo", "cat")
     server.requests.clear()
     server.fail_once(query, Fault(403), times=9)
-    with pytest.raises(UnexpectedResponse, match="403"):
+    with pytest.raises(PermissionRefusal, match="403") as caught:
         remote.query("demo", "cat")
+    assert isinstance(caught.value.__cause__, UnexpectedResponse)
     assert server.requests.count(query) == 1
 
 
@@ -165,35 +167,39 @@ def test_batches_that_are_too_large_are_sent_in_parts(
     with pytest.raises(IngestError, match="1 documents are stored") as caught:
         remote.add("demo", ["cat", "dog " * 6000], ids=[100, 101])
     assert caught.value.stored_ids == [100]
-    assert isinstance(caught.value.__cause__, UnexpectedResponse)
+    refusal = caught.value.__cause__
+    assert isinstance(refusal, ServerRefusal)
+    assert "the document of point 101 takes about 0.0 MB" in str(refusal)
+    assert isinstance(refusal.__cause__, UnexpectedResponse)
 
 
 def test_a_refusal_is_not_tried_again(remote: QdrantClient, server: Server) -> None:
     remote.add("demo", ["cat"])
     server.requests.clear()
     server.fail_once(UPSERT, Fault(400), times=9)
-    with pytest.raises(UnexpectedResponse, match="400"):
+    with pytest.raises(ServerRefusal, match="injected") as caught:
         remote.add("demo", ["dog"])
+    assert isinstance(caught.value.__cause__, UnexpectedResponse)
     assert server.requests.count(UPSERT) == 1
 
 
 def test_what_is_stored_before_a_failure_is_said(remote: QdrantClient, server: Server) -> None:
     upserts = 0
 
-    def third_and_later(request: str) -> Fault | None:
+    def second_and_later(request: str) -> Fault | None:
         nonlocal upserts
         upserts += request == UPSERT
-        return Fault(500) if upserts > 2 else None
+        return Fault(500) if upserts > 1 else None
 
-    server.fault = third_and_later
-    texts = [f"cat {n}" for n in range(100)]
-    with pytest.raises(IngestError, match="64 documents are stored") as caught:
-        remote.add("demo", texts, ids=range(100), max_retries=1)
-    assert caught.value.stored_ids == list(range(64))
-    assert caught.value.failed_index == 64
+    server.fault = second_and_later
+    texts = [f"cat {n}" for n in range(64)]
+    with pytest.raises(IngestError, match="32 documents are stored") as caught:
+        remote.add("demo", texts, ids=range(64), batch_size=32, max_retries=1)
+    assert caught.value.stored_ids == list(range(32))
+    assert caught.value.failed_index == 32
     assert isinstance(caught.value.__cause__, UnexpectedResponse)
-    assert upserts == 4
-    assert count(server) == 64
+    assert upserts == 3
+    assert count(server) == 32
 
 
 def test_a_collection_that_another_process_creates_first_is_used(
@@ -209,7 +215,7 @@ def test_a_collection_that_cannot_be_created_is_the_servers_error(
     remote: QdrantClient, server: Server
 ) -> None:
     server.fail_once("PUT /collections/demo", Fault(403))
-    with pytest.raises(UnexpectedResponse, match="403"):
+    with pytest.raises(PermissionRefusal, match="403"):
         remote.add("demo", ["cat"])
 
 
@@ -221,6 +227,9 @@ class UnavailableCall(grpc.RpcError, grpc.Call):  # type: ignore[misc] # grpc sh
 
     def code(self) -> grpc.StatusCode:
         return self._code
+
+    def details(self) -> str:
+        return ""
 
 
 UnavailableCall.__abstractmethods__ = frozenset()  # all its methods are abstract

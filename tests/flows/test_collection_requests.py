@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import httpx
+import numpy as np
 import pytest
 import qdrant_client
 from qdrant_client import models
@@ -12,10 +13,12 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from qdrant_embed.engines.engine import Engine
+from qdrant_embed.engines.points import Points
+from qdrant_embed.errors import ServerRefusal
 from qdrant_embed.flows.io import BlockingIo, run_blocking
 from qdrant_embed.flows.requests import CollectionRequests
 
-POINTS = [models.PointStruct(id=n, vector=[0.0]) for n in range(5)]
+POINTS = Points(range(5), [{}] * 5, np.zeros((5, 1), np.float32), "")
 
 
 def response(status: int, **headers: str) -> UnexpectedResponse:
@@ -26,7 +29,8 @@ class Waits(BlockingIo):
     """Notes how long it is told to wait instead of waiting."""
 
     def __init__(self) -> None:
-        super().__init__(Engine("test", False, False, payload_index=False, refusals=()))
+        needs = {"serialize": False, "off_loop": False, "payload_index": False}
+        super().__init__(Engine("test", **needs, refusals=(), explain=lambda *_: None))
         self.seconds: list[float] = []
 
     async def sleep(self, seconds: float) -> None:
@@ -39,6 +43,10 @@ class Recorder:
     def __init__(self, *errors: Exception, largest: int = 100) -> None:
         self.errors, self.largest = [*errors], largest
         self.calls: list[tuple[list[Any], dict[str, Any]]] = []
+
+    @property
+    def http(self) -> Any:
+        raise NotImplementedError  # as a local database
 
     def upsert(self, name: str, points: list[models.PointStruct], **options: Any) -> None:
         self.calls.append(([point.id for point in points], {"name": name, **options}))
@@ -75,7 +83,7 @@ def test_halves_are_sent_as_the_whole_would_have_been(wait: bool) -> None:
 
 def test_a_single_point_that_is_too_large_fails() -> None:
     client = Recorder(largest=0)
-    with pytest.raises(UnexpectedResponse):
+    with pytest.raises(ServerRefusal, match="point 0"):
         store(client, Waits())
     assert client.calls[-1][0] == [0]
 

@@ -16,7 +16,9 @@ from qdrant_embed.flows.io import AsyncIo, BlockingIo, run_blocking
 
 
 def engine(*, serialize: bool = False, off_loop: bool = False) -> Engine:
-    return Engine("test", serialize, off_loop, payload_index=False, refusals=())
+    return Engine(
+        "test", serialize, off_loop, payload_index=False, refusals=(), explain=lambda *_: None
+    )
 
 
 def within_a_minute(program: Coroutine[Any, Any, None]) -> None:

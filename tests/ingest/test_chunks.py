@@ -14,7 +14,6 @@ from clients import LetterEncoder, at, cosine, opened, same, stamp, stored, vect
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qdrant_client import models
-from qdrant_client.http.exceptions import UnexpectedResponse
 from rest_server import Fault, Server
 from tiny import WORDS, TinyModel, tiny_bert
 
@@ -22,6 +21,7 @@ from qdrant_embed import (
     CollectionMismatchError,
     IngestError,
     InputError,
+    PermissionRefusal,
     QdrantClient,
     TextEmbedding,
     point_id,
@@ -369,7 +369,7 @@ def test_a_document_counts_as_stored_when_all_of_it_is(
         remote.add("demo", [text(90, 1)] * 3, ids=["a", "b", "c"], batch_size=3)
     assert (caught.value.stored_ids, caught.value.failed_index) == (["a"], 1)
     server.fail_once("points/delete", Fault(403))
-    with pytest.raises(UnexpectedResponse):
+    with pytest.raises(PermissionRefusal):
         remote.add("demo", ["cat"], ids=["a"])
     assert len(parts(remote, "a")) == 5
     server.fail_once("points/delete", Fault(503, headers=(("Retry-After", "0"),)), times=2)
@@ -402,15 +402,15 @@ def test_what_a_server_is_asked(remote: QdrantClient, server: Server) -> None:
     remote.query(
         "demo", "cat", limit=5, offset=2, timeout=5, shard_key_selector="x", where={"n": 1}
     )
-    assert server.requests == ["POST /collections/demo/points/query/groups"]
-    asked = json.loads(server.bodies[0][1])
-    assert (asked["group_by"], asked["group_size"], asked["limit"]) == (f"{KEY}.parent", 1, 7)
+    assert server.requests == ["POST /collections/demo/points/query/batch"]
+    (asked,) = json.loads(server.bodies[0][1])["searches"]
+    assert (asked["limit"], asked.get("offset"), asked["with_payload"]) == (31, None, True)
     assert [branch["limit"] for branch in asked["prefetch"]] == [400, 400]
     assert all(branch["filter"] for branch in asked["prefetch"])
     assert asked["shard_key"] == "x"
     assert server.parameters[-1] == "timeout=5"
-    server.fail_once("query/groups", Fault(403))
-    with pytest.raises(UnexpectedResponse):
+    server.fail_once("query/batch", Fault(403))
+    with pytest.raises(PermissionRefusal):
         remote.query_batch("demo", ["cat", "dog", "sea"])
     assert len(remote.query_batch("demo", ["cat"] * 40)) == 40
 

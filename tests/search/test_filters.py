@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from datetime import date, datetime, timezone
 from typing import Any
 
+import numpy as np
 import pytest
 import qdrant_client
 from hypothesis import given
 from hypothesis import strategies as st
 from qdrant_client import models
 
-from qdrant_embed import InputError
+from qdrant_embed import InputError, QdrantClient
 from qdrant_embed.search.filters import combined, to_filter
 
 POINTS: list[dict[str, Any]] = [
-    {"source": "docs", "year": 2019, "ok": True, "score": 0.5, "tags": ["a", "b"]},
-    {"source": "wiki", "year": 2020, "ok": False, "score": 1.5, "tags": ["b"]},
-    {"source": "docs", "year": 2021, "at": "2021-05-01T12:00:00Z", "author": {"name": "Ann"}},
-    {"source": None, "year": 2022, "at": "2022-05-01T12:00:00Z", "tags": []},
+    {"source": "docs", "year": 2019, "ok": True, "score": 0.5, "tags": ["a", "b"], "price": 10},
+    {"source": "wiki", "year": 2020, "ok": False, "score": 1.5, "tags": ["b"], "price": 10.0},
+    {
+        "source": "docs",
+        "year": 2021,
+        "at": "2021-05-01T12:00:00Z",
+        "author": {"name": "Ann"},
+        "large": 2**53 + 1,
+    },
+    {
+        "source": None,
+        "year": 2022,
+        "at": "2022-05-01T12:00:00Z",
+        "tags": [],
+        "large": -(2**63) + 1,
+    },
 ]
 
 
@@ -40,6 +55,21 @@ def database() -> qdrant_client.QdrantClient:
         ({}, [0, 1, 2, 3]),
         ({"source": "docs"}, [0, 2]),
         ({"year": 2020}, [1]),
+        ({"year": 2020.0}, [1]),
+        ({"year": np.int64(2020)}, [1]),
+        ({"year": np.float32(2020)}, [1]),
+        ({"year": {"not": 2020.0}}, [0, 2, 3]),
+        ({"ok": np.bool_(True)}, [0]),
+        ({"year": [2019.0, 2022]}, [0, 3]),
+        ({"year": [np.int32(2019), 2022]}, [0, 3]),
+        ({"score": [0.5, 7]}, [0]),
+        ({"price": 10}, [0, 1]),
+        ({"price": 10.0}, [0, 1]),
+        ({"price": [10.0]}, [0, 1]),
+        ({"price": {"not": 10}}, [2, 3]),
+        ({"price": {"gte": 10}}, [0, 1]),
+        ({"large": 2**53 + 1}, [2]),
+        ({"large": -(2**63) + 1}, [3]),
         ({"ok": True}, [0]),
         ({"ok": False}, [1]),
         ({"score": 1.5}, [1]),
@@ -90,9 +120,11 @@ def test_what_gets_through(
         ({"a.": {"not": 1}}, "not a valid name in Qdrant"),
         ({"a": {}}, "is empty"),
         ({"a": []}, "empty list"),
-        ({"a": ["x", 1]}, "list of str, or of whole numbers"),
-        ({"a": [True]}, "list of str, or of whole numbers"),
-        ({"a": [1.5]}, "list of str, or of whole numbers"),
+        ({"a": ["x", 1]}, "list of str, or of numbers"),
+        ({"a": [True]}, "list of str, or of numbers"),
+        ({"a": [1.5, float("nan")]}, "list of str, or of numbers"),
+        ({"a": 10**400}, "a finite number"),
+        ({"a": {"gt": 10**400}}, "a finite number"),
         ({"a": {"gte": "2020"}}, "a finite number, a datetime"),
         ({"a": {"gte": True}}, "a finite number"),
         ({"a": {"gte": 1, "lt": date(2020, 1, 1)}}, "a finite number"),
@@ -119,8 +151,71 @@ def test_both_filters_must_fit(database: qdrant_client.QdrantClient) -> None:
 NAMES = st.from_regex(re.compile(r'\A(\w+|"[^"]+")(\[\d*\])?(\.[\w-]+)*\Z', re.ASCII))
 
 
-@given(st.dictionaries(NAMES, st.text() | st.integers() | st.booleans()))
+@given(st.dictionaries(NAMES, st.text() | st.booleans()))
 def test_any_equalities_are_one_condition_each(where: dict[str, Any]) -> None:
     must = to_filter(where).must
     assert isinstance(must, list)
     assert [(c.key, c.match.value) for c in must] == list(where.items())  # type: ignore[union-attr]
+
+
+NUMBERS = st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+
+
+def conditions(found: Any) -> Iterator[models.FieldCondition]:
+    """The conditions of fields in a filter."""
+    if isinstance(found, models.FieldCondition):
+        yield found
+    elif found is not None:
+        for part in (found.must, found.should, found.must_not):
+            for condition in part or []:
+                yield from conditions(condition)
+
+
+def fits(found: models.Filter, stored: float) -> bool:
+    """Whether Qdrant lets a number through, by its own rule for each condition."""
+    (condition,) = conditions(found)
+    if condition.match is not None:
+        return condition.match.value == stored  # type: ignore[union-attr]
+    bounds = condition.range
+    assert isinstance(bounds, models.Range)
+    return (
+        (bounds.gte is None or stored >= bounds.gte)
+        and (bounds.gt is None or stored > bounds.gt)
+        and (bounds.lte is None or stored <= bounds.lte)
+        and (bounds.lt is None or stored < bounds.lt)
+    )
+
+
+@given(NUMBERS)
+def test_a_number_is_found_where_a_server_has_rounded_it(number: int | float) -> None:
+    stored = [number]
+    if isinstance(number, float) and not (number.is_integer() and abs(number) <= 2**53):
+        stored += [math.nextafter(number, math.inf), math.nextafter(number, -math.inf)]
+    for value in stored:
+        if math.isfinite(value):
+            assert fits(to_filter({"a": number}), value)
+            assert fits(to_filter({"a": {"gte": number}}), value)
+            assert fits(to_filter({"a": {"lte": number}}), value)
+            if abs(number) <= 2**53 or (isinstance(number, float) and abs(number) < 1e308):
+                assert not fits(to_filter({"a": {"gt": number}}), value)
+                assert not fits(to_filter({"a": {"lt": number}}), value)
+    if abs(number) <= 2**52:
+        assert not fits(to_filter({"a": number}), number + 1)
+
+
+@given(st.lists(NUMBERS, min_size=1))
+def test_numbers_need_the_index_that_is_named(numbers: list[int | float]) -> None:
+    for number in numbers:
+        (condition,) = conditions(to_filter({"a": number}))
+        assert (condition.range is None) == (isinstance(number, int) and abs(number) > 2**53)
+    found = list(conditions(to_filter({"a": numbers})))
+    assert len(found) == (1 if all(isinstance(n, int) for n in numbers) else len(numbers))
+
+
+def test_a_float_is_found_on_every_store(anywhere: QdrantClient) -> None:
+    values = [1.5777777777770001, 0.1 + 0.2, 1e-7 / 3, -2.0000000000000004, 1e300 / 7, 0.1]
+    anywhere.add("demo", ["cat"] * len(values), [{"x": value} for value in values])
+    for value in values:
+        (hit,) = anywhere.query("demo", "cat", where={"x": value})
+        assert hit.metadata["x"] == pytest.approx(value, rel=1e-15)
+        assert len(anywhere.query("demo", "cat", where={"x": {"not": value}})) == len(values) - 1

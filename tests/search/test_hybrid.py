@@ -43,6 +43,7 @@ def test_a_generator_of_documents_keeps_every_vector_with_its_text(client: Qdran
 def test_both_branches_and_the_fusion_are_one_request(remote: QdrantClient, server: Server) -> None:
     remote.add("demo", TEXTS, [{"n": n} for n in range(5)])
     remote.query("demo", "cat")
+    assert remote.query("demo", "cat", limit=2) == remote.query("demo", "cat")[:2]
     server.requests.clear()
     server.bodies.clear()
     only = models.Filter(must=[models.HasIdCondition(has_id=[1])])
@@ -53,7 +54,7 @@ def test_both_branches_and_the_fusion_are_one_request(remote: QdrantClient, serv
     (first,), (second, stop_words) = (json.loads(body)["searches"] for _, body in server.bodies)
     for search in (first, second):
         assert search["query"] == {"fusion": "dbsf"}
-        assert (search["limit"], search["offset"]) == (7, 20)
+        assert (search["limit"], search["offset"]) == (13, 17)  # hits that tie with the page's
         assert [branch["using"] for branch in search["prefetch"]] == [
             "fast-tiny-bert",
             "fast-sparse-bm25",
@@ -61,7 +62,7 @@ def test_both_branches_and_the_fusion_are_one_request(remote: QdrantClient, serv
         assert all(branch["filter"]["must"] == [{"has_id": [1]}] for branch in search["prefetch"])
         # queries are encoded as such: each of BM25's words counts 1
         assert search["prefetch"][1]["query"]["values"] == [1.0]
-    assert [branch["limit"] for branch in first["prefetch"]] == [108, 108]
+    assert [branch["limit"] for branch in first["prefetch"]] == [100, 100]
     assert [branch["limit"] for branch in second["prefetch"]] == [30, 30]
     assert first["score_threshold"] == 0.1
     assert first["with_vector"] == ["fast-tiny-bert", "fast-sparse-bm25"]

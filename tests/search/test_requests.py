@@ -67,14 +67,24 @@ def remote(
         yield client
 
 
-def check(asked: dict[str, Any], hybrid: bool, grouped: bool) -> None:
-    """Every option stands where a request of this form has it."""
+RETRIEVE = "POST /collections/demo/points"
+
+
+def check(asked: dict[str, Any], hybrid: bool, others: bool = False) -> None:
+    """Every option is where a request of this form has it, but for those of the page.
+
+    Args:
+        asked: the request.
+        hybrid: whether it has a branch for each vector.
+        others: whether it searches documents other than those found before.
+    """
     branches = asked["prefetch"] if hybrid else [asked]
     assert len(branches) == (2 if hybrid else 1)
     assert [branch["using"] for branch in branches] == (["d", "s"] if hybrid else ["d"])
     for branch in branches:
-        assert branch["filter"]["must"][0]["must"] == FILTER["must"]
-        assert branch["filter"]["must"][1]["must"][0]["key"] == "n"
+        chosen = branch["filter"]["must"][0] if others else branch["filter"]
+        assert chosen["must"][0]["must"] == FILTER["must"]
+        assert chosen["must"][1]["must"][0]["key"] == "n"
         assert branch["params"] == json.loads(PARAMS.model_dump_json(exclude_unset=True))
         if hybrid:
             assert branch["limit"] == 333
@@ -82,35 +92,85 @@ def check(asked: dict[str, Any], hybrid: bool, grouped: bool) -> None:
         assert asked["query"] == {"fusion": "dbsf"}
         assert "filter" not in asked
         assert "params" not in asked
-    assert asked["with_payload"] is True
-    assert asked["with_vector"] == (["d", "s"] if hybrid else ["d"])
     assert asked["score_threshold"] == 0.125
     assert asked["shard_key"] == "a"
-    # groups have no offset
-    assert (asked["limit"], asked.get("offset")) == ((27, None) if grouped else (7, 20))
 
 
 @pytest.mark.filterwarnings("ignore:Local mode performs exact")
 @pytest.mark.parametrize("ways", ["query", "query_batch", "chunks"])
+@pytest.mark.parametrize("offset", [5, 20])
 def test_every_option_reaches_the_server(
-    remote: QdrantClient, server: Server, vectors: str, chunked: bool, ways: str
+    remote: QdrantClient, server: Server, vectors: str, chunked: bool, ways: str, offset: int
 ) -> None:
     server.bodies.clear()
     server.parameters.clear()
-    options = OPTIONS | ({"fusion": "dbsf"} if vectors == "hybrid" else {})
+    options = OPTIONS | {"offset": offset}
     if ways == "query_batch":
         remote.query_batch("demo", ["a cat", "a dog"], **options)
     else:
         remote.query("demo", "a cat", **options, chunks=ways == "chunks")
-    grouped = chunked and ways != "chunks"
-    bodies = [json.loads(body) for _, body in server.bodies]
-    asked = bodies if grouped else bodies[0]["searches"]
+    ((_, body),) = server.bodies
+    asked = json.loads(body)["searches"]
     assert len(asked) == (2 if ways == "query_batch" else 1)
+    documents, hybrid = chunked and ways != "chunks", vectors == "hybrid"
+    ties = 3 if hybrid else 1  # hits on either side of the page
+    page: tuple[int, int | None] = 7 + 2 * ties, offset - ties
+    if documents:
+        page = 4 * (7 + offset) + (3 if hybrid else 0), None
+    bare = documents and offset > 7  # a page far down: most payloads would be for nothing
+    if bare and hybrid:
+        page = 2 * 333, None
     for request in asked:
-        check(request, vectors == "hybrid", grouped)
-        if grouped:
-            assert request["group_by"] == "qdrant_embed_chunk.parent"
-            assert request["group_size"] == 1
+        check(request, hybrid)
+        assert (request["limit"], request.get("offset")) == page
+        if bare:
+            assert request["with_payload"] == ["qdrant_embed_chunk.parent"]
+            assert request["with_vector"] is False
+        else:
+            assert request["with_payload"] is True
+            assert request["with_vector"] == (["d", "s"] if hybrid else ["d"])
+    assert set(server.parameters[0].split("&")) == {"consistency=majority", "timeout=5"}
+
+
+@pytest.mark.filterwarnings("ignore:Local mode performs exact")
+def test_every_option_reaches_the_server_in_further_rounds(
+    remote: QdrantClient, server: Server, vectors: str, chunked: bool
+) -> None:
+    hybrid = vectors == "hybrid"
+    # points of one score: the ties at the end of a page, and documents of many chunks
+    text = "the cat sat"
+    remote.add("demo", [text] * 40, [{"n": 1}] * 40, ids=range(100, 140))
+    if chunked:
+        for point in range(100, 140):
+            remote.set_payload("demo", {"qdrant_embed_chunk": {"parent": "100"}}, [point])
+    remote.add("demo", ["a dog ran"], [{"n": 1}], ids=[7])
+    ids = models.Filter(must=[models.HasIdCondition(has_id=[7, *range(100, 140)])])
+    options = OPTIONS | {"query_filter": ids, "limit": 2, "offset": 0, "score_threshold": -9.0}
+    remote.query("demo", "a cat")
+    server.bodies.clear()
+    server.parameters.clear()
+    hits = remote.query("demo", text, **options)
+    assert len(hits) == 2
+    assert all(hit.embedding and hit.document for hit in hits)
+    *rounds, last = server.bodies
+    assert last[0] == RETRIEVE
+    assert len(rounds) == 2
+    for position, (_, body) in enumerate(rounds):
+        (asked,) = json.loads(body)["searches"]
+        asked["score_threshold"] = 0.125  # which would leave nothing out
+        for branch in asked["prefetch"] if hybrid else [asked]:
+            chosen = branch["filter"]
+            if chunked and position and not hybrid:
+                assert chosen["must_not"][0]["match"] == {"any": ["100"]}
+                chosen = chosen["must"][0]
+            assert chosen["must"][0]["must"][0]["has_id"][0] == 7
+            chosen["must"][0]["must"] = FILTER["must"]
+        check(asked, hybrid, others=bool(chunked and position and not hybrid))
+        assert (asked["with_payload"] is True) == (position == 0)
+    retrieved = json.loads(last[1])
+    assert retrieved["with_payload"] is True
+    assert retrieved["with_vector"] == (["d", "s"] if hybrid else ["d"])
+    assert retrieved["shard_key"] == "a"
     for parameters in server.parameters:
         assert set(parameters.split("&")) == {"consistency=majority", "timeout=5"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from qdrant_embed.encoder.compile.quantize import Activations, Array, LinearGroup
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.run.batching import Batch, equal_length_batches
+from qdrant_embed.encoder.run.cores import Workers
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
 
 _HELD_OUT = 5  # every fifth text is kept to check with
@@ -150,7 +151,7 @@ class Calibration:
                     known.rows[number] = sample.astype(np.float16)  # half the memory, enough digits
 
         work = [(batch, share) for batch in self._texts] + [(batch, 0.0) for batch in self._random]
-        with ThreadPoolExecutor(self._threads) as pool:
+        with Workers(self._threads) as pool:
             futures: list[Future[None]] = [
                 pool.submit(record, number, *item) for number, item in enumerate(work)
             ]
@@ -190,13 +191,13 @@ class Calibration:
 def encode(run: Run, sequences: list[list[int]], threads: int) -> Array:
     """Run a whole model on token sequences; return vectors [sequences, dimension], in order."""
     batches = _batches(sequences)
-    with ThreadPoolExecutor(threads) as pool:
-        results = list(
-            pool.map(
-                lambda batch: run({"input_ids": batch.token_ids(sequences)}, ["embedding"])[0],
-                batches,
-            )
-        )
+
+    def vectors(batch: Batch) -> Array:
+        return run({"input_ids": batch.token_ids(sequences)}, ["embedding"])[0]
+
+    with Workers(threads) as pool:
+        futures = [pool.submit(vectors, batch) for batch in batches]
+        results = [future.result() for future in futures]
     positions = list(chain.from_iterable(batch.positions for batch in batches))
     return np.concatenate(results)[np.argsort(positions)]
 

@@ -35,6 +35,7 @@ from qdrant_embed.encoder.files.compiled import (
 )
 from qdrant_embed.encoder.files.tensors import read_tensors
 from qdrant_embed.progress_bar import Progress
+from qdrant_embed.stalls import announced
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.compile.mixed_precision import MixedPrecision
@@ -77,7 +78,13 @@ def compiled_model(
     graph(NOTHING_QUANTIZED)  # raises what is wrong with the weights before anything is deleted
     discard(folder / GRAPH)
     found: MixedPrecision | None = None
-    with new_folder(folder) as temporary, Progress(f"compiling {spec.name}") as progress:
+    with (
+        new_folder(folder) as temporary,
+        Progress(f"compiling {spec.name}") as progress,
+        announced(
+            f"compiling {spec.name}, once for this cache folder,", unless=progress.is_visible
+        ),
+    ):
         if precision == "int8":
             found = MixedPrecisionSearch(graph, spec, load_tokenizer(), temporary, progress).run()
             if found is None:

@@ -13,27 +13,35 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qdrant_embed.errors import MissingDependencyError, ModelFileError
+from qdrant_embed.stalls import NOTICE, announced
 
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "QDRANT_EMBED_CACHE"
 
-_WAITING_NOTICE = 10.0  # seconds between messages while another process holds a lock
+_NEXT_NOTICE = 60.0  # seconds between messages while another process holds a lock
+_LARGE = 1 << 28  # bytes that take a second or so to hash
 
 
 def cache_folder(chosen: str | os.PathLike[str] | None = None) -> Path:
     """Return `chosen`, else ``QDRANT_EMBED_CACHE``, else the platform's folder for user caches."""
     if chosen is not None:
         return Path(chosen).expanduser()
-    if from_environment := os.environ.get(CACHE_VARIABLE):
+    if from_environment := _environment(CACHE_VARIABLE):
         return Path(from_environment).expanduser()
     if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        base = Path(_environment("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        base = Path(_environment("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "qdrant-embed"
+
+
+def _environment(variable: str) -> str:
+    """Return a variable's value; ``""`` if it is unset or blank, which no folder's name is."""
+    value = os.environ.get(variable, "")
+    return value if value.strip() else ""
 
 
 @contextmanager
@@ -69,11 +77,13 @@ def locked(file: Path) -> Iterator[None]:
         raise MissingDependencyError("filelock", "downloading a model") from error
     # users who share a cache folder by their group may all lock it
     lock: BaseFileLock = FileLock(file, mode=0o664)
+    wait = NOTICE
     while not lock.is_locked:
         try:
-            lock.acquire(timeout=_WAITING_NOTICE)
+            lock.acquire(timeout=wait)
         except Timeout:
-            logger.info("still waiting for another process that holds %s", file)
+            logger.warning("waiting for another process, which holds %s", file)
+            wait = _NEXT_NOTICE
         except NotImplementedError:  # a file system that cannot lock files
             lock = SoftFileLock(file, mode=0o664)
     try:
@@ -146,7 +156,8 @@ def file_sha256(path: Path) -> str:
     """
     total = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        small = path.stat().st_size < _LARGE
+        with path.open("rb") as file, announced(f"hashing {path}", unless=small):
             while block := file.read(1 << 20):
                 total.update(block)
     except OSError as error:

@@ -21,6 +21,7 @@ from qdrant_embed.encoder.files.repository import (
 )
 from qdrant_embed.errors import ModelDownloadError, ModelFileError
 from qdrant_embed.progress_bar import Progress
+from qdrant_embed.stalls import announced
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,8 @@ class Download:
             with explained(partial):
                 file = FileIO(partial, "ab" if body.start else "wb")  # unbuffered
             arrived = body.start
-            with file, Progress(title, size or 0, "B") as progress:
+            bar = Progress(title, size or 0, "B")
+            with file, bar as progress, announced(title, unless=bar.is_visible):
                 for block in body.blocks:
                     arrived += len(block)
                     if size is not None and arrived > size:

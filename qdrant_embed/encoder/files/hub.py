@@ -34,6 +34,7 @@ from qdrant_embed.encoder.files.repository import (
     wait_before_retry,
 )
 from qdrant_embed.errors import MissingDependencyError, ModelDownloadError
+from qdrant_embed.stalls import announced
 
 try:
     from huggingface_hub import constants, errors, get_session
@@ -161,7 +162,7 @@ def _opened(url: str, name: str, revision: str | None, start: int = 0) -> Iterat
     session: Any = get_session()
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     with ExitStack() as stack:
-        with _connected(name):
+        with _connected(name), announced(f"waiting for {endpoint()} to answer about {name}"):
             if callable(session.stream):  # in requests it is a setting
                 opening = session.stream(
                     "GET", url, headers=headers, timeout=timeout, follow_redirects=True

@@ -8,11 +8,12 @@ modifier ``idf``).
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from numbers import Real
@@ -29,6 +30,8 @@ try:
     from py_rust_stemmers import SnowballStemmer
 except ImportError as error:
     raise MissingDependencyError(str(error.name), "BM25") from error
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -64,6 +67,7 @@ class Bm25:
     k: float = 1.2
     b: float = 0.75
     average_length: float = 256.0
+    _warned: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES:
@@ -107,8 +111,18 @@ class Bm25:
         return _vector({_INDICES[stem]: 1.0 for stem in self._stem_counts(text)})
 
     def _stem_counts(self, text: str) -> Counter[str]:
-        counts = Counter(map(_stems(self.language).__getitem__, _words(text)))
+        words = _words(text)
+        counts = Counter(map(_stems(self.language).__getitem__, words))
         del counts[""]
+        if words and not counts and not self._warned:
+            self._warned.append(True)
+            logger.warning(
+                "%s finds no term in some texts: all of their words are stop words (%s) or have "
+                "more than %d characters, and no query finds them by words (said once)",
+                BM25,
+                self.language,
+                _LONGEST_WORD,
+            )
         return counts
 
 

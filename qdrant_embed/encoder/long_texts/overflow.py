@@ -163,8 +163,11 @@ class LongTexts:
                 if position in long:
                     spans = cutter.spans(text)
                     parts = cutter.token_ids(text, spans)
+                unknown = int(tokenizer.unknown_texts(parts, prefix) == len(parts))
                 if self._job is not None:
-                    self._job.stats.add(parts)
+                    self._job.stats.add(parts, unknown=unknown)
+                else:
+                    self._pipeline.warn_of_unknown(model, unknown)
                 under_way.append(
                     [
                         _Part(span, max(1, len(part) - cutter.overhead))

@@ -17,15 +17,18 @@ class EncodeStats:
     Attributes:
         tokens: encoded, prefixes and special tokens included.
         truncated: texts that were cut because they are longer than the model reads.
+        unknown: texts of which the tokenizer knows no word.
     """
 
     tokens: int = 0
     truncated: int = 0
+    unknown: int = 0
 
-    def add(self, ids: Sequence[Sequence[int]], truncated: int = 0) -> None:
-        """Add texts, given as their token ids; `truncated` of them were cut."""
+    def add(self, ids: Sequence[Sequence[int]], truncated: int = 0, unknown: int = 0) -> None:
+        """Add texts, given as their token ids; so many of them were cut, or are unknown."""
         self.tokens += sum(map(len, ids))
         self.truncated += truncated
+        self.unknown += unknown
 
 
 class CancelToken:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,10 +20,12 @@ from qdrant_embed.encoder.run.batching import (
     equal_length_batches,
     windows,
 )
+from qdrant_embed.encoder.run.cores import Workers
 from qdrant_embed.encoder.run.job import EncodeJob
+from qdrant_embed.errors import ModelError
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
 
     from qdrant_embed.encoder.run.loaded_model import LoadedModel
 
@@ -61,10 +64,15 @@ class Pipeline(Generic[T]):
         tokens_per_batch: int = TOKENS_PER_BATCH,
     ) -> None:
         self._load, self._finish, self._tokens_per_batch = load, finish, tokens_per_batch
-        self._warned_of_truncation = False
+        self._warned_of_truncation = self._warned_of_unknown = False
 
     def run(
-        self, texts: Iterable[str], window: int, workers: int, job: EncodeJob | None = None
+        self,
+        texts: Iterable[str],
+        window: int,
+        workers: int,
+        job: EncodeJob | None = None,
+        prefix: str = "",
     ) -> Iterator[T]:
         """Yield a result for each text, in order.
 
@@ -73,17 +81,18 @@ class Pipeline(Generic[T]):
             window: texts that are tokenised and sorted by length together.
             workers: threads that compute.
             job: counts what is read, and may be cancelled; without it, a warning is logged once
-                when texts are cut.
+                when texts are cut, and one when they have no known word.
+            prefix: what every text begins with.
         """
-        parts = map(partial(self._tokenized, job=job), windows(texts, window))
+        parts = map(partial(self._tokenized, job=job, prefix=prefix), windows(texts, window))
         return self.run_tokens(parts, window, workers, job)
 
     def run_singly(
-        self, texts: Iterable[str], workers: int, job: EncodeJob | None = None
+        self, texts: Iterable[str], workers: int, job: EncodeJob | None = None, prefix: str = ""
     ) -> Iterator[T]:
         """Do the same text by text: nothing delays a single one, which is a query."""
         for text in texts:
-            yield from self._single(self._tokenized([text], job), workers)
+            yield from self._single(self._tokenized([text], job, prefix), workers)
 
     def run_tokens(
         self,
@@ -99,44 +108,51 @@ class Pipeline(Generic[T]):
         if len(first) == 1 < window and workers > 1:  # a single text: a query, most likely
             yield from self._single(first, workers)
             return
-        from concurrent.futures import ThreadPoolExecutor  # which a single text need not wait for
-
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="qdrant-embed")
         running: _Running[T] | None = None
-        try:
+        process = os.getpid()
+
+        def waited_for(running: _Running[T]) -> Iterator[T]:
+            if process != os.getpid():
+                raise ModelError(
+                    "vectors that a process began to compute cannot be read on in its child: call "
+                    "the encoder again after the fork"
+                )
+            return running.wait()
+
+        with Workers(workers) as pool:
             for part in chain([first], parts):
                 following = self._start(part, pool, job)
                 if running is not None:
-                    yield from running.wait()
+                    yield from waited_for(running)
                 running = following
             if running is not None:
-                yield from running.wait()
-        finally:
-            pool.shutdown(cancel_futures=True)
+                yield from waited_for(running)
 
-    def _tokenized(self, texts: Sequence[str], job: EncodeJob | None) -> list[list[int]]:
+    def _tokenized(
+        self, texts: Sequence[str], job: EncodeJob | None, prefix: str
+    ) -> list[list[int]]:
         model = self._load()
         tokens = model.tokenizer.tokenize(texts)
+        unknown = model.tokenizer.unknown_texts(tokens.ids, prefix)
         if job is None:
             self._warn_of_truncation(model, tokens.truncated)
+            self.warn_of_unknown(model, unknown)
         else:
-            job.stats.add(tokens.ids, len(tokens.truncated))
+            job.stats.add(tokens.ids, len(tokens.truncated), unknown)
         return tokens.ids
 
     def _single(self, ids: list[list[int]], workers: int) -> Iterable[T]:
         inputs = Inputs(np.array(ids, np.int64))
         return self._finish(self._load().run(inputs, alone=workers > 1))
 
-    def _start(
-        self, ids: list[list[int]], pool: ThreadPoolExecutor, job: EncodeJob | None
-    ) -> _Running[T]:
+    def _start(self, ids: list[list[int]], workers: Workers, job: EncodeJob | None) -> _Running[T]:
         batches = equal_length_batches([len(text) for text in ids], self._tokens_per_batch)
         running = _Running[T]()
         if len(batches) == 1:  # starting a thread would only take longer
             self._run(batches[0], ids, running.results, job)
         else:
             running.batches.extend(
-                pool.submit(self._run, batch, ids, running.results, job) for batch in batches
+                workers.submit(self._run, batch, ids, running.results, job) for batch in batches
             )
         return running
 
@@ -147,6 +163,17 @@ class Pipeline(Generic[T]):
             job.cancel_token.check()
         outputs = self._load().run(Inputs(batch.token_ids(ids)))
         results.update(zip(batch.positions, self._finish(outputs), strict=True))
+
+    def warn_of_unknown(self, model: LoadedModel, count: int) -> None:
+        """Log a warning, once, if there are texts of which the tokenizer knows no word."""
+        if count and not self._warned_of_unknown:
+            self._warned_of_unknown = True
+            logger.warning(
+                "the tokenizer of %s knows no word of some texts, such as words of more than 100 "
+                "characters or a script that it lacks: their vectors say nothing of them; a "
+                "multilingual model knows more scripts (said once)",
+                model.spec.name,
+            )
 
     def _warn_of_truncation(self, model: LoadedModel, truncated: Sequence[int]) -> None:
         if truncated and not self._warned_of_truncation:

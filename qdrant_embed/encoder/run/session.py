@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_embed import forks, telemetry  # before onnxruntime
 from qdrant_embed.encoder.interfaces import Vector
 from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.errors import MissingDependencyError, ModelError, ModelFileError
-
-# from 1.29 on, onnxruntime tells its vendor of models and machines over the network, from its
-# import on, unless this is set; set the variable to 0 to allow it
-_QUIET = os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1") != "0"
 
 try:
     import onnxruntime
@@ -25,7 +22,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError("onnxruntime", "encoding text") from error
 
-if _QUIET:
+if telemetry.IS_OFF:
     onnxruntime.disable_telemetry_events()  # where something else has imported it before
 
 Provider: TypeAlias = "str | tuple[str, Mapping[str, object]]"
@@ -95,36 +92,78 @@ class Session:
         *,
         threads: int = 1,
     ) -> None:
-        self._path = path
+        self._path, self._providers, self._threads = path, providers, threads
+        self._lock = forks.ForkLock()
+        self._running: set[int] = set()  # threads
+        self._session = self._started()
+        forks.on_fork(self)
+
+    def _started(self) -> Any:
+        path, providers = self._path, self._providers
         names = check_providers(providers)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = self._threads
         # between two texts the helpers go on waiting awake, for about as long as a text takes
         options.add_session_config_entry("session.intra_op.spin_duration_us", "2000")
         options.log_severity_level = 3  # errors only
         options.enable_mem_pattern = False  # a plan for each new shape is memory that only grows
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, list(providers))
+            session = onnxruntime.InferenceSession(str(path), options, list(providers))
         except _ERRORS as error:
             raise ModelFileError(f"{path} cannot be run: {error}") from error
-        started = self._session.get_providers()
+        started = session.get_providers()
         if missing := [name for name in names if name not in started]:
             raise ModelError(
                 f"{', '.join(missing)} is in this onnxruntime but could not be started (its "
                 f"libraries or device are missing); running on {', '.join(started)} instead was "
                 "not asked for"
             )
-        self._session.disable_fallback()  # a device that fails later is an error, too
+        session.disable_fallback()  # a device that fails later is an error, too
+        return session
+
+    def after_fork(self) -> None:
+        """Give up what a forked child cannot use: helping threads, and locks others may hold.
+
+        The session is started again when next used. It is not destroyed, because its end would
+        wait for its threads.
+        """
+        others = self._running - {threading.get_ident()}
+        self._running.clear()
+        if self._session is not None and (others or self._threads > 1 or not self._on_cpu):
+            forks.keep_forever(self._session)
+            self._session = None
+
+    @property
+    def _on_cpu(self) -> bool:
+        return all(provider in CPU for provider in self._providers)
+
+    def _restarted(self) -> Any:
+        """Start the session again in a forked child.
+
+        Raises:
+            ModelError: it runs on a device, which only the parent can use.
+        """
+        if not self._on_cpu:
+            raise ModelError(
+                f"{self._path} was loaded on {self._providers} before this process was forked: "
+                "its child cannot use the device. Load the model after the fork, or start "
+                "processes by 'spawn'"
+            )
+        with self._lock:
+            if self._session is None:
+                self._session = self._started()
+            return self._session
 
     @property
     def inputs(self) -> dict[str, TensorType]:
         """What the graph reads."""
-        return {node.name: TensorType(node.type, node.shape) for node in self._session.get_inputs()}
+        nodes = (self._session or self._restarted()).get_inputs()
+        return {node.name: TensorType(node.type, node.shape) for node in nodes}
 
     @property
     def output_names(self) -> list[str]:
         """Names of the graph's outputs."""
-        return [node.name for node in self._session.get_outputs()]
+        return [node.name for node in (self._session or self._restarted()).get_outputs()]
 
     def run(self, inputs: Inputs) -> NDArray[np.float32]:
         """Return the graph's output for each text, float32 [batch, ...].
@@ -142,8 +181,12 @@ class Session:
         return self._run(list(names), dict(inputs))
 
     def _run(self, names: list[str], inputs: Mapping[str, NDArray[Any]]) -> list[Vector]:
+        session, thread = self._session or self._restarted(), threading.get_ident()
+        self._running.add(thread)
         try:
-            found: list[Vector] = self._session.run(names, inputs)
+            found: list[Vector] = session.run(names, inputs)
         except _ERRORS as error:
             raise ModelError(f"{self._path} was loaded, but failed when run: {error}") from error
+        finally:
+            self._running.discard(thread)
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.run.backend import Backend, Inputs
+from qdrant_embed.forks import ForkLock
 
 _ALONE_FIRST = 4  # texts before a second session is worth its start
 _TRY_OTHER_EVERY = 32
@@ -34,7 +34,7 @@ class SingleTextBackend:
         self._single = single
         self._start_spread = start_spread
         self._spread: Backend | None = None
-        self._running = threading.Lock()
+        self._running = ForkLock()
         self._count = 0
         self._last: bool | None = None  # whether the previous text was spread
         self._seconds: dict[bool, float] = {}  # per token, by whether it was spread

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from qdrant_embed.encoder.run.batching import runs
@@ -14,6 +16,8 @@ try:
     import tokenizers
 except ImportError as error:
     raise MissingDependencyError("tokenizers", "encoding text") from error
+
+_FOREIGN = "\U00012000"  # a cuneiform sign; to find the unknown token by
 
 # what is cut off is tokenised too, and takes about 150 bytes a token until its run is done
 _CHARACTERS_TOGETHER = 500_000
@@ -25,6 +29,19 @@ class TokenizedTexts:
 
     ids: list[list[int]]
     truncated: list[int]
+
+
+class _Marks(dict[int, bool]):
+    """Whether each token is a mark: special or unknown, white space or punctuation."""
+
+    def __init__(self, special: Iterable[int], text_of: Callable[[int], str | None]) -> None:
+        super().__init__(dict.fromkeys(special, True))
+        self._text_of = text_of
+
+    def __missing__(self, token: int) -> bool:
+        text = (self._text_of(token) or "").strip("\u2581\u0120")  # how white space is written
+        is_mark = self[token] = all(unicodedata.category(c)[0] in "PZC" for c in text)
+        return is_mark
 
 
 class Tokenizer:
@@ -58,6 +75,14 @@ class Tokenizer:
             raise ModelFileError(f"{path} cannot be read as a tokenizer: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_tokens)
+        self._unknown = self._find_unknown()
+        special = self._tokenizer.get_added_tokens_decoder()
+        self._special = {token for token, added in special.items() if added.special}
+        if special_tokens:  # some files add tokens that they do not call special
+            self._special.update(self._tokenizer.encode("").ids)
+        unknown = [] if self._unknown is None else [self._unknown]
+        self._marks = _Marks([*self._special, *unknown], self._tokenizer.id_to_token)
+        self._prefix_lengths: dict[str, int] = {}
 
     @property
     def vocabulary_size(self) -> int:
@@ -72,6 +97,47 @@ class Tokenizer:
             return None if model["unk_id"] is None else int(model["unk_id"])
         token = model.get("unk_token")
         return None if token is None else self._tokenizer.token_to_id(token)
+
+    def _find_unknown(self) -> int | None:
+        """Return the unknown token, without reading the whole vocabulary."""
+        try:
+            found = self._tokenizer.model.tokenize(_FOREIGN)
+        except Exception:  # noqa: BLE001 - there is none, which tokenizers says by a bare Exception
+            return None
+        if len(found) != 1 or self._tokenizer.id_to_token(found[0].id) == _FOREIGN:
+            return None
+        return int(found[0].id)
+
+    def unknown_texts(self, ids: Iterable[Sequence[int]], prefix: str = "") -> int:
+        """Count the texts of which no word is in the vocabulary.
+
+        Such a text has unknown tokens and nothing else but marks: special tokens, white space and
+        punctuation. Its vector says no more than how many there are.
+
+        Args:
+            ids: token ids of each text, prefix included.
+            prefix: the prefix of every text.
+        """
+        unknown = self._unknown
+        if unknown is None:
+            return 0
+        first, is_mark = self._length(prefix), self._marks.__getitem__
+        count = 0
+        for text in ids:  # of an ordinary text, one token or two are looked at
+            if all(map(is_mark, islice(text, first, None))) and unknown in text[first:]:
+                count += 1
+        return count
+
+    def _length(self, prefix: str) -> int:
+        """Return with how many tokens a text begins that has `prefix`."""
+        if not prefix:
+            return 0
+        if prefix not in self._prefix_lengths:
+            ids = self.tokenize([prefix.rstrip()]).ids[0]
+            while ids and ids[-1] in self._special:
+                ids.pop()
+            self._prefix_lengths[prefix] = len(ids)
+        return self._prefix_lengths[prefix]
 
     def ordinary_ids(self) -> list[int]:
         """List the ids of tokens that texts consist of: neither special nor unused ones."""

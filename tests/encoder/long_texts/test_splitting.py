@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
@@ -54,6 +59,8 @@ KINDS: dict[str, tuple[Callable[[], tokenizers.Tokenizer], bool]] = {
     "bytes": (byte_level, False),
     "Unigram": (pieces, False),
 }
+RECORDED = Path(__file__).parents[2] / "fixtures" / "splitting.json"
+MADE: dict[str, Tokenizer] = {}
 MAX_TOKENS = 64  # a family of emoji is 18 bytes
 
 
@@ -64,7 +71,8 @@ def tokenizer(
     make, lower_case = KINDS[request.param]
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     make().save(str(path))
-    return Tokenizer(path, MAX_TOKENS, lower_case=lower_case)
+    made = MADE[request.param] = Tokenizer(path, MAX_TOKENS, lower_case=lower_case)
+    return made
 
 
 def windows(tokenizer: Tokenizer, text: str, prefix: str = "", overlap: int = 0) -> list[Span]:
@@ -151,3 +159,100 @@ def test_windows_overlap_by_whole_words() -> None:
         text[s.start : s.end] for s in split(text, tokens, 12, lambda part: len(part) <= 12, 5)
     ]
     assert parts == ["aa bb cc dd", "dd ee ff gg", "ff gg hh ii"]
+
+
+def test_ordinary_texts_are_split_where_they_always_were(tokenizer: Tokenizer) -> None:
+    recorded = json.loads(RECORDED.read_text())
+    kind = next(kind for kind, made in MADE.items() if made is tokenizer)
+    for text, expected in zip(recorded["texts"], recorded["windows"][kind], strict=True):
+        for overlap, spans in zip((0, 12), expected, strict=True):
+            found = [[span.start, span.end] for span in windows(tokenizer, text, "", overlap)]
+            assert found == spans, (text, overlap)
+
+
+class CountingText(str):
+    """A text that counts the characters that are read of it."""
+
+    read: int
+
+    def __new__(cls, content: str) -> CountingText:
+        self = super().__new__(cls, content)
+        self.read = 0
+        return self
+
+    def __getitem__(self, at: Any) -> str:
+        found = super().__getitem__(at)
+        self.read += len(found)
+        return found
+
+    def count(self, *arguments: Any) -> int:
+        _, start, end = arguments
+        self.read += end - start
+        return super().count(*arguments)
+
+
+ALIKE = {
+    "quotes": '"',
+    "brackets": ")]",
+    "dots": ".",
+    "ideographic full stops": "。",
+    "spaces": " ",
+    "empty lines": "\n",
+    "Windows lines": "\r\n",
+    "letters": "a",
+    "flags": "🇫",
+    "accents": "\u0301",
+    "joiners": "\u200d",
+    "colours of skin": "🏽",
+    "Korean vowels": "\u1161",
+    "Thai vowel signs": "\u0e33",
+    "words": "a ",
+    "closed sentences": '." ',
+    "families": FAMILY,
+}
+
+
+def long_texts(size: int) -> Iterator[tuple[str, str]]:
+    """A long run of each of `ALIKE`, several runs in a row, and any of them mixed."""
+    choose = random.Random(0)
+    for name, unit in ALIKE.items():
+        yield name, ("a." + unit * size)[:size]
+    units = list(ALIKE.values())
+    runs = "".join(choose.choice(units) * choose.randint(1, size // 8) for _ in range(30))
+    yield "runs", runs[:size]
+    yield "mixture", "".join(choose.choices(units, k=size))[:size]
+
+
+@pytest.mark.parametrize("overlap", [0, 16])
+@pytest.mark.parametrize("name", [name for name, _ in long_texts(100)])
+def test_the_work_grows_with_the_length_and_not_with_its_square(name: str, overlap: int) -> None:
+    work = []
+    for size in (2_000, 16_000):
+        text = CountingText(dict(long_texts(size))[name])
+        tokenized = 0
+
+        def fits(part: str) -> bool:
+            nonlocal tokenized
+            tokenized += len(part)
+            return len(part) <= 50
+
+        tokens = [(i, i + 1) for i in range(size)]
+        spans = list(split(text, tokens, 50, fits, overlap))
+        assert all(span.end - span.start <= 50 for span in spans)
+        work.append((text.read + tokenized) / size)
+    assert work[1] <= 2 * work[0] + 10
+    assert work[1] < 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, _ in long_texts(100)])
+def test_a_real_tokenizer_needs_a_few_times_what_reading_the_text_takes(
+    tokenizer: Tokenizer, name: str
+) -> None:
+    text = dict(long_texts(100_000))[name]
+    started = time.perf_counter()
+    for _ in range(3):
+        tokenizer.spans(text)
+    reading = time.perf_counter() - started
+    windows(tokenizer, text)
+    assert time.perf_counter() - started < 30 * reading + 1

@@ -1,0 +1,76 @@
+"""Names of collections and of vectors, by the rules of a Qdrant server, on every engine.
+
+A server makes folders of these names, and refuses what some file system could not have. Local
+databases refuse the same, but at different times; checked here, a bad name is one error everywhere,
+before a model is loaded or anything is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from qdrant_embed.errors import InputError, check_str, check_unicode
+
+_NOWHERE = '<>:"/\\|?*\0\x1f'  # in no new name
+_NEVER = "/\0"  # not even in names from before Qdrant 1.5
+_LONGEST = 255  # characters of a collection's name
+_LONGEST_VECTOR = 200  # bytes of a vector's
+
+
+def check_collection_name(name: str, option: str = "collection_name") -> None:
+    """Raise `InputError` unless a collection can have this name, or have had it since long ago.
+
+    Qdrant before 1.5 accepted more characters in names, and collections from then stay usable.
+    """
+    _check_name(name, option, _NEVER)
+
+
+def check_new_collection_name(name: str, option: str = "collection_name") -> None:
+    """Raise `InputError` unless a new collection can have this name."""
+    _check_name(name, option, _NOWHERE)
+
+
+def check_vector_name(name: str, option: str = "vector_name") -> None:
+    """Raise `InputError` unless a new vector can have this name; ``""`` is the unnamed one."""
+    check_str(option, name)
+    check_unicode(f"{option} {name!r:.80}", name)
+    _check_characters(name, option, _NOWHERE)
+    if len(name.encode()) > _LONGEST_VECTOR:
+        raise InputError(
+            f"{option} {name!r:.80} has {len(name.encode())} bytes: a vector's name has "
+            f"{_LONGEST_VECTOR} at most"
+        )
+
+
+def as_vector_name(name: str) -> str:
+    """Return `name` with what a vector's name cannot have replaced.
+
+    Each character that Qdrant refuses becomes ``-``. A name of more than 200 bytes is cut, and ends
+    in ``-`` and the first 8 digits of the SHA-256 of the complete name.
+    """
+    encoded = name.encode("utf-8", "replace")
+    allowed = encoded.decode().translate(dict.fromkeys(map(ord, _NOWHERE), "-"))
+    if len(encoded) <= _LONGEST_VECTOR:
+        return allowed
+    end = f"-{hashlib.sha256(encoded).hexdigest()[:8]}"
+    return allowed.encode()[: _LONGEST_VECTOR - len(end)].decode("utf-8", "ignore") + end
+
+
+def _check_name(name: str, option: str, refused: str) -> None:
+    check_str(option, name)
+    if not name:
+        raise InputError(f"{option} is empty: name a collection")
+    check_unicode(f"{option} {name!r:.80}", name)
+    if name in (".", ".."):
+        raise InputError(f"{option} cannot be {name!r}, which names a folder")
+    _check_characters(name, option, refused)
+    if len(name) > _LONGEST:
+        raise InputError(
+            f"{option} {name!r:.80} has {len(name)} characters: a name has {_LONGEST} at most"
+        )
+
+
+def _check_characters(name: str, option: str, refused: str) -> None:
+    found = next((character for character in name if character in refused), None)
+    if found is not None:
+        raise InputError(f"{option} {name!r:.80} cannot contain {found!r}: Qdrant refuses it")
