@@ -197,3 +197,12 @@ def stamp(client: qdrant_client.QdrantClient, name: str = "demo") -> dict[str, A
 def cosine(size: int) -> models.VectorParams:
     """Parameters of a vector as people write them by hand."""
     return models.VectorParams(size=size, distance=models.Distance.COSINE)
+
+
+def named_server(config: pytest.Config, *, grpc: bool) -> dict[str, Any] | None:
+    """Arguments of a client of the server that the command line names, None if it names none."""
+    url, port, key = (config.getoption(name) for name in ("url", "grpc_port", "api_key"))
+    if url is None or (grpc and port is None):
+        return None
+    options = {"url": url, "api_key": key, "check_compatibility": False, "timeout": 60}
+    return options | ({"prefer_grpc": True, "grpc_port": int(port)} if grpc else {})

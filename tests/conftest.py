@@ -21,7 +21,7 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="qdrant-embed-tests-hf-")
 # nothing on loopback speaks TLS, and to read real certificates takes longer than most tests
 os.environ["SSL_CERT_DIR"] = tempfile.mkdtemp(prefix="qdrant-embed-tests-no-certificates-")
 
-from clients import KINDS, at, opened, prefixed
+from clients import KINDS, at, named_server, opened, prefixed
 from rest_server import Server, serving
 from tiny import TinyModel, tiny_bert
 
@@ -34,7 +34,8 @@ from qdrant_embed.flows import requests
 _COMPILED = "QDRANT_EMBED_TESTS_COMPILED"
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "tokenizers")
 
-# a test waits for no server longer than it must; those of the waits themselves set their own
+# a test waits for no server longer than it must; those of the waits themselves ask for `patience`
+PATIENCE = requests.BACKOFF
 requests.BACKOFF = Backoff(first=0.001, longest=0.01)
 
 # a busy machine is no failure
@@ -54,15 +55,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ("--api-key", "its API key"),
     ):
         parser.addoption(option, help=meaning)
-
-
-def named_server(config: pytest.Config, *, grpc: bool) -> dict[str, Any] | None:
-    """Arguments of a client of the server that the command line names, None if it names none."""
-    url, port, key = (config.getoption(name) for name in ("url", "grpc_port", "api_key"))
-    if url is None or (grpc and port is None):
-        return None
-    options = {"url": url, "api_key": key, "check_compatibility": False, "timeout": 60}
-    return options | ({"prefer_grpc": True, "grpc_port": int(port)} if grpc else {})
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -166,6 +158,12 @@ def server() -> Iterator[Server]:
     """A Qdrant on loopback."""
     with serving() as running:
         yield running
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait between tries as long as users do."""
+    monkeypatch.setattr(requests, "BACKOFF", PATIENCE)
 
 
 @pytest.fixture

@@ -201,7 +201,7 @@ def test_a_copy_that_is_down_ends_nothing_that_could_be_written(
 def test_a_copy_that_a_write_needs_is_waited_for(
     kind: str, where: dict[str, Any], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.001, 8))
+    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.001, 0.01))
     cluster = Cluster(server, copies=3, written=3)
     with opened(kind, **where) as client:
         client.set_model(Counting())

@@ -85,7 +85,7 @@ def test_a_second_run_encodes_only_what_has_changed(client: QdrantClient) -> Non
 def test_it_goes_on_where_it_failed(
     kind: str, server: Server, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qdrant_embed.flows.requests.BACKOFF", Backoff(0.01, 8))
+    monkeypatch.setattr("qdrant_embed.flows.requests.BACKOFF", Backoff(0.01, 0.01))
     with opened(kind, **at(server)) as client:
         client.set_model(tiny.path)
         client.add("old", TEXTS, METADATA, ids=range(30))

@@ -110,7 +110,7 @@ class VersionedWords(WordEncoder):
 def test_a_model_with_such_a_name_is_stored_and_found(anywhere: QdrantClient) -> None:
     anywhere.set_model(Versioned())
     anywhere.set_sparse_model(VersionedWords())
-    anywhere.add("demo", ["cat", "dog"])
+    anywhere.add("demo", ["cat", "horse"])
     assert stamp(anywhere)["vector_name"] == "fast-letters-v2"
     assert anywhere.query("demo", "cat")[0].document == "cat"
 

@@ -120,7 +120,7 @@ def test_shard_keys_are_those_of_the_selector(selector: Any, keys: list[str | in
 def test_shards_are_created_though_an_answer_is_lost(
     remote: QdrantClient, server: Server, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
-    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.001, 8))
+    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.001, 0.01))
     options = CollectionOptions(sharding_method=models.ShardingMethod.CUSTOM)
     server.fail_once(CREATE + lost, Fault(0, after_commit=True))
     remote.add("demo", ["cat"], collection_options=options, shard_key_selector=["a", "b"])

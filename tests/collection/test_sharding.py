@@ -122,7 +122,7 @@ def test_what_others_made_is_not_removed(remote: QdrantClient, server: Server) -
 def test_a_collection_without_its_shards_is_removed(
     remote: QdrantClient, server: Server, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.001, 8))
+    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.001, 0.01))
     server.fault = lambda request: Fault(status) if creates_shard(request) else None
     with pytest.raises((PermissionRefusal, *REQUEST_ERRORS)):
         remote.add("demo", ["cat"], collection_options=CUSTOM, shard_key_selector="a")

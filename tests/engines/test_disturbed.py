@@ -160,7 +160,7 @@ def test_whatever_the_server_does_all_is_stored_once(
         opened(kind, **at(server)) as client,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(requests, "BACKOFF", Backoff(0.25, 0.002))
+        patch.setattr(requests, "BACKOFF", Backoff(0.002, 0.002))
         client.set_model(LetterEncoder())
         coming = iter(schedule)
         server.fault = lambda _: next(coming, None)
@@ -207,7 +207,7 @@ def test_every_kind_of_fault_at_5_percent_each(
         done.update(fault for fault in kinds if fault is not None)
         return kinds[0]
 
-    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.25, 0.002))
+    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.002, 0.002))
     with serving() as server, opened(kind, **at(server) | {"timeout": TIMEOUT}) as client:
         client.set_model(encoder)
         server.fault = fault

@@ -33,7 +33,7 @@ TEXTS = [f"cat {'abcdefgh'[n % 8]} {n}" for n in range(100)]
 
 @pytest.fixture
 def remote(kind: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[QdrantClient]:
-    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.001, 8))
+    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.001, 0.01))
     with opened(kind, **at(server)) as client:
         client.set_model(LetterEncoder())
         yield client

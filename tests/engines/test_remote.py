@@ -28,7 +28,7 @@ def remote(
     kind: str, server: Server, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[QdrantClient]:
     """A client of the server, on the tiny model, that waits no time between tries."""
-    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.001, 8))
+    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.001, 0.01))
     with opened(kind, **at(server)) as client:
         client.set_model(tiny.path)
         yield client

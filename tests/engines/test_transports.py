@@ -55,7 +55,7 @@ def remote(
     kind: str, grpc_server: Server, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[QdrantClient]:
     """A client of either kind over either transport, that waits no time between tries."""
-    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.001, 8))
+    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.001, 0.01))
     with opened(kind, **at(grpc_server, grpc=transport == "grpc")) as client:
         client.set_model(LetterEncoder())
         yield client
@@ -214,16 +214,16 @@ def test_a_request_above_a_minutes_budget_is_split(
     remote: QdrantClient, grpc_server: Server, transport: str
 ) -> None:
     remote.add("demo", ["cat"])
-    grpc_server.restrict("demo", write_rate_limit=100)
+    grpc_server.restrict("demo", write_rate_limit=1000)
     grpc_server.requests.clear()
-    texts = [f"cat {n}" for n in range(101)]
-    ids = remote.add("demo", texts, batch_size=101, ids=range(1, 102))
-    assert ids == list(range(1, 102))
-    assert count(grpc_server) == 102
+    texts = [f"cat {n}" for n in range(1001)]
+    ids = remote.add("demo", texts, batch_size=1001, ids=range(1, 1002))
+    assert ids == list(range(1, 1002))
+    assert count(grpc_server) == 1002
     assert times(grpc_server, UPSERT[transport]) == 1 + 2 + 1  # one waits for Retry-After
-    grpc_server.restrict("demo", write_rate_limit=10_000, read_rate_limit=60)
+    grpc_server.restrict("demo", write_rate_limit=10_000, read_rate_limit=1000)
     grpc_server.requests.clear()
-    remote.add("demo", texts, batch_size=200, ids=range(1, 102), on_existing="skip")
+    remote.add("demo", texts, batch_size=1001, ids=range(1, 1002), on_existing="skip")
     assert UPSERT[transport] not in grpc_server.requests
 
 
@@ -275,7 +275,7 @@ def test_a_document_that_does_not_fit_is_named_with_its_size(
     kind: str, grpc_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The synchronous client reads the refusal, the asynchronous one sees a broken connection."""
-    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.001, 8))
+    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.001, 0.01))
     grpc_server.body_limit = 2 * MEGABYTE
     texts = ["cat", "dog " * 600_000, "ship"]
     with opened(kind, **at(grpc_server)) as client:
@@ -369,6 +369,7 @@ def test_the_first_query_of_a_client_has_a_total_time_too(kind: str, grpc_server
         assert len(client.query("demo", "cat")) == 10
 
 
+@pytest.mark.usefixtures("patience")
 def test_a_restart_of_thirty_seconds_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even if every wait is as short as it can be."""
     monkeypatch.setattr("qdrant_embed.backoff.random.uniform", lambda least, most: least)
@@ -423,6 +424,7 @@ class Gate:
         self._listen()
 
 
+@pytest.mark.usefixtures("patience")
 def test_an_add_survives_a_restart_and_says_so(
     kind: str, grpc_server: Server, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -471,6 +473,7 @@ def test_a_bar_shows_the_wait(
     assert shown == [*notes, notes[0]]
 
 
+@pytest.mark.usefixtures("patience")
 def test_a_definition_that_is_answered_too_late_is_looked_at(
     kind: str, grpc_server: Server, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,6 +486,7 @@ def test_a_definition_that_is_answered_too_late_is_looked_at(
     assert times(grpc_server, CREATE[transport]) == 1
 
 
+@pytest.mark.usefixtures("patience")
 def test_a_definition_gets_the_time_it_needs(
     kind: str, grpc_server: Server, transport: str
 ) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from clients import LetterEncoder, at, opened
-from qdrant_client.http.exceptions import UnexpectedResponse
 from rest_server import Fault, Server
 from tiny import TinyModel
+
+from qdrant_embed import PermissionRefusal
 
 
 def test_a_collection_replaced_by_one_with_other_vectors_is_read_again(
@@ -30,7 +31,7 @@ def test_a_request_refused_for_another_reason_is_not_repeated(kind: str, server:
         client.query("demo", "cat")
         server.requests.clear()
         server.fail_once("points/query", Fault(403), times=2)
-        with pytest.raises(UnexpectedResponse):
+        with pytest.raises(PermissionRefusal):
             client.query("demo", "cat")
         assert [request.rpartition("/points/")[2] for request in server.requests] == [
             "query/batch",

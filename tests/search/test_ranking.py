@@ -81,6 +81,7 @@ class Corpus:
     def __init__(self, documents: Sequence[Sequence[tuple[float, float]]], seed: int = 0) -> None:
         generator = random.Random(seed)
         self.points: list[models.PointStruct] = []
+        self.vectors: list[dict[str, Any]] = []
         self.dense: list[float] = []
         self.sparse: list[float] = []
         for number, chunks in enumerate(documents):
@@ -91,15 +92,15 @@ class Corpus:
                 row[0], row[1] = cosine, (1 - cosine**2) ** 0.5
                 self.dense.append(cosine)
                 self.sparse.append(weight)
-                vector: dict[str, Any] = {"d": row.tolist()}
-                vector["s"] = models.SparseVector(indices=[1], values=[weight])
+                sparse = models.SparseVector(indices=[1], values=[weight])
+                self.vectors.append({"d": row.tolist(), "s": sparse})
                 payload = {
                     "document": f"{number}/{position}",
                     "n": number,
                     KEY: {"parent": parent, "position": position, "count": len(chunks)},
                 }
                 point = models.PointStruct(
-                    id=other if position else parent, vector=vector, payload=payload
+                    id=other if position else parent, vector={}, payload=payload
                 )
                 self.points.append(point)
 
@@ -116,8 +117,12 @@ class Corpus:
         client.delete("demo", [made])
         client.set_model(encoder, vector_name="d")  # so that the collection is read again
         points = [
-            p if way != "dense" else p.model_copy(update={"vector": {"d": p.vector["d"]}})  # type: ignore[index, call-overload]
-            for p in self.points
+            models.PointStruct(
+                id=point.id,
+                vector={name: vector[name] for name in ("d", "s")[: 1 if way == "dense" else 2]},
+                payload={k: v for k, v in (point.payload or {}).items() if chunked or k != KEY},
+            )
+            for point, vector in zip(self.points, self.vectors, strict=True)
         ]
         for start in range(0, len(points), 500):
             client.upsert("demo", points[start : start + 500])

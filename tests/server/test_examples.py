@@ -9,8 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from clients import opened, prefixed
-from conftest import named_server
+from clients import named_server, opened, prefixed
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import named_server
+from clients import named_server
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "server" / "rest.jsonl"
 
