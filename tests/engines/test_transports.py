@@ -216,14 +216,14 @@ def test_a_request_above_a_minutes_budget_is_split(
     remote.add("demo", ["cat"])
     grpc_server.restrict("demo", write_rate_limit=1000)
     grpc_server.requests.clear()
-    texts = [f"cat {n}" for n in range(1001)]
-    ids = remote.add("demo", texts, batch_size=1001, ids=range(1, 1002))
-    assert ids == list(range(1, 1002))
-    assert count(grpc_server) == 1002
+    texts = [f"cat {n}" for n in range(1020)]
+    ids = remote.add("demo", texts, batch_size=1020, ids=range(1, 1021))
+    assert ids == list(range(1, 1021))
+    assert count(grpc_server) == 1021
     assert times(grpc_server, UPSERT[transport]) == 1 + 2 + 1  # one waits for Retry-After
     grpc_server.restrict("demo", write_rate_limit=10_000, read_rate_limit=1000)
     grpc_server.requests.clear()
-    remote.add("demo", texts, batch_size=1001, ids=range(1, 1002), on_existing="skip")
+    remote.add("demo", texts, batch_size=1020, ids=range(1, 1021), on_existing="skip")
     assert UPSERT[transport] not in grpc_server.requests
 
 
