@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import uuid
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
@@ -63,7 +64,7 @@ class Prefixed:
 
     Args:
         client: of either kind, called as the synchronous one is.
-        prefix: of every name of a collection and of an alias.
+        prefix: of the names of collections and aliases, if they can be such names.
     """
 
     def __init__(self, client: QdrantClient, prefix: str) -> None:
@@ -80,11 +81,24 @@ class Prefixed:
             except TypeError:  # which the client itself shall say
                 return value(*args, **kwargs)
             for argument in ("collection_name", "new_collection_name", "alias"):
-                if isinstance(own := given.arguments.get(argument), str) and own:
-                    given.arguments[argument] = vars(self)["prefix"] + own
-            return value(*given.args[1:], **given.kwargs)
+                if argument in given.arguments:
+                    given.arguments[argument] = self._own(given.arguments[argument])
+            for operation in given.arguments.get("change_aliases_operations", ()):
+                alias = operation.create_alias
+                alias.collection_name = self._own(alias.collection_name)
+                alias.alias_name = self._own(alias.alias_name)
+            result = value(*given.args[1:], **given.kwargs)
+            if isinstance(result, models.CollectionsResponse):
+                prefix = vars(self)["prefix"]
+                found = [one for one in result.collections if one.name.startswith(prefix)]
+                result.collections = found
+            return result
 
         return call
+
+    def _own(self, name: Any) -> Any:
+        plain = isinstance(name, str) and re.fullmatch(r"[a-z0-9 -]+", name)
+        return vars(self)["prefix"] + name if plain else name
 
     def __setattr__(self, name: str, value: object) -> None:
         setattr(vars(self)["client"], name, value)

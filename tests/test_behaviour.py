@@ -142,11 +142,11 @@ def test_a_missing_collection_is_one_error(anywhere: QdrantClient) -> None:
         lambda: anywhere.migrate_model("demo", LetterEncoder(), "new"),
     ):
         with pytest.raises(
-            CollectionNotFoundError, match="collection 'demo' was not found"
+            CollectionNotFoundError, match=r"collection '.*demo' was not found"
         ) as found:
             ask()
         assert isinstance(found.value, LookupError)
-        assert found.value.collection_name == "demo"
+        assert found.value.collection_name.endswith("demo")
         assert isinstance(found.value.__cause__, OWN)
     with pytest.raises(OWN):  # qdrant_client's own method
         anywhere.get_collection("demo")

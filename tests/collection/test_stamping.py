@@ -171,7 +171,7 @@ def test_a_migration_into_an_alias_of_the_old_collection_is_refused(
     for name in ("live", "other"):
         alias = models.CreateAlias(collection_name="real", alias_name=name)
         anywhere.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
-    with pytest.raises(InputError, match="are names of one collection, 'real'"):
+    with pytest.raises(InputError, match=r"are names of one collection, '.*real'"):
         anywhere.migrate_model(old, LetterEncoder(), new)
 
 
