@@ -281,7 +281,7 @@ def test_a_document_that_does_not_fit_is_named_with_its_size(
     texts = ["cat", "dog " * 600_000, "ship"]
     with opened(kind, **at(grpc_server)) as client:
         client.set_model(LetterEncoder())
-        with pytest.raises(IngestError, match="1 documents are stored") as caught:
+        with pytest.raises(IngestError, match="1 document is stored") as caught:
             client.add("demo", texts, ids=range(3), batch_size=3)
         assert caught.value.failed_index == 1
         refusal = caught.value.__cause__
