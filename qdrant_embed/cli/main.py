@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -17,26 +18,33 @@ from qdrant_embed.version import VERSION
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; `arguments` are the process's by default."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks, it shows as escapes
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     run: Callable[[argparse.Namespace], Answer] = options.run
     try:
         answer = run(options)
-        text = (
-            json.dumps(answer.found, indent=2, default=str)
-            if options.json
-            else "\n".join(answer.lines)
-        )
-        print(text, flush=True)
-    except QdrantEmbedError as error:
+    except (QdrantEmbedError, OSError) as error:  # of the system: a name that no file can have
         print(f"qdrant-embed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("qdrant-embed: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader has seen enough: flush nothing at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # for instance, a name that is not valid for a file
+    return _print(
+        json.dumps(answer.found, indent=2, default=str) if options.json else "\n".join(answer.lines)
+    )
+
+
+def _print(text: str) -> int:
+    """Print an answer and return the exit code."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flush nothing at the end
+        if isinstance(error, BrokenPipeError):  # the reader has seen enough
+            return 0
         print(f"qdrant-embed: {error}", file=sys.stderr)
         return 1
     return 0
