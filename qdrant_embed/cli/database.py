@@ -172,7 +172,6 @@ def connect_to_collection(options: argparse.Namespace) -> Iterator[QdrantClient]
 @contextmanager
 def _open(options: argparse.Namespace) -> Iterator[tuple[QdrantClient, bool]]:
     """Run the block with a client, and whether the collection exists."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before its import: it would log on its own
     from qdrant_embed.engines.server import REQUEST_ERRORS
 
     client = _client(options)
@@ -269,6 +268,8 @@ def _server(options: argparse.Namespace) -> dict[str, Any]:
     if not parts.hostname:
         raise InputError(f"--url {url} has no host; it must be like http://localhost:6333")
     prefix = (options.prefix or "").strip().strip("/")
+    if options.grpc and (prefix or parts.path.strip("/")):
+        raise InputError("--grpc cannot be used with a prefix, which gRPC does not have")
     asked: dict[str, Any] = {
         "url": url.rstrip("/"),
         "prefix": f"/{prefix}" if prefix else None,

@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks, it shows as escapes
             stream.reconfigure(errors="backslashreplace")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what gRPC logs of itself is not for users
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     run: Callable[[argparse.Namespace], Answer] = options.run
@@ -28,6 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         answer = run(options)
     except (QdrantEmbedError, OSError) as error:  # of the system: a name that no file can have
         print(f"qdrant-embed: {error}", file=sys.stderr)
+        return 1
+    except UnicodeEncodeError as error:  # the name of a file or folder
+        print(
+            f"qdrant-embed: {error}; this locale has no such names, set PYTHONUTF8=1",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("qdrant-embed: interrupted", file=sys.stderr)

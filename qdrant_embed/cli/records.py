@@ -214,7 +214,7 @@ class RecordFile:
         return line.removeprefix("\ufeff") if self.line == 1 else line
 
     def _decoded(self) -> Iterator[str]:
-        """Yield the file's text in chunks, of which the last is empty.
+        """Yield the file's text in chunks; an empty one ends it, also before a bad byte.
 
         Raises:
             InputError: if a byte cannot be decoded, after all lines before it.
@@ -231,16 +231,17 @@ class RecordFile:
                 self._bytes += len(chunk)
                 decoder.setstate(before)
                 yield decoder.decode(chunk[: max(0, error.start - undecoded)])
+                yield ""
                 self.line += 1
                 raise InputError(self._explain(error, place)) from error
             except UnicodeError as error:
                 self.line += 1
                 raise InputError(f"the file is not {self._encoding}: {error}") from error
             self._bytes += len(chunk)
-            if chunk:
+            if text:
                 yield text
-            else:
-                yield from (text, "") if text else ("",)
+            if not chunk:
+                yield ""
                 return
 
     def _explain(self, error: UnicodeDecodeError, place: int) -> str:

@@ -219,6 +219,8 @@ def test_the_address_that_is_asked_is_shown(
         (["--url=http://h:x"], "not a valid host or port"),
         (["--url=ftp://h"], "Unknown scheme"),
         (["--url=http://h/a", "--prefix=b"], "Prefix can be set either"),
+        (["--url=http://h/a", "--grpc"], "a prefix, which gRPC does not have"),
+        (["--url=http://h", "--prefix=b", "--grpc"], "a prefix, which gRPC does not have"),
         (["--url=http://h", f"--api-key={SECRET}\n"], "--api-key has '\\n' at position 10"),
         (["--url=http://h", "--ca=nowhere.pem"], "--ca nowhere.pem cannot be read: [Errno 2]"),
         (["--url=http://h", "--ca=a.txt"], "it has no certificate in PEM"),
