@@ -28,7 +28,7 @@ def mismatches(where: Mapping[str, Any], payloads: Sequence[Mapping[str, Any]]) 
         other = next((one for one in stored if _is_mismatch(value, one)), None)
         if other is None:
             continue
-        kinds = ("number", "text") if isinstance(other, str) else ("text", "number")
+        compared, kind = ("number", "text") if isinstance(other, str) else ("text", "a number")
         example = "int" if isinstance(other, int) or "." not in str(other) else "float"
         way_out = (
             f"or store it as a number, with --metadata-field {key}:{example}"
@@ -36,8 +36,8 @@ def mismatches(where: Mapping[str, Any], payloads: Sequence[Mapping[str, Any]]) 
             else "which has no quotes in JSON"
         )
         found[key] = (
-            f"--where compares {key!r} with the {kinds[0]} {value!r}, but {other!r} is stored as "
-            f"{kinds[1]}, which never matches: compare it with {kinds[1]}, {way_out}"
+            f"--where compares {key!r} with the {compared} {value!r}, but {other!r} is stored as "
+            f"{kind}, which never matches: compare it with {kind}, {way_out}"
         )
     return list(found.values())
 

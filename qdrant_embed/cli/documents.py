@@ -240,6 +240,8 @@ def _note_mismatches(client: QdrantClient, options: argparse.Namespace) -> None:
 @contextmanager
 def _open_input(name: str) -> Iterator[io.BufferedIOBase]:
     if name == _STDIN:
+        if sys.stdin is None:
+            raise InputError("- cannot be read: standard input is closed")
         yield cast("io.BufferedIOBase", sys.stdin.buffer)
         return
     try:

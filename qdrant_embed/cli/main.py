@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from qdrant_embed.cli import documents, models
@@ -24,21 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what gRPC logs of itself is not for users
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    warnings.formatwarning = _warning
     run: Callable[[argparse.Namespace], Answer] = options.run
     try:
         answer = run(options)
     except (QdrantEmbedError, OSError) as error:  # of the system: a name that no file can have
-        print(f"qdrant-embed: {error}", file=sys.stderr)
-        return 1
+        return _fail(str(error))
     except UnicodeEncodeError as error:  # the name of a file or folder
-        print(
-            f"qdrant-embed: {error}; this locale has no such names, set PYTHONUTF8=1",
-            file=sys.stderr,
-        )
-        return 1
+        return _fail(f"{error}; this locale has no such names, set PYTHONUTF8=1")
     except KeyboardInterrupt:
-        print("qdrant-embed: interrupted", file=sys.stderr)
-        return 130
+        return _fail("interrupted", 130)
     return _print(
         json.dumps(answer.found, indent=2, default=str) if options.json else "\n".join(answer.lines)
     )
@@ -50,11 +46,21 @@ def _print(text: str) -> int:
         print(text, flush=True)
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flush nothing at the end
-        if isinstance(error, BrokenPipeError):  # the reader has seen enough
-            return 0
-        print(f"qdrant-embed: {error}", file=sys.stderr)
-        return 1
+        # a reader that is gone has seen enough
+        return 0 if isinstance(error, BrokenPipeError) else _fail(str(error))
     return 0
+
+
+def _fail(reason: str, code: int = 1) -> int:
+    """Print why a command failed, and return the exit code."""
+    if sys.stderr is not None:  # as it is where a shell has closed it
+        print(f"qdrant-embed: {reason}", file=sys.stderr)
+    return code
+
+
+def _warning(message: Warning | str, *_: object, **__: object) -> str:
+    """Return a warning as users see it, without the line of code that it is about."""
+    return f"qdrant-embed: {' '.join(str(message).split())}\n"
 
 
 def _parser() -> argparse.ArgumentParser:

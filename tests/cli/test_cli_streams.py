@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +191,27 @@ def test_stdin_has_an_encoding_of_its_own(
         assert main(["add", *to, "-", "--format=txt", f"--encoding={encoding}"]) == code
     error = capsys.readouterr().err
     assert "-, line 1: the line is not UTF-8: byte 0xe9, which is byte 4 of the file" in error
+
+
+def test_streams_may_be_closed(to: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert main(["query", *to, "x"]) == 0
+    assert main(["add", *to, "-"]) == 1
+
+
+def test_a_failure_is_not_on_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["add", "--path=db", "--collection=demo", "nowhere.txt"]) == 1
+    assert not capsys.readouterr().out
+
+
+def test_warnings_show_no_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    assert main(["models"]) == 0
+    shown = warnings.formatwarning("slow,\nsays a library", UserWarning, "library.py", 7)
+    assert shown == "qdrant-embed: slow, says a library\n"
