@@ -97,7 +97,8 @@ def _date(value: str | float) -> date:
         raise ValueError(value)
     if _DAY.fullmatch(text):
         return date.fromisoformat(text)
-    return datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))  # Python 3.10 knows no Z
+    text = re.sub("[zZ]$", "+00:00", text)  # Python 3.10 knows no Z, and other fractions
+    return datetime.fromisoformat(re.sub(r"\.(\d+)", lambda found: f".{found[1]:0<6.6}", text))
 
 
 def _text(value: str | float) -> str:

@@ -176,6 +176,7 @@ VALUES: list[tuple[str | None, Any, Any]] = [
     ("bool", False, False),
     ("date", "2024-02-29", date(2024, 2, 29)),
     ("date", "2024-02-29T10:00:00", datetime(2024, 2, 29, 10)),
+    ("date", "2024-02-29T10:00:00.5", datetime(2024, 2, 29, 10, microsecond=500_000)),
     ("date", "2024-02-29 10:00:00Z", datetime(2024, 2, 29, 10, tzinfo=timezone.utc)),
     (
         "date",
