@@ -53,7 +53,7 @@ _WAYS_OUT = (
     ),
     (
         "CERTIFICATE_VERIFY_FAILED",
-        "pass --ca FILE with the certificates of the authority that signed the server's",
+        "pass --ca FILE, which must have the certificate of the authority that signed the server's",
     ),
     (
         "WRONG_VERSION_NUMBER|record layer failure|packet length too long",

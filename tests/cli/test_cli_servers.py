@@ -374,11 +374,14 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("openssl") is None:
         pytest.skip("makes certificates with openssl")
     folder = tmp_path_factory.mktemp("certificates")
-    (folder / "names").write_text("subjectAltName=DNS:localhost")
+    (folder / "names").write_text(
+        "subjectAltName=DNS:localhost\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
+    )
+    ca = ["-x509", "-addext", "keyUsage=critical,keyCertSign", "-subj", "/CN=Test"]
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names"]
     for command in (
-        ["req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test"],
+        ["req", *key, "-keyout", "ca.key", "-out", "ca.pem", *ca],
         ["req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost"],
         ["x509", "-req", "-in", "server.csr", "-out", "server.pem", *signed],
     ):
