@@ -103,13 +103,16 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 at most; one that the server refuses as too large, or that is above a cap of its
                 strict mode, is sent in parts.
             on_existing: how to handle documents whose ids the collection already has.
-                ``"overwrite"`` stores them again. ``"skip"`` stores them only if their text or
-                metadata has changed (floats by more than one part in 10**15, because a server may
-                return the float next to the one it was given), and otherwise does not even encode
-                them. On a cluster, what some replicas lack is stored again. ``"error"`` refuses
-                them, checking up to 1024 documents at a time before any of these is stored.
-                ``"skip"`` does not add a newly introduced sparse vector to stored points;
-                ``"overwrite"`` does.
+                ``"overwrite"`` stores them again. What else their points have stays: vectors under
+                other names, and keys of the payload that the new metadata lacks, regardless of who
+                wrote them (delete a document first to drop these). Ids that you pass are looked up
+                for this, 1024 at a time. ``"skip"`` stores documents like ``"overwrite"``, but only
+                if their text or metadata has changed (floats by more than one part in 10**15,
+                because a server may return the float next to the one it was given). The others are
+                not even encoded, and nothing of them is touched. On a cluster, what some replicas
+                lack is stored again. ``"error"`` refuses them, checking up to 1024 documents at a
+                time before any of these is stored. ``"skip"`` does not add a newly introduced
+                sparse vector to stored points; ``"overwrite"`` does.
             progress: ``True`` for a bar with documents, tokens per second and, if the number of
                 documents is known, the time left; ``False`` for no bar; by default, a bar is shown
                 if stderr is a terminal. Or a function that is called with an `IngestProgress` at
