@@ -77,7 +77,7 @@ class Points(Sequence[models.PointStruct]):
     def sizes(self) -> list[int]:
         """Return about how many bytes each point takes in a request, rather too many."""
         dense = 40 + _BYTES_OF_NUMBER * self.dense.shape[1]
-        sizes = [60 + dense + _json_size(payload) for payload in self.payloads]
+        sizes = [60 + dense + json_size(payload) for payload in self.payloads]
         for index, vector in enumerate(self.sparse or ()):
             sizes[index] += 40 + 2 * _BYTES_OF_NUMBER * len(vector.indices)
         return sizes
@@ -167,11 +167,12 @@ def payload_operation(
     return models.OverwritePayloadOperation(overwrite_payload=change)
 
 
-def _json_size(value: object) -> int:
+def json_size(value: object) -> int:
+    """Return about how many bytes a value takes as JSON."""
     if isinstance(value, str):
         return 3 + (len(value) if value.isascii() else len(value.encode("utf-8", "replace")))
     if isinstance(value, Mapping):
-        return 2 + sum(_json_size(key) + _json_size(item) for key, item in value.items())
+        return 2 + sum(json_size(key) + json_size(item) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return 2 + sum(map(_json_size, value))
+        return 2 + sum(map(json_size, value))
     return 24

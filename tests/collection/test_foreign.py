@@ -205,9 +205,12 @@ def test_a_run_that_fails_between_two_requests_is_completed(
             assert vectors(client, n).keys() == {LETTERS, *(["image"] if n < 4 else [])}
 
 
-def test_points_are_changed_in_the_shard_they_are_in(kind: str, server: Server) -> None:
-    server.node.distributed = True
-    with opened(kind, **at(server)) as client:
+@TRANSPORTS
+def test_points_are_changed_in_the_shard_they_are_in(
+    kind: str, grpc: bool, grpc_server: Server
+) -> None:
+    grpc_server.node.distributed = True
+    with opened(kind, **at(grpc_server, grpc=grpc)) as client:
         client.set_model(LetterEncoder())
         client.create_collection(
             "demo",
