@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
-import qdrant_client
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
@@ -16,8 +14,7 @@ from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.encoder.interfaces import DenseEncoder
-from qdrant_embed.engines.compression import OwnAsyncConnections
-from qdrant_embed.engines.connection import connection_options
+from qdrant_embed.engines.connection import OwnAsyncConnections
 from qdrant_embed.flows.io import AsyncIo
 from qdrant_embed.flows.opened import OPENING, Opened, open_async
 from qdrant_embed.flows.progress import ProgressOption
@@ -341,10 +338,3 @@ class AsyncQdrantClient(AsyncQdrantEmbedMixin):
     The constructor is that of ``qdrant_client``: ``":memory:"``, ``path="folder"``,
     ``url="http://host:6333"`` and so on; see `QdrantClient`.
     """
-
-    if not TYPE_CHECKING:  # whose signature is that of ``qdrant_client``
-
-        @wraps(qdrant_client.AsyncQdrantClient.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            constructor = qdrant_client.AsyncQdrantClient.__init__
-            super().__init__(**connection_options(constructor, *args, **kwargs))

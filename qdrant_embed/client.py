@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial, wraps
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 from uuid import UUID
 
-import qdrant_client
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
@@ -16,8 +15,7 @@ from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.encoder.interfaces import DenseEncoder
-from qdrant_embed.engines.compression import OwnConnections
-from qdrant_embed.engines.connection import connection_options
+from qdrant_embed.engines.connection import OwnConnections
 from qdrant_embed.flows.io import BlockingIo, run_blocking
 from qdrant_embed.flows.opened import OPENING, Opened, open_blocking
 from qdrant_embed.flows.progress import ProgressOption
@@ -522,10 +520,3 @@ class QdrantClient(QdrantEmbedMixin):
     channel connects again at once after its server was restarted, unless `grpc_options` say
     otherwise.
     """
-
-    if not TYPE_CHECKING:  # whose signature is that of ``qdrant_client``
-
-        @wraps(qdrant_client.QdrantClient.__init__)
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            constructor = qdrant_client.QdrantClient.__init__
-            super().__init__(**connection_options(constructor, *args, **kwargs))

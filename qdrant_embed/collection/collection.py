@@ -204,7 +204,7 @@ class Collection:
         return list(dict.fromkeys(key for key in keys if key is not None))
 
     async def index_parents(self, stored: StoredCollection, *, chunked: bool | None = None) -> None:
-        """Let a server find, group and delete a document's chunks without reading every payload.
+        """Let a server find and delete a document's chunks without reading every payload.
 
         Args:
             stored: the collection.

@@ -11,8 +11,9 @@ import hashlib
 
 from qdrant_embed.errors import InputError, check_str, check_unicode
 
-_NOWHERE = '<>:"/\\|?*\0\x1f'  # in no new name
-_NEVER = "/\0"  # not even in names from before Qdrant 1.5
+_CONTROL = "".join(map(chr, (*range(32), 127)))  # which some versions of httpx put into no URL
+_NOWHERE = f'<>:"/\\|?*{_CONTROL}'  # in no new name
+_NEVER = f"/{_CONTROL}"  # not even in names from before Qdrant 1.5
 _LONGEST = 255  # characters of a collection's name
 _LONGEST_VECTOR = 200  # bytes of a vector's
 

@@ -107,8 +107,8 @@ class Peer:
         return client
 
     def create(self) -> None:
-        """Creates the collection with one document."""
-        self.ours().add(self._name, ["first"])
+        """Creates the collection, with documents: few make answers too short to be compressed."""
+        self.our_add()
 
     def delete(self) -> None:
         """Deletes it."""

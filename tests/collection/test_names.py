@@ -14,8 +14,8 @@ from qdrant_embed import InputError, QdrantClient
 from qdrant_embed.collection.stored import sparse_field_name, vector_field_name
 from qdrant_embed.engines.names import as_vector_name, check_vector_name
 
-NEVER = ["", ".", "..", "a/b", "a\0b", "x" * 256, "a\ud800"]
-NOT_NOW = ["a:b", "a?b", "a\\b", "a*b", 'a"b', "a<b", "a>b", "a|b", "a\x1fb"]
+NEVER = ["", ".", "..", "a/b", "a\0b", "x" * 256, "a\ud800", "a\x1fb", "a\n", "\x7f"]
+NOT_NOW = ["a:b", "a?b", "a\\b", "a*b", 'a"b', "a<b", "a>b", "a|b"]
 
 
 class Untouched(LetterEncoder):

@@ -17,7 +17,7 @@ from loopback_store import Rest, Store
 from qdrant_client.context_headers import headers
 
 from qdrant_embed import AsyncQdrantClient, QdrantClient, QdrantEmbedMixin
-from qdrant_embed.engines.compression import LIMITS
+from qdrant_embed.engines.connection import LIMITS
 
 
 def asked_with(kind: str, **options: Any) -> str | None:

@@ -202,5 +202,5 @@ def test_a_channel_connects_again_at_once_unless_the_user_says_otherwise() -> No
     assert len(own) == 2
     assert client.init_options["grpc_options"] | own == client.init_options["grpc_options"]
     assert QdrantClient(":memory:").init_options["grpc_options"] is None
-    assert Own(**where).init_options["grpc_options"] is None
+    assert Own(**where).init_options["grpc_options"]["grpc.initial_reconnect_backoff_ms"] == 100
     assert AsyncQdrantClient(**client.init_options).init_options["url"] == where["url"]

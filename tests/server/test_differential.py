@@ -78,7 +78,13 @@ def deletes(draw: st.DrawFn) -> Operation:
 @st.composite
 def changes(draw: st.DrawFn) -> Operation:
     point, payload = draw(ids), draw(metadata)
-    return lambda client: client.set_payload("demo", payload, [point]).status
+
+    def change(client: QdrantClient) -> object:
+        if not client.retrieve("demo", [point]):  # of which qdrant_client 1.19 has a KeyError
+            return None
+        return client.set_payload("demo", payload, [point]).status
+
+    return change
 
 
 def content(client: QdrantClient) -> dict[Any, Any]:
