@@ -520,13 +520,13 @@ class CollectionRequests:
     ) -> None:
         """Store points that exist; like `upsert`, but what else they have stays.
 
-        Points that are gone by now are stored as new ones.
+        Points that are gone by now are stored as new ones. To see that, each request is waited for.
 
         Args:
             points: the points.
             kept: what each of them has that stays.
             on_stored: see `upsert`.
-            wait: see there.
+            wait: see there; for points that are gone.
             shard_key_selector: see there.
         """
         options: dict[str, Any] = {"shard_key_selector": shard_key_selector}
@@ -534,7 +534,7 @@ class CollectionRequests:
         async def store(part: Points) -> None:
             operations = await self.io.compute(update_operations, part, kept, **options)
             try:
-                await self.update(operations, lambda: on_stored(part), wait=wait)
+                await self.update(operations, lambda: on_stored(part))
             except (ServerRefusal, KeyError):  # which a local database raises if a point is gone
                 found = await self.retrieve(part.ids, with_payload=False, **options)
                 there = {record.id for record in found}

@@ -284,7 +284,7 @@ values = st.none() | st.booleans() | st.integers(-9, 9) | st.lists(st.none() | s
 payloads = st.dictionaries(st.sampled_from("abcdef"), values, max_size=4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     before=st.dictionaries(st.integers(0, 5), st.tuples(payloads, st.booleans()), max_size=6),
     runs=st.lists(

@@ -438,3 +438,61 @@ def test_a_change_while_all_are_read(anywhere: QdrantClient) -> None:
         anywhere.update_metadata("demo", [document.id], {"seen": len(seen)})
     assert seen == list(range(30))
     assert [p["seen"] for p in stored(anywhere).values()] == list(range(1, 31))
+
+
+# documents as a dict would have them
+
+numbers = st.integers(0, 5)
+entries = st.dictionaries(
+    st.sampled_from("abc"), st.none() | st.booleans() | st.floats(-9, 9) | st.lists(numbers)
+)
+operations = st.one_of(
+    st.tuples(
+        st.sampled_from(["overwrite", "skip"]),
+        st.dictionaries(numbers, st.tuples(st.integers(0, 60), entries), min_size=1),
+    ),
+    st.tuples(st.just("update"), st.dictionaries(numbers, entries)),
+    st.tuples(st.just("delete"), st.lists(numbers, max_size=2)),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    overflow=st.sampled_from(["truncate", "chunk"]),
+    steps=st.lists(operations, max_size=5),
+    batch_size=st.integers(1, 9),
+)
+def test_documents_are_as_in_a_dict(
+    tiny: TinyModel, overflow: Any, steps: Any, batch_size: int
+) -> None:
+    client = QdrantClient(":memory:")
+    client.set_model(tiny.path, overflow=overflow)
+    client.add("demo", ["x"], ids=["x"])
+    expected: dict[int, tuple[str, dict[str, Any]]] = {}
+    for how, what in steps:
+        if how == "delete":
+            client.delete_documents("demo", what)
+            expected = {one: expected[one] for one in expected if one not in what}
+        elif how == "update" and what.keys() <= expected.keys():
+            client.update_metadata("demo", list(what), what.values())
+            for one, entry in what.items():
+                expected[one][1].update(entry)
+        elif how == "update":
+            with pytest.raises(DocumentNotFoundError) as found:
+                client.update_metadata("demo", list(what), what.values())
+            assert found.value.missing_ids == [one for one in what if one not in expected]
+        else:
+            texts = [text(length, one) for one, (length, _) in what.items()]
+            client.add(
+                "demo", texts, [entry for _, entry in what.values()], list(what), on_existing=how
+            )
+            for whole, (one, (_, entry)) in zip(texts, what.items(), strict=True):
+                _, before = expected.get(one, ("", {}))
+                expected[one] = whole, {**before, **entry}
+    documents = [
+        StoredDocument(whole, entry, id=one) for one, (whole, entry) in sorted(expected.items())
+    ]
+    ids = [document.id for document in documents]
+    assert client.get_documents("demo", ids) == documents
+    found_all = list(client.scroll_documents("demo", batch_size=batch_size))
+    assert found_all == [*documents, StoredDocument("x", {}, id="x")]
