@@ -534,7 +534,7 @@ class CollectionRequests:
         async def store(part: Points) -> None:
             operations = await self.io.compute(update_operations, part, kept, **options)
             try:
-                await self.update(operations, lambda: on_stored(part))
+                await self.update(operations, part.sizes(), lambda: on_stored(part))
             except (ServerRefusal, KeyError):  # which a local database raises if a point is gone
                 found = await self.retrieve(part.ids, with_payload=False, **options)
                 there = {record.id for record in found}
@@ -551,11 +551,15 @@ class CollectionRequests:
     async def update(
         self,
         operations: Sequence[models.UpdateOperation],
+        sizes: Sequence[int],
         on_updated: Callable[[], None] | None = None,
         *,
         wait: bool = True,
     ) -> None:
-        """Change points, then call `on_updated`; a request in flight is always completed."""
+        """Change points, then call `on_updated`; a request in flight is always completed.
+
+        `sizes` are the bytes that each document or point takes in the request.
+        """
         self._check_may_write()
 
         async def attempt() -> None:
@@ -563,7 +567,7 @@ class CollectionRequests:
             if on_updated is not None:
                 on_updated()
 
-        await self.retried(lambda: self.io.finish(attempt()))
+        await self.retried(lambda: self.io.finish(attempt()), cut_offs=partial(_cut_offs, sizes))
 
     async def delete(
         self,
@@ -628,4 +632,4 @@ def _largest_limit(request: models.QueryRequest) -> int:
 def _named(item: object) -> str:
     if isinstance(item, models.PointStruct):
         return f"the document of point {item.id!r}"
-    return "a query"
+    return "a query" if isinstance(item, models.QueryRequest) else str(item)

@@ -124,15 +124,15 @@ async def update_metadata(
             there.update(record.id for record in records)
         _check_found(collection.name, changes, there)
 
-    async def update(part: Sequence[tuple[_Found, _Change]]) -> None:
+    async def update(part: Sequence[_Update]) -> None:
         operations = await collection.io.compute(_operations, part, shard_key_selector)
         if operations:  # there are none without metadata
-            await collection.requests.update(operations, wait=wait)
+            await collection.requests.update(operations, _sizes(part), wait=wait)
 
     for some in windows(changes, _PAGE):
         found = await _find(collection, some, shard_key_selector)
         _check_found(collection.name, {point: changes[point] for point in some}, found.keys())
-        part = [(found[point], changes[point]) for point in some]
+        part = [_Update(found[point], changes[point].metadata) for point in some]
         await collection.requests.in_parts(part, update, sizes=_sizes)
 
 
@@ -266,6 +266,17 @@ class _Change:
     metadata: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class _Update:
+    """A document, and the metadata to set in it."""
+
+    found: _Found
+    metadata: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"the metadata of document {self.found.document.id!r}"
+
+
 def _changes(
     ids: Iterable[DocumentId],
     metadata: Mapping[str, Any] | Iterable[Mapping[str, Any]],
@@ -314,7 +325,7 @@ def _check_found(name: str, changes: Mapping[int | str, _Change], there: Iterabl
 
 
 def _operations(
-    part: Sequence[tuple[_Found, _Change]], key: models.ShardKeySelector | None
+    part: Sequence[_Update], key: models.ShardKeySelector | None
 ) -> list[models.UpdateOperation]:
     """Return the operations that change documents, all of the metadata before the digests.
 
@@ -323,22 +334,21 @@ def _operations(
     alike: dict[int, tuple[Mapping[str, Any], list[str | int]]] = {}
     operations: list[models.UpdateOperation] = []
     digests: list[models.UpdateOperation] = []
-    for found, change in part:
+    for update in part:
+        found, metadata = update.found, update.metadata
         ids = [cast("str | int", point.id) for point in found.points]
-        if any(value is None for value in change.metadata.values()):
+        if any(value is None for value in metadata.values()):
             operations += [
-                payload_operation([one], change.metadata, Kept(point.payload or {}), key)
+                payload_operation([one], metadata, Kept(point.payload or {}), key)
                 for one, point in zip(ids, found.points, strict=True)
             ]
-        elif change.metadata:
-            alike.setdefault(id(change.metadata), (change.metadata, []))[1].extend(ids)
-        if change.metadata and _facts(found.points[0]):
-            facts = update_digest(_updated_digest(found, change.metadata))
+        elif metadata:
+            alike.setdefault(id(metadata), (metadata, []))[1].extend(ids)
+        if metadata and _facts(found.points[0]):
+            facts = update_digest(_updated_digest(found, metadata))
             chunk = models.SetPayload(payload=facts, key=CHUNK_KEY, points=[*ids], shard_key=key)
             digests.append(models.SetPayloadOperation(set_payload=chunk))
-    operations += [
-        payload_operation(ids, metadata, Kept({}), key) for metadata, ids in alike.values()
-    ]
+    operations += [payload_operation(ids, same, Kept({}), key) for same, ids in alike.values()]
     return operations + digests
 
 
@@ -350,11 +360,11 @@ def _updated_digest(found: _Found, metadata: Mapping[str, Any]) -> str:
     return content_digest(document.text, {**document.metadata, **metadata})
 
 
-def _sizes(part: Sequence[tuple[_Found, _Change]]) -> list[int]:
+def _sizes(part: Sequence[_Update]) -> list[int]:
     return [
         sum(
-            200 + json_size(change.metadata) + json_size(point.payload or {})
-            for point in found.points
+            200 + json_size(update.metadata) + json_size(point.payload or {})
+            for point in update.found.points
         )
-        for found, change in part
+        for update in part
     ]

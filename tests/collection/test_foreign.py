@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import date, datetime
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -91,6 +93,28 @@ def test_a_note_stays_where_there_is_no_other_vector(
     assert points[2] == {"document": "bird", "n": None, "seen": {"by": "me"}}
     (bird,) = TextEmbedding(anywhere.embedding_model_name).passage_embed(["bird"])
     assert vectors(anywhere, 2)["fast-tiny-bert"] == pytest.approx(bird, abs=1e-5)
+
+
+def test_values_are_stored_as_those_of_new_documents(anywhere: QdrantClient) -> None:
+    metadata = {
+        "date": date(2024, 1, 2),
+        "moment": datetime(2024, 1, 2, 3, 4, 5, 6),
+        "uuid": UUID(int=7),
+        "pair": (1, (2.5, None)),
+        "number": np.float64(0.1),
+        "nested": {"day": [date(2024, 1, 2)], "none": None},
+        "large": 2**63 - 1,
+    }
+    anywhere.add("demo", TEXTS[:2], ids=[1, 2])
+    anywhere.set_payload("demo", {"seen": True}, points=[2])
+    for entry in (metadata, {**metadata, "none": None}):
+        anywhere.add("demo", TEXTS[:2], [entry, entry], [1, 2])
+        points = stored(anywhere)
+        assert points[2] == points[1] | {"document": "dog", "seen": True}
+        before = points
+        anywhere.add("demo", TEXTS[:2], [entry, entry], [1, 2], on_existing="skip")
+        anywhere.update_metadata("demo", [1, 2], entry)
+        assert stored(anywhere) == before
 
 
 def test_an_id_that_is_our_own_key_does_not_stay(anywhere: QdrantClient) -> None:

@@ -311,6 +311,22 @@ def test_thousands_are_changed_all_or_none(kind: str, grpc: bool, grpc_server: S
         assert all(payload["n"] == 3 for payload in stored(client).values())
 
 
+@TRANSPORTS
+def test_a_change_is_cut_to_what_the_server_accepts(
+    kind: str, grpc: bool, grpc_server: Server
+) -> None:
+    with opened(kind, **at(grpc_server, grpc=grpc)) as client:
+        client.set_model(LetterEncoder())
+        client.add("demo", ["cat"] * 8, ids=range(8))
+        grpc_server.largest = 10_000
+        metadata = [{"n": n, "long": "x" * 3000} for n in range(8)]
+        client.update_metadata("demo", range(8), metadata)
+        assert [p["n"] for p in stored(client).values()] == list(range(8))
+        large = {"long": "x" * 11_000}
+        with pytest.raises(ServerRefusal, match=r"the metadata of document 3 takes about 0\.0 MB"):
+            client.update_metadata("demo", [3], large)
+
+
 @pytest.mark.parametrize(
     ("ids", "metadata", "message"),
     [
