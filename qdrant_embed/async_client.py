@@ -337,4 +337,7 @@ class AsyncQdrantClient(AsyncQdrantEmbedMixin):
 
     The constructor is that of ``qdrant_client``: ``":memory:"``, ``path="folder"``,
     ``url="http://host:6333"`` and so on; see `QdrantClient`.
+
+    In another event loop it opens connections of its own; two loops that run concurrently need a
+    client each.
     """

@@ -197,7 +197,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             search_params: Qdrant's options for the search (exactness, rescoring ...).
             score_threshold: minimum score of a hit: of the fused score in a hybrid search, and of
                 the score before reranking with a reranker. Scores are rounded: pass 0.999 instead
-                of 1.0 to find identical texts.
+                of 1.0 to find identical texts. Those of a quantised collection are above 1 at
+                times, unless it rescores them.
             offset: number of best hits to skip. A page that ends beyond the first 100 hits of a
                 hybrid search needs a request for the ranking, without payloads, and one for the
                 page. In a collection with ``overflow="chunk"``, so does an `offset` above `limit`.
@@ -519,4 +520,13 @@ class QdrantClient(QdrantEmbedMixin):
     ``url="http://host:6333"`` and so on. A key that no header can carry is an `InputError`; a gRPC
     channel connects again at once after its server was restarted, unless `grpc_options` say
     otherwise.
+
+    Threads can share a client. A forked process uses the models that its parent loaded, shares
+    their memory, and opens connections of its own; a fork waits while another thread loads a model.
+    A GPU cannot be used in it: load the model there, or start processes by spawning. A folder
+    (``path=``) belongs to the process that opened it.
+
+    A client of a server can be pickled and copied: it is opened again with its options, its API key
+    included, and its models are loaded again when first used. A client of a local database cannot.
+    `add` and `query` also work after the main thread has ended, and in `atexit`.
     """

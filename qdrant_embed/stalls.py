@@ -5,41 +5,95 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
+
+from qdrant_embed import forks
 
 logger = logging.getLogger(__name__)
 
 NOTICE = 2.0  # seconds after which a wait is announced
+_IDLE = 30.0  # seconds without a block after which the thread ends
 
 
-@contextmanager
-def announced(doing: str, *, unless: bool = False) -> Iterator[None]:
+class announced(AbstractContextManager["announced"]):  # noqa: N801 - used like a function
     """Run the block, and log a warning if it takes more than two seconds, then one at its end.
 
     A warning, because that is what people see who configured no logging, and only they wonder.
-    What ends sooner says nothing.
+    What ends sooner says nothing, and costs about a microsecond: one thread watches all blocks.
 
     Args:
-        doing: what the block does, to follow "still".
+        doing: what the block does, to precede "takes more than 2 s".
         unless: whether something else shows it, such as a progress bar.
     """
-    if unless:
-        yield
-        return
-    started, said = time.monotonic(), threading.Event()
 
-    def say() -> None:
-        said.set()
-        logger.warning("%s takes more than %.0f s", doing, NOTICE)
+    __slots__ = ("_doing", "_started", "_unless", "was_said")
 
-    timer = threading.Timer(NOTICE, say)
-    timer.daemon = True
-    with suppress(RuntimeError):  # the interpreter ends, or there can be no more threads
-        timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        if said.is_set():
-            logger.warning("%s has ended after %.1f s", doing, time.monotonic() - started)
+    def __init__(self, doing: str, *, unless: bool = False) -> None:
+        self._doing, self._unless, self.was_said = doing, unless, False
+
+    def __enter__(self) -> announced:
+        if not self._unless:
+            self._started = time.monotonic()
+            _WATCH.add(self)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._unless:
+            return
+        _WATCH.discard(self)
+        if self.was_said:
+            seconds = time.monotonic() - self._started
+            logger.warning("%s has ended after %.1f s", self._doing, seconds)
+
+    def tell(self, now: float) -> None:
+        """Log that the block takes long, once, if it does."""
+        if not self.was_said and now - self._started >= NOTICE:
+            self.was_said = True
+            logger.warning("%s takes more than %.0f s", self._doing, NOTICE)
+
+
+class _Watch:
+    """A thread that looks at all blocks, while there are any and for a while after."""
+
+    def __init__(self) -> None:
+        self._lock = forks.ForkLock()
+        self.after_fork()
+        forks.on_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget the parent's blocks and its thread."""
+        self._blocks: set[announced] = set()
+        self._thread: threading.Thread | None = None
+
+    def add(self, block: announced) -> None:
+        self._blocks.add(block)
+        if self._thread is None:
+            with self._lock, suppress(RuntimeError):  # the interpreter ends, or has no more threads
+                if self._thread is None:
+                    thread = threading.Thread(target=self._run, name="stalls", daemon=True)
+                    thread.start()
+                    self._thread = thread
+
+    def discard(self, block: announced) -> None:
+        self._blocks.discard(block)
+
+    def _run(self) -> None:
+        busy = time.monotonic()
+        while True:
+            time.sleep(NOTICE / 8)
+            now = time.monotonic()
+            if self._blocks:
+                busy = now
+                for block in tuple(self._blocks):
+                    block.tell(now)
+            elif now - busy > _IDLE:
+                with self._lock:
+                    if not self._blocks:
+                        self._thread = None
+                        # a block that was added before the last line started no thread
+                        if not self._blocks:
+                            return
+                        self._thread = threading.current_thread()
+
+
+_WATCH = _Watch()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,29 +18,12 @@ from qdrant_embed.engines.connection import check_headers, is_folder, keep_time,
 from qdrant_embed.engines.registry import engine_of
 from qdrant_embed.errors import ClientStateError
 from qdrant_embed.flows.io import AsyncIo, BlockingIo
+from qdrant_embed.forks import ForkLock
 
 IoT = TypeVar("IoT", BlockingIo, AsyncIo)
 
 
-class _Lock:
-    """A lock that is free in a forked child, whatever its parent's threads did."""
-
-    def __init__(self) -> None:
-        self.free()
-        if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-            os.register_at_fork(after_in_child=self.free)
-
-    def free(self) -> None:
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *raised: object) -> None:
-        self._lock.release()
-
-
-OPENING = _Lock()
+OPENING = ForkLock()
 
 
 @dataclass(frozen=True)

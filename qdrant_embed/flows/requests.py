@@ -40,6 +40,7 @@ from qdrant_embed.errors import (
     check_whole,
 )
 from qdrant_embed.flows.io import Flow, Io
+from qdrant_embed.stalls import announced
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class CollectionRequests:
         check_whole("max_retries", max_retries, 0)
         self.io, self.client = io, client
         self.name, self.max_retries = collection_name, max_retries
+        self._is_known_to_be_slow = False  # and to announce each request would say nothing new
         self.on_wait: Callable[[str], None] = lambda _: None
         self.is_final: Callable[[Exception], bool] = lambda _: False
         self._time: _TimeLimit | None = None
@@ -205,8 +207,12 @@ class CollectionRequests:
         with self._time or _TimeLimit(math.inf) as limit:
             start, tries, broken, early = time.monotonic(), 0, 0, 0
             while True:
+                waiting = announced(
+                    f"a request about collection {self.name!r}", unless=self._is_known_to_be_slow
+                )
                 try:
-                    return await self._attempt(attempt)
+                    with waiting:
+                        return await self._attempt(attempt)
                 except (*REQUEST_ERRORS, ValueError) as error:
                     if self.is_settling and may_come(error):
                         early += 1
@@ -230,6 +236,8 @@ class CollectionRequests:
                             raise
                         raise explained from error
                     self._tell(error, tries, waited, wait)
+                finally:
+                    self._is_known_to_be_slow |= waiting.was_said
                 await self.io.sleep(wait)
 
     async def _attempt(self, attempt: Callable[[], Flow[T]]) -> T:

@@ -219,9 +219,9 @@ class Adding:
         if found and self._on_existing == "error":
             ids = ", ".join(repr(document.user_id) for document in found[:5])
             raise InputError(
-                f"{len(found)} of the next {count} documents have ids that collection "
-                f"{self._name!r} already has ({ids}{', ...' if len(found) > 5 else ''}), so none "
-                "of these were stored; use on_existing='skip' to store only those that have "
+                f"collection {self._name!r} already has the ids of {len(found)} of the next "
+                f"{count} documents ({ids}{', ...' if len(found) > 5 else ''}), so none of these "
+                "were stored; use on_existing='skip' to store only those that have "
                 "changed, or 'overwrite' to store all of them again"
             )
 
@@ -272,8 +272,9 @@ class Adding:
         if not self.stored_ids:
             return
         count, reason = len(self.stored_ids), in_one_line(error)
+        stored = "1 document is stored" if count == 1 else f"{count} documents are stored"
         account = IngestError(
-            f"{count} documents are stored in {self._name!r}, then add() failed at "
+            f"{stored} in {self._name!r}, then add() failed at "
             f"documents[{count}]: {reason}. The rest may not be stored; add it again, or, with "
             "ids='content' or your own ids, add all documents again (with on_existing='skip', "
             "stored ones are not encoded again)",

@@ -261,7 +261,7 @@ def test_an_error_that_is_not_of_a_line_names_none(
     assert main(["add", *to, str(file)]) == 0
     assert main(["add", *to, str(file), "--on-existing", "error"]) == 1
     error = capsys.readouterr().err
-    assert "5 of the next 5 documents have ids that collection 'demo' already has" in error
+    assert "collection 'demo' already has the ids of 5 of the next 5 documents" in error
     assert "line" not in error
 
 

@@ -164,7 +164,7 @@ def test_batches_that_are_too_large_are_sent_in_parts(
     assert ids == list(range(70))
     assert count(server) == 70
     assert server.database.retrieve("demo", [20])[0].payload == {"document": texts[20]}
-    with pytest.raises(IngestError, match="1 documents are stored") as caught:
+    with pytest.raises(IngestError, match="1 document is stored") as caught:
         remote.add("demo", ["cat", "dog " * 6000], ids=[100, 101])
     assert caught.value.stored_ids == [100]
     refusal = caught.value.__cause__

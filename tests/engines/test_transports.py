@@ -32,6 +32,7 @@ from qdrant_embed import (
     PermissionRefusal,
     QdrantClient,
     ServerRefusal,
+    stalls,
 )
 from qdrant_embed.backoff import Backoff
 from qdrant_embed.engines import bodies
@@ -280,7 +281,7 @@ def test_a_document_that_does_not_fit_is_named_with_its_size(
     texts = ["cat", "dog " * 600_000, "ship"]
     with opened(kind, **at(grpc_server)) as client:
         client.set_model(LetterEncoder())
-        with pytest.raises(IngestError, match="1 documents are stored") as caught:
+        with pytest.raises(IngestError, match="1 document is stored") as caught:
             client.add("demo", texts, ids=range(3), batch_size=3)
         assert caught.value.failed_index == 1
         refusal = caught.value.__cause__
@@ -508,3 +509,22 @@ def test_what_fails_for_ever_is_not_tried_again() -> None:
     ):
         assert not is_transient(ResponseHandlingException(error)), error
     assert is_transient(ResponseHandlingException(httpx.ProxyError("503 Service Unavailable")))
+
+
+def test_a_slow_server_is_announced_once(
+    remote: QdrantClient,
+    grpc_server: Server,
+    transport: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(stalls, "NOTICE", 0.05)
+    remote.add("demo", TEXTS)
+    assert "takes more than" not in caplog.text
+    grpc_server.fail_once(UPSERT[transport], Fault(200, pause=0.4), times=9)
+    remote.add("demo", TEXTS, batch_size=4)
+    assert 1 <= caplog.text.count("a request about collection 'demo' takes more than") <= 3
+    caplog.clear()
+    grpc_server.fail_once(QUERY[transport], Fault(200, pause=0.4))
+    remote.query("demo", "cat")
+    assert "a request about collection 'demo' has ended after 0." in caplog.text
