@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         ClientStateError,
         CollectionMismatchError,
         CollectionNotFoundError,
+        DocumentNotFoundError,
         IngestError,
         InputError,
         MissingDependencyError,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from qdrant_embed.flows.progress import IngestProgress
     from qdrant_embed.ingest.documents import Document
     from qdrant_embed.ingest.ids import ContentIds, point_id
+    from qdrant_embed.ingest.whole_documents import StoredDocument
     from qdrant_embed.search.reranking import Reranker
     from qdrant_embed.search.search import QueryResponse
 
@@ -59,6 +61,7 @@ __all__ = [
     "DenseEncoder",
     "DescribedEncoder",
     "Document",
+    "DocumentNotFoundError",
     "EncoderDescription",
     "IngestError",
     "IngestProgress",
@@ -79,6 +82,7 @@ __all__ = [
     "SparseEncoder",
     "SparseTextEmbedding",
     "SparseVector",
+    "StoredDocument",
     "TextEmbedding",
     "UnknownModelError",
     "point_id",
@@ -102,6 +106,7 @@ _HOMES = {
     "DenseEncoder": "qdrant_embed.encoder.interfaces",
     "DescribedEncoder": "qdrant_embed.encoder.interfaces",
     "Document": "qdrant_embed.ingest.documents",
+    "DocumentNotFoundError": "qdrant_embed.errors",
     "EncoderDescription": "qdrant_embed.encoder.interfaces",
     "IngestError": "qdrant_embed.errors",
     "IngestProgress": "qdrant_embed.flows.progress",
@@ -122,6 +127,7 @@ _HOMES = {
     "SparseEncoder": "qdrant_embed.encoder.interfaces",
     "SparseTextEmbedding": "qdrant_embed.encoder.sparse",
     "SparseVector": "qdrant_embed.encoder.interfaces",
+    "StoredDocument": "qdrant_embed.ingest.whole_documents",
     "TextEmbedding": "qdrant_embed.encoder.text",
     "UnknownModelError": "qdrant_embed.errors",
     "point_id": "qdrant_embed.ingest.ids",

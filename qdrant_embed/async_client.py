@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -28,6 +28,14 @@ from qdrant_embed.ingest.adding import (
 )
 from qdrant_embed.ingest.documents import Document
 from qdrant_embed.ingest.ids import IdScheme
+from qdrant_embed.ingest.whole_documents import (
+    DocumentScroll,
+    ScrollOptions,
+    StoredDocument,
+    get_documents,
+    update_metadata,
+)
+from qdrant_embed.search.filters import combined
 from qdrant_embed.search.reranking import Reranker
 from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
@@ -197,6 +205,74 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
             timeout=timeout,
         )
         return await answer(self._collection(collection_name), search, query_texts)
+
+    # documents read back and changed
+
+    async def get_documents(
+        self,
+        collection_name: str,
+        ids: Iterable[int | str | UUID],
+        *,
+        max_retries: int = MAX_RETRIES,
+        shard_key_selector: types.ShardKeySelector | None = None,
+    ) -> list[StoredDocument | None]:
+        """Return the documents with these ids, in their order; ``None`` for one that is missing.
+
+        Args and Raises are those of `QdrantEmbedMixin.get_documents`.
+        """
+        collection = self._collection(collection_name, max_retries)
+        return await get_documents(collection, ids, shard_key_selector=shard_key_selector)
+
+    def scroll_documents(
+        self,
+        collection_name: str,
+        *,
+        where: Mapping[str, Any] | None = None,
+        query_filter: models.Filter | None = None,
+        after: int | str | UUID | None = None,
+        batch_size: int = 256,
+        max_retries: int = MAX_RETRIES,
+        shard_key_selector: types.ShardKeySelector | None = None,
+    ) -> AsyncIterator[StoredDocument]:
+        """Yield all documents of a collection, whole: ``async for document in ...``.
+
+        Works like `QdrantEmbedMixin.scroll_documents`; the first request is sent when the first
+        document is read. Args and Raises are those of `QdrantEmbedMixin.scroll_documents`.
+        """
+        options = ScrollOptions(
+            filter=combined(query_filter, where),
+            after=after,
+            batch_size=batch_size,
+            shard_key_selector=shard_key_selector,
+        )
+        return self._scrolled(collection_name, max_retries, options)
+
+    async def _scrolled(
+        self, collection_name: str, max_retries: int, options: ScrollOptions
+    ) -> AsyncIterator[StoredDocument]:
+        scroll = DocumentScroll(self._collection(collection_name, max_retries), options)
+        while page := await scroll.next_page():
+            for document in page:
+                yield document
+
+    async def update_metadata(
+        self,
+        collection_name: str,
+        ids: Iterable[int | str | UUID],
+        metadata: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+        *,
+        wait: bool = True,
+        max_retries: int = MAX_RETRIES,
+        shard_key_selector: types.ShardKeySelector | None = None,
+    ) -> None:
+        """Set metadata of documents, in all their chunks, without encoding them again.
+
+        Args and Raises are those of `QdrantEmbedMixin.update_metadata`.
+        """
+        collection = self._collection(collection_name, max_retries)
+        await update_metadata(
+            collection, ids, metadata, wait=wait, shard_key_selector=shard_key_selector
+        )
 
     # documents moved and deleted
 

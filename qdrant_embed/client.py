@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +23,14 @@ from qdrant_embed.flows.requests import MAX_RETRIES
 from qdrant_embed.ingest.adding import AddOptions, OnExisting, add_documents, delete_documents
 from qdrant_embed.ingest.documents import Document
 from qdrant_embed.ingest.ids import IdScheme
+from qdrant_embed.ingest.whole_documents import (
+    DocumentScroll,
+    ScrollOptions,
+    StoredDocument,
+    get_documents,
+    update_metadata,
+)
+from qdrant_embed.search.filters import combined
 from qdrant_embed.search.reranking import Reranker
 from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
@@ -100,13 +109,16 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 at most; one that the server refuses as too large, or that is above a cap of its
                 strict mode, is sent in parts.
             on_existing: how to handle documents whose ids the collection already has.
-                ``"overwrite"`` stores them again. ``"skip"`` stores them only if their text or
-                metadata has changed (floats by more than one part in 10**15, because a server may
-                return the float next to the one it was given), and otherwise does not even encode
-                them. On a cluster, what some replicas lack is stored again. ``"error"`` refuses
-                them, checking up to 1024 documents at a time before any of these is stored.
-                ``"skip"`` does not add a newly introduced sparse vector to stored points;
-                ``"overwrite"`` does.
+                ``"overwrite"`` stores them again. What else their points have stays: vectors under
+                other names, and keys of the payload that the new metadata lacks, regardless of who
+                wrote them (delete a document first to drop these). Ids that you pass are looked up
+                for this, 1024 at a time. ``"skip"`` stores documents like ``"overwrite"``, but only
+                if their text or metadata has changed (floats by more than one part in 10**15,
+                because a server may return the float next to the one it was given). The others are
+                not even encoded, and nothing of them is touched. On a cluster, what some replicas
+                lack is stored again. ``"error"`` refuses them, checking up to 1024 documents at a
+                time before any of these is stored. ``"skip"`` does not add a newly introduced
+                sparse vector to stored points; ``"overwrite"`` does.
             progress: ``True`` for a bar with documents, tokens per second and, if the number of
                 documents is known, the time left; ``False`` for no bar; by default, a bar is shown
                 if stderr is a terminal. Or a function that is called with an `IngestProgress` at
@@ -287,6 +299,118 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         )
         return run_blocking(answer(self._collection(collection_name), search, query_texts))
 
+    # documents read back and changed
+
+    def get_documents(
+        self,
+        collection_name: str,
+        ids: Iterable[int | str | UUID],
+        *,
+        max_retries: int = MAX_RETRIES,
+        shard_key_selector: types.ShardKeySelector | None = None,
+    ) -> list[StoredDocument | None]:
+        """Return the documents with these ids, in their order; ``None`` for one that is missing.
+
+        Documents are whole, also those that are stored in chunks.
+
+        Args:
+            collection_name: name of the collection.
+            ids: ids of the documents, as returned by `add`.
+            max_retries: see `add`.
+            shard_key_selector: shards to read, in a collection with custom sharding.
+
+        Raises:
+            InputError: if an id or an option is invalid, or `ids` is a single str.
+            CollectionNotFoundError: if the collection does not exist.
+            ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+        """
+        collection = self._collection(collection_name, max_retries)
+        flow = get_documents(collection, ids, shard_key_selector=shard_key_selector)
+        return run_blocking(flow)
+
+    def scroll_documents(
+        self,
+        collection_name: str,
+        *,
+        where: Mapping[str, Any] | None = None,
+        query_filter: models.Filter | None = None,
+        after: int | str | UUID | None = None,
+        batch_size: int = 256,
+        max_retries: int = MAX_RETRIES,
+        shard_key_selector: types.ShardKeySelector | None = None,
+    ) -> Iterator[StoredDocument]:
+        """Yield all documents of a collection, whole, in the order of their points' ids.
+
+        They are requested page by page while they are read, and need not fit in memory. To go on
+        later, or in another process, pass the id of the last one as `after`.
+
+        Documents that are added meanwhile may be yielded or not, others are yielded once. One that
+        lacks its first chunk, after an `add` that was killed, is not.
+
+        Args:
+            collection_name: name of the collection.
+            where: a filter as a plain dict; see `qdrant_embed.search.filters`. It applies to the
+                metadata; a condition on the text of a document in chunks, to its first chunk.
+            query_filter: Qdrant's filter. With `where`, both must match.
+            after: id of a document, which need not exist any more; those after it are yielded.
+            batch_size: number of points per request, each with one document or one chunk.
+            max_retries: see `add`.
+            shard_key_selector: shards to read, in a collection with custom sharding.
+
+        Raises:
+            InputError: if an option is invalid.
+            CollectionMismatchError: if the record of the collection's model cannot be read.
+            CollectionNotFoundError: if the collection does not exist.
+            ServerRefusal: if Qdrant refuses a request, for instance because strict mode needs an
+                index of a field in a filter; `PermissionRefusal` if because of the key.
+        """
+        options = ScrollOptions(
+            filter=combined(query_filter, where),
+            after=after,
+            batch_size=batch_size,
+            shard_key_selector=shard_key_selector,
+        )
+        scroll = DocumentScroll(self._collection(collection_name, max_retries), options)
+        return (document for page in iter(partial(_next_page, scroll), []) for document in page)
+
+    def update_metadata(
+        self,
+        collection_name: str,
+        ids: Iterable[int | str | UUID],
+        metadata: Mapping[str, Any] | Iterable[Mapping[str, Any]],
+        *,
+        wait: bool = True,
+        max_retries: int = MAX_RETRIES,
+        shard_key_selector: types.ShardKeySelector | None = None,
+    ) -> None:
+        """Set metadata of documents, in all their chunks, without encoding them again.
+
+        Other keys of the metadata stay. Nothing is changed if one of the documents does not exist.
+        After a failure or an interrupt, part of the documents may have changed: call it again.
+        Ids stay, also those that `add` derived from metadata (``ids="content"``).
+
+        Args:
+            collection_name: name of the collection.
+            ids: ids of the documents, as returned by `add`.
+            metadata: the keys to set, with their values: one dict for all documents, or one for
+                each. Values are those that `add` accepts; None is stored as null.
+            wait: whether to return only when the change can be seen, rather than when the request
+                is accepted.
+            max_retries: see `add`.
+            shard_key_selector: shards to change, in a collection with custom sharding.
+
+        Raises:
+            InputError: if an id, a value or an option is invalid, or lengths differ.
+            DocumentNotFoundError: if a document does not exist; it names all that do not.
+            CollectionNotFoundError: if the collection does not exist.
+            ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+        """
+        collection = self._collection(collection_name, max_retries)
+        flow = update_metadata(
+            collection, ids, metadata, wait=wait, shard_key_selector=shard_key_selector
+        )
+        run_blocking(flow)
+
     # documents moved and deleted
 
     def migrate_model(
@@ -383,6 +507,10 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
     def list_sparse_models(cls) -> dict[str, dict[str, Any]]:
         """Return the facts of each known sparse model by name, without network."""
         return sparse_models()
+
+
+def _next_page(scroll: DocumentScroll) -> list[StoredDocument]:
+    return run_blocking(scroll.next_page())
 
 
 class QdrantClient(QdrantEmbedMixin):

@@ -6,6 +6,7 @@
     ├─ InputError(ValueError)               .index; an argument cannot be used
     ├─ CollectionMismatchError(ValueError)  .expected .found
     ├─ CollectionNotFoundError(LookupError) .collection_name, the same on every store
+    ├─ DocumentNotFoundError(LookupError)   .missing_ids
     ├─ ServerRefusal(ValueError)            Qdrant refused a request; its own error is __cause__
     │  └─ PermissionRefusal(PermissionError) the key is missing or wrong, or lacks a right
     ├─ ClientStateError(RuntimeError)       a client that cannot be used in this event loop
@@ -84,6 +85,18 @@ class CollectionNotFoundError(QdrantEmbedError, LookupError):
     def __init__(self, message: str, *, collection_name: str) -> None:
         super().__init__(message)
         self.collection_name = collection_name
+
+
+class DocumentNotFoundError(QdrantEmbedError, LookupError):
+    """A collection has no documents with these ids.
+
+    Attributes:
+        missing_ids: the ids, as they were passed.
+    """
+
+    def __init__(self, message: str, *, missing_ids: Sequence[object]) -> None:
+        super().__init__(message)
+        self.missing_ids = list(missing_ids)
 
 
 class ServerRefusal(QdrantEmbedError, ValueError):  # noqa: N818 - what it is, in a word

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import re
 import uuid
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -51,12 +51,25 @@ class Blocking:
             result = value(*args, **kwargs)
             if inspect.isawaitable(result):
                 return vars(self)["loop"].run_until_complete(result)
+            if isinstance(result, AsyncIterator):
+                return each(vars(self)["loop"], result)
             return result
 
         return call
 
     def __setattr__(self, name: str, value: object) -> None:
         setattr(vars(self)["client"], name, value)
+
+
+def each(loop: asyncio.AbstractEventLoop, items: AsyncIterator[Any]) -> Iterator[Any]:
+    """Read an asynchronous iterator, each item when it is asked for."""
+    ended = object()
+    while (item := loop.run_until_complete(_next(items, ended))) is not ended:
+        yield item
+
+
+async def _next(items: AsyncIterator[Any], ended: object) -> Any:
+    return await anext(items, ended)
 
 
 class Prefixed:

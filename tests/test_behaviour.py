@@ -139,6 +139,9 @@ def test_a_missing_collection_is_one_error(anywhere: QdrantClient) -> None:
         lambda: anywhere.query("demo", "cat"),
         lambda: anywhere.query_batch("demo", ["cat", "dog"]),
         lambda: anywhere.delete_documents("demo", [1]),
+        lambda: anywhere.get_documents("demo", [1]),
+        lambda: list(anywhere.scroll_documents("demo")),
+        lambda: anywhere.update_metadata("demo", [1], {"n": 1}),
         lambda: anywhere.migrate_model("demo", LetterEncoder(), "new"),
     ):
         with pytest.raises(

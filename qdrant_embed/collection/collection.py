@@ -38,12 +38,14 @@ class Collection:
         requests: sends requests about the collection.
         selection: selects the client's encoders.
         codec: encodes and decodes payloads.
+        found: the collection when its vectors were selected; ``None`` if it did not exist then.
     """
 
     def __init__(
         self, requests: CollectionRequests, selection: EncoderSelection, codec: PayloadCodec
     ) -> None:
         self.requests, self.selection, self.codec = requests, selection, codec
+        self.found: StoredCollection | None = None
         self._client = requests.client
         self._was_empty = False  # and without a stamp, when its vectors were selected
 
@@ -121,12 +123,17 @@ class Collection:
             existing = await self._up_to_date(existing)
             self._was_empty = existing.stamp is None and existing.is_empty
             existing.check_shard_keys(shard_keys)
+        self.found = existing
         vectors = await self.io.compute(self.selection.for_add, existing)
         await self.io.compute(vectors.dense.encoder.check_lengths, texts)
         if existing is not None:
             await self._create_missing_shards(existing, shard_keys)
             await self.index_parents(existing)
         return vectors
+
+    def has_other_vectors(self, vectors: CollectionVectors) -> bool:
+        """Return whether the collection that was found has vectors under other names."""
+        return self.found is not None and not self.found.vector_names <= {*vectors.names}
 
     async def prepare(
         self,

@@ -24,7 +24,7 @@ from qdrant_embed.encoder.interfaces import DenseEncoder, Vector
 from qdrant_embed.encoder.long_texts.overflow import OverflowOptions
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.engines.names import check_collection_name, check_new_collection_name
-from qdrant_embed.engines.points import Points
+from qdrant_embed.engines.points import Kept, Points
 from qdrant_embed.errors import CollectionMismatchError, InputError, check_whole
 from qdrant_embed.flows.progress import ProgressOption, Reporter
 from qdrant_embed.flows.requests import CollectionRequests
@@ -111,10 +111,14 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Page:
-    """A page of the old collection, and its points that the new one lacks or has changed."""
+    """A page of the old collection, and its points that the new one lacks or has changed.
+
+    Those in `existing` are there, with other vectors than ours.
+    """
 
     documents: int
     changed: Sequence[models.Record]
+    existing: frozenset[Any]
     shard_key: models.ShardKey | None
     following: _Place | None
 
@@ -126,6 +130,7 @@ class _Migration:
         self._client, self._io = old.requests.client, old.io
         self._shard_keys: Sequence[models.ShardKey | None] = [None]
         self._look_ups = LookUps(self._new)
+        self._has_other_vectors = False
 
     async def run(self) -> int:
         options = self._options
@@ -156,6 +161,7 @@ class _Migration:
         with Reporter(options.progress, new.name, total, encoder) as reporter:
             self._old.requests.on_wait = new.requests.on_wait = reporter.show_note
             await new.prepare(vectors, created, shard_keys)
+            self._has_other_vectors = new.has_other_vectors(vectors)
             await self._move(vectors.with_encoder(encoder), reporter)
         count = await self._checked_count()
         if options.alias is not None:
@@ -178,9 +184,7 @@ class _Migration:
                 if following is not None:
                     coming = self._io.start(partial(self._points, vectors, following.changed))
                 if points is not None:
-                    await self._new.requests.upsert(
-                        points, lambda _: None, shard_key_selector=page.shard_key
-                    )
+                    await self._store(points, page)
                 done += page.documents
                 unchanged += page.documents - len(page.changed)
                 reporter.report(done, unchanged)
@@ -191,6 +195,16 @@ class _Migration:
             vectors.dense.encoder.cancel()
             await coming.abandon()
             raise
+
+    async def _store(self, points: Points, page: _Page) -> None:
+        """Store the points of a page; vectors that are not ours stay, payloads are copies."""
+        key, existing = page.shard_key, page.existing
+        fresh = points.where(lambda point: point not in existing) if existing else points
+        if len(fresh):
+            await self._new.requests.upsert(fresh, lambda _: None, shard_key_selector=key)
+        there = points.where(existing.__contains__)
+        kept = dict.fromkeys(there.ids, Kept({}, overwrites=True))
+        await self._new.requests.merge(there, kept, lambda _: None, shard_key_selector=key)
 
     async def _check_names(self) -> None:
         """Refuse names that lead to a wrong place, and an alias without the right to set it."""
@@ -259,12 +273,14 @@ class _Migration:
             for record in records
             if record.id not in payloads or not same_json(payloads[record.id], record.payload)
         ]
+        existing = (record.id for record in changed if record.id in payloads)
+        kept = frozenset(existing if self._has_other_vectors else ())
         following = None
         if offset is not None:
             following = _Place(place.shard, offset)
         elif place.shard + 1 < len(self._shard_keys):
             following = _Place(place.shard + 1)
-        return _Page(len(records), changed, key, following)
+        return _Page(len(records), changed, kept, key, following)
 
     def _points(
         self, vectors: CollectionVectors, records: Sequence[models.Record]

@@ -50,6 +50,11 @@ class StoredCollection:
     copies_written: int = 1
 
     @property
+    def vector_names(self) -> set[str]:
+        """Names of all its vectors; the unnamed one is ``""``."""
+        return {*self.vectors, *self.sparse_vectors}
+
+    @property
     def has_sparse_stamp(self) -> bool:
         """Whether it says what wrote its sparse vectors."""
         return self.stamp is not None and self.stamp.sparse is not None

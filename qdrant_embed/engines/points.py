@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
 import numpy as np
@@ -54,14 +54,30 @@ class Points(Sequence[models.PointStruct]):
             )
         return models.PointStruct(
             id=self.ids[index],
-            vector=self._vectors(index),
+            vector=self.vectors(index),
             payload=dict(self.payloads[index]),
         )
+
+    def where(self, chosen: Callable[[str | int], bool]) -> Points:
+        """Return the points whose ids are chosen, in the same order."""
+        rows = [index for index, point in enumerate(self.ids) if chosen(point)]
+        return Points(
+            [self.ids[row] for row in rows],
+            [self.payloads[row] for row in rows],
+            self.dense[rows],
+            self.dense_name,
+            None if self.sparse is None else [self.sparse[row] for row in rows],
+            self.sparse_name,
+        )
+
+    def with_payloads(self, payloads: Sequence[Mapping[str, Any]]) -> Points:
+        """Return the same points with other payloads."""
+        return replace(self, payloads=payloads)
 
     def sizes(self) -> list[int]:
         """Return about how many bytes each point takes in a request, rather too many."""
         dense = 40 + _BYTES_OF_NUMBER * self.dense.shape[1]
-        sizes = [60 + dense + _json_size(payload) for payload in self.payloads]
+        sizes = [60 + dense + json_size(payload) for payload in self.payloads]
         for index, vector in enumerate(self.sparse or ()):
             sizes[index] += 40 + 2 * _BYTES_OF_NUMBER * len(vector.indices)
         return sizes
@@ -72,7 +88,8 @@ class Points(Sequence[models.PointStruct]):
             return None
         return self.sparse[index]
 
-    def _vectors(self, index: int) -> Any:
+    def vectors(self, index: int) -> Any:
+        """Return the vectors of a point as ``qdrant_client`` has them."""
         dense: list[float] = self.dense[index].tolist()
         sparse = self.sparse_of(index)
         if sparse is not None:
@@ -81,11 +98,81 @@ class Points(Sequence[models.PointStruct]):
         return {self.dense_name: dense} if self.dense_name else dense
 
 
-def _json_size(value: object) -> int:
+@dataclass(frozen=True)
+class Kept:
+    """What a stored point has that stays when its vectors and payload are stored again.
+
+    Attributes:
+        payload: keys and values of the payload that the new one lacks.
+        overwrites: whether it also has keys that must go.
+    """
+
+    payload: Mapping[str, Any]
+    overwrites: bool = False
+
+
+def update_operations(
+    points: Points,
+    kept: Mapping[str | int, Kept],
+    shard_key_selector: models.ShardKeySelector | None = None,
+) -> list[models.UpdateOperation]:
+    """Return the operations that store points which exist, and keep what else they have.
+
+    The payload is written last: it tells whether a point must be stored again, and must not say
+    that it need not before its vectors are right.
+
+    Args:
+        points: the points.
+        kept: what each has that stays.
+        shard_key_selector: where they are stored.
+    """
+    key = shard_key_selector
+    vectors = [
+        models.PointVectors(id=point, vector=points.vectors(row))
+        for row, point in enumerate(points.ids)
+    ]
+    update = models.UpdateVectors(points=vectors, shard_key=key)
+    operations: list[models.UpdateOperation] = [
+        models.UpdateVectorsOperation(update_vectors=update)
+    ]
+    without = [point for row, point in enumerate(points.ids) if points.sparse_of(row) is None]
+    if points.sparse is not None and without:  # of the text that is replaced
+        delete = models.DeleteVectors(points=[*without], vector=[points.sparse_name], shard_key=key)
+        operations.append(models.DeleteVectorsOperation(delete_vectors=delete))
+    for point, payload in zip(points.ids, points.payloads, strict=True):
+        operations.append(payload_operation([point], payload, kept[point], key))
+    return operations
+
+
+def payload_operation(
+    ids: Sequence[str | int],
+    payload: Mapping[str, Any],
+    kept: Kept,
+    shard_key_selector: models.ShardKeySelector | None = None,
+) -> models.UpdateOperation:
+    """Return the operation that sets keys of the payload of points, and keeps the others.
+
+    Args:
+        ids: ids of the points.
+        payload: the keys to set, with their values.
+        kept: what the points have that stays.
+        shard_key_selector: where they are stored.
+    """
+    # a server takes a null that it is to set for a key that it is to remove
+    if not kept.overwrites and not any(value is None for value in payload.values()):
+        change = models.SetPayload(payload={**payload}, points=[*ids], shard_key=shard_key_selector)
+        return models.SetPayloadOperation(set_payload=change)
+    whole = {**kept.payload, **payload}
+    change = models.SetPayload(payload=whole, points=[*ids], shard_key=shard_key_selector)
+    return models.OverwritePayloadOperation(overwrite_payload=change)
+
+
+def json_size(value: object) -> int:
+    """Return about how many bytes a value takes as JSON."""
     if isinstance(value, str):
         return 3 + (len(value) if value.isascii() else len(value.encode("utf-8", "replace")))
     if isinstance(value, Mapping):
-        return 2 + sum(_json_size(key) + _json_size(item) for key, item in value.items())
+        return 2 + sum(json_size(key) + json_size(item) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return 2 + sum(map(_json_size, value))
+        return 2 + sum(map(json_size, value))
     return 24

@@ -19,7 +19,7 @@ from qdrant_embed.engines.bodies import LARGE, MOST, query_size
 from qdrant_embed.engines.connection import TIME_LEFT
 from qdrant_embed.engines.missing import may_come
 from qdrant_embed.engines.names import check_collection_name
-from qdrant_embed.engines.points import Points
+from qdrant_embed.engines.points import Kept, Points, update_operations
 from qdrant_embed.engines.server import (
     REQUEST_ERRORS,
     CapName,
@@ -517,6 +517,66 @@ class CollectionRequests:
 
         await self.in_parts(points, store, cap="upsert limit", sizes=Points.sizes)
 
+    async def merge(
+        self,
+        points: Points,
+        kept: Mapping[str | int, Kept],
+        on_stored: Callable[[Points], None],
+        *,
+        wait: bool = True,
+        shard_key_selector: models.ShardKeySelector | None = None,
+    ) -> None:
+        """Store points that exist; like `upsert`, but what else they have stays.
+
+        Points that are gone by now are stored as new ones. To see that, each request is waited for.
+
+        Args:
+            points: the points.
+            kept: what each of them has that stays.
+            on_stored: see `upsert`.
+            wait: see there; for points that are gone.
+            shard_key_selector: see there.
+        """
+        options: dict[str, Any] = {"shard_key_selector": shard_key_selector}
+
+        async def store(part: Points) -> None:
+            operations = await self.io.compute(update_operations, part, kept, **options)
+            try:
+                await self.update(operations, part.sizes(), lambda: on_stored(part))
+            except (ServerRefusal, KeyError):  # which a local database raises if a point is gone
+                found = await self.retrieve(part.ids, with_payload=False, **options)
+                there = {record.id for record in found}
+                if there.issuperset(part.ids):
+                    raise
+                gone = part.where(lambda point: point not in there)
+                await self.upsert(gone, on_stored, wait=wait, **options)
+                rest = part.where(lambda point: point in there)
+                await self.merge(rest, kept, on_stored, wait=wait, **options)
+
+        if len(points):
+            await self.in_parts(points, store, cap="upsert limit", sizes=Points.sizes)
+
+    async def update(
+        self,
+        operations: Sequence[models.UpdateOperation],
+        sizes: Sequence[int],
+        on_updated: Callable[[], None] | None = None,
+        *,
+        wait: bool = True,
+    ) -> None:
+        """Change points, then call `on_updated`; a request in flight is always completed.
+
+        `sizes` are the bytes that each document or point takes in the request.
+        """
+        self._check_may_write()
+
+        async def attempt() -> None:
+            await self.io.request(self.client.batch_update_points, self.name, operations, wait=wait)
+            if on_updated is not None:
+                on_updated()
+
+        await self.retried(lambda: self.io.finish(attempt()), cut_offs=partial(_cut_offs, sizes))
+
     async def delete(
         self,
         selector: models.PointsSelector,
@@ -580,4 +640,4 @@ def _largest_limit(request: models.QueryRequest) -> int:
 def _named(item: object) -> str:
     if isinstance(item, models.PointStruct):
         return f"the document of point {item.id!r}"
-    return "a query"
+    return "a query" if isinstance(item, models.QueryRequest) else str(item)

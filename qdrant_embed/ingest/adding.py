@@ -11,18 +11,19 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.copies import LookUps
+from qdrant_embed.collection.foreign import Foreign
 from qdrant_embed.collection.options import CollectionOptions, checked_options
 from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec
 from qdrant_embed.collection.vectors import CollectionVectors
 from qdrant_embed.encoder.run.batching import runs, windows
-from qdrant_embed.engines.points import Points
+from qdrant_embed.engines.points import Kept, Points
 from qdrant_embed.engines.server import in_one_line
 from qdrant_embed.engines.wire import default_batch_size, uploads_in_flight
 from qdrant_embed.errors import IngestError, InputError, check_whole
@@ -85,12 +86,12 @@ class Adding:
 
     Attributes:
         stored_ids: ids of the documents known to be stored, from the first one on without a gap.
-        looks_up: whether documents must be looked up in the collection before they are stored.
-        found_collection: whether the collection is known to have existed before.
         unchanged: number of documents that were found to be stored already and unchanged.
         texts: all texts, if they are known from the start.
         total: number of documents; ``None`` if the input has no length.
         ids_tell_all: whether points with equal ids always have equal content, too.
+        foreign: what points that exist have besides the documents.
+        vector_name: name of the dense vector that points which exist may lack, if any may.
         replacement: the state of documents stored as several points each; ``None`` in a collection
             that is not chunked.
     """
@@ -106,10 +107,9 @@ class Adding:
     ) -> None:
         self._name, self._codec, self._on_existing = collection_name, codec, on_existing
         self.ids_tell_all = ids == "content" or (isinstance(ids, ContentIds) and ids.keys is None)
-        self.looks_up = on_existing != "overwrite"
-        self.found_collection = False
         self.unchanged = 0
-        paired = pair(documents, metadata, ids, codec, random_ids=not self.looks_up)
+        random_ids = on_existing == "overwrite"
+        paired = pair(documents, metadata, ids, codec, random_ids=random_ids)
         self.texts = [
             document.text if isinstance(document, Document) else document
             for document in (documents if is_sequence(documents) else ())
@@ -120,11 +120,26 @@ class Adding:
         self._noted: set[str | int] = set()
         self.stored_ids: list[str | int] = []
         self.replacement: Replacement | None = None
+        self.foreign = Foreign(codec)
+        self.vector_name: str | None = None
 
     def split_documents(self) -> None:
-        """Expect each document to be stored as one or more points, and look up its old ones."""
+        """Expect each document to be stored as one or more points."""
         self.replacement = Replacement()
-        self.looks_up = True
+
+    @property
+    def looked_up(self) -> models.WithPayloadInterface:
+        """The part of the payload that `changed` needs of points that exist."""
+        if self._on_existing != "skip":
+            return self.foreign.look_up
+        return not self.ids_tell_all
+
+    @property
+    def looked_up_vectors(self) -> bool | list[str]:
+        """The vectors that `changed` needs of points that exist."""
+        if self.vector_name is None or self._on_existing != "skip" or self.ids_tell_all:
+            return False
+        return [self.vector_name] if self.vector_name else True
 
     def next_window(self) -> list[InputDocument]:
         """Read and return the next documents; an empty list if there are no more."""
@@ -139,7 +154,7 @@ class Adding:
 
         Args:
             documents: the documents of a window, without repeats.
-            existing: the collection's points with their ids.
+            existing: the collection's points with their ids, and what is `looked_up`.
 
         Raises:
             InputError: if there are such points, and ``on_existing="error"``.
@@ -147,11 +162,19 @@ class Adding:
         payloads = {point.id: point.payload or {} for point in existing}
         found = [document for document in documents if document.point_id in payloads]
         self._refuse(found, len(documents))
-        unchanged = {
-            document.point_id
-            for document in found
-            if self.ids_tell_all or document.is_in(payloads[document.point_id], self._codec)
-        }
+        unchanged: set[str | int] = set()
+        if self._on_existing == "skip":
+            unchanged = {
+                document.point_id
+                for document in found
+                if self.ids_tell_all or document.is_in(payloads[document.point_id], self._codec)
+            }
+            unchanged -= self._without_vector(existing)
+        by_id = {document.point_id: document for document in found}
+        for point in existing:
+            document = by_id[cast("str | int", point.id)]
+            if document.point_id not in unchanged:
+                self.foreign.note(point, document.payload(self._codec).keys())
         return self._without(documents, unchanged)
 
     def changed_chunked(
@@ -166,6 +189,30 @@ class Adding:
         changed = (document for document in found if document.point_id not in unchanged)
         replacement.expect(changed, stored)
         return self._without(documents, unchanged)
+
+    def _without_vector(self, points: Sequence[models.Record]) -> set[str | int]:
+        """Return the ids of points that somebody else wrote, with the same text, but no vector."""
+        if not self.looked_up_vectors:
+            return set()
+        return {
+            cast("str | int", point.id)
+            for point in points
+            if not point.vector
+            or (isinstance(point.vector, dict) and self.vector_name not in point.vector)
+        }
+
+    def note_chunks(
+        self, points: Mapping[str | int, InputDocument], existing: Sequence[models.Record]
+    ) -> None:
+        """Note what the points of documents that are stored again have from somebody else.
+
+        Args:
+            points: the document of each point.
+            existing: the points, without their texts.
+        """
+        for point in existing:
+            document = points[cast("str | int", point.id)]
+            self.foreign.note(point, {*document.metadata, *self._codec.reserved_keys})
 
     def _refuse(self, found: Sequence[InputDocument], count: int) -> None:
         """Raise `InputError` if documents were found, and ``on_existing="error"``."""
@@ -202,7 +249,9 @@ class Adding:
         self._count(replacement.note_deleted())
 
     def _count(self, complete: Iterable[str | int]) -> None:
-        self._noted.update(complete)
+        for point in complete:
+            self._noted.add(point)
+            self.foreign.forget(point)
         while self._in_flight:
             document = self._in_flight[0]
             if not document.repeats and document.point_id not in self._noted:
@@ -334,6 +383,9 @@ class _Add:
         )
         if vectors.chunked:
             adding.split_documents()
+        if self._collection.has_other_vectors(vectors):
+            adding.foreign.has_vectors = True
+            adding.vector_name = vectors.dense.vector_name
         encoder = vectors.dense.encoder.with_threads(self._options.parallel).counting()
         counting = vectors.with_encoder(encoder)
         name, progress = self._collection.name, self._options.progress
@@ -391,23 +443,34 @@ class _Add:
         """Return the documents of a window that must be encoded and stored."""
         adding = self._adding
         documents = [document for document in window if not document.repeats]
-        if not documents or not adding.looks_up:
-            return documents
-        if not adding.found_collection:
-            adding.found_collection = adding.looks_up = await self._requests.exists()
-        if not adding.looks_up:  # nor later, as the collection will only have this add's documents
+        known = [document.point_id for document in documents if not document.is_new]
+        # a collection that this add creates has its documents alone
+        if not known or self._collection.found is None:
             return documents
         if (replacement := adding.replacement) is not None:
-            old = [document.point_id for document in documents if not document.is_new]
-            stored = await self._stored_chunks(old)
-            return await self._io.compute(adding.changed_chunked, documents, stored, replacement)
-        existing = await self._look_ups.ask(
+            stored = await self._stored_chunks(known)
+            changed = await self._io.compute(adding.changed_chunked, documents, stored, replacement)
+            old = {point: document for document in changed for point in stored.of(document)}
+            if old:
+                existing = await self._retrieve([*old], adding.foreign.look_up)
+                await self._io.compute(adding.note_chunks, old, existing)
+            return changed
+        existing = await self._retrieve(known, adding.looked_up, adding.looked_up_vectors)
+        return await self._io.compute(adding.changed, documents, existing)
+
+    async def _retrieve(
+        self,
+        ids: Sequence[str | int],
+        with_payload: models.WithPayloadInterface,
+        with_vectors: bool | list[str] = False,
+    ) -> list[models.Record]:
+        return await self._look_ups.ask(
             CollectionRequests.retrieve,
-            [document.point_id for document in documents],
-            with_payload=not adding.ids_tell_all,
+            ids,
+            with_payload=with_payload,
+            with_vectors=with_vectors,
             shard_key_selector=self._options.shard_key_selector,
         )
-        return await self._io.compute(adding.changed, documents, existing)
 
     async def _stored_chunks(self, ids: Sequence[str | int]) -> StoredChunks:
         """Look up the chunks that the collection has of the documents with these ids."""
@@ -442,7 +505,8 @@ class _Add:
                 batch = points[start : start + size]
                 alone = not self._sent or len(points) <= size
                 self._sent = True
-                await in_flight.begin(partial(self._upsert, batch), alone=alone)
+                parts = self._adding.foreign.split(batch)
+                await in_flight.begin(partial(self._upsert, *parts), alone=alone)
                 await self._account(reporter)
             while len(in_flight):
                 await in_flight.wait()
@@ -453,14 +517,17 @@ class _Add:
         finally:
             self._note()
 
-    async def _upsert(self, points: Points) -> None:
+    async def _upsert(
+        self, fresh: Points, existing: Points, kept: Mapping[str | int, Kept]
+    ) -> None:
         """Store a batch; it can run in another thread than `_account`, and only hands over."""
-        await self._requests.upsert(
-            points,
-            self._stored.append,
-            wait=self._options.wait,
-            shard_key_selector=self._options.shard_key_selector,
-        )
+        options: dict[str, Any] = {
+            "wait": self._options.wait,
+            "shard_key_selector": self._options.shard_key_selector,
+        }
+        if len(fresh):
+            await self._requests.upsert(fresh, self._stored.append, **options)
+        await self._requests.merge(existing, kept, self._stored.append, **options)
 
     def _note(self) -> None:
         while self._stored:

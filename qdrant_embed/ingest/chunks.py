@@ -32,6 +32,8 @@ def chunk_payloads(
     ``parent`` (id of the document's first point, as a str), ``position`` (from 0), ``count``
     (number of chunks), ``start`` and ``end`` in the document's text, and the digests
     ``document_sha256`` (of text and metadata) and ``spans_sha256`` (of where the text is split).
+    What of the text is in no chunk is in ``before`` of the chunk that follows, unless it consists
+    of spaces, and in ``after`` of the last one. `update_metadata` adds ``updated_sha256``.
     """
     facts = {
         "parent": str(document.point_id),
@@ -39,6 +41,7 @@ def chunk_payloads(
         "document_sha256": document_digest(document),
         "spans_sha256": _digest([[chunk.start, chunk.end] for chunk in chunks]),
     }
+    between = _between(document.text, chunks)
     user_id: str | int | None = document.user_id
     if isinstance(user_id, int) and user_id not in WHOLE_NUMBERS:
         user_id = None  # which the parent says as well
@@ -47,7 +50,8 @@ def chunk_payloads(
             document.text[chunk.start : chunk.end],
             document.metadata,
             user_id,
-            {**facts, "position": position, "start": chunk.start, "end": chunk.end},
+            {**facts, "position": position, "start": chunk.start, "end": chunk.end}
+            | between[position],
         )
         for position, chunk in enumerate(chunks)
     }
@@ -55,7 +59,68 @@ def chunk_payloads(
 
 def document_digest(document: InputDocument) -> str:
     """Return the SHA-256 of the document's text and metadata, in hexadecimal."""
-    return _digest([document.text, dict(document.metadata)])
+    return content_digest(document.text, document.metadata)
+
+
+def content_digest(text: str, metadata: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a text and its metadata, in hexadecimal."""
+    return _digest([text, dict(metadata)])
+
+
+def digest_of(facts: Mapping[str, Any]) -> object:
+    """Return the digest of the text and metadata that a chunk's document has now.
+
+    It is ``""`` if that is not known.
+    """
+    return facts.get("updated_sha256", facts.get("document_sha256"))
+
+
+def update_digest(digest: str) -> dict[str, str]:
+    """Return the facts to set in a document's chunks when its metadata has been changed."""
+    return {"updated_sha256": digest}
+
+
+def version_of(facts: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return what the chunks of one version of a document have in common."""
+    return tuple(facts.get(name) for name in ("count", "document_sha256", "spans_sha256"))
+
+
+def joined_text(parts: Iterable[tuple[Mapping[str, Any], str]]) -> str:
+    """Return the text of a document, given the facts and texts of its chunks.
+
+    A missing chunk, and what no chunk has, are as many spaces, so that offsets are right.
+    """
+    text, reached, after = [], 0, ""
+    for facts, part in sorted(parts, key=_place):
+        start = facts["start"]
+        if start > reached:
+            before = facts.get("before", "")
+            text.append(before.rjust(start - reached))
+            reached = start
+        text.append(part[reached - start :])
+        reached = max(reached, facts["end"])
+        after = facts.get("after", after)
+    return "".join([*text, after])
+
+
+def _place(part: tuple[Mapping[str, Any], str]) -> tuple[int, int, int]:
+    facts, _ = part
+    return facts["start"], facts["end"], facts["position"]
+
+
+def _between(text: str, chunks: Sequence[Chunk]) -> list[dict[str, str]]:
+    """Return for each chunk what of the text is in none, and must be known to join them."""
+    found: list[dict[str, str]] = [{} for _ in chunks]
+    order = sorted(range(len(chunks)), key=lambda n: (chunks[n].start, chunks[n].end, n))
+    reached = 0
+    for position in order:
+        before = text[reached : chunks[position].start]
+        if before.strip(" "):
+            found[position]["before"] = before
+        reached = max(reached, chunks[position].end)
+    if order and reached < len(text):
+        found[order[-1]]["after"] = text[reached:]
+    return found
 
 
 def chunks_of(point_ids: Iterable[str | int]) -> models.FieldCondition:
@@ -91,7 +156,7 @@ class StoredChunks:
         points = self._points.get(str(document.point_id), {})
         expected = {chunk_id(document.point_id, position) for position in range(len(points))}
         versions = {
-            (facts.get("count"), facts.get("document_sha256"), facts.get("spans_sha256"))
+            (facts.get("count"), digest_of(facts), facts.get("spans_sha256"))
             for facts in points.values()
         }
         if points.keys() != expected or len(versions) != 1:

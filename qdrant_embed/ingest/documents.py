@@ -193,6 +193,15 @@ def _with_fields(
     return {**row, **fields}
 
 
+def checked_metadata(metadata: object, index: int, codec: PayloadCodec) -> Mapping[str, Any]:
+    """Return the metadata that will be stored, given what a user passed at a position.
+
+    Raises:
+        InputError: if it cannot be stored.
+    """
+    return _checked_metadata(metadata, index, codec)
+
+
 def _check_types(documents: object, metadata: object, ids: object) -> None:
     """Raise `InputError` for types that can be iterated but are certainly a mistake."""
     if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Iterable):

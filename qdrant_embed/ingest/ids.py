@@ -125,9 +125,20 @@ def point_ids(given: Iterable[int | str | uuid.UUID]) -> list[int | str]:
     Raises:
         InputError: if an id is invalid, or `given` is not a list of ids, such as a single str.
     """
+    return list(dict.fromkeys(point for _, point in points_by_id(given)))
+
+
+def points_by_id(
+    given: Iterable[int | str | uuid.UUID],
+) -> list[tuple[int | str | uuid.UUID, int | str]]:
+    """Return each id with its `point_id`.
+
+    Raises:
+        InputError: if an id is invalid, or `given` is not a list of ids, such as a single str.
+    """
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise InputError(f"ids must be a list of ids, not {given!r:.60} ({type(given).__name__})")
-    return list(dict.fromkeys(map(point_id, given)))
+    return [(one, point_id(one)) for one in given]
 
 
 def chunk_id(document: int | str, position: int) -> int | str:

@@ -132,7 +132,7 @@ def test_look_ups_ask_every_copy(
         cluster.asked.clear()
         for _ in range(2):
             client.add("chunks", TEXTS, ids=range(4))
-        assert cluster.asked == ["all"]
+        assert cluster.asked == ["all", "all"]  # for chunks, and for what these have from others
 
 
 def test_what_only_some_copies_have_is_stored_again(

@@ -151,5 +151,5 @@ def test_all_that_an_add_asks_and_does_is_in_its_own_shard(
     remote.add("demo", [short], ids=[1], on_existing="skip", shard_key_selector="a")
     remote.delete_documents("demo", [1], shard_key_selector="a")
     about_points = [json.loads(body) for request, body in server.bodies if "/points" in request]
-    assert len(about_points) == (4 if overflow == "chunk" else 3)
+    assert len(about_points) == (5 if overflow == "chunk" else 3)
     assert [body["shard_key"] for body in about_points] == ["a"] * len(about_points)

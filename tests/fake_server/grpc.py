@@ -278,12 +278,23 @@ def _update_vectors(run: Run, request: Any) -> Any:
 
 
 def _update_batch(run: Run, request: Any) -> Any:
-    operations = [
-        GrpcToRest.convert_points_update_operation(operation) for operation in request.operations
-    ]
+    operations = [_operation(operation) for operation in request.operations]
     numbers = run("operations", operations, request.wait)
     return messages.UpdateBatchResponse(
         result=[_done(request, number).result for number in numbers]
+    )
+
+
+def _operation(message: Any) -> Any:
+    """Return an operation with its shard key, which the conversion cannot read."""
+    asked = getattr(message, message.WhichOneof("operation"))
+    key = _shard_key(asked)
+    if key is not None:
+        asked.ClearField("shard_key_selector")
+    operation = GrpcToRest.convert_points_update_operation(message)
+    (change,) = dict(operation).values()
+    return operation.model_copy(
+        update={next(iter(dict(operation))): change.model_copy(update={"shard_key": key})}
     )
 
 

@@ -518,23 +518,31 @@ class Node:
         """Carry out several writes; return their numbers."""
         done = []
         for operation in operations:
+            (change,) = dict(operation).values()
+            key = change.shard_key if hasattr(change, "shard_key") else None
             if isinstance(operation, models.UpsertOperation):
-                done.append(self.upsert(name, points_of(operation.upsert), wait))
+                done.append(self.upsert(name, points_of(change), wait, key))
             elif isinstance(operation, models.DeleteOperation):
-                done.append(self.delete(name, selected(operation.delete), wait))
-            elif isinstance(operation, models.SetPayloadOperation):
-                change = operation.set_payload
-                done.append(
-                    self.payload(name, "set", selected(change), wait, change.payload, change.key)
-                )
-            elif isinstance(operation, models.OverwritePayloadOperation):
-                change = operation.overwrite_payload
-                done.append(self.payload(name, "overwrite", selected(change), wait, change.payload))
+                done.append(self.delete(name, selected(change), wait, key))
+            elif isinstance(
+                operation, models.SetPayloadOperation | models.OverwritePayloadOperation
+            ):
+                kind = "set" if isinstance(operation, models.SetPayloadOperation) else "overwrite"
+                args = (wait, change.payload, change.key, key)
+                done.append(self.payload(name, kind, selected(change), *args))
             elif isinstance(operation, models.UpdateVectorsOperation):
-                done.append(self.update_vectors(name, operation.update_vectors.points, wait))
+                done.append(self.update_vectors(name, change.points, wait, key))
+            elif isinstance(operation, models.DeleteVectorsOperation):
+                done.append(self.delete_vectors(name, change.vector, selected(change), wait, key))
             else:
                 raise RefusedError(Kind.REQUEST, f"the fake server knows no {type(operation)}")
         return done
+
+    def delete_vectors(
+        self, name: str, vectors: Sequence[str], selector: Any, wait: bool, shard_key: Any = None
+    ) -> int:
+        chosen = self._chosen(name, selector, shard_key)
+        return self._write(name, wait, lambda: self.database.delete_vectors(name, vectors, chosen))
 
     def create_index(self, name: str, key: str, schema: Any) -> int:
         self.of(name).indexes[key] = schema

@@ -29,6 +29,7 @@ from qdrant_embed import (
     SparseDescription,
     SparseEncoder,
     SparseVector,
+    StoredDocument,
     TextEmbedding,
 )
 
@@ -101,6 +102,15 @@ def program() -> None:
     client.set_model("folder", overflow="chunk", lazy_load=True)
     client.query("demo", "b", chunks=True)
     client.delete_documents("demo", [1, UUID(int=1), "x"])
+    client.update_metadata("demo", [1, UUID(int=1), "x"], {"seen": True})
+    client.update_metadata("demo", [1], [{"seen": None}], wait=False)
+    found: list[StoredDocument | None] = client.get_documents("demo", [1, "x"])
+    print([document.text for document in found if document is not None])
+    print(found[0].text)  # type: ignore[union-attr] # it may be missing
+    for document in client.scroll_documents("demo", where={"k": 1}, after=1, batch_size=9):
+        shown: str | int = document.id
+        print(shown, document.text, document.metadata["k"], document.complete)
+    client.add("copy", client.scroll_documents("demo"))
     parts: list[list[Chunk]] = list(TextEmbedding(overflow="chunk").chunks(["a", "b"]))
     print(parts[0][0].start, parts[0][0].end, parts[0][0].vector)
     client.set_model("folder", overflow="chop")  # type: ignore[arg-type] # must be refused
@@ -168,5 +178,9 @@ async def asynchronous_program() -> None:
     print(ids, hits, batches, known, client.get_vector_field_name())
     await client.query("demo", "b", no_such_option=1)  # type: ignore[call-arg] # must be refused
     await client.delete_documents("demo", ids)
+    await client.update_metadata("demo", ids, {"seen": True})
+    found: list[StoredDocument | None] = await client.get_documents("demo", ids)
+    print(found, [document.id async for document in client.scroll_documents("demo")])
+    await client.add("copy", client.scroll_documents("demo"))
     account: IngestError | None = IngestError.behind(TimeoutError())
     print(account, await MyAsyncClient(":memory:").query("demo", "b"))
