@@ -21,6 +21,7 @@ from qdrant_embed.engines.missing import may_come
 from qdrant_embed.engines.names import check_collection_name
 from qdrant_embed.engines.points import Kept, Points, update_operations
 from qdrant_embed.engines.server import (
+    NO_ANSWERS,
     REQUEST_ERRORS,
     CapName,
     exceeded_cap,
@@ -213,7 +214,7 @@ class CollectionRequests:
                 try:
                     with waiting:
                         return await self._attempt(attempt)
-                except (*REQUEST_ERRORS, ValueError) as error:
+                except (*REQUEST_ERRORS, *NO_ANSWERS, ValueError) as error:
                     if self.is_settling and may_come(error):
                         early += 1
                         await self.io.sleep(SOON.seconds(early))
