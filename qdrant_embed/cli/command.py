@@ -1,13 +1,17 @@
-"""The building blocks of commands: their parsers, their answers, and tables."""
+"""The building blocks of commands: their parsers, arguments and answers, and tables."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+_UNDECODED = re.compile("[\ud800-\udfff]")  # bytes that were not decoded
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,50 @@ def add_command(
     added = commands.add_parser(name, help=run.__doc__, description=run.__doc__, parents=parents)
     added.set_defaults(run=run)
     return added
+
+
+def to_text(argument: str) -> str:
+    """Return an argument that is text; as UTF-8 if the locale's encoding does not have it.
+
+    Raises:
+        ArgumentTypeError: if it is not UTF-8 either.
+    """
+    if not _UNDECODED.search(argument):
+        return argument
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError as error:
+        raise argparse.ArgumentTypeError(f"not UTF-8: {error}") from error
+
+
+def not_empty(argument: str) -> str:
+    """Return an argument.
+
+    Raises:
+        ArgumentTypeError: if it is empty or blank.
+    """
+    if not argument.strip():
+        raise argparse.ArgumentTypeError("empty; is the variable set that it comes from?")
+    return argument
+
+
+def at_least_one(argument: str) -> int:
+    """Return an argument that is a number from 1.
+
+    Raises:
+        ArgumentTypeError: if it is not.
+    """
+    if not argument.isascii() or not argument.isdecimal() or int(argument) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {argument!r}")
+    return int(argument)
+
+
+def printable(text: str) -> str:
+    """Return text in one line, with escapes instead of what would steer a terminal."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in " ".join(text.split())
+    )
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> list[str]:

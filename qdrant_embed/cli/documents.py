@@ -3,63 +3,57 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import json
-import os
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
-from qdrant_embed.cli.command import Answer, Commands, add_command, table, with_json
-from qdrant_embed.cli.progress import FileProgress
-from qdrant_embed.cli.records import FORMATS, Fields, Format, RecordFile
-from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
-from qdrant_embed.encoder.interfaces import Overflow
-from qdrant_embed.errors import (
-    CollectionNotFoundError,
-    IngestError,
-    InputError,
-    QdrantEmbedError,
-    ServerRefusal,
+from qdrant_embed.cli import database
+from qdrant_embed.cli.command import (
+    Answer,
+    Commands,
+    add_command,
+    printable,
+    table,
+    to_text,
+    with_json,
 )
+from qdrant_embed.cli.comparisons import mismatches
+from qdrant_embed.cli.progress import FileProgress
+from qdrant_embed.cli.records import FORMATS, TYPES, Field, Fields, Format, RecordFile, to_field
+from qdrant_embed.encoder.interfaces import Overflow
+from qdrant_embed.errors import IngestError, InputError
 
 if TYPE_CHECKING:
     from qdrant_embed.client import QdrantClient
 
+logger = logging.getLogger(__name__)
+
 _STDIN = "-"
+_SAMPLE = 20  # documents whose metadata is looked at
 _SHOWN = 80  # characters of a text in the table
 
 
 def add_to(commands: Commands) -> None:
     """Add the commands to the parser's."""
-    connection = argparse.ArgumentParser(add_help=False, parents=[with_json()])
-    database = connection.add_mutually_exclusive_group(required=True)
-    database.add_argument("--url", help="URL of a server, like http://localhost:6333")
-    database.add_argument("--path", metavar="FOLDER", help="folder of a local database")
-    connection.add_argument(
-        "--collection", metavar="NAME", required=True, help="name of the collection"
-    )
-    connection.add_argument("--api-key", help="key of the server; QDRANT_API_KEY by default")
-    connection.add_argument(
-        "--timeout",
-        type=int,
-        default=60,
-        metavar="SECONDS",
-        help="timeout of a request; 60 by default",
-    )
-    connection.add_argument(
-        "--sparse-model", metavar="MODEL", help="sparse model; the collection's own by default"
-    )
-    connection.set_defaults(overflow=None)  # only `add` has the option
+    connection = database.parser(with_json())
     progress = argparse.ArgumentParser(add_help=False)
     progress.add_argument("--quiet", action="store_true", help="do not show progress")
     model = argparse.ArgumentParser(add_help=False, parents=[connection])
     model.add_argument("--model", help="model; the collection's own by default")
 
     adding = add_command(commands, "add", add, model, progress)
+    adding.add_argument("file", metavar="FILE", help="a .jsonl, .csv or .txt file, or - for stdin")
     adding.add_argument(
-        "file", metavar="FILE", help="a .jsonl, .csv or .txt file in UTF-8, or - for stdin"
+        "--encoding",
+        type=_encoding,
+        default="utf-8",
+        help="encoding of the file, like cp1252 or utf-16; utf-8 by default",
     )
     adding.add_argument(
         "--format",
@@ -68,20 +62,26 @@ def add_to(commands: Commands) -> None:
     )
     adding.add_argument(
         "--text-field",
+        type=to_text,
         default="text",
         metavar="FIELD",
         help="field that holds the text; text by default",
     )
     adding.add_argument(
         "--id-field",
-        metavar="FIELD",
-        help="field that holds the id; by default, ids are derived from text and metadata",
+        type=_id_field,
+        metavar="FIELD[:TYPE]",
+        help="field that holds the id; by default, ids are derived from text and metadata. In CSV "
+        "an id is text, unless its type is int",
     )
     adding.add_argument(
         "--metadata-field",
+        type=lambda text: to_field(to_text(text)),
         action="append",
-        metavar="FIELD",
-        help="field to store as metadata; repeat it for several; all other fields by default",
+        metavar="FIELD[:TYPE]",
+        help="field to store as metadata; repeat it for several; all other fields by default. "
+        f"TYPE is one of {', '.join(TYPES)}, like year:int; in CSV all are text by default, and an "
+        "empty cell of another type is null",
     )
     adding.add_argument(
         "--on-existing",
@@ -103,7 +103,7 @@ def add_to(commands: Commands) -> None:
     )
 
     querying = add_command(commands, "query", query, model)
-    querying.add_argument("text", help="text to search for")
+    querying.add_argument("text", type=to_text, help="text to search for")
     querying.add_argument(
         "--limit", type=int, default=10, help="maximum number of hits; 10 by default"
     )
@@ -111,7 +111,7 @@ def add_to(commands: Commands) -> None:
         "--where",
         type=_json_object,
         metavar="JSON",
-        help='filter on metadata, like {"year": {"gte": 2020}}',
+        help='filter on metadata, like {"year": {"gte": 2020}} or {"day": {"lt": "2024-02-01"}}',
     )
     querying.add_argument(
         "--chunks", action="store_true", help="show chunks instead of documents' best chunks"
@@ -122,9 +122,11 @@ def add_to(commands: Commands) -> None:
     migrating.add_argument(
         "--model", dest="new_model", metavar="MODEL", required=True, help="the new model"
     )
-    migrating.add_argument("--to", metavar="NAME", required=True, help="the new collection")
     migrating.add_argument(
-        "--alias", help="alias to point to the new collection once that is complete"
+        "--to", type=to_text, metavar="NAME", required=True, help="the new collection"
+    )
+    migrating.add_argument(
+        "--alias", type=to_text, help="alias to point to the new collection once that is complete"
     )
     migrating.add_argument(
         "--batch-size",
@@ -138,8 +140,8 @@ def add(options: argparse.Namespace) -> Answer:
     """Embed and store the documents of a file."""
     fields = Fields(options.text_field, options.id_field, options.metadata_field)
     file_format = options.format or _format_of(options.file)
-    with _open_input(options.file) as stream, _connect(options) as client:
-        records = RecordFile(stream, file_format, fields)
+    with _open_input(options.file) as stream, database.connect(options) as client:
+        records = RecordFile(stream, file_format, fields, options.encoding)
         size = 0 if options.file == _STDIN else Path(options.file).stat().st_size
         shown = False if options.quiet else None
         with FileProgress(f"adding {options.file}", records, size or None, shown=shown) as progress:
@@ -152,7 +154,7 @@ def query(options: argparse.Namespace) -> Answer:
     """Find the stored texts nearest in meaning to a text."""
     from qdrant_embed.collection.payload import PayloadCodec
 
-    with _connect_to_collection(options) as client:
+    with database.connect_to_collection(options) as client:
         hits = client.query(
             options.collection,
             options.text,
@@ -161,10 +163,12 @@ def query(options: argparse.Namespace) -> Answer:
             chunks=options.chunks,
         )
         codec = PayloadCodec(client.document_key)
+        if options.where:
+            _note_mismatches(client, options)
     rows = [
         {
             "score": f"{hit.score:.3f}",
-            "id": str(hit.id),
+            "id": printable(str(hit.id)),
             "text": _shorten(hit.document),
             "metadata": json.dumps(
                 codec.metadata(hit.metadata),
@@ -183,7 +187,7 @@ def query(options: argparse.Namespace) -> Answer:
 
 def migrate(options: argparse.Namespace) -> Answer:
     """Encode a collection's documents with another model into a new collection."""
-    with _connect_to_collection(options) as client:
+    with database.connect_to_collection(options) as client:
         count = client.migrate_model(
             options.collection,
             options.new_model,
@@ -221,58 +225,24 @@ def _add_records(client: QdrantClient, progress: FileProgress, options: argparse
     return len(set(stored))
 
 
-@contextmanager
-def _connect(options: argparse.Namespace) -> Iterator[QdrantClient]:
-    """Run the block with a client that uses the requested models.
-
-    Raises:
-        QdrantEmbedError: also if a request, or opening the database, fails.
-    """
-    from qdrant_embed.client import QdrantClient
+def _note_mismatches(client: QdrantClient, options: argparse.Namespace) -> None:
+    """Log where the filter compares numbers with text, judging by some documents."""
     from qdrant_embed.engines.server import REQUEST_ERRORS
 
-    database: dict[str, Any] = {"path": options.path}
-    if options.path is None:
-        key = options.api_key or os.environ.get("QDRANT_API_KEY")
-        database = {"url": options.url, "api_key": key, "timeout": options.timeout}
     try:
-        # if the server cannot be reached, the first request fails and states the reason
-        client = QdrantClient(**database, check_compatibility=False)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise QdrantEmbedError(f"{options.path or options.url}: {error}") from error
-    try:
-        if options.model is not None or options.overflow is not None:
-            client.set_model(
-                options.model or DEFAULT_MODEL, overflow=options.overflow or "truncate"
-            )
-        if options.sparse_model is not None:
-            client.set_sparse_model(options.sparse_model)
-        yield client
-    except (*REQUEST_ERRORS, CollectionNotFoundError, ServerRefusal) as error:
-        raise QdrantEmbedError(f"{options.path or options.url}: {error}") from error
-    finally:
-        client.close()
+        some, _ = client.scroll(options.collection, limit=_SAMPLE)
+    except REQUEST_ERRORS:  # the answer is there, and this only explains it
+        return
+    for note in mismatches(options.where, [point.payload or {} for point in some]):
+        logger.warning("%s", note)
 
 
 @contextmanager
-def _connect_to_collection(options: argparse.Namespace) -> Iterator[QdrantClient]:
-    """Run the block like `_connect`, and raise `InputError` if the collection does not exist."""
-    if options.path is not None and not Path(options.path).is_dir():
-        raise InputError(f"folder {options.path} does not exist")
-    with _connect(options) as client:
-        if not client.collection_exists(options.collection):
-            names = sorted(known.name for known in client.get_collections().collections)
-            raise InputError(
-                f"collection {options.collection!r} does not exist; existing collections: "
-                f"{', '.join(names) or 'none'}"
-            )
-        yield client
-
-
-@contextmanager
-def _open_input(name: str) -> Iterator[BinaryIO]:
+def _open_input(name: str) -> Iterator[io.BufferedIOBase]:
     if name == _STDIN:
-        yield sys.stdin.buffer
+        if sys.stdin is None:
+            raise InputError("- cannot be read: standard input is closed")
+        yield cast("io.BufferedIOBase", sys.stdin.buffer)
         return
     try:
         stream = Path(name).open("rb")  # noqa: SIM115 - errors inside `with` are not about opening
@@ -292,16 +262,33 @@ def _format_of(name: str) -> Format:
     )
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def _json_object(argument: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
+        value = json.loads(to_text(argument))
+    except (ValueError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError('must be a JSON object, like {"year": 2020}')
     return value
 
 
+def _id_field(argument: str) -> Field:
+    field = to_field(to_text(argument))
+    if field.type not in (None, "str", "int"):
+        raise argparse.ArgumentTypeError(f"an id is str or int, not {field.type}")
+    return field
+
+
+def _encoding(argument: str) -> str:
+    try:
+        "".encode(argument)
+        return codecs.lookup(argument).name
+    except (LookupError, ValueError) as error:  # also base64, which is no encoding of text
+        raise argparse.ArgumentTypeError(
+            f"{argument!r} is not a known encoding; utf-8, utf-16, latin-1 and cp1252 are some"
+        ) from error
+
+
 def _shorten(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 1]}…"
+    line = printable(text)
+    return line if len(line) <= _SHOWN else f"{line[: _SHOWN - 3]}..."

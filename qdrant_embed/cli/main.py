@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from qdrant_embed.cli import documents, models
@@ -17,29 +19,48 @@ from qdrant_embed.version import VERSION
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; `arguments` are the process's by default."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks, it shows as escapes
+            stream.reconfigure(errors="backslashreplace")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what gRPC logs of itself is not for users
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    warnings.formatwarning = _warning
     run: Callable[[argparse.Namespace], Answer] = options.run
     try:
         answer = run(options)
-        text = (
-            json.dumps(answer.found, indent=2, default=str)
-            if options.json
-            else "\n".join(answer.lines)
-        )
-        print(text, flush=True)
-    except QdrantEmbedError as error:
-        print(f"qdrant-embed: {error}", file=sys.stderr)
-        return 1
+    except (QdrantEmbedError, OSError) as error:  # of the system: a name that no file can have
+        return _fail(str(error))
+    except UnicodeEncodeError as error:  # the name of a file or folder
+        return _fail(f"{error}; this locale has no such names, set PYTHONUTF8=1")
     except KeyboardInterrupt:
-        print("qdrant-embed: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader has seen enough: flush nothing at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:  # for instance, a name that is not valid for a file
-        print(f"qdrant-embed: {error}", file=sys.stderr)
-        return 1
+        return _fail("interrupted", 130)
+    return _print(
+        json.dumps(answer.found, indent=2, default=str) if options.json else "\n".join(answer.lines)
+    )
+
+
+def _print(text: str) -> int:
+    """Print an answer and return the exit code."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flush nothing at the end
+        # a reader that is gone has seen enough
+        return 0 if isinstance(error, BrokenPipeError) else _fail(str(error))
     return 0
+
+
+def _fail(reason: str, code: int = 1) -> int:
+    """Print why a command failed, and return the exit code."""
+    if sys.stderr is not None:  # as it is where a shell has closed it
+        print(f"qdrant-embed: {reason}", file=sys.stderr)
+    return code
+
+
+def _warning(message: Warning | str, *_: object, **__: object) -> str:
+    """Return a warning as users see it, without the line of code that it is about."""
+    return f"qdrant-embed: {' '.join(str(message).split())}\n"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -69,8 +69,10 @@ _REFUSALS = frozenset(
 
 # what tells that the same request fails for ever, in the text of a failed connection
 _WRONG_CONNECTION = re.compile(
-    r"CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER|illegal (status|request) line|Invalid metadata"
+    r"CERTIFICATE_VERIFY_FAILED|Hostname Verification|WRONG_VERSION_NUMBER|record layer failure|"
+    r"packet length too long|illegal (status|request) line|SETTINGS frame|Invalid metadata"
 )
+_NO_ANSWER = re.compile("connect|resol|lookup|socket closed|by peer", re.IGNORECASE)
 _REFUSED_BY_PROXY = re.compile(r"4\d\d\b")
 _TOO_LARGE = re.compile(r"larger than allowed|message length too large|message larger than max")
 _OVER_BUDGET = "please try to split"  # above what a rate limit allows in a whole minute
@@ -187,6 +189,17 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def is_unanswered(error: BaseException) -> bool:
+    """Return whether no server answered: nobody listens, the connection broke or timed out."""
+    if (answer := answer_of(error)) is None:
+        return True
+    # over gRPC, its code is that of an overloaded server
+    return isinstance(error, grpc.RpcError) and (
+        answer.code is _Code.DEADLINE_EXCEEDED
+        or (answer.code is _Code.UNAVAILABLE and _NO_ANSWER.search(answer.message) is not None)
+    )
 
 
 def is_timeout(error: BaseException) -> bool:

@@ -502,6 +502,8 @@ def test_what_fails_for_ever_is_not_tried_again() -> None:
     for error in (
         httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"),
         httpx.ConnectError("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"),
+        httpx.ConnectError("[SSL] record layer failure (_ssl.c:1006)"),
+        httpx.ConnectError("[SSL: PACKET_LENGTH_TOO_LONG] packet length too long (_ssl.c:1006)"),
         httpx.RemoteProtocolError("illegal status line: bytearray(b'\\x00')"),
         httpx.UnsupportedProtocol("no http"),
         httpx.LocalProtocolError("Illegal header value"),

@@ -1,0 +1,410 @@
+"""The database that a command works on: its options, how it is opened, why it cannot be reached."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import ssl
+import sys
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from qdrant_embed.cli.command import at_least_one, not_empty, to_text
+from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
+from qdrant_embed.errors import (
+    CollectionNotFoundError,
+    IngestError,
+    InputError,
+    QdrantEmbedError,
+    ServerRefusal,
+)
+
+if TYPE_CHECKING:
+    import httpx
+
+    from qdrant_embed.client import QdrantClient
+
+logger = logging.getLogger(__name__)
+
+CONNECTING = 5  # seconds that opening one connection may take
+_KEY_VARIABLE = "QDRANT_API_KEY"
+_CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_GRPC_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # in this order
+_OUR_ERRORS = (CollectionNotFoundError, ServerRefusal, IngestError)  # those of requests
+_NO_ANSWERS = (json.JSONDecodeError, AssertionError)  # qdrant_client's, of what is no answer
+_LIBRARY_SAYS = ": pass api_key= to the client"  # which is no way out of a command
+_NOT_QDRANT = "what answers there is not Qdrant"
+_LOOPBACK = re.compile(r"localhost|127\..*|::1")
+
+# what a connection's failure says, and what to do; the first that is found
+_WAYS_OUT = (
+    (
+        "hostname mismatch|hostname verification|not valid for|IP address mismatch|Peer name",
+        "use a name of the server that is in its certificate",
+    ),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "pass --ca FILE, which must have the certificate of the authority that signed the server's",
+    ),
+    (
+        "WRONG_VERSION_NUMBER|record layer failure|packet length too long",
+        "the server does not speak TLS on this port, use http://",
+    ),
+    ("HTTPS (port|server)", "the server wants TLS, use https://"),
+    (
+        "illegal (status|request) line|http1|http2 header|SETTINGS frame",
+        "another protocol is spoken on this port; by default, REST is at 6333, and gRPC (--grpc) "
+        "at 6334 (--grpc-port)",
+    ),
+    (_NOT_QDRANT, "check --url, its port and --prefix"),
+    (
+        "Name or service not known|nodename nor servname|getaddrinfo|name resolution|No address|"
+        "DNS",
+        "no host has this name, check --url",
+    ),
+    ("(connection|actively) refused", "check the address and its port, and that the server runs"),
+    (
+        "disconnected|reset by peer|Socket closed|EOF occurred",
+        "check that the server runs, and whether its url begins with http:// or https://",
+    ),
+    (
+        "no connection within|unreachable|No route|failed to connect",
+        "check the address, its port and firewalls",
+    ),
+    ("timed out|deadline exceeded", "--timeout sets how long to wait for an answer"),
+)
+
+
+@dataclass(frozen=True)
+class _Proxy:
+    """A proxy that requests go through: its URL, and the environment variable that sets it."""
+
+    url: str
+    variable: str
+
+    @property
+    def note(self) -> str:
+        url = urlsplit(self.url if "//" in self.url else f"//{self.url}")
+        return f"asked through the proxy {url.netloc.rpartition('@')[2]} of {self.variable}"
+
+
+def parser(json_option: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Return a parent parser with the options of a database and a collection in it."""
+    options = argparse.ArgumentParser(add_help=False, parents=[json_option])
+    place = options.add_mutually_exclusive_group(required=True)
+    place.add_argument("--url", type=not_empty, help="URL of a server, like http://localhost:6333")
+    place.add_argument(
+        "--path", type=not_empty, metavar="FOLDER", help="folder of a local database"
+    )
+    options.add_argument(
+        "--collection", type=to_text, metavar="NAME", required=True, help="name of the collection"
+    )
+    options.add_argument("--api-key", help=f"key of the server; {_KEY_VARIABLE} by default")
+    options.add_argument(
+        "--prefix", metavar="PATH", help="path of the server behind a proxy, like /qdrant"
+    )
+    options.add_argument(
+        "--ca",
+        type=not_empty,
+        metavar="FILE",
+        help="certificates of the authorities to trust, in PEM",
+    )
+    options.add_argument("--grpc", action="store_true", help="use gRPC instead of REST")
+    options.add_argument(
+        "--grpc-port",
+        type=at_least_one,
+        default=6334,
+        metavar="PORT",
+        help="port of gRPC; 6334 by default",
+    )
+    options.add_argument(
+        "--timeout",
+        type=at_least_one,
+        default=60,
+        metavar="SECONDS",
+        help="timeout of a request; 60 by default",
+    )
+    options.add_argument(
+        "--sparse-model", metavar="MODEL", help="sparse model; the collection's own by default"
+    )
+    options.set_defaults(overflow=None)  # only `add` has the option
+    return options
+
+
+@contextmanager
+def connect(options: argparse.Namespace) -> Iterator[QdrantClient]:
+    """Run the block with a client that uses the requested models.
+
+    A server that cannot be reached ends the command at once: only what has begun is worth waiting
+    for, as while a server restarts.
+
+    Raises:
+        QdrantEmbedError: also if a request, or opening the database, fails; in one line.
+    """
+    with _open(options) as (client, _):
+        yield client
+
+
+@contextmanager
+def connect_to_collection(options: argparse.Namespace) -> Iterator[QdrantClient]:
+    """Run the block like `connect`, and raise `InputError` if the collection does not exist."""
+    if options.path is not None and not Path(options.path).is_dir():
+        raise InputError(f"folder {options.path} does not exist")
+    with _open(options) as (client, exists):
+        if not exists:
+            names = sorted(known.name for known in client.get_collections().collections)
+            raise InputError(
+                f"collection {options.collection!r} does not exist; existing collections: "
+                f"{', '.join(names) or 'none'}"
+            )
+        yield client
+
+
+@contextmanager
+def _open(options: argparse.Namespace) -> Iterator[tuple[QdrantClient, bool]]:
+    """Run the block with a client, and whether the collection exists."""
+    from qdrant_embed.engines.server import REQUEST_ERRORS
+
+    client = _client(options)
+    try:
+        exists = _exists(client, options.collection)
+        if options.model is not None or options.overflow is not None:
+            client.set_model(
+                options.model or DEFAULT_MODEL, overflow=options.overflow or "truncate"
+            )
+        if options.sparse_model is not None:
+            client.set_sparse_model(options.sparse_model)
+        yield client, exists
+    except (*REQUEST_ERRORS, *_OUR_ERRORS, *_NO_ANSWERS) as error:
+        address = options.path or _address(client, options)
+        raise QdrantEmbedError(f"{address}: {_reason(error, address, options)}") from error
+    finally:
+        client.close()
+
+
+def _exists(client: QdrantClient, name: str) -> bool:
+    """Return whether the collection exists, as far as is known without trying again."""
+    from qdrant_embed.engines.server import REQUEST_ERRORS, is_transient, is_unanswered
+    from qdrant_embed.flows.io import run_blocking
+    from qdrant_embed.flows.requests import CollectionRequests
+
+    try:
+        return run_blocking(CollectionRequests(client._io, client, name, max_retries=0).exists())
+    except REQUEST_ERRORS as error:
+        if is_unanswered(error) or not is_transient(error):
+            raise
+        return True  # it is there, and busy or starting: what follows waits for it
+
+
+# opening
+
+
+def _client(options: argparse.Namespace) -> QdrantClient:
+    """Return the client that the options describe.
+
+    Raises:
+        QdrantEmbedError: if it cannot be made.
+    """
+    import httpx
+
+    from qdrant_embed.client import QdrantClient
+
+    asked: dict[str, Any] = {"path": options.path}
+    if options.path is None:
+        asked = _server(options)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Api key is used with an insecure")
+            # if the server cannot be reached, the first request fails and states the reason
+            client = QdrantClient(**asked, check_compatibility=False)
+    except InputError as error:
+        source = "--api-key" if options.api_key else _KEY_VARIABLE
+        raise InputError(str(error).replace("api_key", source, 1)) from error
+    except httpx.InvalidURL as error:  # of a proxy, or of what is not asked through one
+        raise QdrantEmbedError(
+            f"{options.url}: {error} in the environment variables of proxies: {_proxy_variables()}"
+        ) from error
+    except ImportError as error:
+        raise QdrantEmbedError(
+            f"{options.url}: a SOCKS proxy ({_proxy_variables()}) needs a package: "
+            "pip install 'httpx[socks]', or set NO_PROXY to the server's host"
+        ) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        said, source = " ".join(str(error).split()), ""
+        if "proxy" in said.lower():
+            source = f" ({_proxy_variables()})"
+        elif isinstance(error, OSError) and options.path is None:
+            names = [name for name in _CA_VARIABLES if name in os.environ]
+            source = f" ({', '.join(names)})" if names else ""
+        raise QdrantEmbedError(f"{options.path or options.url}: {said}{source}") from error
+    if options.path is None:
+        client.http.client.add_middleware(_connect_soon)
+        _warn_of_open_key(_address(client, options), asked["api_key"])
+    return client
+
+
+def _server(options: argparse.Namespace) -> dict[str, Any]:
+    """Return a client's arguments of a server.
+
+    Raises:
+        InputError: if the options cannot be used.
+    """
+    url = options.url.strip()
+    parts = urlsplit(url if "//" in url else f"//{url}")
+    if "@" in parts.netloc:
+        raise InputError(
+            "--url has a user or password, which Qdrant does not know: pass a key as --api-key or "
+            f"{_KEY_VARIABLE}"
+        )
+    if not parts.hostname:
+        raise InputError(f"--url {url} has no host; it must be like http://localhost:6333")
+    prefix = (options.prefix or "").strip().strip("/")
+    if options.grpc and (prefix or parts.path.strip("/")):
+        raise InputError("--grpc cannot be used with a prefix, which gRPC does not have")
+    asked: dict[str, Any] = {
+        "url": url.rstrip("/"),
+        "prefix": f"/{prefix}" if prefix else None,
+        "api_key": options.api_key or os.environ.get(_KEY_VARIABLE) or None,
+        "timeout": options.timeout,
+        "prefer_grpc": options.grpc,
+        "grpc_port": options.grpc_port,
+        "grpc_options": {"grpc.min_reconnect_backoff_ms": CONNECTING * 1000},
+    }
+    if options.ca is not None:
+        try:
+            asked["verify"] = ssl.create_default_context(cafile=options.ca)
+            asked["grpc_options"]["root_certificates"] = Path(options.ca).read_bytes()
+        except (OSError, ValueError) as error:  # errors of ssl are those of the system
+            reason = "it has no certificate in PEM" if isinstance(error, ssl.SSLError) else error
+            raise InputError(f"--ca {options.ca} cannot be read: {reason}") from error
+    return asked
+
+
+def _connect_soon(
+    request: httpx.Request, send: Callable[[httpx.Request], httpx.Response]
+) -> httpx.Response:
+    timeouts = request.extensions.get("timeout", {})
+    request.extensions["timeout"] = {
+        **timeouts,
+        "connect": min(CONNECTING, timeouts.get("connect") or CONNECTING),
+    }
+    return send(request)
+
+
+def _warn_of_open_key(address: str, key: str | None) -> None:
+    host = urlsplit(address).hostname or ""
+    if key and address.startswith("http:") and not _LOOPBACK.fullmatch(host):
+        logger.warning("%s: the key is sent without encryption; https:// would encrypt it", address)
+
+
+def _address(client: QdrantClient, options: argparse.Namespace) -> str:
+    """Return what is really asked: of a url the port, too."""
+    rest = client.http.client.host
+    if not options.grpc:
+        return str(rest)
+    parts = urlsplit(rest)
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{options.grpc_port} (gRPC)"
+
+
+# what went wrong
+
+
+def _reason(error: Exception, address: str, options: argparse.Namespace) -> str:
+    """Return in one line why a request failed, and what to set."""
+    cause: BaseException = error
+    while isinstance(cause, QdrantEmbedError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    is_told = isinstance(error, QdrantEmbedError) and not _is_page(cause)
+    said = str(error) if is_told or isinstance(error, IngestError) else _said(cause)
+    if options.path is not None:
+        return said
+    way_out = _way_out(cause, said, address, options)
+    return f"{said.removesuffix(_LIBRARY_SAYS)}: {way_out}" if way_out else said
+
+
+def _said(error: BaseException) -> str:
+    """Return what went wrong, without what to do about it."""
+    import httpx
+    from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+    from qdrant_embed.engines.server import in_one_line
+
+    if isinstance(error, UnexpectedResponse) and _is_page(error):
+        return f"{error.status_code} {error.reason_phrase}"
+    if isinstance(error, _NO_ANSWERS):
+        return _NOT_QDRANT
+    if not isinstance(error, ResponseHandlingException):
+        return in_one_line(error)
+    source = error.source
+    if not isinstance(source, httpx.HTTPError):
+        return _NOT_QDRANT
+    if isinstance(source, httpx.ConnectTimeout):
+        return f"no connection within {CONNECTING} seconds"
+    deepest: BaseException = source
+    while not str(deepest) and (deeper := deepest.__cause__ or deepest.__context__) is not None:
+        deepest = deeper
+    return in_one_line(deepest)
+
+
+def _way_out(error: BaseException, said: str, address: str, options: argparse.Namespace) -> str:
+    """Return what to do about a failed request; empty if that is not known."""
+    from qdrant_embed.engines.server import answer_of, is_unanswered
+
+    answer = answer_of(error)
+    if answer is not None and answer.code.name == "UNAUTHENTICATED":
+        key = "another key" if options.api_key or os.environ.get(_KEY_VARIABLE) else "a key"
+        return f"pass {key} as --api-key, or set {_KEY_VARIABLE}"
+    is_reached = not is_unanswered(error)
+    if (not is_reached or _is_page(error)) and (proxy := _proxy(address, options)) is not None:
+        host = urlsplit(address).hostname
+        return f"{proxy.note}; unset that, or set NO_PROXY={host} to ask the server itself"
+    if _is_page(error) and getattr(error, "status_code", None) == 404:
+        return "check --url, its port and --prefix"
+    content, headers = getattr(error, "content", b""), getattr(error, "headers", {})
+    if is_reached and (location := headers.get("Location")):
+        at = urlsplit(location)
+        return f"the server is at {at.scheme}://{at.netloc}, pass that as --url"
+    text = f"{answer.message if answer else said} {content.decode(errors='replace')}"
+    for found, way_out in _WAYS_OUT:
+        if re.search(found, text, re.IGNORECASE):
+            return way_out
+    return ""
+
+
+def _is_page(error: BaseException) -> bool:
+    """Return whether the answer is a page for people, as proxies send them."""
+    content = getattr(error, "content", b"")
+    return isinstance(content, bytes) and content.lstrip().startswith(b"<")
+
+
+def _proxy(address: str, options: argparse.Namespace) -> _Proxy | None:
+    """Return the proxy that requests to an address go through, as far as the environment says."""
+    parts = urlsplit(address)
+    if urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    if options.grpc:
+        for name in _GRPC_PROXIES:
+            if value := os.environ.get(name):
+                return _Proxy(value, name)
+        return None
+    proxies = urllib.request.getproxies()
+    for name in (parts.scheme, "all"):
+        if value := proxies.get(name):
+            return _Proxy(value, f"{name.upper()}_PROXY")
+    return None
+
+
+def _proxy_variables() -> str:
+    """Return the names of the environment's variables of proxies."""
+    names = [name for name in os.environ if name.lower().endswith("_proxy")]
+    return ", ".join(sorted(names)) or f"the settings of {sys.platform}"
