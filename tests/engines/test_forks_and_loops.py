@@ -54,6 +54,7 @@ def in_children(url: str, grpc_port: str) -> None:
     assert ask(client, 1)
     before: Any = client._client
     children = []
+    assert sys.platform != "win32"  # which mypy cannot know
     for _ in range(4):
         child = os.fork()
         if not child:
@@ -100,6 +101,7 @@ def in_a_folder(path: str) -> None:
     client = QdrantClient(path=path)
     client.set_model(LetterEncoder())
     client.add("demo", TEXTS, ids=range(20))
+    assert sys.platform != "win32"
     child = os.fork()
     if not child:
         assert ask(client, 1)
