@@ -23,7 +23,8 @@ from qdrant_embed import AsyncQdrantClient, ClientStateError, QdrantClient, Qdra
 TESTS = Path(__file__).parents[1]
 TEXTS = ["a" * (n + 1) + "b" * (20 - n) for n in range(20)]
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+if sys.platform == "win32":
+    pytest.skip("there is no fork", allow_module_level=True)
 
 
 @pytest.fixture(params=["rest", "grpc"])
@@ -54,7 +55,6 @@ def in_children(url: str, grpc_port: str) -> None:
     assert ask(client, 1)
     before: Any = client._client
     children = []
-    assert sys.platform != "win32"  # which mypy cannot know
     for _ in range(4):
         child = os.fork()
         if not child:
@@ -101,7 +101,6 @@ def in_a_folder(path: str) -> None:
     client = QdrantClient(path=path)
     client.set_model(LetterEncoder())
     client.add("demo", TEXTS, ids=range(20))
-    assert sys.platform != "win32"
     child = os.fork()
     if not child:
         assert ask(client, 1)
