@@ -152,15 +152,35 @@ async def _uncompressed_async(request: httpx.Request, call_next: Callable[..., A
 TIME_LEFT: ContextVar[Callable[[], float] | None] = ContextVar("seconds left", default=None)
 
 
-def keep_time(database: Any) -> None:
-    """Let REST requests take no longer than `TIME_LEFT` says, where it is set.
+def keep_time(database: Any, *, grpc: bool) -> None:
+    """Let requests take no longer than `TIME_LEFT` says, where it is set.
 
     Some methods of ``qdrant_client`` have no timeout of their own, and others only whole seconds.
+
+    Args:
+        database: the object that a ``qdrant_client`` client talks to.
+        grpc: whether it prefers gRPC, whose only method without a timeout reads a collection.
     """
+    if grpc and isinstance(database, QdrantRemote | AsyncQdrantRemote):
+        # of each channel of the pool, one after the other
+        while not isinstance((stub := database.grpc_collections).Get, _TimelyCall):
+            stub.Get = _TimelyCall(stub.Get)
     if isinstance(database, QdrantRemote):
         database.http.client.add_middleware(_in_time)
     elif isinstance(database, AsyncQdrantRemote):
         database.http.client.add_middleware(_async_in_time)
+
+
+class _TimelyCall:
+    """A method of gRPC that takes no longer than `TIME_LEFT` says."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, request: Any, timeout: float | None = None, **options: Any) -> Any:
+        if (left := TIME_LEFT.get()) is not None:
+            timeout = max(0.001, left() if timeout is None else min(timeout, left()))
+        return self._call(request, timeout=timeout, **options)
 
 
 def _in_time(request: httpx.Request, send: Callable[[httpx.Request], httpx.Response]) -> Any:
@@ -205,5 +225,6 @@ def reopened(database: Any, options: Mapping[str, Any]) -> Any:
     sent["grpc_options"] = _without_agent(sent.get("grpc_options"))
     sent["check_compatibility"] = False
     fresh = type(database)(**sent)
+    keep_time(fresh, grpc=bool(sent.get("prefer_grpc")))
     fresh.http.client.middleware = database.http.client.middleware
     return fresh

@@ -66,7 +66,7 @@ def open_blocking(
     """
     check_headers(options)
     if before is None:
-        keep_time(database)
+        keep_time(database, grpc=bool(options.get("prefer_grpc")))
     else:
         database = reopened(database, options)
     io = BlockingIo(engine_of(database), _read_only(before, database))
@@ -85,7 +85,7 @@ def open_async(
     check_headers(options)
     here = os.getpid()
     if before is None:
-        keep_time(database)
+        keep_time(database, grpc=bool(options.get("prefer_grpc")))
     else:
         loop = None if before.loop is None else before.loop()
         if before.pid == here and loop is not None and loop.is_running():

@@ -18,7 +18,8 @@ each is settled here, for every store alike:
 
 As a rule that is one request, and one for all texts of a batch. If more is needed, hits come
 without payloads until the ranking is known, and then those of the page are retrieved. A dense
-search for documents ends after eight rounds, each of them with more chunks than the one before.
+search for documents goes on while rounds find further ones, each of them with more chunks than the
+one before, unless strict mode has a cap.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ _DENSE_SLACK = 1  # hits on either side of a page; texts stored twice are few
 _FUSED_SLACK = 3  # a rank of one branch is as good as that of the other
 _WIDE_SLACK = 256
 _MOST_CHUNKS = 25_600  # of one round
-_MOST_ROUNDS = 8
 
 
 class Ranking:
@@ -148,8 +148,9 @@ class DenseRanking(Ranking):
         exhausted = len(points) < (request.limit or 0)
         if self._documents:
             # what a round found excludes, so that a document has one hit
+            before = len(self._hits)
             self._hits = _by_id([*self._hits, *_best_chunks(found)], _document_and_id)
-            self.known = exhausted or self._reaches(lowest) or self._round == _MOST_ROUNDS
+            self.known = exhausted or self._reaches(lowest) or len(self._hits) == before
         else:
             self._hits = found
             self.known = self._round > 1 or (

@@ -365,16 +365,20 @@ def test_a_query_has_a_total_time(
     assert len(remote.query("demo", "cat", timeout=5)) == 10
 
 
-def test_the_first_query_of_a_client_has_a_total_time_too(kind: str, grpc_server: Server) -> None:
+def test_the_first_query_of_a_client_has_a_total_time_too(
+    kind: str, grpc_server: Server, transport: str
+) -> None:
     """Its first request has no timeout of its own."""
-    with opened(kind, **at(grpc_server)) as client:
+    options = at(grpc_server, grpc=transport == "grpc")
+    with opened(kind, **options) as client:
         client.set_model(LetterEncoder())
         client.add("demo", TEXTS)
-    with opened(kind, **at(grpc_server)) as client:
+    with opened(kind, **options) as client:
         client.set_model(LetterEncoder())
-        grpc_server.fail_once("GET /collections/demo", Fault(200, pause=4), times=99)
+        asked = "Collections/Get" if transport == "grpc" else "GET /collections/demo"
+        grpc_server.fail_once(asked, Fault(200, pause=4), times=99)
         start = time.monotonic()
-        with pytest.raises(ResponseHandlingException):
+        with pytest.raises((ResponseHandlingException, grpc.RpcError)):
             client.query("demo", "cat", timeout=1)
         assert time.monotonic() - start < 2.5
         grpc_server.fault = lambda _: None
