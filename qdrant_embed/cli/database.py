@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import re
@@ -40,7 +39,6 @@ _KEY_VARIABLE = "QDRANT_API_KEY"
 _CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _GRPC_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # in this order
 _OUR_ERRORS = (CollectionNotFoundError, ServerRefusal, IngestError)  # those of requests
-_NO_ANSWERS = (json.JSONDecodeError, AssertionError)  # qdrant_client's, of what is no answer
 _LIBRARY_SAYS = ": pass api_key= to the client"  # which is no way out of a command
 _NOT_QDRANT = "what answers there is not Qdrant"
 _LOOPBACK = re.compile(r"localhost|127\..*|::1")
@@ -172,7 +170,7 @@ def connect_to_collection(options: argparse.Namespace) -> Iterator[QdrantClient]
 @contextmanager
 def _open(options: argparse.Namespace) -> Iterator[tuple[QdrantClient, bool]]:
     """Run the block with a client, and whether the collection exists."""
-    from qdrant_embed.engines.server import REQUEST_ERRORS
+    from qdrant_embed.engines.server import NO_ANSWERS, REQUEST_ERRORS
 
     client = _client(options)
     try:
@@ -184,7 +182,7 @@ def _open(options: argparse.Namespace) -> Iterator[tuple[QdrantClient, bool]]:
         if options.sparse_model is not None:
             client.set_sparse_model(options.sparse_model)
         yield client, exists
-    except (*REQUEST_ERRORS, *_OUR_ERRORS, *_NO_ANSWERS) as error:
+    except (*REQUEST_ERRORS, *_OUR_ERRORS, *NO_ANSWERS) as error:
         address = options.path or _address(client, options)
         raise QdrantEmbedError(f"{address}: {_reason(error, address, options)}") from error
     finally:
@@ -321,10 +319,12 @@ def _address(client: QdrantClient, options: argparse.Namespace) -> str:
 
 def _reason(error: Exception, address: str, options: argparse.Namespace) -> str:
     """Return in one line why a request failed, and what to set."""
+    from qdrant_embed.engines.server import is_no_answer
+
     cause: BaseException = error
     while isinstance(cause, QdrantEmbedError) and cause.__cause__ is not None:
         cause = cause.__cause__
-    is_told = isinstance(error, QdrantEmbedError) and not _is_page(cause)
+    is_told = isinstance(error, QdrantEmbedError) and not (_is_page(cause) or is_no_answer(cause))
     said = str(error) if is_told or isinstance(error, IngestError) else _said(cause)
     if options.path is not None:
         return said
@@ -337,11 +337,11 @@ def _said(error: BaseException) -> str:
     import httpx
     from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-    from qdrant_embed.engines.server import in_one_line
+    from qdrant_embed.engines.server import in_one_line, is_no_answer
 
     if isinstance(error, UnexpectedResponse) and _is_page(error):
         return f"{error.status_code} {error.reason_phrase}"
-    if isinstance(error, _NO_ANSWERS):
+    if is_no_answer(error):
         return _NOT_QDRANT
     if not isinstance(error, ResponseHandlingException):
         return in_one_line(error)

@@ -24,6 +24,8 @@ class Engine:
             if nothing was refused.
         copies: whether it can have several copies of a collection, on nodes that do not always
             know the same.
+        refuses_missing: whether it refuses to change a point that does not exist. Local databases
+            of some versions change what is deleted, and say nothing.
     """
 
     name: str
@@ -33,3 +35,4 @@ class Engine:
     refusals: tuple[type[QdrantEmbedError], ...]
     explain: Callable[[Exception, str], QdrantEmbedError | None]
     copies: bool = False
+    refuses_missing: bool = True

@@ -31,6 +31,7 @@ def recognise(database: object) -> Engine | None:
         payload_index=False,
         refusals=(ServerRefusal, CollectionNotFoundError),
         explain=explain,
+        refuses_missing=False,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import to_jsonable_python
 from qdrant_client import models
 
 _BYTES_OF_NUMBER = 16  # a float32 as text, with its comma, or the like
@@ -162,7 +163,7 @@ def payload_operation(
     if not kept.overwrites and not any(value is None for value in payload.values()):
         change = models.SetPayload(payload={**payload}, points=[*ids], shard_key=shard_key_selector)
         return models.SetPayloadOperation(set_payload=change)
-    whole = {**kept.payload, **payload}
+    whole = to_jsonable_python({**kept.payload, **payload})
     change = models.SetPayload(payload=whole, points=[*ids], shard_key=shard_key_selector)
     return models.OverwritePayloadOperation(overwrite_payload=change)
 

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, cast
 
 import grpc
 import httpx
+from pydantic import ValidationError
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import (
     ApiException,
@@ -29,6 +30,8 @@ from qdrant_embed.errors import (
 
 # everything that a request can raise that is not the caller's mistake
 REQUEST_ERRORS = (ApiException, QdrantException, grpc.RpcError)
+# qdrant_client's, of an answer with status 200 that is not Qdrant's
+NO_ANSWERS = (json.JSONDecodeError, AssertionError)
 
 CapName: TypeAlias = Literal["limit", "upsert limit", "search batch size", "timeout", "condition"]
 
@@ -221,6 +224,13 @@ def is_cut_off(error: BaseException) -> bool:
     )
 
 
+def is_no_answer(error: BaseException) -> bool:
+    """Return whether something answered that is not Qdrant, or of a version that cannot be read."""
+    if isinstance(error, ResponseHandlingException):
+        return isinstance(error.source, ValidationError)
+    return isinstance(error, NO_ANSWERS)
+
+
 def is_too_large(error: BaseException) -> bool:
     """Return whether the request is too large, so that a smaller one can succeed."""
     if isinstance(error, UnexpectedResponse) and error.status_code == 413:
@@ -266,6 +276,12 @@ def explain(error: Exception, collection_name: str) -> QdrantEmbedError | None:
     Returns:
         ``None`` where the server refused nothing: without a connection, after an overload.
     """
+    if is_no_answer(error):
+        return ServerRefusal(
+            f"what answers a request about collection {collection_name!r} is not Qdrant, or of a "
+            "version that this qdrant-client cannot read: check the client's url, its port and its "
+            "prefix"
+        )
     answer = answer_of(error)
     if answer is None:
         return None

@@ -23,7 +23,7 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._running)
 
-    async def begin(self, flow: Callable[[], Flow[None]], *, alone: bool = False) -> None:
+    async def begin(self, flow: Callable[[], Flow[None]], *, alone: bool) -> None:
         """Begin a flow as soon as there is room; raise what an earlier one ended with.
 
         Args:

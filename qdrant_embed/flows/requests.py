@@ -21,6 +21,7 @@ from qdrant_embed.engines.missing import may_come
 from qdrant_embed.engines.names import check_collection_name
 from qdrant_embed.engines.points import Kept, Points, update_operations
 from qdrant_embed.engines.server import (
+    NO_ANSWERS,
     REQUEST_ERRORS,
     CapName,
     exceeded_cap,
@@ -213,7 +214,7 @@ class CollectionRequests:
                 try:
                     with waiting:
                         return await self._attempt(attempt)
-                except (*REQUEST_ERRORS, ValueError) as error:
+                except (*REQUEST_ERRORS, *NO_ANSWERS, ValueError) as error:
                     if self.is_settling and may_come(error):
                         early += 1
                         await self.io.sleep(SOON.seconds(early))
@@ -539,19 +540,27 @@ class CollectionRequests:
         """
         options: dict[str, Any] = {"shard_key_selector": shard_key_selector}
 
-        async def store(part: Points) -> None:
+        async def change(part: Points) -> None:
             operations = await self.io.compute(update_operations, part, kept, **options)
-            try:
-                await self.update(operations, part.sizes(), lambda: on_stored(part))
-            except (ServerRefusal, KeyError):  # which a local database raises if a point is gone
-                found = await self.retrieve(part.ids, with_payload=False, **options)
-                there = {record.id for record in found}
-                if there.issuperset(part.ids):
-                    raise
-                gone = part.where(lambda point: point not in there)
+            await self.update(operations, part.sizes(), lambda: on_stored(part))
+
+        async def store(part: Points) -> None:
+            refusal: ServerRefusal | None = None
+            if self.io.engine.refuses_missing:
+                try:
+                    return await change(part)
+                except ServerRefusal as error:
+                    refusal = error
+            found = await self.retrieve(part.ids, with_payload=False, **options)
+            there = {record.id for record in found}
+            gone = part.where(lambda point: point not in there)
+            if refusal is not None and not len(gone):
+                raise refusal
+            if len(gone):
                 await self.upsert(gone, on_stored, wait=wait, **options)
-                rest = part.where(lambda point: point in there)
-                await self.merge(rest, kept, on_stored, wait=wait, **options)
+            rest = part.where(lambda point: point in there)
+            if len(rest):
+                await (change(rest) if refusal is None else store(rest))
 
         if len(points):
             await self.in_parts(points, store, cap="upsert limit", sizes=Points.sizes)

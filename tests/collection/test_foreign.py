@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import date, datetime
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import pytest
@@ -99,7 +98,6 @@ def test_values_are_stored_as_those_of_new_documents(anywhere: QdrantClient) -> 
     metadata = {
         "date": date(2024, 1, 2),
         "moment": datetime(2024, 1, 2, 3, 4, 5, 6),
-        "uuid": UUID(int=7),
         "pair": (1, (2.5, None)),
         "number": np.float64(0.1),
         "nested": {"day": [date(2024, 1, 2)], "none": None},

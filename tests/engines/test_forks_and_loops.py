@@ -23,7 +23,8 @@ from qdrant_embed import AsyncQdrantClient, ClientStateError, QdrantClient, Qdra
 TESTS = Path(__file__).parents[1]
 TEXTS = ["a" * (n + 1) + "b" * (20 - n) for n in range(20)]
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+if sys.platform == "win32":
+    pytest.skip("there is no fork", allow_module_level=True)
 
 
 @pytest.fixture(params=["rest", "grpc"])

@@ -465,7 +465,7 @@ class Node:
         is_filter = isinstance(selector, models.Filter)
         self._pay_write(name, selector if is_filter else None, 1 if is_filter else len(selector))
         if shard_key is None:
-            return selector
+            return _joined(selector) if is_filter else selector
         if is_filter:
             return _joined(selector, must=self._on_shards(name, shard_key))
         keys = _keys(shard_key)
@@ -815,6 +815,7 @@ def _joined(
     filter_: models.Filter | None, must: Sequence[Any] = (), must_not: Sequence[Any] = ()
 ) -> models.Filter | None:
     """Return a filter with more conditions."""
+    filter_ = _without_empty(filter_)
     if not must and not must_not:
         return filter_
     return models.Filter.model_construct(
@@ -823,6 +824,24 @@ def _joined(
         should=None,
         min_should=None,
     )
+
+
+def _without_empty(filter_: models.Filter | None) -> models.Filter | None:
+    """Return a filter without empty lists, which qdrant-client 1.19 reads from gRPC.
+
+    A server takes an empty `should` for none, a local database of that version for no match.
+    """
+    if filter_ is None:
+        return None
+    parts = {
+        name: [
+            _without_empty(part) if isinstance(part, models.Filter) else part
+            for part in listed(getattr(filter_, name))
+        ]
+        or None
+        for name in ("must", "should", "must_not")
+    }
+    return filter_.model_copy(update=parts)
 
 
 def _inside(prefetch: Any, filter_: models.Filter | None) -> Any:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Iterator
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
 import pytest
 import qdrant_client
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import models
 
@@ -66,6 +67,26 @@ def database() -> qdrant_client.QdrantClient:
         ({"price": 10}, [0, 1]),
         ({"price": 10.0}, [0, 1]),
         ({"price": [10.0]}, [0, 1]),
+        ({"price": [10, 11]}, [0, 1]),
+        ({"price": {"not": [10]}}, [2, 3]),
+        ({"price": [np.float32(10)]}, [0, 1]),
+        ({"price": {"any": [10]}}, [0, 1]),
+        ({"at": {"gte": "2022-01-01"}}, [3]),
+        ({"at": {"gt": "2021-05-01T14:00+02:00"}}, [3]),
+        ({"at": {"gte": "2021-05-01T14:00:00.000+02"}}, [2, 3]),
+        ({"at": {"lte": "2021-05-01 12:00:00z"}}, [2]),
+        ({"at": {"gte": date(2021, 1, 1), "lt": "2022-01-01T00:00:00Z"}}, [2]),
+        ({"tags": {"any": ["a", "x"]}}, [0]),
+        ({"tags": {"all": ["a", "b"]}}, [0]),
+        ({"tags": {"all": ["b"], "not": "a"}}, [1]),
+        ({"tags": {"not": {"all": ["a", "b"]}}}, [1, 2, 3]),
+        ({"year": {"not": {"gte": 2020, "not": 2021}}}, [0, 2]),
+        ({"author.name": {"text": "ANN"}}, [2]),
+        ({"or": [{"year": 2019}, {"source": "wiki"}]}, [0, 1]),
+        ({"and": [{"tags": "a"}, {"tags": "b"}]}, [0]),
+        ({"not": {"or": [{"year": 2019}, {"year": 2020}]}}, [2, 3]),
+        ({"or": [{"year": 2019}, {"year": 2021}], "source": "docs", "ok": True}, [0]),
+        ({'"or"': "x"}, []),
         ({"price": {"not": 10}}, [2, 3]),
         ({"price": {"gte": 10}}, [0, 1]),
         ({"large": 2**53 + 1}, [2]),
@@ -126,6 +147,24 @@ def test_what_gets_through(
         ({"a": 10**400}, "a finite number"),
         ({"a": {"gt": 10**400}}, "a finite number"),
         ({"a": {"gte": "2020"}}, "a finite number, a datetime"),
+        ({"a": {"gte": "2024-02-30"}}, "ISO 8601"),
+        ({"a": {"gte": "2024-02-01T12"}}, "ISO 8601"),
+        ({"a": {"gte": "0001-01-01T00:00:00+05:00"}}, "ISO 8601"),
+        ({"a": {"gte": "2024-02-01", "lt": 3}}, "all numbers, or all dates"),
+        ({"a": {"$in": [1]}}, "pass a list"),
+        ({"a": {"in": [1]}}, "pass a list"),
+        ({"a": {"contains": "x"}}, "an item of a list"),
+        ({"$or": [{"a": 1}]}, "write it 'or'"),
+        ({"a": {"or": [1, 2]}}, "in place of a key"),
+        ({"or": []}, "a list of dicts"),
+        ({"or": {"a": 1}}, "a list of dicts"),
+        ({"and": [{}]}, "a list of dicts"),
+        ({"not": {}}, "a dict with conditions"),
+        ({"not": "x"}, "put metadata of this name in double quotes"),
+        ({"a": {"any": "x"}}, "any must be a list"),
+        ({"a": {"all": []}}, "empty list"),
+        ({"a": {"all": [[1]]}}, "list of str, or of numbers"),
+        ({"a": {"text": " ?"}}, "text must be a str with words"),
         ({"a": {"gte": True}}, "a finite number"),
         ({"a": {"gte": 1, "lt": date(2020, 1, 1)}}, "a finite number"),
         ({"a": float("nan")}, "a finite number"),
@@ -148,7 +187,9 @@ def test_both_filters_must_fit(database: qdrant_client.QdrantClient) -> None:
     assert combined(None, None) is None
 
 
-NAMES = st.from_regex(re.compile(r'\A(\w+|"[^"]+")(\[\d*\])?(\.[\w-]+)*\Z', re.ASCII))
+NAMES = st.from_regex(re.compile(r'\A(\w+|"[^"]+")(\[\d*\])?(\.[\w-]+)*\Z', re.ASCII)).filter(
+    lambda name: name not in ("or", "and", "not")
+)
 
 
 @given(st.dictionaries(NAMES, st.text() | st.booleans()))
@@ -209,7 +250,7 @@ def test_numbers_need_the_index_that_is_named(numbers: list[int | float]) -> Non
         (condition,) = conditions(to_filter({"a": number}))
         assert (condition.range is None) == (isinstance(number, int) and abs(number) > 2**53)
     found = list(conditions(to_filter({"a": numbers})))
-    assert len(found) == (1 if all(isinstance(n, int) for n in numbers) else len(numbers))
+    assert len(found) == len(numbers)
 
 
 def test_a_float_is_found_on_every_store(anywhere: QdrantClient) -> None:
@@ -219,3 +260,117 @@ def test_a_float_is_found_on_every_store(anywhere: QdrantClient) -> None:
         (hit,) = anywhere.query("demo", "cat", where={"x": value})
         assert hit.metadata["x"] == pytest.approx(value, rel=1e-15)
         assert len(anywhere.query("demo", "cat", where={"x": {"not": value}})) == len(values) - 1
+
+
+SCALARS = (
+    st.sampled_from(["a", "b c", "2024-02-01", "2024-02-01T12:00:00Z"])
+    | st.integers(-2, 2)
+    | st.sampled_from([-1.0, 0.5, 1.0, 2.0])
+    | st.booleans()
+)
+METADATA = st.fixed_dictionaries(
+    {}, optional={key: SCALARS | st.lists(SCALARS, max_size=3) for key in "xy"}
+)
+NUMBER = st.integers(-2, 2) | st.sampled_from([-1.0, 0.5, 1.0, np.float32(2), np.int64(1)])
+WORDS = st.sampled_from(["a", "b", "b c", "C b"])
+TEXTS = st.sampled_from(["a", "b c", "2024-02-01"])
+DAYS = st.sampled_from(["2024-02-01", "2024-02-01T13:00+01:00", "2024-02-02", date(2024, 2, 1)])
+SETS = st.lists(NUMBER, min_size=1, max_size=3) | st.lists(TEXTS, min_size=1, max_size=3)
+BOUND = st.sampled_from(["gt", "gte", "lt", "lte"])
+INNER = st.recursive(
+    NUMBER
+    | TEXTS
+    | st.booleans()
+    | SETS
+    | st.dictionaries(BOUND, NUMBER, min_size=1)
+    | st.dictionaries(BOUND, DAYS, min_size=1)
+    | st.fixed_dictionaries({"any": SETS})
+    | st.fixed_dictionaries({"all": SETS})
+    | st.fixed_dictionaries({"text": WORDS})
+    | st.fixed_dictionaries({"exists": st.booleans()}),
+    lambda inner: st.fixed_dictionaries({"not": inner}),
+    max_leaves=2,
+)
+WHERE = st.recursive(
+    st.dictionaries(st.sampled_from("xy"), INNER, min_size=1),
+    lambda inner: (
+        st.fixed_dictionaries({"not": inner})
+        | st.fixed_dictionaries({"or": st.lists(inner, min_size=1, max_size=3)})
+        | st.fixed_dictionaries({"and": st.lists(inner, min_size=1, max_size=3)})
+    ),
+    max_leaves=4,
+)
+COMPARED = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
+
+
+def moment(text: Any) -> datetime | None:
+    """The moment of the dates above."""
+    known = {"2024-02-01": 0, "2024-02-01T12:00:00Z": 12, "2024-02-01T13:00+01:00": 12}
+    hours = {**known, "2024-02-02": 24}.get(str(text))
+    return None if hours is None else datetime(2024, 2, 1) + timedelta(hours=hours)
+
+
+def same(one: Any, other: Any) -> bool:
+    kinds = [isinstance(value, bool | np.bool_) for value in (one, other)]
+    return kinds[0] == kinds[1] and bool(one == other)
+
+
+def holds(metadata: dict[str, Any], where: dict[str, Any]) -> bool:
+    """Whether the filter matches, by plain Python."""
+    return all(
+        any(holds(metadata, part) for part in inner)
+        if key == "or"
+        else all(holds(metadata, part) for part in inner)
+        if key == "and"
+        else not holds(metadata, inner)
+        if key == "not"
+        else holds_of(metadata.get(key, []), inner)
+        for key, inner in where.items()
+    )
+
+
+def holds_of(stored: Any, inner: Any) -> bool:
+    items = stored if isinstance(stored, list) else [stored]
+    if not isinstance(inner, dict):
+        wanted = inner if isinstance(inner, list) else [inner]
+        return any(same(item, value) for item in items for value in wanted)
+    bounds = {name: inner[name] for name in COMPARED if name in inner}
+    if bounds:
+        return any(all(compares(item, n, bound) for n, bound in bounds.items()) for item in items)
+    ((name, operand),) = inner.items()
+    if name == "not":
+        return not holds_of(stored, operand)
+    if name == "exists":
+        return operand is bool(items)
+    if name == "text":
+        words = set(operand.lower().split())
+        texts = [item for item in items if isinstance(item, str)]
+        return any(words <= set(re.findall("[a-z0-9]+", text.lower())) for text in texts)
+    matches = [any(same(item, value) for item in items) for value in operand]
+    return any(matches) if name == "any" else all(matches)
+
+
+def compares(item: Any, name: str, bound: Any) -> bool:
+    if isinstance(bound, str | date):
+        stored, limit = moment(item), moment(bound)
+        return stored is not None and limit is not None and bool(COMPARED[name](stored, limit))
+    number = isinstance(item, int | float) and not isinstance(item, bool)
+    return number and bool(COMPARED[name](item, bound))
+
+
+@settings(
+    max_examples=10,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.lists(METADATA, min_size=1, max_size=8), st.lists(WHERE, min_size=8, max_size=8))
+def test_every_store_answers_as_plain_python_does(
+    anywhere: QdrantClient, metadata: list[dict[str, Any]], filters: list[dict[str, Any]]
+) -> None:
+    if anywhere.collection_exists("demo"):
+        anywhere.delete_collection("demo")
+    ids = anywhere.add("demo", ["cat"] * len(metadata), metadata)
+    for where in filters:
+        found = {hit.id for hit in anywhere.query("demo", "cat", where=where, limit=10)}
+        expected = {i for i, one in zip(ids, metadata, strict=True) if holds(one, where)}
+        assert found == expected, (where, metadata)
