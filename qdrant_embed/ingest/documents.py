@@ -14,6 +14,7 @@ from qdrant_embed.ingest.ids import (
     ContentIds,
     GivenId,
     IdScheme,
+    content_id,
     given_id,
 )
 from qdrant_embed.ingest.values import UnstorableError, as_column, describe, json_value, scalar
@@ -163,7 +164,7 @@ def _checked(
     text = _checked_text(row["documents"], index)
     metadata = checked_metadata(row.get("metadata", {}), index, codec)
     if scheme is not None:
-        point = scheme.id_of_values(text, metadata)
+        point = content_id(scheme, text, metadata)
         return InputDocument(point, point, text, metadata, index, repeats=point in seen)
     if "ids" in row:
         checked = _checked_id(row["ids"], index, seen)

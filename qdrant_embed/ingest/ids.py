@@ -55,13 +55,7 @@ class ContentIds:
         Raises:
             ValueError: if the metadata is not JSON-serialisable.
         """
-        return self.id_of_values(text, json_value(metadata))
-
-    def id_of_values(self, text: str, metadata: Mapping[str, Any]) -> str:
-        """Like `id_of`, for metadata of JSON values alone."""
-        if self.keys is not None:
-            metadata = {key: metadata[key] for key in self.keys if key in metadata}
-        return _uuid5(_CONTENTS, canonical_json([text, metadata]))
+        return content_id(self, text, json_value(metadata))
 
 
 IdScheme: TypeAlias = Literal["content"] | ContentIds
@@ -144,6 +138,13 @@ def points_by_id(
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise InputError(f"ids must be a list of ids, not {given!r:.60} ({type(given).__name__})")
     return [(one, point_id(one)) for one in given]
+
+
+def content_id(scheme: ContentIds, text: str, metadata: Mapping[str, Any]) -> str:
+    """Like `ContentIds.id_of`, for metadata of JSON values alone."""
+    if scheme.keys is not None:
+        metadata = {key: metadata[key] for key in scheme.keys if key in metadata}
+    return _uuid5(_CONTENTS, canonical_json([text, metadata]))
 
 
 def chunk_id(document: int | str, position: int) -> int | str:
