@@ -469,7 +469,10 @@ class CollectionRequests:
         return await self.io.request(query_batch, self.client, self.name, requests, **options)
 
     def within_limit(self, request: models.QueryRequest, needed: int) -> models.QueryRequest:
-        """Return the query with its limits cut to the cap that the server has named before."""
+        """Return the query with its limits and conditions cut to caps that were named before."""
+        size = self.cap("condition")
+        if size is not None and isinstance(request.filter, models.Filter):
+            request = request.model_copy(update={"filter": _cut_exclusions(request.filter, size)})
         most = self.cap("limit")
         if most is None or _largest_limit(request) <= most:
             return request
@@ -639,6 +642,29 @@ def _cut_offs(sizes: Sequence[int]) -> float:
     if sum(sizes) < LARGE:
         return math.inf
     return _CUT_OFFS if len(sizes) == 1 else 0
+
+
+def _cut_exclusions(condition: models.Filter, most: int) -> models.Filter:
+    """Return an equal filter that excludes at most `most` values or ids in each condition."""
+    if not isinstance(condition.must_not, list):
+        return condition
+    cut: list[models.Condition] = []
+    for each in condition.must_not:
+        if isinstance(each, models.HasIdCondition):
+            ids = each.has_id
+            cut += (
+                models.HasIdCondition(has_id=ids[start : start + most])
+                for start in range(0, len(ids), most)
+            )
+        elif isinstance(each, models.FieldCondition) and isinstance(each.match, models.MatchAny):
+            values: Any = each.match.any
+            cut += (
+                each.model_copy(update={"match": models.MatchAny(any=values[start : start + most])})
+                for start in range(0, len(values), most)
+            )
+        else:
+            cut.append(each)
+    return condition.model_copy(update={"must_not": cut})
 
 
 def _largest_limit(request: models.QueryRequest) -> int:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from qdrant_embed import AsyncQdrantClient, ClientStateError, QdrantClient, Qdra
 TESTS = Path(__file__).parents[1]
 TEXTS = ["a" * (n + 1) + "b" * (20 - n) for n in range(20)]
 
-if sys.platform == "win32":
-    pytest.skip("there is no fork", allow_module_level=True)
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+fork: Callable[[], int] = getattr(os, "fork", lambda: 0)
 
 
 @pytest.fixture(params=["rest", "grpc"])
@@ -56,7 +56,7 @@ def in_children(url: str, grpc_port: str) -> None:
     before: Any = client._client
     children = []
     for _ in range(4):
-        child = os.fork()
+        child = fork()
         if not child:
             right = ask(client, 10) and client._client is not before
             client.add("demo", [TEXTS[0]], ids=[0])
@@ -101,7 +101,7 @@ def in_a_folder(path: str) -> None:
     client = QdrantClient(path=path)
     client.set_model(LetterEncoder())
     client.add("demo", TEXTS, ids=range(20))
-    child = os.fork()
+    child = fork()
     if not child:
         assert ask(client, 1)
         try:

@@ -197,6 +197,17 @@ def test_look_ups_and_conditions_are_cut_to_the_cap(
     assert count(grpc_server) == 0
 
 
+def test_what_is_excluded_is_cut_to_the_cap_of_conditions(
+    remote: QdrantClient, grpc_server: Server
+) -> None:
+    remote.add("demo", TEXTS, [{"n": n} for n in range(20)], range(20))
+    grpc_server.restrict("demo", condition_max_size=3)
+    numbers = models.FieldCondition(key="n", match=models.MatchAny(any=list(range(5, 12))))
+    excluded = [models.HasIdCondition(has_id=list(range(5))), numbers]
+    found = remote.query("demo", "cat", models.Filter(must_not=excluded), limit=20)
+    assert sorted(hit.id for hit in found if isinstance(hit.id, int)) == list(range(12, 20))
+
+
 def test_a_migration_reads_pages_as_large_as_the_cap(
     remote: QdrantClient, grpc_server: Server
 ) -> None:
