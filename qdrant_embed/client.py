@@ -82,12 +82,17 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
 
         Args:
             collection_name: name of the collection.
-            documents: the texts, or `Document` objects, each with its own metadata and id.
-            metadata: one dict per text, stored with it. Values must be JSON-serialisable; dates and
-                UUIDs are stored as strings. NaN, infinity, numpy arrays and scalars (except
-                ``float64`` and ``str_``, which are a float and a str) and custom objects are
-                refused, with the document's position and the key. Whole numbers must be from
-                -2**63 to 2**63-1, which is what every Qdrant returns unchanged.
+            documents: the texts, or `Document` objects, each with its own metadata and id. Here and
+                in `metadata` and `ids`, a Series, an Index, an array of one dimension or a column
+                of Arrow or Polars does like a list; tables and sets are refused.
+            metadata: one dict per text, copied when it is read, and stored with it. Values must be
+                JSON-serialisable, at every depth; dates, times, UUIDs and paths are stored as
+                strings, numpy scalars as numbers, arrays as lists, a `decimal.Decimal` as a whole
+                number if it has no decimal places, else as a float. NaN, infinity, bytes, complex
+                numbers, sets (which have no order), iterators, custom objects and a Decimal with
+                more digits than a float are refused, with the document's position and the key.
+                Whole numbers must be from -2**63 to 2**63-1, which is what every Qdrant returns
+                unchanged.
             ids: one id per text: a whole number, a UUID (as `uuid.UUID` or str) or any other str,
                 which is stored in the payload while the point gets the UUID that `point_id`
                 derives from it. Or ``"content"`` for UUIDs derived from text and metadata: adding

@@ -40,7 +40,7 @@ class InputError(QdrantEmbedError, ValueError):
     """An argument that cannot be used.
 
     Examples are lists of different lengths, a str instead of a list of str, an id that Qdrant
-    would refuse, or metadata that is not JSON-serialisable (NaN, numpy scalars, custom objects).
+    would refuse, or metadata that is not JSON-serialisable (NaN, sets, bytes, custom objects).
     Fix the argument that the message names. If `add` has stored part of its input by then, it
     raises an `IngestError` instead, with the `InputError` as its cause.
 

@@ -35,6 +35,7 @@ from qdrant_embed.ingest.chunks import Replacement, StoredChunks, chunks_of
 from qdrant_embed.ingest.documents import Document, InputDocument, is_sequence, pair
 from qdrant_embed.ingest.ids import ContentIds, IdScheme, point_ids
 from qdrant_embed.ingest.points import encode_points
+from qdrant_embed.ingest.values import as_column
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,12 @@ class Adding:
         on_existing: OnExisting,
     ) -> None:
         self._name, self._codec, self._on_existing = collection_name, codec, on_existing
-        self.ids_tell_all = ids == "content" or (isinstance(ids, ContentIds) and ids.keys is None)
+        documents = as_column("documents", documents)
+        self.ids_tell_all = (
+            ids.keys is None
+            if isinstance(ids, ContentIds)
+            else (isinstance(ids, str) and ids == "content")
+        )
         self.unchanged = 0
         random_ids = on_existing == "overwrite"
         paired = pair(documents, metadata, ids, codec, random_ids=random_ids)

@@ -14,11 +14,10 @@ from qdrant_embed.ingest.ids import (
     ContentIds,
     GivenId,
     IdScheme,
+    content_id,
     given_id,
-    plain_json,
-    sent_json,
-    too_large_number,
 )
+from qdrant_embed.ingest.values import UnstorableError, as_column, describe, json_value, scalar
 
 _ENDED = object()
 
@@ -70,7 +69,7 @@ class InputDocument:
         payload = self.payload(codec)
         if not payload.keys() <= stored.keys():
             return False
-        return same_json(plain_json(payload), {key: stored[key] for key in payload})
+        return same_json(payload, {key: stored[key] for key in payload})
 
 
 def pair(
@@ -98,12 +97,14 @@ def pair(
     """
     codec = codec or PayloadCodec()
     scheme: ContentIds | None = None
-    if isinstance(ids, ContentIds) or ids == "content":
+    if isinstance(ids, ContentIds) or (isinstance(ids, str) and ids == "content"):
         scheme = ids if isinstance(ids, ContentIds) else ContentIds()
         ids = None
+    documents, metadata = as_column("documents", documents), as_column("metadata", metadata)
+    ids = as_column("ids", ids)
     _check_types(documents, metadata, ids)
-    arguments = {"documents": documents, "metadata": metadata, "ids": ids}
-    columns: dict[str, Iterable[object]] = {
+    arguments: dict[str, Any] = {"documents": documents, "metadata": metadata, "ids": ids}
+    columns: dict[str, Iterable[Any]] = {
         name: items for name, items in arguments.items() if items is not None
     }
     sequences = {name: items for name, items in columns.items() if is_sequence(items)}
@@ -161,9 +162,9 @@ def _checked(
     if isinstance(document, Document):
         row = _with_fields(row, document, index, with_content_ids=scheme is not None)
     text = _checked_text(row["documents"], index)
-    metadata = _checked_metadata(row.get("metadata", {}), index, codec)
+    metadata = checked_metadata(row.get("metadata", {}), index, codec)
     if scheme is not None:
-        point = scheme.id_of(text, metadata)
+        point = content_id(scheme, text, metadata)
         return InputDocument(point, point, text, metadata, index, repeats=point in seen)
     if "ids" in row:
         checked = _checked_id(row["ids"], index, seen)
@@ -193,27 +194,18 @@ def _with_fields(
     return {**row, **fields}
 
 
-def checked_metadata(metadata: object, index: int, codec: PayloadCodec) -> Mapping[str, Any]:
-    """Return the metadata that will be stored, given what a user passed at a position.
-
-    Raises:
-        InputError: if it cannot be stored.
-    """
-    return _checked_metadata(metadata, index, codec)
-
-
 def _check_types(documents: object, metadata: object, ids: object) -> None:
     """Raise `InputError` for types that can be iterated but are certainly a mistake."""
     if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Iterable):
-        raise InputError(f"documents must be a list of str, not {_describe(documents)}")
+        raise InputError(f"documents must be a list of str, not {describe(documents)}")
     if isinstance(metadata, str | bytes | Mapping) or not isinstance(metadata, Iterable | None):
         raise InputError(
-            f"metadata must be a list with one dict for each document, not {_describe(metadata)}"
+            f"metadata must be a list with one dict for each document, not {describe(metadata)}"
         )
     if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable | None):
         raise InputError(
             "ids must be a list with one id for each document, 'content' or ContentIds, not "
-            f"{_describe(ids)}"
+            f"{describe(ids)}"
         )
 
 
@@ -223,43 +215,37 @@ def is_sequence(items: object) -> bool:
 
 
 def _checked_text(text: object, index: int) -> str:
+    text = scalar(text)
     if not isinstance(text, str):
-        raise InputError(f"documents[{index}] must be a str, not {_describe(text)}")
-    check_unicode(f"documents[{index}]", text)
-    return text
+        raise InputError(f"documents[{index}] must be a str, not {describe(text)}")
+    if not text.isascii():
+        check_unicode(f"documents[{index}]", text)
+    return str.__str__(text)
 
 
-def _checked_metadata(metadata: object, index: int, codec: PayloadCodec) -> Mapping[str, Any]:
+def checked_metadata(metadata: object, index: int, codec: PayloadCodec) -> dict[str, Any]:
+    """Return a copy of what will be stored, given what a user passed at a position.
+
+    Raises:
+        InputError: if it cannot be stored.
+    """
+    metadata = scalar(metadata)
     if not isinstance(metadata, Mapping):
-        raise InputError(f"metadata[{index}] must be a dict, not {_describe(metadata)}")
+        raise InputError(f"metadata[{index}] must be a dict, not {describe(metadata)}")
+    for key in metadata:
+        if not isinstance(key, str):
+            raise InputError(f"metadata[{index}] has the key {describe(key)}, but keys must be str")
+    try:
+        values: dict[str, Any] = json_value(metadata)
+    except UnstorableError as error:
+        raise InputError(f"metadata[{index}]{error}") from None
     for reserved, what in codec.reserved_keys.items():
-        if reserved in metadata:
+        if reserved in values:
             raise InputError(
                 f"metadata[{index}] has the key {reserved!r}, under which {what} itself is stored; "
                 "rename the key"
             )
-    for key in metadata:
-        if not isinstance(key, str):
-            raise InputError(
-                f"metadata[{index}] has the key {_describe(key)}, but keys must be str"
-            )
-    values = {**metadata}
-    sent = sent_json(values)
-    if sent is None:
-        for key, value in metadata.items():
-            if sent_json({key: value}) is None:
-                raise InputError(
-                    f"metadata[{index}][{key!r}] is {_describe(value)}, which is not "
-                    "JSON-serialisable, so Qdrant cannot store it; omit it, or convert it to a "
-                    "finite number, str, list or dict"
-                )
-    elif (large := too_large_number(values, sent)) is not None:
-        path, number = large
-        raise InputError(
-            f"metadata[{index}]{path} is {number}: Qdrant holds whole numbers from -2**63 to "
-            "2**63-1, and changes larger ones; make it a str or a float"
-        )
-    return metadata
+    return values
 
 
 def _checked_id(value: object, index: int, seen: set[str | int]) -> GivenId:
@@ -270,10 +256,6 @@ def _checked_id(value: object, index: int, seen: set[str | int]) -> GivenId:
         raise InputError(f"ids[{index}]: {error}") from error
     if checked.point in seen:
         raise InputError(
-            f"ids[{index}] is {_describe(value)}, which an earlier document already has"
+            f"ids[{index}] is {describe(value)}, which an earlier document already has"
         )
     return checked
-
-
-def _describe(value: object) -> str:
-    return f"{value!r:.60} ({type(value).__name__})" if value is not None else "None"

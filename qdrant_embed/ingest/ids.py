@@ -5,19 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex, TypeAlias
 
-from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
-
-from qdrant_embed.collection.payload import WHOLE_NUMBERS
 from qdrant_embed.errors import InputError, check_unicode
+from qdrant_embed.ingest.values import as_column, json_value, scalar
 
-_MANY_DIGITS = re.compile(rb"[0-9]{19}")  # as 2**63 has
 # generated once; stored ids depend on them
 _NAMES = uuid.UUID("0d1c4b52-5a1f-5a57-9a0e-6f7c1f6a2b11")
 _CONTENTS = uuid.UUID("b5a7a3de-1a64-5f1b-8d3c-92c6a7e0d4f3")
@@ -44,7 +40,9 @@ class ContentIds:
     def __post_init__(self) -> None:
         if self.keys is None:
             return
-        if isinstance(self.keys, str) or not all(isinstance(key, str) for key in self.keys):
+        if isinstance(self.keys, str | Iterator) or not all(
+            isinstance(key, str) for key in self.keys
+        ):
             raise InputError(f"keys must be a list of str, not {self.keys!r}")
 
     def id_of(self, text: str, metadata: Mapping[str, Any]) -> str:
@@ -55,12 +53,9 @@ class ContentIds:
             metadata: the document's metadata, with its keys in any order.
 
         Raises:
-            TypeError: if the metadata is not JSON-serialisable.
             ValueError: if the metadata is not JSON-serialisable.
         """
-        if self.keys is not None:
-            metadata = {key: metadata[key] for key in self.keys if key in metadata}
-        return _uuid5(_CONTENTS, canonical_json([text, dict(metadata)]))
+        return content_id(self, text, json_value(metadata))
 
 
 IdScheme: TypeAlias = Literal["content"] | ContentIds
@@ -86,9 +81,11 @@ def given_id(value: object) -> GivenId:
         InputError: if it is not a whole number from 0 to 2**64-1, a UUID, or a non-empty str of
             valid Unicode.
     """
+    value = scalar(value)
     if isinstance(value, uuid.UUID):
         return GivenId(str(value), str(value))
     if isinstance(value, str) and value:
+        value = str.__str__(value)
         with suppress(ValueError):
             parsed = str(uuid.UUID(value))
             return GivenId(parsed, parsed)
@@ -136,9 +133,18 @@ def points_by_id(
     Raises:
         InputError: if an id is invalid, or `given` is not a list of ids, such as a single str.
     """
+    if not isinstance(given, set | frozenset):
+        given = as_column("ids", given)
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise InputError(f"ids must be a list of ids, not {given!r:.60} ({type(given).__name__})")
     return [(one, point_id(one)) for one in given]
+
+
+def content_id(scheme: ContentIds, text: str, metadata: Mapping[str, Any]) -> str:
+    """Like `ContentIds.id_of`, for metadata of JSON values alone."""
+    if scheme.keys is not None:
+        metadata = {key: metadata[key] for key in scheme.keys if key in metadata}
+    return _uuid5(_CONTENTS, canonical_json([text, metadata]))
 
 
 def chunk_id(document: int | str, position: int) -> int | str:
@@ -150,84 +156,10 @@ def canonical_json(value: object) -> bytes:
     """Return JSON that is equal for equal values, regardless of the order of their keys.
 
     Raises:
-        TypeError: if the value is not JSON-serialisable.
-        ValueError: if the value is not JSON-serialisable.
+        TypeError: if the value is not made of JSON values.
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return text.encode("ascii")
-
-
-def sent_json(value: Mapping[str, Any]) -> bytes | None:
-    """Return `value` as qdrant_client sends it; ``None`` if some of it would be lost.
-
-    Dates, UUIDs, enums and similar become str or numbers. NaN and infinity would become null, an
-    iterator would be empty by the time it is sent, and keys must be str.
-    """
-    if any(isinstance(item, Iterator) for item in value.values()):
-        return None
-    try:
-        if _has_other_keys(value):
-            return None
-        sent = to_json(value)
-    except (PydanticSerializationError, ValueError, RecursionError):
-        return None
-    if b"NaN" not in sent and b"Infinity" not in sent:
-        return sent
-    try:  # a number, or a str that contains these words
-        json.dumps(to_jsonable_python(value), allow_nan=False)
-    except ValueError:
-        return None
-    return sent
-
-
-def too_large_number(value: Mapping[str, Any], sent: bytes) -> tuple[str, int] | None:
-    """Return where a whole number is that no payload can hold, and the number.
-
-    Over REST a server makes a float of it, and over gRPC it cannot be sent.
-
-    Args:
-        value: JSON values.
-        sent: the same, as `sent_json` returns it.
-    """
-    if _MANY_DIGITS.search(sent) is None:
-        return None
-    return _too_large(plain_json(value), "")
-
-
-def _too_large(value: object, path: str) -> tuple[str, int] | None:
-    items: Iterable[tuple[object, object]] = ()
-    if isinstance(value, int):
-        return None if value in WHOLE_NUMBERS else (path, value)
-    if isinstance(value, Mapping):
-        items = value.items()
-    elif isinstance(value, list):
-        items = enumerate(value)
-    found = (_too_large(item, f"{path}[{key!r}]") for key, item in items)
-    return next((large for large in found if large is not None), None)
-
-
-def plain_json(value: object) -> Any:
-    """Return `value` as it comes back from JSON: dates, UUIDs, tuples and the like as str or lists.
-
-    Raises:
-        ValueError: if the value is not JSON-serialisable.
-    """
-    return to_jsonable_python(value)
-
-
-def _has_other_keys(value: object) -> bool:
-    """Return whether a dict in `value` has a key that is not a str."""
-    if isinstance(value, Mapping):
-        return any(not isinstance(key, str) or _has_other_keys(value[key]) for key in value)
-    return isinstance(value, list | tuple) and any(map(_has_other_keys, value))
-
-
-def _plain(value: object) -> object:
-    """Convert dates, UUIDs and similar to the values that qdrant_client sends."""
-    try:
-        return to_jsonable_python(value)
-    except PydanticSerializationError as error:
-        raise TypeError(str(error)) from error
 
 
 def _uuid5(namespace: uuid.UUID, name: bytes) -> str:

@@ -28,6 +28,7 @@ from qdrant_embed.ingest.chunks import (
 )
 from qdrant_embed.ingest.documents import Document, checked_metadata
 from qdrant_embed.ingest.ids import chunk_id, point_id, points_by_id
+from qdrant_embed.ingest.values import as_column
 
 DocumentId: TypeAlias = int | str | UUID
 
@@ -287,6 +288,7 @@ def _changes(
     if isinstance(metadata, Mapping):
         same = checked_metadata(metadata, 0, codec)
         return {point: _Change(one, same) for one, point in given}
+    metadata, ids = as_column("metadata", metadata), as_column("ids", ids)
     _check_is_list(metadata)
     every = [checked_metadata(each, index, codec) for index, each in enumerate(metadata)]
     if len(every) != len(given):

@@ -131,7 +131,7 @@ def test_metadata_that_cannot_be_stored_is_refused(metadata: Any, message: str) 
 
 @pytest.mark.parametrize(
     "value",
-    [b"\xff", math.nan, [1, {"a": -math.inf}], object(), np.float32(1), np.arange(2), "\ud800"],
+    [b"\xff", math.nan, object(), np.float32("nan"), "\ud800", {1: 2}, 1j],
 )
 def test_what_json_cannot_say_is_named(value: Any) -> None:
     metadata = [{}, {"ok": 1, "wrong": value}]
@@ -150,7 +150,6 @@ def test_what_qdrant_client_can_send_is_metadata() -> None:
         "date": datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc),
         "uuid": uuid.UUID(int=7),
         "decimal": decimal.Decimal("1.5"),
-        "set": {1},
         "tuple": (1, 2),
         "large": 2**63 - 1,
     }
