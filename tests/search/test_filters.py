@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Iterator
 from datetime import date, datetime, timezone
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
 import qdrant_client
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import models
 
@@ -95,6 +97,18 @@ def database() -> qdrant_client.QdrantClient:
         ({"tags[]": "a"}, [0]),
         ({"tags": {"exists": True}}, [0, 1]),
         ({"tags": {"exists": False}}, [2, 3]),
+        ({"tags": {"any": ["a", "b"]}}, [0, 1]),
+        ({"tags": {"all": ["a", "b"]}}, [0]),
+        ({"price": np.array([10.0])}, [0, 1]),
+        ({"at": {"gte": "2022-01-01"}}, [3]),
+        ({"at": {"gte": "2021-05-01T14:00:00+02:00", "lt": date(2022, 1, 1)}}, [2]),
+        ({"at": {"lte": "2021-05-01 12:00"}}, [2]),
+        ({"at": [date(2021, 5, 1), datetime(2022, 5, 1, 12)]}, [3]),
+        ({"author.name": {"text": "ann"}}, [2]),
+        ({"or": [{"year": 2019}, {"ok": False}]}, [0, 1]),
+        ({"and": [{"source": "docs"}, {"year": 2021}]}, [2]),
+        ({"not": {"source": "docs", "year": 2021}}, [0, 1, 3]),
+        ({"year": {"not": {"gte": 2020, "not": 2021}}}, [0, 2]),
         ({"source": None}, [3]),
         ({"source": {"not": None}}, [0, 1, 2]),
     ],
@@ -112,7 +126,7 @@ def test_what_gets_through(
         ("source", "where must be a dict"),
         ({1: "x"}, "names of metadata"),
         ({"": "x"}, "names of metadata"),
-        ({"a": {"near": 3}}, "unknown operator 'near'; use one of gt, gte, lt, lte, not, exists"),
+        ({"a": {"near": 3}}, "unknown operator 'near'; use one of gt, gte, lt, lte, any"),
         ({"a": {"b": 3}}, r"'a\.b'"),
         ({"a": {"$gte": 3}}, "write it 'gte'"),
         ({"a[": 1}, r"key 'a\[', which is not a valid name in Qdrant"),
@@ -120,12 +134,39 @@ def test_what_gets_through(
         ({"a.": {"not": 1}}, "not a valid name in Qdrant"),
         ({"a": {}}, "is empty"),
         ({"a": []}, "empty list"),
-        ({"a": ["x", 1]}, "list of str, or of numbers"),
-        ({"a": [True]}, "list of str, or of numbers"),
-        ({"a": [1.5, float("nan")]}, "list of str, or of numbers"),
+        ({"a": ["x", 1]}, "list of str, of numbers or of dates"),
+        ({"a": [True]}, "list of str, of numbers or of dates"),
+        ({"a": [1.5, float("nan")]}, "list of str, of numbers or of dates"),
         ({"a": 10**400}, "a finite number"),
         ({"a": {"gt": 10**400}}, "a finite number"),
-        ({"a": {"gte": "2020"}}, "a finite number, a datetime"),
+        ({"a": {"gte": "2020"}}, "text '2020', which is not a date.*write 2020 without quotes"),
+        ({"a": {"gte": "2020-13-01"}}, "not a date"),
+        ({"a": {"gte": "soon"}}, "not a date"),
+        ({"a": {"gte": 1, "lt": "2020-01-01"}}, "all numbers or all dates"),
+        ({"a": {"gte": "0001-01-01T00:00:00+02:00"}}, "not in the years 1 to 9999"),
+        ({"a": {"$in": ["x"]}}, "write {'any'"),
+        ({"a": {"contains": "x"}}, "write the value itself"),
+        ({"a": {"$nin": ["x"]}}, "write {'not'"),
+        ({"a": {">=": 1}}, "write it 'gte'"),
+        ({"$or": [{"a": 1}]}, "write {'or'"),
+        ({"OR": [{"a": 1}]}, "write {'or'"),
+        ({"must": [{"a": 1}]}, "write {'and'"),
+        ({"or": []}, "list of dicts"),
+        ({"or": {"a": 1}}, "list of dicts"),
+        ({"and": "x"}, "for metadata called 'and'"),
+        ({"not": "x"}, "for metadata called 'not'"),
+        ({"not": {}}, "dict with a filter"),
+        ({"or": [3]}, r"where\['or'\]\[0\] must be a dict"),
+        ({"a": {"any": "x"}}, "any must be a list"),
+        ({"a": {"all": []}}, "empty list"),
+        ({"a": {"text": ""}}, "text must be a str"),
+        ({"a": {"text": 3}}, "text must be a str"),
+        ({"a": "\ud800"}, "not valid Unicode"),
+        ({"a": ["x", "\ud800"]}, "not valid Unicode"),
+        ({"a": {"text": "x\ud800"}}, "not valid Unicode"),
+        ({"a": {"gte": "\ud800"}}, "not valid Unicode"),
+        ({'"\ud800"': "x"}, "not valid Unicode"),
+        ({"or": [{"a": "\udfff"}]}, "not valid Unicode"),
         ({"a": {"gte": True}}, "a finite number"),
         ({"a": {"gte": 1, "lt": date(2020, 1, 1)}}, "a finite number"),
         ({"a": float("nan")}, "a finite number"),
@@ -219,3 +260,128 @@ def test_a_float_is_found_on_every_store(anywhere: QdrantClient) -> None:
         (hit,) = anywhere.query("demo", "cat", where={"x": value})
         assert hit.metadata["x"] == pytest.approx(value, rel=1e-15)
         assert len(anywhere.query("demo", "cat", where={"x": {"not": value}})) == len(values) - 1
+
+
+def test_a_filter_that_refers_to_itself_is_refused() -> None:
+    where: dict[str, Any] = {}
+    where["not"] = where
+    with pytest.raises(InputError, match="nested in more than 12 levels"):
+        to_filter(where)
+
+
+def test_the_deepest_filter_passes_on_every_store(anywhere: QdrantClient) -> None:
+    anywhere.add("demo", ["cat", "dog"], [{"x": 1}, {"x": 2}])
+    where: dict[str, Any] = {"x": 1}
+    for _ in range(10):
+        where = {"not": where}
+    assert len(anywhere.query("demo", "cat", where=where)) == 1
+    where = {"x": 1}
+    for _ in range(5):
+        where = {"or": [where]}
+    assert len(anywhere.query("demo", "cat", where=where)) == 1
+
+
+DAYS = ["2024-01-31", "2024-02-01T10:00:00Z", "2024-02-01T10:00:00+02:00", "2024-03-01 00:00:00"]
+SCALARS = st.sampled_from([0, 1, 1.0, 2.5, -3, True, False, "cat", "dog", "2", *DAYS])
+METADATA = st.dictionaries(
+    st.sampled_from(["a", "b"]), SCALARS | st.lists(SCALARS, max_size=3), max_size=2
+)
+ORDER = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
+LISTS = st.lists(st.sampled_from(["cat", "dog", "2"]), min_size=1, max_size=2) | st.lists(
+    st.sampled_from([1.0, 2.5, -3.0]), min_size=1, max_size=2
+)
+LEAVES = (
+    SCALARS
+    | LISTS
+    | st.fixed_dictionaries({"any": LISTS})
+    | st.fixed_dictionaries({"all": LISTS})
+    | st.fixed_dictionaries({"text": st.sampled_from(["cat", "dog"])})
+    | st.fixed_dictionaries({"exists": st.booleans()})
+    | st.dictionaries(st.sampled_from(list(ORDER)), st.sampled_from([0, 1, 2.5]), min_size=1)
+    | st.dictionaries(st.sampled_from(list(ORDER)), st.sampled_from(DAYS), min_size=1)
+)
+FIELDS = st.dictionaries(
+    st.sampled_from(["a", "b"]), LEAVES | st.fixed_dictionaries({"not": LEAVES}), max_size=2
+)
+FILTERS = st.recursive(
+    FIELDS,
+    lambda inner: (
+        st.fixed_dictionaries({"or": st.lists(inner, min_size=1, max_size=2)})
+        | st.fixed_dictionaries({"and": st.lists(inner, min_size=1, max_size=2)})
+        | st.fixed_dictionaries({"not": inner.filter(bool)})
+    ),
+    max_leaves=3,
+)
+
+
+def moment(text: Any) -> datetime | None:
+    """The moment of a date in text, without help from the code under test."""
+    if text not in DAYS:
+        return None
+    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+
+
+def equal(stored: Any, value: Any) -> bool:
+    return isinstance(stored, bool) == isinstance(value, bool) and bool(stored == value)
+
+
+def within(stored: Any, bounds: dict[str, Any]) -> bool:
+    for name, bound in bounds.items():
+        if isinstance(bound, str):
+            one, other = moment(stored), moment(bound)
+            if one is None or other is None or not ORDER[name](one, other):
+                return False
+        elif isinstance(stored, bool | str) or not ORDER[name](stored, bound):
+            return False
+    return True
+
+
+def holds(metadata: dict[str, Any], key: str, condition: Any) -> bool:
+    """Whether a condition holds, evaluated in plain Python."""
+    value = metadata.get(key, [])
+    items = value if isinstance(value, list) else [value]
+    if isinstance(condition, list):
+        return any(equal(item, one) for item in items for one in condition)
+    if not isinstance(condition, dict):
+        return any(equal(item, condition) for item in items)
+    if "not" in condition:
+        return not holds(metadata, key, condition["not"])
+    if "exists" in condition:
+        return bool(items) is condition["exists"]
+    if "any" in condition:
+        return holds(metadata, key, condition["any"])
+    if "all" in condition:
+        return all(holds(metadata, key, one) for one in condition["all"])
+    if "text" in condition:
+        return condition["text"] in [item for item in items if isinstance(item, str)]
+    return any(within(item, condition) for item in items)
+
+
+def matches(metadata: dict[str, Any], where: dict[str, Any]) -> bool:
+    """Whether a filter matches, evaluated in plain Python."""
+    return all(
+        any(matches(metadata, part) for part in inner)
+        if key == "or"
+        else all(matches(metadata, part) for part in inner)
+        if key == "and"
+        else not matches(metadata, inner)
+        if key == "not"
+        else holds(metadata, key, inner)
+        for key, inner in where.items()
+    )
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(METADATA, min_size=1, max_size=6), st.lists(FILTERS, min_size=1, max_size=4))
+def test_a_filter_finds_what_python_finds(
+    anywhere: QdrantClient, rows: list[dict[str, Any]], filters: list[dict[str, Any]]
+) -> None:
+    name = f"demo-{uuid4().hex}"
+    anywhere.add(name, ["cat"] * len(rows), rows, ids=range(len(rows)))
+    for where in filters:
+        found = {hit.id for hit in anywhere.query(name, "cat", where=where)}
+        assert found == {i for i, row in enumerate(rows) if matches(row, where)}, where
+    anywhere.delete_collection(name)
