@@ -2,36 +2,43 @@
 
 The conditions of all keys must match. A key with dots refers to nested metadata, as in Qdrant:
 ``"author.name"``, or ``"parts[].name"`` for any item of a list. Put a name with other characters
-than letters, digits, ``_`` and ``-`` in double quotes: ``'"page number"'``.
+than letters, digits, ``_`` and ``-`` in double quotes: ``'"page number"'``. A list in the metadata
+matches a condition if one of its items does.
 
 ===========================  ===================================================================
-``"docs"``, ``True``         equals the value; a list in the metadata matches if one item does
+``"docs"``, ``True``         equals the value
 ``7``, ``2.5``               equals the number; 7 and 7.0 are equal, and so are a float and its two
                              neighbours, because a server rounds what it stores
 ``datetime``, ``date``       equals the moment (stored as ISO 8601)
-``["docs", "wiki"]``         equals one of these str, or one of these numbers, as
-                             ``{"any": ["docs", "wiki"]}`` does
+``["docs", "wiki"]``         equals one of these str, of these numbers or of these dates
 ``None``                     is stored as null
 ``{"gte": 2020}``            ``gt``, ``gte``, ``lt``, ``lte``, alone or combined, with numbers, or
-                             with ``datetime``, ``date`` and ISO 8601 text (``"2024-02-01"``,
-                             ``"2024-02-01T12:30:00+01:00"``); a day is its first moment, and UTC
-                             is assumed where no offset is set
-``{"all": ["a", "b"]}``      a list in the metadata contains all these values
-``{"text": "bees dance"}``   text contains all these words, in any order and case; a text index on a
-                             server decides by its own tokenizer what a word is
+                             with dates: ``datetime``, ``date``, or ISO text like ``"2024-02-01"``
+                             or ``"2024-02-01T09:30:00+01:00"``
+``{"any": ["a", "b"]}``      the same as the list alone
+``{"all": ["a", "b"]}``      equals each of them: a list in the metadata contains them all
+``{"text": "cat"}``          is text that contains the words, see below
 ``{"not": ...}``             does not match the inner condition, or the key is missing
 ``{"exists": True}``         exists and is neither null nor an empty list; ``False``: the opposite
-``"or": [{...}, {...}]``     in place of a key: at least one of these filters matches
-``"and": [{...}, {...}]``    in place of a key: all these filters match
-``"not": {...}``             in place of a key: the filter does not match
+``"or": [{...}, {...}]``     instead of a key: one of these filters matches
+``"and": [{...}, {...}]``    instead of a key: all of these filters match
+``"not": {...}``             instead of a key: this filter does not match
 ===========================  ===================================================================
 
-Put metadata named ``or``, ``and`` or ``not`` in double quotes: ``'"or"'``.
+For metadata that is called ``or``, ``and`` or ``not``, put the name in double quotes: ``'"or"'``.
+
+A day without a time means its first moment, and a time without an offset is UTC, in filters and in
+metadata. Only ranges understand dates in text: ``{"day": "2024-02-01"}`` compares text.
+
+``text`` depends on the store. With a text index on the field, a server compares words as the index
+is configured. Without it, Qdrant 1.18 finds the text anywhere, case-sensitively, also within words,
+and a local database finds all its words, in any order and case.
 
 On a server, an index makes a filter fast, and strict mode, as in Qdrant Cloud, refuses filters on a
 field without an index: ``client.create_payload_index("notes", "year", "integer")``. Numbers are
 compared as ranges, which an integer index and a float index both serve. Only a whole number above
-2**53 needs an integer index, and it equals whole numbers only. Use a float index for fractions: an
+2**53 needs an integer index, and equals whole numbers alone. A list of numbers takes a condition
+for each, which strict mode can limit. Use a float index for fractions: an
 integer index does not contain them, so that no filter on the field finds them. A list that contains
 a null ``is stored as null`` in local databases and in an indexed field, but not in a field without
 an index.
@@ -45,34 +52,49 @@ import sys
 from collections.abc import Mapping
 from datetime import date, datetime, timezone
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from qdrant_client import models
 
-from qdrant_embed.errors import InputError
+from qdrant_embed.errors import InputError, check_unicode
 
 _BOUNDS = ("gt", "gte", "lt", "lte")
-_OPERATORS = (*_BOUNDS, "not", "exists", "any", "all", "text")
-_GROUPS = ("or", "and", "not")
+_OPERATORS = (*_BOUNDS, "any", "all", "text", "not", "exists")
 _OPERATOR_LIST = ", ".join(_OPERATORS)
-_HINTS = {  # operators of other databases
-    "in": "pass a list, or {'any': [...]}",
-    "nin": "write {'not': [...]}",
-    "eq": "pass the value alone",
-    "ne": "write {'not': value}",
-    "contains": "pass the value alone for an item of a list, or {'text': 'words'} for words",
-    "like": "write {'text': 'words'}",
-    "or": "write {'or': [{...}, {...}]} in place of a key",
-    "and": "write {'and': [{...}, {...}]} in place of a key",
+_GROUPS = ("or", "and", "not")
+_ELSEWHERE = {  # operators and groups of other databases, without "$" and in lower case
+    **dict.fromkeys(("eq", "=", "==", "is"), "write the value itself"),
+    **dict.fromkeys(("ne", "!=", "neq", "is_not"), "write {'not': value}"),
+    **dict.fromkeys(("in", "match_any"), "write {'any': [...]}, or the list itself"),
+    **dict.fromkeys(("nin", "not_in", "notin", "except"), "write {'not': [...]}"),
+    **dict.fromkeys(
+        ("contains", "has", "includes"),
+        "write the value itself to find it in a list, or {'text': ...} to find words",
+    ),
+    **dict.fromkeys(("contains_all", "contains_any"), "write {'all': [...]} or {'any': [...]}"),
+    **dict.fromkeys(
+        ("like", "ilike", "regex", "match", "search", "startswith"),
+        "write {'text': ...} to find words",
+    ),
+    **dict.fromkeys((">", "after"), "write it 'gt'"),
+    **dict.fromkeys((">=", "from", "since", "min"), "write it 'gte'"),
+    **dict.fromkeys(("<", "before"), "write it 'lt'"),
+    **dict.fromkeys(("<=", "until", "to", "max"), "write it 'lte'"),
+    **dict.fromkeys(("between", "range"), "write {'gte': ..., 'lte': ...}"),
+    **dict.fromkeys(("null", "is_null", "isnull"), "write None instead of the dict"),
+    **dict.fromkeys(("or", "should"), "write {'or': [{...}, {...}]} instead of a key"),
+    **dict.fromkeys(("and", "must"), "write {'and': [{...}, {...}]} instead of a key"),
+    **dict.fromkeys(("nor", "must_not"), "write {'not': {'or': [{...}, {...}]}} instead of a key"),
 }
 _EXACT = 2**53  # up to here, every whole number is a float
 _END = 2**63  # Qdrant's whole numbers are below
+_DEPTH = 12  # levels of dicts and lists; servers read 100 levels of messages, of which one takes 4
 _NAME = r'(?:"[^"]+"|[\w-]+)(?:\[\d*\])*'  # in the syntax of Qdrant's paths
 _PATH = re.compile(rf"{_NAME}(?:\.{_NAME})*")
 _ISO = re.compile(
-    r"(\d{4}-\d\d-\d\d)"
-    r"(?:[T ](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))? ?(?:([Zz])|([+-]\d\d):?(\d\d)?)?)?",
+    r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?:(:\d\d)(\.\d+)?)?"
+    r"(?: ?(?:([Zz])|([+-]\d\d):?(\d\d)?))?)?",
     re.ASCII,
 )
 
@@ -102,44 +124,66 @@ def to_filter(where: Mapping[str, Any]) -> models.Filter:
     Raises:
         InputError: if a key, an operator or a value is invalid.
     """
+    _check_depth(where, _DEPTH)
+    return _filter("where", where)
+
+
+def _filter(name: str, where: object) -> models.Filter:
+    """Return the Qdrant filter for `where`, or for the part of it that has the name."""
     if not isinstance(where, Mapping):
-        raise InputError(f"where must be a dict, not {type(where).__name__}")
+        raise InputError(f"{name} must be a dict, not {type(where).__name__}")
     conditions: list[models.Condition] = []
     for key, condition in where.items():
-        if isinstance(key, str) and key in _GROUPS:
-            conditions.append(_group(key, condition))
-            continue
-        if isinstance(key, str) and key.removeprefix("$") in _GROUPS:
-            raise InputError(f"where has the key {key!r}; write it {key[1:]!r}")
         if not isinstance(key, str) or not key:
             raise InputError(f"where has the key {key!r}, but keys must be names of metadata")
-        if not _PATH.fullmatch(key):
-            raise InputError(
-                f"where has the key {key!r:.80}, which is not a valid name in Qdrant; use letters, "
-                "digits, _ and -, or put the name in double quotes ('\"page number\"'); separate "
-                "nested names with dots, and append [] to a name for any item of its list"
+        check_unicode(f"the key {key!r:.80} in where", key)
+        if key in _GROUPS:
+            conditions.append(_group(key, condition))
+        elif _PATH.fullmatch(key):
+            conditions.extend(_conditions(key, condition))
+        else:
+            hint = _hint(key) or (
+                "use letters, digits, _ and -, or put the name in double quotes "
+                "('\"page number\"'); separate nested names with dots, and append [] to a name for "
+                "any item of its list"
             )
-        conditions.extend(_conditions(key, condition))
+            raise InputError(
+                f"where has the key {key!r:.80}, which is not a valid name in Qdrant; {hint}"
+            )
     return models.Filter(must=conditions)
 
 
+def _check_depth(value: object, left: int) -> None:
+    """Raise `InputError` if dicts and lists are nested in more than `left` levels."""
+    if not isinstance(value, Mapping | list | tuple):
+        return
+    if not left:
+        raise InputError(f"where is nested in more than {_DEPTH} levels of dicts and lists")
+    for inner in value.values() if isinstance(value, Mapping) else value:
+        _check_depth(inner, left - 1)
+
+
 def _group(name: str, operand: object) -> models.Filter:
-    """Return the filter of an ``or``, an ``and`` or a ``not``; empty ones differ between stores."""
-    parts = [operand] if name == "not" else operand
-    if not isinstance(parts, list | tuple) or not parts or not all(map(_is_filter, parts)):
-        what = "a dict" if name == "not" else "a list of dicts"
-        raise InputError(
-            f"where[{name!r}] must be {what} with conditions, not {operand!r:.80}; put metadata of "
-            f"this name in double quotes: '\"{name}\"'"
-        )
-    filters: list[models.Condition] = [to_filter(part) for part in parts]
-    if name == "or":
-        return models.Filter(should=filters)
-    return models.Filter(must=filters) if name == "and" else models.Filter(must_not=filters)
+    """Return the filter for a group, which has the name of an operator in the place of a key."""
+    quoted = f"for metadata called {name!r}, write the key '\"{name}\"'"
+    if name == "not":
+        if not isinstance(operand, Mapping) or not operand:
+            raise InputError(f"where['not'] must be a dict with a filter; {quoted}")
+        return models.Filter(must_not=[_filter("where['not']", operand)])
+    if not isinstance(operand, list | tuple) or not operand:
+        raise InputError(f"where[{name!r}] must be a list of dicts, one or more; {quoted}")
+    parts: list[models.Condition] = [
+        _filter(f"where[{name!r}][{index}]", part) for index, part in enumerate(operand)
+    ]
+    return models.Filter(should=parts) if name == "or" else models.Filter(must=parts)
 
 
-def _is_filter(part: object) -> bool:
-    return isinstance(part, Mapping) and bool(part)
+def _hint(operator: object) -> str | None:
+    """Return how to write an operator or a group of another database."""
+    name = str(operator).lstrip("$").lower()
+    if name in _OPERATORS:
+        return f"write it {name!r}"
+    return _ELSEWHERE.get(name)
 
 
 def _conditions(key: str, condition: object) -> list[models.Condition]:
@@ -149,47 +193,80 @@ def _conditions(key: str, condition: object) -> list[models.Condition]:
         raise InputError(f"where[{key!r}] is empty; pass a value, or one of {_OPERATOR_LIST}")
     conditions: list[models.Condition] = []
     for operator, operand in condition.items():
-        if operator not in _OPERATORS:
-            without_dollar = str(operator).removeprefix("$")
-            hint = (
-                f"write it {without_dollar!r}"
-                if without_dollar in _OPERATORS
-                else _HINTS.get(without_dollar)
-                or f"use one of {_OPERATOR_LIST}, or write a key of nested metadata with a dot: "
-                f"'{key}.{operator}'"
-            )
-            raise InputError(f"where[{key!r}] has the unknown operator {operator!r}; {hint}")
+        if operator in _BOUNDS:
+            continue
         if operator == "not":
-            inner = _conditions(key, operand)  # must_not is fulfilled if none of its items matches
-            one = inner[0] if len(inner) == 1 else models.Filter(must=inner)
-            conditions.append(models.Filter(must_not=[one]))
+            conditions.append(_none_of(_conditions(key, operand)))
         elif operator == "exists":
             conditions.append(_exists(key, operand))
         elif operator == "text":
             conditions.append(_text(key, operand))
         elif operator in ("any", "all"):
-            if not isinstance(operand, list | tuple | set | frozenset):
-                raise InputError(f"where[{key!r}]: {operator} must be a list, not {operand!r:.80}")
-            each = _any_of(key, list(operand))  # which checks the values, too
-            conditions.extend([each] if operator == "any" else [_equals(key, v) for v in operand])
+            conditions.append(_items(key, operator, operand))
+        else:
+            hint = _hint(operator) or (
+                f"use one of {_OPERATOR_LIST}, or write a key of nested metadata with a dot: "
+                f"'{key}.{operator}'"
+            )
+            raise InputError(f"where[{key!r}] has the unknown operator {operator!r}; {hint}")
     bounds = {name: condition[name] for name in _BOUNDS if name in condition}
     if bounds:
         conditions.append(_range(key, bounds))
     return conditions
 
 
+def _none_of(conditions: list[models.Condition]) -> models.Filter:
+    """Return the filter that does not match what all the conditions match."""
+    both = len(conditions) > 1
+    return models.Filter(must_not=[models.Filter(must=conditions)] if both else conditions)
+
+
 def _equals(key: str, value: object) -> models.Condition:
     if value is None:
         return models.IsNullCondition(is_null=models.PayloadField(key=key))
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple | set | frozenset) or _is_array(value):
         return _any_of(key, list(value))
-    if isinstance(value, str | bool | np.bool_):
-        plain = value if isinstance(value, str) else bool(value)
-        return models.FieldCondition(key=key, match=models.MatchValue(value=plain))
+    if isinstance(value, str):
+        return models.FieldCondition(key=key, match=models.MatchValue(value=_plain(key, value)))
+    if isinstance(value, bool | np.bool_):
+        return models.FieldCondition(key=key, match=models.MatchValue(value=bool(value)))
+    if isinstance(value, date):
+        return _range(key, {"gte": value, "lte": value})
     number = _number(value)
-    return (
-        _range(key, {"gte": value, "lte": value}) if number is None else _equals_number(key, number)
-    )
+    if number is None:
+        raise _unsupported(key, value)
+    return _equals_number(key, number)
+
+
+def _is_array(value: object) -> TypeGuard[np.ndarray[Any, Any]]:
+    return isinstance(value, np.ndarray) and value.ndim == 1
+
+
+def _plain(key: str, text: str) -> str:
+    """Return a str, of an enumeration too, as a plain one.
+
+    Raises:
+        InputError: if it has lone surrogates.
+    """
+    check_unicode(f"where[{key!r}]", text)
+    return str.__str__(text)
+
+
+def _text(key: str, operand: object) -> models.FieldCondition:
+    if not isinstance(operand, str) or not any(character.isalnum() for character in operand):
+        raise InputError(
+            f"where[{key!r}]: text must be a str with a letter or a digit, not {operand!r:.80}"
+        )
+    return models.FieldCondition(key=key, match=models.MatchText(text=_plain(key, operand)))
+
+
+def _items(key: str, operator: str, operand: object) -> models.Condition:
+    if not (isinstance(operand, list | tuple | set | frozenset) or _is_array(operand)):
+        raise InputError(f"where[{key!r}]: {operator} must be a list, not {operand!r:.80}")
+    alternatives = _equals(key, operand)  # which refuses what cannot be in the list
+    if operator == "any":
+        return alternatives
+    return models.Filter(must=[_equals(key, value) for value in operand])
 
 
 def _equals_number(key: str, number: int | float) -> models.FieldCondition:
@@ -203,10 +280,19 @@ def _any_of(key: str, values: list[Any]) -> models.Condition:
     if not values:
         raise InputError(f"where[{key!r}] is an empty list, which matches nothing; pass a value")
     if all(isinstance(value, str) for value in values):
-        return models.FieldCondition(key=key, match=models.MatchAny(any=values))
+        texts = [_plain(key, value) for value in values]
+        return models.FieldCondition(key=key, match=models.MatchAny(any=texts))
+    if all(isinstance(value, date) for value in values):
+        return models.Filter(should=[_equals(key, value) for value in values])
     numbers = [number for value in values if (number := _number(value)) is not None]
     if len(numbers) < len(values):
-        raise InputError(f"where[{key!r}] must be a list of str, or of numbers, not {values!r:.80}")
+        hint = "write alternatives of another kind as {'or': [{...}, {...}]}"
+        if any(isinstance(value, Mapping) for value in values):
+            hint = _hint(key) or hint
+        raise InputError(
+            f"where[{key!r}] must be a list of str, of numbers or of dates, not {values!r:.80}; "
+            f"{hint}"
+        )
     return models.Filter(should=[_equals_number(key, number) for number in numbers])
 
 
@@ -217,25 +303,23 @@ def _exists(key: str, operand: object) -> models.Condition:
     return models.Filter(must_not=[empty]) if operand else empty
 
 
-def _text(key: str, operand: object) -> models.FieldCondition:
-    if not isinstance(operand, str) or not re.search(r"[^\W_]", operand):
-        raise InputError(f"where[{key!r}]: text must be a str with words, not {operand!r:.80}")
-    return models.FieldCondition(key=key, match=models.MatchText(text=operand))
-
-
 def _range(key: str, bounds: Mapping[str, Any]) -> models.FieldCondition:
     numbers = {name: _number(value) for name, value in bounds.items()}
     exact = {name: number for name, number in numbers.items() if number is not None}
     if len(exact) == len(bounds):
         edges = {name: _edge(name, number) for name, number in exact.items()}
         return models.FieldCondition(key=key, range=models.Range(**edges))
-    moments = {name: _moment(value) for name, value in bounds.items()}
-    if None not in moments.values():
+    if all(isinstance(value, date | str) for value in bounds.values()):  # a datetime is a date, too
+        moments = {name: _moment(key, value) for name, value in bounds.items()}
         return models.FieldCondition(key=key, range=models.DatetimeRange(**moments))
-    raise InputError(
-        f"where[{key!r}] is {dict(bounds)!r:.80}, which is not supported; use a str, a bool, a "
-        "finite number, a datetime or date, None, a list of str or of numbers, or one of the "
-        f"operators {_OPERATOR_LIST}; bounds are all numbers, or all dates (ISO 8601 as text)"
+    raise _unsupported(key, dict(bounds))
+
+
+def _unsupported(key: str, value: object) -> InputError:
+    return InputError(
+        f"where[{key!r}] is {value!r:.80}, which is not supported; use a str, a bool, a finite "
+        "number, a datetime or date, None, a list of str, of numbers or of dates, or one of the "
+        f"operators {_OPERATOR_LIST}; the bounds of a range must be all numbers or all dates"
     )
 
 
@@ -265,30 +349,46 @@ def _number(value: object) -> int | float | None:
     return None
 
 
-def _moment(value: object) -> datetime | None:
-    """Return a date, or ISO 8601 text, as a moment in UTC; ``None`` for anything else."""
+def _moment(key: str, value: date | str) -> datetime:
+    """Return the moment of a date or of ISO text, in UTC.
+
+    Raises:
+        InputError: if the text is not a date, or the moment is not between the years 1 and 9999.
+    """
+    moment = _parsed(key, value) if isinstance(value, str) else value
+    if not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day)
+    if str(moment) == "NaT":  # of pandas, a datetime that is none
+        raise _unsupported(key, value)
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=timezone.utc)
     try:
-        if isinstance(value, str):
-            value = _parsed(value)
-        elif isinstance(value, date) and not isinstance(value, datetime):
-            value = datetime(value.year, value.month, value.day)
-        if not isinstance(value, datetime):
-            return None
-        if value.tzinfo is None:
-            return value.replace(tzinfo=timezone.utc)
-        return value.astimezone(timezone.utc)
-    except (ValueError, OverflowError):  # no such day, or beyond the years 1 to 9999 in UTC
-        return None
+        return moment.astimezone(timezone.utc)
+    except OverflowError as error:
+        raise InputError(f"where[{key!r}]: {value!r} is not in the years 1 to 9999") from error
 
 
-def _parsed(text: str) -> datetime | None:
-    """Return the moment that ISO 8601 text is, in all forms Qdrant reads, on every Python."""
-    found = _ISO.fullmatch(text)
+def _parsed(key: str, text: str) -> datetime:
+    check_unicode(f"where[{key!r}]", text)
+    found = _ISO.fullmatch(text.strip())
     if found is None:
-        return None
-    day, minute, second, fraction, utc, hours, minutes = found.groups()
-    if fraction and not second:
-        return None
-    offset = "+00:00" if utc else f"{hours}:{minutes or '00'}" if hours else ""
-    micro = f".{fraction[:6]:0<6}" if fraction else ""
-    return datetime.fromisoformat(f"{day}T{minute or '00:00'}{second or ':00'}{micro}{offset}")
+        raise _not_a_date(key, text)
+    try:
+        day, time, seconds, fraction, zulu, hours, minutes = found.groups()
+        offset = "+00:00" if zulu else f"{hours}:{minutes or '00'}" if hours else ""
+        micro = f"{fraction or '.':0<7.7}"  # Python 3.10 reads six digits only
+        return datetime.fromisoformat(f"{day}T{time or '00:00'}{seconds or ':00'}{micro}{offset}")
+    except ValueError as error:
+        raise _not_a_date(key, text) from error
+
+
+def _not_a_date(key: str, text: str) -> InputError:
+    try:
+        number = _number(float(text))
+    except ValueError:
+        number = None
+    hint = "" if number is None else f"; to compare numbers, write {text.strip()} without quotes"
+    return InputError(
+        f"where[{key!r}] compares with the text {text!r:.80}, which is not a date; use numbers, or "
+        f"dates like '2024-02-01' and '2024-02-01T09:30:00+01:00'{hint}"
+    )
