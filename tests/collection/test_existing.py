@@ -94,7 +94,7 @@ def test_a_run_that_ended_early_is_completed(client: QdrantClient) -> None:
 def test_error_refuses_before_anything_is_stored(anywhere: QdrantClient) -> None:
     assert anywhere.add("demo", ["cat"], ids=["x"], on_existing="error") == ["x"]
     with pytest.raises(
-        InputError, match=r"'demo' already has the ids of 1 of the next 2 documents \('x'\)"
+        InputError, match=r"demo' already has the ids of 1 of the next 2 documents \('x'\)"
     ):
         anywhere.add("demo", ["dog", "ship"], ids=["y", "x"], on_existing="error")
     assert len(stored(anywhere)) == 1

@@ -203,7 +203,10 @@ def test_what_is_excluded_is_cut_to_the_cap_of_conditions(
     remote.add("demo", TEXTS, [{"n": n} for n in range(20)], range(20))
     grpc_server.restrict("demo", condition_max_size=3)
     numbers = models.FieldCondition(key="n", match=models.MatchAny(any=list(range(5, 12))))
-    excluded = [models.HasIdCondition(has_id=list(range(5))), numbers]
+    excluded: list[models.Condition] = [
+        models.HasIdCondition(has_id=list(range(5))),
+        numbers,
+    ]
     found = remote.query("demo", "cat", models.Filter(must_not=excluded), limit=20)
     assert sorted(hit.id for hit in found if isinstance(hit.id, int)) == list(range(12, 20))
 

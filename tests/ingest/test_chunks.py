@@ -28,6 +28,7 @@ from qdrant_embed import (
 )
 from qdrant_embed.encoder.long_texts.overflow import OverflowOptions
 from qdrant_embed.encoder.text import variant
+from qdrant_embed.ingest import adding
 
 KEY = "qdrant_embed_chunk"
 
@@ -354,8 +355,9 @@ def test_another_way_to_split_leaves_no_part_of_the_first(
 
 
 def test_a_document_counts_as_stored_when_all_of_it_is(
-    remote: QdrantClient, server: Server
+    remote: QdrantClient, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(adding, "uploads_in_flight", lambda _: 1)  # so that they come in order
     remote.add("demo", [text(90)] * 3, ids=["a", "b", "c"])
     uploads = 0
 
