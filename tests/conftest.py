@@ -57,15 +57,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addoption(option, help=meaning)
 
 
+@pytest.hookimpl(tryfirst=True)  # before marks select
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, if the command line names a server, the tests that do not run on it."""
+    """Leave out, if the command line names a server, the tests that do not run on it.
+
+    If it names none, tests of one engine and kind of client are slow where every engine and every
+    kind has been tested in another combination.
+    """
     if config.getoption("url") is None:
+        for item in items:
+            if _is_further_combination(item):
+                item.add_marker("slow")
         return
     there = [item for item in items if _runs_on_named_server(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in there])
     items[:] = there
     for item in items:  # a key over http is the user's own wish
         item.add_marker(pytest.mark.filterwarnings("ignore:Api key is used"))
+
+
+def _is_further_combination(item: pytest.Item) -> bool:
+    """Return whether the test runs on the asynchronous client, by gRPC or on a folder."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    kinds = [value for value in params.values() if isinstance(value, str)]
+    return "async" in kinds and ("grpc" in kinds or "path" in kinds)
 
 
 def _runs_on_named_server(item: pytest.Item) -> bool:

@@ -27,6 +27,7 @@ IMPORTS = [
 
 @pytest.mark.parametrize("statement", IMPORTS)
 @pytest.mark.parametrize(("own", "seen"), [(None, "1"), ("0", "0"), ("1", "1")])
+@pytest.mark.slow
 def test_fastembed_beside_us(tmp_path: Path, statement: str, own: str | None, seen: str) -> None:
     (tmp_path / "fastembed").mkdir()
     (tmp_path / "fastembed" / "__init__.py").write_text(FASTEMBED)

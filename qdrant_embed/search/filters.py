@@ -32,7 +32,8 @@ metadata. Only ranges understand dates in text: ``{"day": "2024-02-01"}`` compar
 
 ``text`` depends on the store. With a text index on the field, a server compares words as the index
 is configured. Without it, Qdrant 1.18 finds the text anywhere, case-sensitively, also within words,
-and a local database finds all its words, in any order and case.
+as a local database of qdrant-client 1.19 does; that of 1.20 finds all its words, in any order and
+case.
 
 On a server, an index makes a filter fast, and strict mode, as in Qdrant Cloud, refuses filters on a
 field without an index: ``client.create_payload_index("notes", "year", "integer")``. Numbers are

@@ -156,7 +156,7 @@ def test_an_interrupt_waits_for_no_further_try(
         seen += 1
         return None if seen == 1 else Fault(503)
 
-    monkeypatch.setattr(requests.logger, "log", lambda *_: failed.wait(30))
+    monkeypatch.setattr(requests.logger, "log", lambda *_: failed.wait(120))
     client = QdrantClient(**at(server))
     client.set_model(LetterEncoder())
     server.fault = fault
@@ -174,7 +174,7 @@ def test_an_interrupt_waits_for_no_further_try(
 
 
 def _interrupt_when(failed: threading.Barrier) -> None:
-    failed.wait(30)
+    failed.wait(120)
     time.sleep(0.1)
     os.kill(os.getpid(), signal.SIGINT)
 

@@ -509,9 +509,9 @@ def test_a_definition_that_is_answered_too_late_is_looked_at(
 def test_a_definition_gets_the_time_it_needs(
     kind: str, grpc_server: Server, transport: str
 ) -> None:
-    with opened(kind, **at(grpc_server, grpc=transport == "grpc") | {"timeout": 1}) as client:
+    with opened(kind, **at(grpc_server, grpc=transport == "grpc") | {"timeout": 2}) as client:
         client.set_model(LetterEncoder())
-        grpc_server.fail_once(CREATE[transport], Fault(200, pause=1.5))
+        grpc_server.fail_once(CREATE[transport], Fault(200, pause=2.5))
         assert len(client.add("demo", TEXTS)) == 20
     assert times(grpc_server, CREATE[transport]) == 1
 

@@ -297,6 +297,7 @@ def test_nothing_is_changed_if_a_document_is_missing(client: QdrantClient) -> No
 
 
 @TRANSPORTS
+@pytest.mark.slow
 def test_thousands_are_changed_all_or_none(kind: str, grpc: bool, grpc_server: Server) -> None:
     update = "Points/UpdateBatch" if grpc else "POST /collections/demo/points/batch"
     with opened(kind, **at(grpc_server, grpc=grpc)) as client:

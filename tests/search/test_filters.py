@@ -104,7 +104,7 @@ def database() -> qdrant_client.QdrantClient:
         ({"at": {"gte": "2021-05-01T14:00:00+02:00", "lt": date(2022, 1, 1)}}, [2]),
         ({"at": {"lte": "2021-05-01 12:00"}}, [2]),
         ({"at": [date(2021, 5, 1), datetime(2022, 5, 1, 12)]}, [3]),
-        ({"author.name": {"text": "ann"}}, [2]),
+        ({"author.name": {"text": "Ann"}}, [2]),
         ({"or": [{"year": 2019}, {"ok": False}]}, [0, 1]),
         ({"and": [{"source": "docs"}, {"year": 2021}]}, [2]),
         ({"not": {"source": "docs", "year": 2021}}, [0, 1, 3]),

@@ -231,6 +231,7 @@ def test_what_groups_of_a_server_get_wrong(anywhere: QdrantClient, way: str) -> 
 
 
 @pytest.mark.parametrize("way", FUSIONS)
+@pytest.mark.slow
 def test_documents_whose_chunks_are_neighbours(quick: QdrantClient, way: str) -> None:
     near = [
         [(0.99 - (60 * n + c) * 1e-4, 50 - (60 * n + c) * 1e-2) for c in range(60)]

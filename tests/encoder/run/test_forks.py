@@ -87,6 +87,7 @@ def test_workers_of_a_server_that_loads_before_it_forks(tiny: TinyModel) -> None
     run(BEGIN + work.replace("\n    ", "\n"), tiny.path)
 
 
+@pytest.mark.slow
 def test_forks_while_other_threads_encode(tiny: TinyModel) -> None:
     work = """
     encode()
@@ -107,6 +108,7 @@ def test_forks_while_other_threads_encode(tiny: TinyModel) -> None:
     run(BEGIN + work.replace("\n    ", "\n"), tiny.path)
 
 
+@pytest.mark.slow
 def test_forks_while_another_thread_loads(tiny: TinyModel) -> None:
     work = """
     for number in range(8):
