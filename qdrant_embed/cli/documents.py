@@ -147,7 +147,8 @@ def add(options: argparse.Namespace) -> Answer:
         with FileProgress(f"adding {options.file}", records, size or None, shown=shown) as progress:
             stored = _add_records(client, progress, options)
     found = {"collection": options.collection, "stored": stored}
-    return Answer(found, [f"{stored} documents are stored in {options.collection!r}"])
+    documents = "1 document is" if stored == 1 else f"{stored} documents are"
+    return Answer(found, [f"{documents} stored in {options.collection!r}"])
 
 
 def query(options: argparse.Namespace) -> Answer:
@@ -197,7 +198,8 @@ def migrate(options: argparse.Namespace) -> Answer:
             progress=False if options.quiet else None,
         )
     found = {"collection": options.to, "stored": count}
-    return Answer(found, [f"{count} documents of {options.collection!r} are in {options.to!r}"])
+    documents, are = ("1 document", "is") if count == 1 else (f"{count} documents", "are")
+    return Answer(found, [f"{documents} of {options.collection!r} {are} in {options.to!r}"])
 
 
 def _add_records(client: QdrantClient, progress: FileProgress, options: argparse.Namespace) -> int:
