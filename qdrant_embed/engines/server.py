@@ -206,7 +206,9 @@ def is_unanswered(error: BaseException) -> bool:
 
 
 def is_timeout(error: BaseException) -> bool:
-    """Return whether gRPC waited no longer for an answer."""
+    """Return whether the client waited no longer for an answer."""
+    if isinstance(error, ResponseHandlingException):
+        return isinstance(error.source, httpx.ReadTimeout)
     return isinstance(error, grpc.RpcError) and getattr(answer_of(error), "code", None) is (
         _Code.DEADLINE_EXCEEDED
     )

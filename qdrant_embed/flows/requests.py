@@ -290,7 +290,8 @@ class CollectionRequests:
             except (*REQUEST_ERRORS, ValueError) as error:
                 if "already exists" in str(error):  # if on another node
                     self.expect()
-                # over gRPC the client gives some of them no more than its own time
+                # over gRPC, and before 1.20 over REST, the client gives some of them no more than
+                # its own time
                 gave_up = is_timeout(error) and time.monotonic() - start > 0.9 * self._own_timeout
                 tries = 1
                 while not await is_done():

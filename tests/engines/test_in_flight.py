@@ -146,7 +146,7 @@ def test_an_interrupt_waits_for_no_further_try(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(requests, "BACKOFF", Backoff(100, 100))
-    failed = threading.Barrier(UPLOADS + 1)
+    failed = threading.Semaphore(0)
     seen = 0
 
     def fault(request: str) -> Fault | None:
@@ -156,7 +156,7 @@ def test_an_interrupt_waits_for_no_further_try(
         seen += 1
         return None if seen == 1 else Fault(503)
 
-    monkeypatch.setattr(requests.logger, "log", lambda *_: failed.wait(120))
+    monkeypatch.setattr(requests.logger, "log", lambda *_: failed.release())
     client = QdrantClient(**at(server))
     client.set_model(LetterEncoder())
     server.fault = fault
@@ -173,8 +173,9 @@ def test_an_interrupt_waits_for_no_further_try(
     client.close()
 
 
-def _interrupt_when(failed: threading.Barrier) -> None:
-    failed.wait(120)
+def _interrupt_when(failed: threading.Semaphore) -> None:
+    for _ in range(UPLOADS):
+        failed.acquire(timeout=60)
     time.sleep(0.1)
     os.kill(os.getpid(), signal.SIGINT)
 
