@@ -27,6 +27,7 @@ from qdrant_embed.backoff import Backoff
 from qdrant_embed.engines.wire import LOCAL_BATCH, SERVER_BATCH, UPLOADS
 from qdrant_embed.flows import requests
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
 UPSERT = "PUT /collections/demo/points"
 TEXTS = [f"cat {'abcdefgh'[n % 8]} {n}" for n in range(100)]
 
