@@ -117,7 +117,7 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: math.nan, "not JSON-serialisable"),
     (lambda: np.float32("inf"), "not JSON-serialisable"),
     (lambda: np.array([1.0, math.nan]), "not JSON-serialisable"),
-    (lambda: np.datetime64("NaT"), "not JSON-serialisable"),
+    (lambda: np.datetime64("NaT", "s"), "not JSON-serialisable"),
     (lambda: np.datetime64("2026-01-02T00:00:00.000000001"), "not JSON-serialisable"),
     (object, "not JSON-serialisable"),
     (lambda: int, "not JSON-serialisable"),
