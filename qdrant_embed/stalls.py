@@ -19,7 +19,7 @@ class announced(AbstractContextManager["announced"]):  # noqa: N801 - used like 
     """Run the block, and log a warning if it takes more than two seconds, then one at its end.
 
     A warning, because that is what people see who configured no logging, and only they wonder.
-    What ends sooner says nothing, and costs about a microsecond: one thread watches all blocks.
+    What ends sooner says nothing, and costs little: one thread watches all blocks.
 
     Args:
         doing: what the block does, to precede "takes more than 2 s".

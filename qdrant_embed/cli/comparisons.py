@@ -8,10 +8,6 @@ from typing import Any
 
 from qdrant_embed.cli.records import looks_like_number
 
-# of `where`, whose keys otherwise name metadata
-_OPERATORS = frozenset(
-    {"gt", "gte", "lt", "lte", "not", "exists", "any", "all", "text", "or", "and"}
-)
 _NAME = re.compile(r'"([^"]+)"|([\w-]+)(?=[\[.]|$)')
 
 
@@ -44,9 +40,12 @@ def mismatches(where: Mapping[str, Any], payloads: Sequence[Mapping[str, Any]]) 
 
 def _comparisons(where: object, key: str) -> Iterator[tuple[str, Any]]:
     """Yield each key with each value that it is compared with."""
+    from qdrant_embed.search.filters import GROUPS, OPERATORS
+
     if isinstance(where, Mapping):
         for name, inner in where.items():
-            yield from _comparisons(inner, key if name in _OPERATORS else name)
+            names_metadata = name not in OPERATORS and name not in GROUPS
+            yield from _comparisons(inner, name if names_metadata else key)
     elif isinstance(where, list):
         for inner in where:
             yield from _comparisons(inner, key)

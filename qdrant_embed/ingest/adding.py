@@ -165,22 +165,22 @@ class Adding:
         Raises:
             InputError: if there are such points, and ``on_existing="error"``.
         """
-        payloads = {point.id: point.payload or {} for point in existing}
-        found = [document for document in documents if document.point_id in payloads]
+        stored = {point.id: point for point in existing}
+        found = [document for document in documents if document.point_id in stored]
         self._refuse(found, len(documents))
         unchanged: set[str | int] = set()
         if self._on_existing == "skip":
             unchanged = {
                 document.point_id
                 for document in found
-                if self.ids_tell_all or document.is_in(payloads[document.point_id], self._codec)
+                if self.ids_tell_all
+                or document.is_in(stored[document.point_id].payload or {}, self._codec)
             }
             unchanged -= self._without_vector(existing)
-        by_id = {document.point_id: document for document in found}
-        for point in existing:
-            document = by_id[cast("str | int", point.id)]
+        for document in found:
             if document.point_id not in unchanged:
-                self.foreign.note(point, document.payload(self._codec).keys())
+                payload = document.payload(self._codec)
+                self.foreign.note(stored[document.point_id], payload.keys())
         return self._without(documents, unchanged)
 
     def changed_chunked(
@@ -217,8 +217,8 @@ class Adding:
             existing: the points, without their texts.
         """
         for point in existing:
-            document = points[cast("str | int", point.id)]
-            self.foreign.note(point, {*document.metadata, *self._codec.reserved_keys})
+            if (document := points.get(cast("str | int", point.id))) is not None:
+                self.foreign.note(point, {*document.metadata, *self._codec.reserved_keys})
 
     def _refuse(self, found: Sequence[InputDocument], count: int) -> None:
         """Raise `InputError` if documents were found, and ``on_existing="error"``."""

@@ -7,19 +7,12 @@ depends on the value alone: not on the order of a set, a time zone, a locale or 
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import math
 from collections.abc import Callable, Iterator, Mapping, Reversible, Sequence, Set
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from ipaddress import (
-    IPv4Address,
-    IPv4Interface,
-    IPv4Network,
-    IPv6Address,
-    IPv6Interface,
-    IPv6Network,
-)
 from pathlib import PurePath
 from typing import Any, NoReturn
 from uuid import UUID
@@ -31,12 +24,12 @@ _DEPTH = 200
 _WRITTEN_AS_TEXT = (
     UUID,
     PurePath,
-    IPv4Address,
-    IPv4Interface,
-    IPv4Network,
-    IPv6Address,
-    IPv6Interface,
-    IPv6Network,
+    ipaddress.IPv4Address,
+    ipaddress.IPv4Interface,
+    ipaddress.IPv4Network,
+    ipaddress.IPv6Address,
+    ipaddress.IPv6Interface,
+    ipaddress.IPv6Network,
 )
 _OTHER = (
     "is not JSON-serialisable, so Qdrant cannot store it; omit it, or convert it to a finite "

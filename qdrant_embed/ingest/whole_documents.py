@@ -288,7 +288,7 @@ def _changes(
     if isinstance(metadata, Mapping):
         same = checked_metadata(metadata, 0, codec)
         return {point: _Change(one, same) for one, point in given}
-    metadata, ids = as_column("metadata", metadata), as_column("ids", ids)
+    metadata = as_column("metadata", metadata)
     _check_is_list(metadata)
     every = [checked_metadata(each, index, codec) for index, each in enumerate(metadata)]
     if len(every) != len(given):

@@ -61,9 +61,9 @@ from qdrant_client import models
 from qdrant_embed.errors import InputError, check_unicode
 
 _BOUNDS = ("gt", "gte", "lt", "lte")
-_OPERATORS = (*_BOUNDS, "any", "all", "text", "not", "exists")
-_OPERATOR_LIST = ", ".join(_OPERATORS)
-_GROUPS = ("or", "and", "not")
+OPERATORS = (*_BOUNDS, "any", "all", "text", "not", "exists")
+_OPERATOR_LIST = ", ".join(OPERATORS)
+GROUPS = ("or", "and", "not")
 _ELSEWHERE = {  # operators and groups of other databases, without "$" and in lower case
     **dict.fromkeys(("eq", "=", "==", "is"), "write the value itself"),
     **dict.fromkeys(("ne", "!=", "neq", "is_not"), "write {'not': value}"),
@@ -138,7 +138,7 @@ def _filter(name: str, where: object) -> models.Filter:
         if not isinstance(key, str) or not key:
             raise InputError(f"where has the key {key!r}, but keys must be names of metadata")
         check_unicode(f"the key {key!r:.80} in where", key)
-        if key in _GROUPS:
+        if key in GROUPS:
             conditions.append(_group(key, condition))
         elif _PATH.fullmatch(key):
             conditions.extend(_conditions(key, condition))
@@ -182,7 +182,7 @@ def _group(name: str, operand: object) -> models.Filter:
 def _hint(operator: object) -> str | None:
     """Return how to write an operator or a group of another database."""
     name = str(operator).lstrip("$").lower()
-    if name in _OPERATORS:
+    if name in OPERATORS:
         return f"write it {name!r}"
     return _ELSEWHERE.get(name)
 
