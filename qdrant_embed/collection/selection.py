@@ -223,6 +223,7 @@ class EncoderSelection:
         return CollectionVectors(dense, sparse, dense.encoder.splits)
 
     def _select(self, collection: StoredCollection, chosen: _Chosen) -> CollectionVectors:
+        collection.check_is_whole()
         encoder = chosen.dense or self._encoder_of(collection)
         vector_name = check_collection(collection, encoder.describe(), chosen.dense_name)
         chunked = collection.chunked

@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 from qdrant_client import models
 
+from qdrant_embed.collection.mark import CopyMark, read_mark
 from qdrant_embed.collection.stamp import (
     STAMP_KEY,
     Stamp,
@@ -37,6 +38,7 @@ class StoredCollection:
         has_custom_sharding: whether each point is stored in a shard that its shard key names.
         copies: number of copies of each shard.
         copies_written: number of copies that must confirm a write.
+        mark: what it says of the copy that it is, until all of that is complete.
     """
 
     name: str
@@ -48,6 +50,7 @@ class StoredCollection:
     has_custom_sharding: bool = False
     copies: int = 1
     copies_written: int = 1
+    mark: CopyMark | None = None
 
     @property
     def vector_names(self) -> set[str]:
@@ -58,6 +61,16 @@ class StoredCollection:
     def has_sparse_stamp(self) -> bool:
         """Whether it says what wrote its sparse vectors."""
         return self.stamp is not None and self.stamp.sparse is not None
+
+    def check_is_whole(self) -> None:
+        """Raise `CollectionMismatchError` if it is a copy that is not complete."""
+        if self.mark is not None and not self.mark.complete:
+            raise CollectionMismatchError(
+                f"collection {self.name!r} is an unfinished copy of {self.mark.origin}: call "
+                "copy_to() again, which completes it",
+                expected={"complete": True},
+                found={"complete": False},
+            )
 
     def check_shard_keys(self, selector: models.ShardKeySelector | None) -> None:
         """Raise `InputError` if documents cannot be added without a shard key."""
@@ -116,6 +129,7 @@ def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
         has_custom_sharding=params.sharding_method == models.ShardingMethod.CUSTOM,
         copies=params.replication_factor or 1,
         copies_written=params.write_consistency_factor or 1,
+        mark=read_mark(name, info.config.metadata),
     )
 
 

@@ -26,6 +26,8 @@ class Engine:
             know the same.
         refuses_missing: whether it refuses to change a point that does not exist. Local databases
             of some versions change what is deleted, and say nothing.
+        keeps_settings: whether a collection has the options of indexes, storage and shards that it
+            was created with, and tells them. What local databases tell of these is made up.
     """
 
     name: str
@@ -36,3 +38,4 @@ class Engine:
     explain: Callable[[Exception, str], QdrantEmbedError | None]
     copies: bool = False
     refuses_missing: bool = True
+    keeps_settings: bool = False

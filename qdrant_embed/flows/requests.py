@@ -19,7 +19,7 @@ from qdrant_embed.engines.bodies import LARGE, MOST, query_size
 from qdrant_embed.engines.connection import TIME_LEFT
 from qdrant_embed.engines.missing import may_come
 from qdrant_embed.engines.names import check_collection_name
-from qdrant_embed.engines.points import Kept, Points, update_operations
+from qdrant_embed.engines.points import Kept, Points, StoredPoints, update_operations
 from qdrant_embed.engines.server import (
     NO_ANSWERS,
     REQUEST_ERRORS,
@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
+PointsT = TypeVar("PointsT", Points, StoredPoints)
 
 BACKOFF = Backoff(first=0.25, longest=8.0)  # seconds
 LONGEST_RETRYING = 300.0  # seconds after a request's first attempt
@@ -489,8 +490,8 @@ class CollectionRequests:
 
     async def upsert(
         self,
-        points: Points,
-        on_stored: Callable[[Points], None],
+        points: PointsT,
+        on_stored: Callable[[PointsT], None],
         *,
         wait: bool = True,
         shard_key_selector: models.ShardKeySelector | None = None,
@@ -502,7 +503,7 @@ class CollectionRequests:
         """
         self._check_may_write()
 
-        async def store(part: Points) -> None:
+        async def store(part: PointsT) -> None:
             request = await self.io.compute(
                 upsert_request,
                 self.client,
@@ -520,7 +521,7 @@ class CollectionRequests:
                 lambda: self.io.finish(attempt()), cut_offs=partial(_cut_offs, part.sizes())
             )
 
-        await self.in_parts(points, store, cap="upsert limit", sizes=Points.sizes)
+        await self.in_parts(points, store, cap="upsert limit", sizes=type(points).sizes)
 
     async def merge(
         self,
