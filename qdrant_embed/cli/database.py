@@ -11,7 +11,7 @@ import sys
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,10 +36,14 @@ logger = logging.getLogger(__name__)
 
 CONNECTING = 5  # seconds that opening one connection may take
 _KEY_VARIABLE = "QDRANT_API_KEY"
+_TARGET_KEY_VARIABLE = "QDRANT_TO_API_KEY"  # no key is sent to another server than it is meant for
+_OF_A_PLACE = ("url", "path", "api_key", "prefix", "ca", "grpc", "grpc_port")
+_FLAG = re.compile(r"--(?=(url|path|api-key|prefix|ca|grpc|grpc-port)\b)")
 _CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _GRPC_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # in this order
 _OUR_ERRORS = (CollectionNotFoundError, ServerRefusal, IngestError)  # those of requests
 _LIBRARY_SAYS = ": pass api_key= to the client"  # which is no way out of a command
+_EVERY = "*"  # in a request that is about no collection
 _NOT_QDRANT = "what answers there is not Qdrant"
 _LOOPBACK = re.compile(r"localhost|127\..*|::1")
 
@@ -98,32 +102,72 @@ class _Proxy:
 def parser(json_option: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Return a parent parser with the options of a database and a collection in it."""
     options = argparse.ArgumentParser(add_help=False, parents=[json_option])
-    place = options.add_mutually_exclusive_group(required=True)
-    place.add_argument("--url", type=not_empty, help="URL of a server, like http://localhost:6333")
-    place.add_argument(
-        "--path", type=not_empty, metavar="FOLDER", help="folder of a local database"
-    )
+    _add_place(options, "", key=f"{_KEY_VARIABLE} by default")
     options.add_argument(
         "--collection", type=to_text, metavar="NAME", required=True, help="name of the collection"
     )
-    options.add_argument("--api-key", help=f"key of the server; {_KEY_VARIABLE} by default")
+    _add_timeout(options)
     options.add_argument(
-        "--prefix", metavar="PATH", help="path of the server behind a proxy, like /qdrant"
+        "--sparse-model", metavar="MODEL", help="sparse model; the collection's own by default"
+    )
+    # only `add` has the first one
+    options.set_defaults(overflow=None, key_variable=_KEY_VARIABLE)
+    return options
+
+
+def copying_parser(json_option: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Return a parent parser with the options of two databases."""
+    options = argparse.ArgumentParser(add_help=False, parents=[json_option])
+    _add_place(options, "", also="from-", key=f"{_KEY_VARIABLE} by default")
+    key = f"{_TARGET_KEY_VARIABLE} by default, or {_KEY_VARIABLE} if the other is no server"
+    _add_place(options, "to-", key=key)
+    _add_timeout(options)
+    return options
+
+
+def _add_place(
+    options: argparse.ArgumentParser, side: str, *, key: str, also: str | None = None
+) -> None:
+    """Add the options of one database.
+
+    Args:
+        options: the parser.
+        side: what their names begin with.
+        key: what the server's key is by default.
+        also: what the names of the address may begin with as well.
+    """
+
+    def names(option: str) -> list[str]:
+        return [f"--{prefix}{option}" for prefix in (side, also) if prefix is not None]
+
+    place = options.add_mutually_exclusive_group(required=True)
+    place.add_argument(
+        *names("url"), type=not_empty, help="URL of a server, like http://localhost:6333"
+    )
+    place.add_argument(
+        *names("path"), type=not_empty, metavar="FOLDER", help="folder of a local database"
+    )
+    options.add_argument(f"--{side}api-key", metavar="KEY", help=f"key of the server; {key}")
+    options.add_argument(
+        f"--{side}prefix", metavar="PATH", help="path of the server behind a proxy, like /qdrant"
     )
     options.add_argument(
-        "--ca",
+        f"--{side}ca",
         type=not_empty,
         metavar="FILE",
         help="certificates of the authorities to trust, in PEM",
     )
-    options.add_argument("--grpc", action="store_true", help="use gRPC instead of REST")
+    options.add_argument(f"--{side}grpc", action="store_true", help="use gRPC instead of REST")
     options.add_argument(
-        "--grpc-port",
+        f"--{side}grpc-port",
         type=at_least_one,
         default=6334,
         metavar="PORT",
         help="port of gRPC; 6334 by default",
     )
+
+
+def _add_timeout(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--timeout",
         type=at_least_one,
@@ -131,11 +175,6 @@ def parser(json_option: argparse.ArgumentParser) -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="timeout of a request; 60 by default",
     )
-    options.add_argument(
-        "--sparse-model", metavar="MODEL", help="sparse model; the collection's own by default"
-    )
-    options.set_defaults(overflow=None)  # only `add` has the option
-    return options
 
 
 @contextmanager
@@ -168,6 +207,40 @@ def connect_to_collection(options: argparse.Namespace) -> Iterator[QdrantClient]
 
 
 @contextmanager
+def connect_to_both(options: argparse.Namespace) -> Iterator[tuple[QdrantClient, QdrantClient]]:
+    """Run the block with clients of both databases of a copy.
+
+    Raises:
+        QdrantEmbedError: also if a request, or opening a database, fails; in one line.
+    """
+    from qdrant_embed.engines.server import NO_ANSWERS, REQUEST_ERRORS, in_one_line
+
+    if options.path is not None and not Path(options.path).is_dir():
+        raise InputError(f"folder {options.path} does not exist")
+    with ExitStack() as opened:
+        source, _ = opened.enter_context(_open(_one_of_both(options, "", _KEY_VARIABLE)))
+        variable = _KEY_VARIABLE if options.url is None else _TARGET_KEY_VARIABLE
+        try:
+            target, _ = opened.enter_context(_open(_one_of_both(options, "to_", variable)))
+        except QdrantEmbedError as error:
+            said = _FLAG.sub("--to-", str(error)).replace(_KEY_VARIABLE, variable)
+            raise QdrantEmbedError(said) from error
+        try:
+            yield source, target
+        except (*REQUEST_ERRORS, *_OUR_ERRORS, *NO_ANSWERS) as error:
+            places = f"{options.path or options.url} to {options.to_path or options.to_url}"
+            said = str(error) if isinstance(error, QdrantEmbedError) else in_one_line(error)
+            raise QdrantEmbedError(f"{places}: {said}") from error
+
+
+def _one_of_both(options: argparse.Namespace, side: str, variable: str) -> argparse.Namespace:
+    """Return the options of one database of a copy as other commands have them."""
+    own = {name: getattr(options, side + name) for name in _OF_A_PLACE}
+    none = dict.fromkeys(("collection", "model", "overflow", "sparse_model"))
+    return argparse.Namespace(**own, **none, timeout=options.timeout, key_variable=variable)
+
+
+@contextmanager
 def _open(options: argparse.Namespace) -> Iterator[tuple[QdrantClient, bool]]:
     """Run the block with a client, and whether the collection exists."""
     from qdrant_embed.engines.server import NO_ANSWERS, REQUEST_ERRORS
@@ -189,14 +262,20 @@ def _open(options: argparse.Namespace) -> Iterator[tuple[QdrantClient, bool]]:
         client.close()
 
 
-def _exists(client: QdrantClient, name: str) -> bool:
-    """Return whether the collection exists, as far as is known without trying again."""
+def _exists(client: QdrantClient, name: str | None) -> bool:
+    """Return whether the collection exists, as far as is known without trying again.
+
+    Without a name, it is only looked whether the database answers.
+    """
     from qdrant_embed.engines.server import REQUEST_ERRORS, is_transient, is_unanswered
     from qdrant_embed.flows.io import run_blocking
     from qdrant_embed.flows.requests import CollectionRequests
 
     try:
-        return run_blocking(CollectionRequests(client._io, client, name, max_retries=0).exists())
+        requests = CollectionRequests(client._io, client, name or _EVERY, max_retries=0)
+        if name is None:
+            return bool(run_blocking(requests.send(client.get_collections)))
+        return run_blocking(requests.exists())
     except REQUEST_ERRORS as error:
         if is_unanswered(error) or not is_transient(error):
             raise
@@ -271,7 +350,7 @@ def _server(options: argparse.Namespace) -> dict[str, Any]:
     asked: dict[str, Any] = {
         "url": url.rstrip("/"),
         "prefix": f"/{prefix}" if prefix else None,
-        "api_key": options.api_key or os.environ.get(_KEY_VARIABLE) or None,
+        "api_key": options.api_key or os.environ.get(options.key_variable) or None,
         "timeout": options.timeout,
         "prefer_grpc": options.grpc,
         "grpc_port": options.grpc_port,

@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-from qdrant_embed.cli import documents, models
+from qdrant_embed.cli import collections, documents, models
 from qdrant_embed.cli.command import Answer
 from qdrant_embed.errors import QdrantEmbedError
 from qdrant_embed.version import VERSION
@@ -71,5 +71,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     documents.add_to(commands)
+    collections.add_to(commands)
     models.add_to(commands)
     return parser
