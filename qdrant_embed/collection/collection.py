@@ -163,7 +163,7 @@ class Collection:
         """Prepare the collection for points with `vectors`.
 
         It is created if it does not exist, stamped if it is empty, and given the sparse vector and
-        the index that it lacks.
+        the indexes that it lacks.
 
         Raises:
             CollectionMismatchError: if the vectors do not fit the collection, or the server does
@@ -171,6 +171,7 @@ class Collection:
             InputError: if its sharding cannot be used.
         """
         stored = await self.find()
+        is_new = stored is None
         if stored is None:
             check_new_collection_name(self.name)
             check_shard_keys(options, shard_keys)
@@ -214,6 +215,8 @@ class Collection:
             )
         if stamp is not None:
             check_is_stamped(stored)
+        if is_new or stored.is_empty:
+            await self.index(stored, options.indexes)
         await self.index_parents(stored, chunked=vectors.chunked)
         await self.io.compute(self.selection.remember, stored, vectors)
 

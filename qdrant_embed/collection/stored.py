@@ -33,7 +33,7 @@ class StoredCollection:
         vectors: parameters of the dense vectors by name; the unnamed one is ``""``.
         sparse_vectors: parameters of the sparse vectors by name.
         stamp: the record of the encoders that wrote it, if it has one.
-        is_empty: whether it has no points.
+        points: number of its points, about; ``None`` if the server does not say.
         indexed: names of the payload fields that have an index.
         has_custom_sharding: whether each point is stored in a shard that its shard key names.
         copies: number of copies of each shard.
@@ -45,7 +45,7 @@ class StoredCollection:
     vectors: Mapping[str, models.VectorParams]
     sparse_vectors: Mapping[str, models.SparseVectorParams]
     stamp: Stamp | None
-    is_empty: bool
+    points: int | None
     indexed: frozenset[str] = frozenset()
     has_custom_sharding: bool = False
     copies: int = 1
@@ -61,6 +61,11 @@ class StoredCollection:
     def has_sparse_stamp(self) -> bool:
         """Whether it says what wrote its sparse vectors."""
         return self.stamp is not None and self.stamp.sparse is not None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no points."""
+        return self.points == 0
 
     def check_is_whole(self) -> None:
         """Raise `CollectionMismatchError` if it is a copy that is not complete."""
@@ -124,7 +129,7 @@ def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
         vectors=vectors,
         sparse_vectors=params.sparse_vectors or {},
         stamp=read_stamp(name, info.config.metadata),
-        is_empty=info.points_count == 0,
+        points=info.points_count,
         indexed=frozenset(info.payload_schema or ()),
         has_custom_sharding=params.sharding_method == models.ShardingMethod.CUSTOM,
         copies=params.replication_factor or 1,

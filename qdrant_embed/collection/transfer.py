@@ -336,6 +336,8 @@ class _Copying:
 
     async def _created(self, plan: _Plan) -> StoredCollection:
         target, mark = plan.target, self._own_mark(plan.name)
+        for name in (plan.name, *plan.aliases):  # which may have had other vectors
+            target.selection.recent.forget(name)
         metadata = {**(plan.config.metadata or {}), **mark.metadata()}
         arguments = plan.creation() | {"metadata": metadata}
         await target.io.finish(target.create(arguments, plan.named_keys))

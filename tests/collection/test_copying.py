@@ -472,10 +472,10 @@ def test_a_cancelled_copy_goes_on_later() -> None:
 
 
 def copy(source: str, target: str) -> None:
-    """A copy in 19 batches, run in a process of its own."""
+    """A copy in 16 batches, run in a process of its own."""
     old, new = QdrantClient(path=source), QdrantClient(path=target)
     sys.stdout.write("ready\n")
-    old.copy_to(new, batch_size=8, progress=lambda _: sys.stdout.write("batch\n"))
+    old.copy_to(new, batch_size=5, progress=lambda _: sys.stdout.write("batch\n"))
     old.close()
     new.close()
 
@@ -487,7 +487,7 @@ def test_a_killed_copy_is_completed_by_the_same_call(
     folder = str(tmp_path / "source")
     source = QdrantClient(path=folder)
     for name in ("a", "b"):
-        filled(source, name, 75)
+        filled(source, name, 40)
     source.close()
     source = QdrantClient(path=folder)  # vectors in a folder are read as they were written
     expected = {name: content(source, name) for name in ("a", "b")}
@@ -499,7 +499,7 @@ def test_a_killed_copy_is_completed_by_the_same_call(
         to = str(tmp_path / f"killed-{kill}")
         with subprocess.Popen([*call, to], stdout=subprocess.PIPE, cwd=TESTS) as process:
             assert process.stdout is not None
-            for _ in range(moments.randint(1, 22)):
+            for _ in range(moments.randint(1, 18)):
                 process.stdout.readline()
             time.sleep(moments.uniform(0, 0.02))
             process.kill()
