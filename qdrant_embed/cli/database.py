@@ -217,14 +217,16 @@ def connect_to_both(options: argparse.Namespace) -> Iterator[tuple[QdrantClient,
 
     if options.path is not None and not Path(options.path).is_dir():
         raise InputError(f"folder {options.path} does not exist")
+    folders = [Path(path).resolve() for path in (options.path, options.to_path) if path is not None]
+    if len(folders) == 2 and folders[0] == folders[1]:
+        raise InputError(f"--to-path {options.to_path} is the folder that is copied; use another")
     with ExitStack() as opened:
         source, _ = opened.enter_context(_open(_one_of_both(options, "", _KEY_VARIABLE)))
         variable = _KEY_VARIABLE if options.url is None else _TARGET_KEY_VARIABLE
         try:
             target, _ = opened.enter_context(_open(_one_of_both(options, "to_", variable)))
         except QdrantEmbedError as error:
-            said = _FLAG.sub("--to-", str(error)).replace(_KEY_VARIABLE, variable)
-            raise QdrantEmbedError(said) from error
+            raise QdrantEmbedError(_FLAG.sub("--to-", str(error))) from error
         try:
             yield source, target
         except (*REQUEST_ERRORS, *_OUR_ERRORS, *NO_ANSWERS) as error:
@@ -304,7 +306,7 @@ def _client(options: argparse.Namespace) -> QdrantClient:
             # if the server cannot be reached, the first request fails and states the reason
             client = QdrantClient(**asked, check_compatibility=False)
     except InputError as error:
-        source = "--api-key" if options.api_key else _KEY_VARIABLE
+        source = "--api-key" if options.api_key else options.key_variable
         raise InputError(str(error).replace("api_key", source, 1)) from error
     except httpx.InvalidURL as error:  # of a proxy, or of what is not asked through one
         raise QdrantEmbedError(
@@ -441,8 +443,9 @@ def _way_out(error: BaseException, said: str, address: str, options: argparse.Na
 
     answer = answer_of(error)
     if answer is not None and answer.code.name == "UNAUTHENTICATED":
-        key = "another key" if options.api_key or os.environ.get(_KEY_VARIABLE) else "a key"
-        return f"pass {key} as --api-key, or set {_KEY_VARIABLE}"
+        variable = options.key_variable
+        key = "another key" if options.api_key or os.environ.get(variable) else "a key"
+        return f"pass {key} as --api-key, or set {variable}"
     is_reached = not is_unanswered(error)
     if (not is_reached or _is_page(error)) and (proxy := _proxy(address, options)) is not None:
         host = urlsplit(address).hostname
