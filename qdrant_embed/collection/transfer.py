@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import qdrant_client
 from pydantic import BaseModel
@@ -97,7 +98,8 @@ class Database:
             return str(Path(path).resolve())
         if options.get("location") == ":memory:":
             return f":memory: of process {os.getpid()}, {id(client._client)}"
-        return str(client.http.client.host)
+        url = urlsplit(client.http.client.host)
+        return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
 
     async def names(self) -> list[str]:
         """Return the names of its collections."""
