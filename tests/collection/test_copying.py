@@ -687,6 +687,11 @@ def test_shard_keys_stay_on_a_cluster(
         source.create_shard_key("demo", key)
         point = models.PointStruct(id=place, vector=[1.0, 0.0])
         source.upsert("demo", [point], shard_key_selector=key)
+    fail_at(server, 2)
+    with pytest.raises(PermissionRefusal):
+        source.copy_to(inner(target))
+    target.delete_shard_key("demo", "b")  # as if it had been killed before it made that one
+    server.fault = lambda _: None
     assert source.copy_to(inner(target)) == {"demo": 2}
     assert server.shards == ["a", "b"]
     for place, key in enumerate(["a", "b"]):
