@@ -281,6 +281,7 @@ class _Copying:
     def _check(self, plans: Sequence[_Plan]) -> None:
         """Refuse collections that exist and are no copies of this call."""
         found = [plan.found for plan in plans if plan.found is not None]
+        points = {plan.name: plan.points for plan in plans}
         # marks are removed one after the other once all copies of a call are complete
         is_ending = not any(plan.is_open for plan in plans) and any(
             there.mark is not None and there.mark.is_with(self._own_mark(there.name))
@@ -292,10 +293,11 @@ class _Copying:
                 continue
             origin = None if mark is None else mark.origin
             raise CollectionMismatchError(
-                f"collection {there.name!r} already exists in {self._target.place}, and is "
-                f"{'no unfinished copy' if origin is None else f'a copy of {origin}'}, so nothing "
-                f"was copied from {self._source.place}. Delete it there, or name the others in "
-                "collections=",
+                f"collection {there.name!r} already exists in {self._target.place}, with "
+                f"{there.points} points where the one in {self._source.place} has "
+                f"{points[there.name]}, and is "
+                f"{'no unfinished copy' if origin is None else f'a copy of {origin}'}: nothing was "
+                "copied. Delete it there, or name the others in collections=",
                 expected={"copy of": own.origin},
                 found={"copy of": origin},
             )

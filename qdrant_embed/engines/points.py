@@ -124,8 +124,11 @@ class StoredPoints(Sequence[models.PointStruct]):
         if isinstance(index, slice):
             return StoredPoints(self.records[index])
         record = self.records[index]
+        vector = record.vector or {}
+        if isinstance(vector, list):  # without its name, where others have theirs, it is refused
+            vector = {"": vector}
         return models.PointStruct.model_construct(  # what was read is valid
-            id=record.id, vector=record.vector or {}, payload=record.payload
+            id=record.id, vector=vector, payload=record.payload
         )
 
     def sizes(self) -> list[int]:

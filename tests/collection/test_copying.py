@@ -162,7 +162,7 @@ sparse = st.builds(
 @st.composite
 def collections(draw: st.DrawFn) -> tuple[dict[str, Any], list[models.PointStruct]]:
     """Draw the arguments of a collection and its points."""
-    named = draw(st.dictionaries(st.sampled_from(["a", "b"]), dense, max_size=2))
+    named = draw(st.dictionaries(st.sampled_from(["", "a"]), dense, max_size=2))
     single = draw(dense) if not named or draw(st.booleans()) else None
     sparse_config = draw(st.none() | st.dictionaries(st.sampled_from(["s", "t"]), sparse))
     config: Any = single if single is not None and not named else named
