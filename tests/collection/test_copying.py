@@ -332,6 +332,10 @@ def fail_at(server: Server, upsert: int) -> None:
     server.fault = fault
 
 
+def mark_of(client: qdrant_client.QdrantClient, name: str) -> Any:
+    return (client.get_collection(name).config.metadata or {}).get(MARK)
+
+
 def upserts(server: Server) -> int:
     return sum(map(is_upsert, server.requests))
 
@@ -359,7 +363,7 @@ def test_it_goes_on_where_it_failed(
     assert content(target, "demo") == content(source, "demo")
     assert (told[-1].documents, told[-1].total, told[-1].unchanged) == (30, 30, 19)
     assert target.query("demo", SENTENCES[0], limit=1)
-    assert MARK not in (target.get_collection("demo").config.metadata or {})
+    assert mark_of(target, "demo") is None
 
 
 def test_collections_that_are_complete_are_not_copied_again(
@@ -406,10 +410,8 @@ def test_a_call_that_ends_while_it_removes_marks_can_be_repeated(
     server.fault = fault
     with pytest.raises(PermissionRefusal):
         source.copy_to(inner(target))
-    marked = [
-        MARK in (server.database.get_collection(n).config.metadata or {}) for n in ("a", "demo")
-    ]
-    assert marked == [False, True]
+    assert mark_of(server.database, "a") is None
+    assert mark_of(server.database, "demo")["complete"]
     before = upserts(server)
     assert source.copy_to(inner(target)) == {"a": 30, "demo": 30}
     assert upserts(server) == before
@@ -444,9 +446,7 @@ def test_points_that_come_or_go_meanwhile_are_noticed(
     server.fault = lambda _: None
     with pytest.raises(CollectionMismatchError, match="2 are too many"):
         source.copy_to(inner(target))
-    metadata = server.database.get_collection("demo").config.metadata
-    assert metadata is not None
-    assert metadata[MARK]["complete"] is False
+    assert mark_of(server.database, "demo")["complete"] is False
 
 
 def test_a_cancelled_copy_goes_on_later() -> None:
@@ -506,16 +506,14 @@ def test_a_killed_copy_is_completed_by_the_same_call(
         client = QdrantClient(path=to)  # it opens
         names = [found.name for found in client.get_collections().collections]
         for name in names:
-            mark = (client.get_collection(name).config.metadata or {}).get(MARK)
+            mark = mark_of(client, name)
             if mark is None or mark["complete"]:
                 assert content(client, name) == expected[name]
             else:
                 client.set_model(LetterEncoder())
                 with pytest.raises(CollectionMismatchError, match="unfinished copy"):
                     client.query(name, "text")
-        is_over = names == ["a", "b"] and not any(
-            (client.get_collection(name).config.metadata or {}).get(MARK) for name in names
-        )
+        is_over = names == ["a", "b"] and not any(mark_of(client, name) for name in names)
         client.close()
         if not is_over:
             subprocess.run([*call, to], check=True, stdout=subprocess.DEVNULL, cwd=TESTS)
