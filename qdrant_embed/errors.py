@@ -55,10 +55,11 @@ class InputError(QdrantEmbedError, ValueError):
 
 
 class CollectionMismatchError(QdrantEmbedError, ValueError):
-    """A collection that does not fit the encoder.
+    """A collection that does not fit the encoder, or what is to be done with it.
 
     It belongs to another model, or was created by hand with other parameters. Omit `set_model` to
-    use the collection's own model, use another collection, or call `migrate_model`.
+    use the collection's own model, use another collection, or call `migrate_model`. Or it is an
+    unfinished copy, or already there when `copy_to` is to make one.
 
     Attributes:
         expected: the facts that the operation needs, by name.

@@ -8,12 +8,13 @@ from pathlib import PurePath
 
 from qdrant_client import models
 
-from qdrant_embed.collection.mark import CopyMark, read_mark
 from qdrant_embed.collection.stamp import (
     STAMP_KEY,
+    CopyMark,
     Stamp,
     check_sparse_stamp,
     check_stamp,
+    read_mark,
     read_stamp,
 )
 from qdrant_embed.encoder.interfaces import EncoderDescription, SparseDescription

@@ -31,7 +31,7 @@ from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection, Place
 from qdrant_embed.collection.copies import LookUps
-from qdrant_embed.collection.mark import MARK_KEY, CopyMark
+from qdrant_embed.collection.stamp import MARK_KEY, CopyMark
 from qdrant_embed.collection.stored import StoredCollection, read_collection
 from qdrant_embed.engines.names import check_collection_name, check_new_collection_name
 from qdrant_embed.engines.points import StoredPoints

@@ -36,7 +36,8 @@ as a local database of qdrant-client 1.19 does; that of 1.20 finds all its words
 case.
 
 On a server, an index makes a filter fast, and strict mode, as in Qdrant Cloud, refuses filters on a
-field without an index: ``client.create_payload_index("notes", "year", "integer")``. Numbers are
+field without an index: ``client.create_payload_index("notes", "year", "integer")``, or
+``CollectionOptions(indexed={"year": "integer"})`` for a new collection. Numbers are
 compared as ranges, which an integer index and a float index both serve. Only a whole number above
 2**53 needs an integer index, and equals whole numbers alone. A list of numbers takes a condition
 for each, which strict mode can limit. Use a float index for fractions: an
