@@ -29,7 +29,6 @@ from qdrant_client.local.qdrant_local import QdrantLocal
 from qdrant_client.qdrant_remote import QdrantRemote
 
 from qdrant_embed.engines.embedded import chosen_engine, open_edge
-from qdrant_embed.engines.registry import engine_of
 from qdrant_embed.errors import InputError
 
 # as many connections as httpx allows by default, and as many of them kept: threads that ask
@@ -97,11 +96,6 @@ class OwnConnections(qdrant_client.QdrantClient):
                 opening.folder.open(self, asynchronous=False)
             _ask_uncompressed(self)
 
-    @property
-    def engine(self) -> str:
-        """What answers this client: ``"server"``, ``"edge"`` or ``"local"``."""
-        return engine_of(self._client).name
-
 
 class OwnAsyncConnections(qdrant_client.AsyncQdrantClient):
     """Like `OwnConnections`, an asynchronous client."""
@@ -115,11 +109,6 @@ class OwnAsyncConnections(qdrant_client.AsyncQdrantClient):
             if opening.folder is not None:
                 opening.folder.open(self, asynchronous=True)
             _ask_uncompressed(self)
-
-    @property
-    def engine(self) -> str:
-        """What answers this client: ``"server"``, ``"edge"`` or ``"local"``."""
-        return engine_of(self._client).name
 
 
 @dataclass(frozen=True)

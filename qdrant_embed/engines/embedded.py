@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,7 +90,6 @@ def is_installed() -> bool:
         return False
 
 
-
 def open_edge(path: str | os.PathLike[str], *, asynchronous: bool, optimize: bool) -> Any:
     """Return an embedded database, as the object that a ``qdrant_client`` client wraps.
 
@@ -114,14 +112,10 @@ def is_edge(database: object) -> bool:
     return type(database).__module__ == "qdrant_embed.engines.edge.database"
 
 
-def flushing(client: Any) -> Callable[[str], None]:
-    """Return the method of a client's embedded database that flushes a collection."""
-    return client._client.flush  # type: ignore[no-any-return] # it is set from outside
-
-
-def optimizing(client: Any) -> Callable[..., bool]:
-    """Return the method of a client's embedded database that builds a collection's index."""
-    return client._client.optimize  # type: ignore[no-any-return] # likewise
+def embedded(client: object) -> Any:
+    """Return the embedded database that a client wraps; ``None`` if that is of another kind."""
+    database = getattr(client, "_client", None)
+    return database if is_edge(database) else None
 
 
 def recognise(database: object) -> Engine | None:

@@ -24,7 +24,7 @@ from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 from qdrant_client.http import models as rest
 
-from qdrant_embed.engines.embedded import is_edge
+from qdrant_embed.engines.embedded import embedded
 from qdrant_embed.engines.points import Points
 from qdrant_embed.engines.protobuf import (
     NotEncodableError,
@@ -94,7 +94,7 @@ def default_batch_size(client: qdrant_client.QdrantClient) -> int:
 
 
 def _takes_rows(client: qdrant_client.QdrantClient) -> bool:
-    return is_edge(client._client) and is_own(client, "upsert")
+    return embedded(client) is not None and is_own(client, "upsert")
 
 
 def _takes_bodies(client: qdrant_client.QdrantClient) -> bool:
@@ -124,7 +124,7 @@ def upsert_request(
         if request is not None:
             return request
     if isinstance(points, Points) and _takes_rows(client):
-        return UpsertRequest(partial(client._client.upsert, collection_name, cast("Any", points)))
+        return UpsertRequest(partial(embedded(client).upsert, collection_name, points))
     send = partial(
         client.upsert,
         collection_name,
@@ -214,8 +214,10 @@ def query_batch(
     """
     if not is_own(client, "query_batch_points", "query_points"):
         return client.query_batch_points(collection_name, requests, consistency, timeout)
-    if is_edge(client._client):
-        return client._client.query_batch_points(collection_name, requests)
+    if (database := embedded(client)) is not None:
+        return cast(
+            "list[rest.QueryResponse]", database.query_batch_points(collection_name, requests)
+        )
     if not _is_remote(client):
         return _each_query(client, collection_name, requests, consistency, timeout)
     if _prefers_grpc(client):

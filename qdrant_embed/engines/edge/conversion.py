@@ -26,7 +26,7 @@ from qdrant_client.conversions.conversion import GrpcToRest
 
 edge: Any = qdrant_edge  # its types are wrong in places, and it has attributes that they lack
 
-NOTHING = "qdrant-embed: no vector"  # of a collection that has none, which the engine does not allow
+NOTHING = "qdrant-embed: no vector"  # of a collection without any, which the engine does not allow
 UNNAMED = ""
 LARGEST_ID = 2**64 - 1
 _HNSW = {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000}  # Qdrant's own defaults
@@ -78,7 +78,7 @@ def client_id(point_id: int | UUID) -> int | str:
     return point_id if isinstance(point_id, int) else str(point_id)
 
 
-def in_order(point_id: int | str) -> tuple[bool, int | str]:
+def in_order(point_id: object) -> tuple[bool, Any]:
     """Return the key that sorts ids as Qdrant does: numbers, then UUIDs."""
     return isinstance(point_id, str), point_id
 
@@ -103,7 +103,9 @@ def edge_vector(vector: Any, name: str) -> Any:
     try:
         array = np.asarray(vector, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"Wrong input: '{name}' is no vector of numbers: {vector!r:.80}") from error
+        raise ValueError(
+            f"Wrong input: '{name}' is no vector of numbers: {vector!r:.80}"
+        ) from error
     if array.ndim not in (1, 2) or not array.size:
         raise ValueError(f"Wrong input: vector '{name}' must not be empty, nor nested deeper")
     if np.isnan(array).any():
@@ -150,7 +152,7 @@ def edge_point(point_id: object, vectors: Any, payload: Mapping[str, Any] | None
     return made(edge.Point, edge_id(point_id), edge_vectors(vectors), edge_payload(payload))
 
 
-def made_point(point_id: int | str, vectors: dict[str, Any], payload: Mapping[str, Any]) -> Any:
+def made_point(point_id: int | UUID, vectors: dict[str, Any], payload: Mapping[str, Any]) -> Any:
     """Return a point of which everything has been checked.
 
     Raises:
@@ -256,9 +258,7 @@ def _field(condition: models.FieldCondition) -> Any:
             _geo(condition.geo_bounding_box.bottom_right),
         ),
         geo_radius=condition.geo_radius
-        and made(
-            edge.GeoRadius, _geo(condition.geo_radius.center), condition.geo_radius.radius
-        ),
+        and made(edge.GeoRadius, _geo(condition.geo_radius.center), condition.geo_radius.radius),
         geo_polygon=condition.geo_polygon
         and made(
             edge.GeoPolygon,
@@ -266,9 +266,7 @@ def _field(condition: models.FieldCondition) -> Any:
             [_line(line) for line in condition.geo_polygon.interiors or []] or None,
         ),
         values_count=counted
-        and made(
-            edge.ValuesCount, lt=counted.lt, gt=counted.gt, lte=counted.lte, gte=counted.gte
-        ),
+        and made(edge.ValuesCount, lt=counted.lt, gt=counted.gt, lte=counted.lte, gte=counted.gte),
         is_empty=condition.is_empty,
         is_null=condition.is_null,
     )
@@ -398,9 +396,7 @@ def _nearest(query: models.NearestQuery, using: str | None, limit: int) -> Any:
     if not 0 <= diversity <= 1:
         raise ValueError(f"mmr diversity value {diversity} is invalid. Must be from 0.0 to 1.0.")
     candidates = limit if query.mmr.candidates_limit is None else query.mmr.candidates_limit
-    return made(
-        edge.Mmr, vector, lambda_=1 - diversity, candidates_limit=candidates, using=using
-    )
+    return made(edge.Mmr, vector, lambda_=1 - diversity, candidates_limit=candidates, using=using)
 
 
 def _recommend(query: models.RecommendQuery, using: str | None, limit: int) -> Any:
@@ -453,10 +449,6 @@ def average(positive: Sequence[Any], negative: Sequence[Any]) -> Any:
 
 def _discover(query: models.DiscoverQuery, using: str | None, limit: int) -> Any:
     target, pairs = query.discover.target, _pairs(query.discover.context, using)
-    if target is None and not pairs:
-        raise ValueError("No target or context given")
-    if target is None:
-        return made(edge.Query.Context, made(edge.ContextQuery, pairs), using)
     asked = made(edge.DiscoverQuery, edge_vector(target, using or UNNAMED), pairs)
     return made(edge.Query.Discover, asked, using)
 
@@ -472,9 +464,7 @@ def _pairs(context: Any, using: str | None) -> list[Any]:
     pairs = context if isinstance(context, list) else [] if context is None else [context]
     name = using or UNNAMED
     return [
-        made(
-            edge.ContextPair, edge_vector(pair.positive, name), edge_vector(pair.negative, name)
-        )
+        made(edge.ContextPair, edge_vector(pair.positive, name), edge_vector(pair.negative, name))
         for pair in pairs
     ]
 
@@ -677,9 +667,7 @@ def _dense_params(params: models.VectorParams) -> Any:
 
 
 def _multivector(config: models.MultiVectorConfig | None) -> Any:
-    return config and edge.MultiVectorConfig(
-        _member(edge.MultiVectorComparator, config.comparator)
-    )
+    return config and edge.MultiVectorConfig(_member(edge.MultiVectorComparator, config.comparator))
 
 
 def _sparse_params(params: models.SparseVectorParams) -> Any:
@@ -811,9 +799,13 @@ def made(kind: Callable[..., Any], *args: Any, **options: Any) -> Any:
         return kind(*args, **options)
     except (TypeError, OverflowError, ValueError) as error:
         found = next(iter(str(error).splitlines()), "")
-        shown = ", ".join(f"{each!r:.60}" for each in (*args, *options.values()) if each is not None)
+        shown = ", ".join(
+            f"{each!r:.60}" for each in (*args, *options.values()) if each is not None
+        )
         name = getattr(kind, "__name__", str(kind))
-        raise ValueError(f"Wrong input: {name} cannot be made of {shown:.200} ({found:.200})") from error
+        raise ValueError(
+            f"Wrong input: {name} cannot be made of {shown:.200} ({found:.200})"
+        ) from error
 
 
 def ids_of(points: Iterable[Any]) -> list[int | UUID]:

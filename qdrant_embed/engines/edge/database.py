@@ -23,6 +23,7 @@ from itertools import groupby, islice, repeat
 from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 from qdrant_client import models
 from qdrant_client.client_base import QdrantBase
@@ -40,7 +41,7 @@ from qdrant_embed.engines.edge.shard import PART, Shard
 from qdrant_embed.engines.names import check_collection_name
 from qdrant_embed.engines.points import Points
 from qdrant_embed.errors import ClientStateError, QdrantEmbedError
-from qdrant_embed.forks import on_fork
+from qdrant_embed.forks import keep_forever, on_fork
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ _IDLE = 5  # rounds without a change, after which the thread that flushes ends
 _PAGE = 10_000  # points that are read at a time
 _FACETS = ("keyword", "integer", "bool", "uuid")  # indices of fields whose values can be counted
 _ORDERS = ("integer", "float", "datetime")  # and of those whose values can be compared
+_COUNTED = (bool, int, str)  # values that can be counted
 _MOST_MMR = 16_384
 _INVALID_IN_NAMES = ("<", ">", ":", '"', "/", "\\", "|", "?", "*", "\0", "\x1f")
 _DONE = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
@@ -95,8 +97,14 @@ class EdgeDatabase(QdrantBase):
         """Whether it belongs to the process that forked this one."""
         return self._pid != os.getpid()
 
+    def __del__(self) -> None:
+        if hasattr(self, "_pid"):  # it was opened
+            with contextlib.suppress(QdrantEmbedError):  # nobody would hear of it
+                self.close()
+
     def after_fork(self) -> None:
         """Leave the engine alone in a child."""
+        keep_forever(self._folder)
         for shard in self._shards.values():
             shard.after_fork()
 
@@ -308,10 +316,12 @@ class EdgeDatabase(QdrantBase):
             shutil.rmtree(self._folder.shard(collection), ignore_errors=True)
         return True
 
-    def recreate_collection(self, collection_name: str, **kwargs: Any) -> bool:
+    def recreate_collection(
+        self, collection_name: str, vectors_config: Any = None, **kwargs: Any
+    ) -> bool:
         check_collection_name(collection_name)
         self.delete_collection(collection_name)
-        return self.create_collection(collection_name, **kwargs)
+        return self.create_collection(collection_name, vectors_config, **kwargs)
 
     def update_collection(
         self,
@@ -343,7 +353,8 @@ class EdgeDatabase(QdrantBase):
                 config.sparse_vectors[name] = params
             for name, diff in (vectors_config or {}).items():
                 vectors = config.vectors
-                params_of = vectors if isinstance(vectors, models.VectorParams) else vectors[name]
+                named = {UNNAMED: vectors} if isinstance(vectors, models.VectorParams) else vectors
+                params_of = (named or {})[name]
                 for option, value in conversion.given(diff).items():
                     setattr(params_of, option, _merged(getattr(params_of, option), value))
             for option, value in changed.items():
@@ -467,10 +478,12 @@ class EdgeDatabase(QdrantBase):
         )
 
         def record(collection: Collection) -> None:
-            kind = schema if isinstance(schema, models.BaseModel) else conversion.index_kind(schema)
+            kind: Any = schema
+            if not isinstance(schema, BaseModel):
+                kind = models.PayloadSchemaType(conversion.index_kind(schema))
             collection.indices = {
                 **collection.indices,
-                field_name: kind if not isinstance(kind, str) else models.PayloadSchemaType(kind),
+                field_name: kind,
             }
 
         shard.reshape(operation, first=True, record=record)
@@ -875,8 +888,8 @@ class EdgeDatabase(QdrantBase):
         else:
             for point in self._every(shard, condition, key):
                 values = value_by_key(point.payload or {}, key) or ()
-                for value in {_facet_value(value) for value in values} - {None}:
-                    counts[value] = counts.get(value, 0) + 1
+                for found in {_facet_value(value) for value in values if type(value) in _COUNTED}:
+                    counts[found] = counts.get(found, 0) + 1
         ordered = sorted(counts.items(), key=lambda found: (-found[1], found[0]))
         return models.FacetResponse(
             hits=[
@@ -1151,7 +1164,7 @@ class EdgeDatabase(QdrantBase):
                 prefetch=None,
                 filter=has_vector
                 if query_filter is None
-                else models.Filter(must=[query_filter, *has_vector.must]),
+                else models.Filter(must=[query_filter, has_vector]),
                 params=None,
                 limit=sample,
                 offset=None,
@@ -1428,9 +1441,7 @@ def _with_vectors(query: Any, vector: Any) -> Any:
         return query.model_copy(update={"recommend": examples.model_copy(update=changed)})
     if isinstance(query, models.DiscoverQuery):
         changed = {
-            "target": None
-            if query.discover.target is None
-            else vector(query.discover.target),
+            "target": None if query.discover.target is None else vector(query.discover.target),
             "context": [_pair(pair, vector) for pair in _listed(query.discover.context)],
         }
         return query.model_copy(update={"discover": query.discover.model_copy(update=changed)})
@@ -1480,8 +1491,7 @@ def _check_query(query: Any, using: str | None, prefetch: Any, threshold: float 
             _check_least("mmr candidates_limit", most, 0)
             if most > _MOST_MMR:
                 raise ValueError(
-                    f"mmr candidates_limit value {most} is invalid. "
-                    f"Must be {_MOST_MMR} or smaller."
+                    f"mmr candidates_limit value {most} is invalid. Must be {_MOST_MMR} or smaller."
                 )
     elif type(query).__name__ == "RelevanceFeedbackQuery":
         _check_least("naive feedback b", query.relevance_feedback.strategy.naive.b, 0)
@@ -1534,16 +1544,15 @@ def _kind(shard: Shard, field: str) -> str | None:
 
 
 def _index_info(schema: Any, found: Any) -> models.PayloadIndexInfo:
+    params: Any = schema if isinstance(schema, BaseModel) else None
     return models.PayloadIndexInfo(
         data_type=models.PayloadSchemaType(conversion.index_kind(schema)),
-        params=schema if isinstance(schema, models.BaseModel) else None,
+        params=params,
         points=0 if found is None else found.points,
     )
 
 
-def _facet_value(value: Any) -> tuple[str, Any] | None:
-    if type(value) not in (bool, int, str):
-        return None
+def _facet_value(value: Any) -> tuple[str, Any]:
     if (as_uuid := parse_uuid(value)) is not None:
         value = str(as_uuid)
     return type(value).__name__, value

@@ -3,13 +3,13 @@
 ::
 
     notes/
-      qdrant_embed.json     what is stored: the engine, collections with their options and stamps, aliases
+      qdrant_embed.json     what is stored: the engine, collections, their options, stamps, aliases
       .lock                 held by the process that has the folder open
       collections/<key>/    one shard of the engine each; what no collection names is removed
 
-`qdrant_embed.json` is replaced as a whole, and says which folder a collection is in. So a collection
-exists from the moment it is written there, and its folder is exchanged for a better one in the same
-way. A folder of local mode has a ``meta.json`` instead.
+`qdrant_embed.json` is replaced as a whole, and says which folder a collection is in. So a
+collection exists from the moment it is written there, and its folder is exchanged for a better one
+in the same way. A folder of local mode has a ``meta.json`` instead.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from qdrant_embed.engines.embedded import MANIFEST
 from qdrant_embed.errors import FolderError
 from qdrant_embed.version import VERSION
 
-FORMAT = 1
+FORMAT = 1  # of what is written in `Manifest`; raise it when older versions cannot read it
 
 _KEY = "[0-9a-f]{16}"
 _LARGEST_MANIFEST = 64 * 2**20  # bytes
@@ -46,6 +46,7 @@ class Collection(BaseModel):
         key: name of its folder.
         config: how it was created, and its metadata.
         indices: kind, or parameters, of the index of each payload field that has one.
+        indexed: number of points when its vectors were indexed.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -53,6 +54,7 @@ class Collection(BaseModel):
     key: Annotated[str, Field(pattern=f"^{_KEY}$")]
     config: models.CreateCollection
     indices: dict[str, models.PayloadFieldSchema] = {}
+    indexed: Annotated[int, Field(ge=0)] = 0
 
 
 class Manifest(BaseModel):
@@ -69,7 +71,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     engine: Literal["edge"] = "edge"
     engine_version: str = ""
     written_by: str = VERSION
@@ -156,46 +158,60 @@ class Folder:
         self._lock.close()
 
     def _read(self) -> Manifest:
+        """Return what is written in the folder.
+
+        Raises:
+            FolderError: if it is damaged, or a newer version wrote it.
+        """
         file = self.path / MANIFEST
         try:
             if file.stat().st_size > _LARGEST_MANIFEST:
-                raise ValueError(f"it has more than {_LARGEST_MANIFEST // 2**20} MB")
+                raise self._damaged(f"it has more than {_LARGEST_MANIFEST // 2**20} MB")
             found = json.loads(file.read_text(encoding="utf-8"))
-            if isinstance(found, dict) and isinstance(found.get("format"), int | float):
-                if found["format"] > FORMAT:
-                    raise FolderError(
-                        f"{str(self.path)!r} was written by a newer version of qdrant-embed "
-                        f"({str(found.get('written_by'))!r:.40}, format {found['format']!r:.20}): "
-                        "update it with `pip install -U qdrant-embed[edge]`",
-                        path=str(self.path),
-                    )
+            self._check_version(found)
             manifest = Manifest.model_validate(found)
         except FileNotFoundError:
-            if any((self.path / "collections").iterdir()):
-                raise FolderError(
-                    f"{str(self.path)!r} has collections, but no {MANIFEST}, which says what they "
-                    "are: restore it, or remove the folder",
-                    path=str(self.path),
-                ) from None
+            self._check_empty()
             return Manifest()
         except FolderError:
             raise
         except OSError as error:
             raise explained(error, self.path) from error
-        except (ValidationError, ValueError, RecursionError) as error:
-            what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-            raise FolderError(
-                f"{str(file)!r} is damaged: {what:.200}. Restore it from a copy; the collections "
-                "beside it are untouched",
-                path=str(self.path),
-            ) from error
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            where = ".".join(map(str, wrong["loc"]))
+            raise self._damaged(f"{where:.100}: {wrong['msg']:.200}") from error
+        except (ValueError, RecursionError) as error:  # no JSON, or too deep
+            raise self._damaged(f"{error!s:.200}") from error
         for alias, name in manifest.aliases.items():
             if name not in manifest.collections or alias in manifest.collections:
-                raise FolderError(
-                    f"{str(file)!r} is damaged: alias {alias!r:.80} leads nowhere",
-                    path=str(self.path),
-                )
+                raise self._damaged(f"alias {alias!r:.80} leads nowhere")
         return manifest
+
+    def _check_version(self, found: Any) -> None:
+        version = found.get("format") if isinstance(found, dict) else None
+        if isinstance(version, int) and version > FORMAT:
+            raise FolderError(
+                f"{str(self.path)!r} was written by a newer version of qdrant-embed "
+                f"({str(found.get('written_by'))!r:.40}, format {version}): update this one with "
+                "`pip install -U 'qdrant-embed[edge]'`",
+                path=str(self.path),
+            )
+
+    def _check_empty(self) -> None:
+        if any((self.path / "collections").iterdir()):
+            raise FolderError(
+                f"{str(self.path)!r} has collections, but no {MANIFEST}, which says what they are: "
+                "restore it, or remove the folder",
+                path=str(self.path),
+            )
+
+    def _damaged(self, what: str) -> FolderError:
+        return FolderError(
+            f"{str(self.path / MANIFEST)!r} is damaged ({what}): restore it from a copy; the "
+            "collections beside it are untouched",
+            path=str(self.path),
+        )
 
     def _sweep(self) -> None:
         """Remove what a process that died left behind."""

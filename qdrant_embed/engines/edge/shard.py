@@ -174,9 +174,7 @@ class Shard:
         except BaseException as error:
             raise _panic(error, self._folder.path, self.name) from error
 
-    def reshape(
-        self, operation: Any, *, first: bool, record: Callable[[Collection], None]
-    ) -> None:
+    def reshape(self, operation: Any, *, first: bool, record: Callable[[Collection], None]) -> None:
         """Change what points can have: a named vector, an index of a field.
 
         What is written in the manifest counts: a process that dies in between leaves what was.
@@ -254,13 +252,13 @@ class Shard:
     # its index
 
     def unindexed(self) -> int:
-        """Return about how many numbers a search compares one by one, because no index has them."""
-        info = self.info()
+        """Return how many numbers a search compares one by one, because no index has them."""
         vectors = self.collection.config.vectors
         dense = [vectors] if isinstance(vectors, models.VectorParams) else (vectors or {}).values()
         size = max((params.size for params in dense), default=0)
-        missing = info.points_count * max(1, len(list(dense))) - info.indexed_vectors_count
-        return max(0, missing) * size
+        # what the engine counts as indexed are vectors of all kinds
+        added: int = self.info().points_count - self.collection.indexed
+        return max(0, added) * size
 
     @property
     def is_indexing(self) -> bool:
@@ -362,8 +360,8 @@ class Shard:
             )
 
     def _exchange(self, key: str) -> None:
-        collection = self.collection.model_copy(update={"key": key})
-        fresh = self._loaded(collection)
+        fresh = self._loaded(self.collection.model_copy(update={"key": key}))
+        indexed: int = fresh.info().points_count
         try:
             while self._touched and len(self._touched) > _FEW:
                 with self._changing:
@@ -377,7 +375,7 @@ class Shard:
                     fresh.flush()
                 before = self.collection
                 self._folder.manifest.collections[self.name] = before.model_copy(
-                    update={"key": key}
+                    update={"key": key, "indexed": indexed}
                 )
                 try:
                     self._folder.write()
