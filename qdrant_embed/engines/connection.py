@@ -1,6 +1,6 @@
 """Connections of a client: how they are opened, what they ask of answers, and when to open others.
 
-A folder is opened by one of two engines: see `qdrant_embed.engines.embedded`.
+A folder is opened by one of two engines: see `qdrant_embed.engines.folders`.
 
 A server that compresses an answer sends it in several small writes. On a connection that is kept
 alive, each then waits for the client's kernel to acknowledge the one before, 40 ms: ten texts came
@@ -28,7 +28,8 @@ from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 from qdrant_client.qdrant_remote import QdrantRemote
 
-from qdrant_embed.engines.embedded import chosen_engine, open_edge
+from qdrant_embed.engines.embedded import open_edge
+from qdrant_embed.engines.folders import chosen_engine
 from qdrant_embed.errors import InputError
 
 # as many connections as httpx allows by default, and as many of them kept: threads that ask

@@ -23,7 +23,7 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     It ends with 0 when the index is built, and when its standard input is closed.
     """
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603 - this module, in this interpreter
         [sys.executable, "-m", __name__, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -34,7 +34,8 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
 
 def _watch(folder: str) -> int:
     """Have another process build; end both when standard input ends."""
-    builder = subprocess.Popen([sys.executable, "-m", __spec__.name, folder, _BUILDS])
+    command = [sys.executable, "-m", __spec__.name, folder, _BUILDS]
+    builder = subprocess.Popen(command)  # noqa: S603 - likewise
 
     def stop() -> None:
         os.read(0, 1)

@@ -67,9 +67,9 @@ def edge_id(point_id: object) -> int | UUID:
             return UUID(point_id)
         except ValueError as error:
             raise ValueError(f"Point id {point_id!r:.80} is not a valid UUID") from error
-    if isinstance(point_id, int | np.integer) and not isinstance(point_id, bool):
-        if 0 <= point_id <= LARGEST_ID:
-            return int(point_id)
+    is_whole = isinstance(point_id, int | np.integer) and not isinstance(point_id, bool)
+    if is_whole and 0 <= point_id <= LARGEST_ID:  # type: ignore[operator] # it is a number
+        return int(point_id)  # type: ignore[call-overload,no-any-return] # likewise
     raise ValueError(f"Point id {point_id!r:.80} is not a valid id: neither UUID nor unsigned int")
 
 
@@ -321,7 +321,7 @@ _CONDITIONS: dict[str, Callable[[Any], Any]] = {
     "SliceCondition": lambda found: made(
         edge.SliceCondition, total=found.slice.total, index=found.slice.index
     ),
-    "Filter": lambda found: edge_filter(found),
+    "Filter": edge_filter,
 }
 _MATCHES = {
     "MatchValue": ("MatchValue", "value"),
@@ -532,7 +532,7 @@ def _formula(query: models.FormulaQuery, using: str | None, limit: int) -> Any:
     return made(edge.Formula, _expression(query.formula), edge_payload(query.defaults))
 
 
-def _expression(expression: Any) -> Any:
+def _expression(expression: Any) -> Any:  # noqa: PLR0911 - one for each kind
     one = edge.Expression
     if isinstance(expression, str):
         return made(one.Variable, expression)

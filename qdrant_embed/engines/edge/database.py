@@ -685,7 +685,9 @@ class EdgeDatabase(QdrantBase):
             _check_operation(operation, shape)
         return [self._run(collection_name, operation) for operation in update_operations]
 
-    def _run(self, name: str, operation: Any) -> models.UpdateResult:
+    def _run(  # noqa: PLR0911 - one for each kind
+        self, name: str, operation: Any
+    ) -> models.UpdateResult:
         if isinstance(operation, models.UpsertOperation):
             points = operation.upsert
             given = points.batch if isinstance(points, models.PointsBatch) else points.points
@@ -1008,7 +1010,7 @@ class EdgeDatabase(QdrantBase):
     def _resolved(
         self, shard: Shard, query: Any, using: str | None, lookup: models.LookupLocation | None
     ) -> tuple[Any, list[Any]]:
-        """Return a query with vectors in place of points' ids, and the ids that it must not find."""
+        """Return a query with vectors in place of ids, and the ids that it must not find."""
         mentioned: list[Any] = []
         source = shard if lookup is None else self._shard(lookup.collection)
         name = using or UNNAMED
@@ -1318,8 +1320,8 @@ class _Shape:
                     f"Wrong input: Dense vector must be one-dimensional for vector '{name}'"
                 )
             if not is_multi and name in self.multi:
-                made[name] = vector = [vector]
-            size = len(vector[0]) if name in self.multi else len(vector)
+                made[name] = [vector]
+            size = len(vector[0] if is_multi else vector)
             if size != self.sizes[name]:
                 raise ValueError(
                     "Wrong input: Vector dimension error: expected dim: "
@@ -1412,7 +1414,9 @@ def _check_operation(operation: Any, shape: _Shape) -> None:
         if not operation.delete_vectors.vector:
             raise ValueError("must specify vector names to delete")
     elif not isinstance(operation, models.DeleteOperation | models.ClearPayloadOperation):
-        raise ValueError(f"Unsupported update operation: {type(operation)}")
+        raise ValueError(  # noqa: TRY004 - as local mode raises
+            f"Unsupported update operation: {type(operation)}"
+        )
 
 
 def _selector(change: Any) -> Any:
@@ -1424,8 +1428,8 @@ def _selector(change: Any) -> Any:
     return change.filter
 
 
-def _with_vectors(query: Any, vector: Any) -> Any:
-    """Return a query in which `vector` was called on every example; the given one stays as it is."""
+def _with_vectors(query: Any, vector: Any) -> Any:  # noqa: PLR0911 - one for each kind
+    """Return a query in which `vector` was called on every example, and leave the given one."""
     if isinstance(query, list | np.ndarray | models.SparseVector) or query is None:
         return query
     if isinstance(query, models.NearestQuery):
@@ -1466,7 +1470,9 @@ def _pair(pair: models.ContextPair, vector: Any) -> models.ContextPair:
     return pair.model_copy(update=changed)
 
 
-def _check_query(query: Any, using: str | None, prefetch: Any, threshold: float | None) -> None:
+def _check_query(  # noqa: PLR0912 - one for each thing that is refused
+    query: Any, using: str | None, prefetch: Any, threshold: float | None
+) -> None:
     """Raise ``ValueError`` for what a server refuses before it searches, as local mode does."""
     if prefetch and query is None:
         raise ValueError("A query is needed to merge the prefetches.")
@@ -1506,9 +1512,7 @@ def _check_vector_name(name: str, kind: str) -> None:
     if len(name.encode()) > 200:
         raise ValueError(f"Invalid {kind} vector name `{name:.80}`: must be at most 200 bytes long")
     if name in (".", "..") or any(char in name for char in _INVALID_IN_NAMES):
-        raise ValueError(
-            f"Invalid {kind} vector name `{name}`: it has a character that no folder's name can have"
-        )
+        raise ValueError(f"Invalid {kind} vector name `{name}`: no folder could have it")
 
 
 def _check_size(size: int) -> None:
@@ -1534,7 +1538,7 @@ def _change_aliases(aliases: dict[str, str], operation: Any, collections: Any) -
             raise ValueError(f"Alias {old} does not exist")
         aliases[new] = aliases.pop(old)
     else:
-        raise ValueError(f"Unknown operation: {operation}")
+        raise ValueError(f"Unknown operation: {operation}")  # noqa: TRY004 - as local mode raises
 
 
 def _kind(shard: Shard, field: str) -> str | None:

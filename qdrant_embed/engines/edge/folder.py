@@ -29,7 +29,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from qdrant_client import models
 
-from qdrant_embed.engines.embedded import MANIFEST
+from qdrant_embed.engines.folders import MANIFEST
 from qdrant_embed.errors import FolderError
 from qdrant_embed.version import VERSION
 
