@@ -38,6 +38,12 @@ def embedded(client: object) -> Any:
     return database if is_edge(database) else None
 
 
+def is_index_due(client: object, collection_name: str) -> bool:
+    """Return whether a collection has an embedded database, and is large enough for an index."""
+    database = embedded(client)
+    return database is not None and bool(database.is_index_due(collection_name))
+
+
 def recognise(database: object) -> Engine | None:
     """Return the engine of an embedded database; ``None`` for others."""
     if not is_edge(database):

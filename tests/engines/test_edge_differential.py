@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ QUARTERS = st.integers(-8, 8).map(lambda number: number / 4)
 NUMBERS = st.integers(-4, 4).map(float)
 DENSE = st.lists(NUMBERS, min_size=4, max_size=4).filter(any)
 MULTI = st.lists(st.lists(NUMBERS, min_size=2, max_size=2).filter(any), min_size=1, max_size=3)
-SPARSE = st.dictionaries(
+SPARSE: st.SearchStrategy[Any] = st.dictionaries(
     st.integers(0, 5), st.integers(1, 4).map(float), min_size=1, max_size=4
 ).map(lambda found: models.SparseVector(indices=[*found], values=[*found.values()]))
 VECTORS = st.fixed_dictionaries({}, optional={"dense": DENSE, "multi": MULTI, "sparse": SPARSE})
@@ -81,7 +82,11 @@ def _conditions() -> st.SearchStrategy[Any]:
         st.integers(-3, 3).map(lambda one: field(key="number", match=models.MatchValue(value=one))),
         st.integers(-3, 3).map(lambda one: field(key="number", range=models.Range(gte=one))),
         QUARTERS.map(lambda one: field(key="part", range=models.Range(lt=one))),
-        st.just(field(key="when", range=models.DatetimeRange(gt="2024-06-01T00:00:00Z"))),
+        st.just(
+            field(
+                key="when", range=models.DatetimeRange(gt=datetime(2024, 6, 1, tzinfo=timezone.utc))
+            )
+        ),
         st.just(field(key="word", values_count=models.ValuesCount(gte=2))),
         WORDS.map(lambda word: field(key="deep.word", match=models.MatchValue(value=word))),
         st.integers(0, 2).map(
@@ -99,7 +104,7 @@ def _conditions() -> st.SearchStrategy[Any]:
             lambda key: models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
         ),
         st.just(models.IsNullCondition(is_null=models.PayloadField(key="word"))),
-        st.lists(IDS, max_size=3).map(lambda ids: models.HasIdCondition(has_id=ids)),
+        st.lists(IDS, max_size=3).map(lambda ids: models.HasIdCondition(has_id=[*ids])),
         st.sampled_from(["dense", "sparse"]).map(
             lambda name: models.HasVectorCondition(has_vector=name)
         ),
@@ -144,7 +149,8 @@ def queries(draw: st.DrawFn) -> dict[str, Any]:
     _, other = draw(NAMED.filter(lambda found: found[0] == name))
     example = st.one_of(st.just(vector), st.just(other), IDS)
     pair = models.ContextPair(positive=draw(example), negative=draw(example))
-    positive, negative = draw(st.lists(example, max_size=2)), draw(st.lists(example, max_size=2))
+    positive: Any = draw(st.lists(example, max_size=2))
+    negative: Any = draw(st.lists(example, max_size=2))
     strategy = draw(st.sampled_from([*models.RecommendStrategy, None]))
     query = draw(
         st.one_of(
@@ -173,15 +179,17 @@ def queries(draw: st.DrawFn) -> dict[str, Any]:
 def operations(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     selector = st.one_of(
         st.lists(IDS, max_size=3),
-        FILTERS.filter(bool).map(lambda found: models.FilterSelector(filter=found)),
+        FILTERS.map(lambda found: models.FilterSelector(filter=found or models.Filter())),
     )
     payload = draw(PAYLOADS)
-    return draw(
+    chosen: tuple[str, dict[str, Any]] = draw(
         st.one_of(
+            st.tuples(st.just("upsert"), st.fixed_dictionaries({"points": POINTS})),
             st.tuples(
                 st.just("upsert"),
                 st.fixed_dictionaries(
-                    {"points": POINTS},
+                    # of a point that comes twice, a server decides once, and local mode twice
+                    {"points": POINTS.map(lambda points: [*{p.id: p for p in points}.values()])},
                     optional={
                         "update_filter": FILTERS,
                         "update_mode": st.sampled_from([*models.UpdateMode]),
@@ -320,6 +328,7 @@ def operations(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
             ),
         )
     )
+    return chosen
 
 
 @pytest.fixture(scope="module")
@@ -347,7 +356,7 @@ def both() -> Iterator[tuple[QdrantClient, QdrantClient]]:
                 )
             kinds = {"word": "keyword", "number": "integer", "flag": "bool", "part": "float"}
             for field, kind in kinds.items():
-                client.create_payload_index("indexed", field, kind)
+                client.create_payload_index("indexed", field, models.PayloadSchemaType(kind))
         yield local, edge
         local.close()
         edge.close()

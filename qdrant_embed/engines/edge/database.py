@@ -134,6 +134,10 @@ class EdgeDatabase(QdrantBase):
         """Build the index of a collection now; see `Shard.optimize`."""
         return self._shard(collection_name).optimize(on_step)
 
+    def is_index_due(self, collection_name: str) -> bool:
+        """Return whether a search is slow enough for an index to pay."""
+        return self._shard(collection_name).unindexed() >= FLAT
+
     def _note_change(self) -> None:
         self._changed.set()
         if self._keeper is None or not self._keeper.is_alive():
