@@ -29,6 +29,8 @@ def add_to(commands: Commands) -> None:
 
 def copy(options: argparse.Namespace) -> Answer:
     """Copy collections from one database to another, with their vectors as they are."""
+    from qdrant_embed.engines.embedded import is_index_due
+
     with database.connect_to_both(options) as (source, target):
         copied = source.copy_to(
             target,
@@ -36,6 +38,9 @@ def copy(options: argparse.Namespace) -> Answer:
             batch_size=options.batch_size,
             progress=False if options.quiet else None,
         )
+        for name in copied:
+            if is_index_due(target, name):
+                target.optimize(name, progress=False if options.quiet else None)
     place = options.to_path or options.to_url
     lines = [
         f"{count} {'point of' if count == 1 else 'points of'} {name!r} "

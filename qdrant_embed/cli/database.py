@@ -21,8 +21,10 @@ from qdrant_embed.cli.command import at_least_one, not_empty, to_text
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
 from qdrant_embed.errors import (
     CollectionNotFoundError,
+    FolderError,
     IngestError,
     InputError,
+    MissingDependencyError,
     QdrantEmbedError,
     ServerRefusal,
 )
@@ -37,8 +39,8 @@ logger = logging.getLogger(__name__)
 CONNECTING = 5  # seconds that opening one connection may take
 _KEY_VARIABLE = "QDRANT_API_KEY"
 _TARGET_KEY_VARIABLE = "QDRANT_TO_API_KEY"  # no key is sent to another server than it is meant for
-_OF_A_PLACE = ("url", "path", "api_key", "prefix", "ca", "grpc", "grpc_port")
-_FLAG = re.compile(r"--(?=(url|path|api-key|prefix|ca|grpc|grpc-port)\b)")
+_OF_A_PLACE = ("url", "path", "engine", "api_key", "prefix", "ca", "grpc", "grpc_port")
+_FLAG = re.compile(r"--(?=(url|path|engine|api-key|prefix|ca|grpc|grpc-port)\b)")
 _CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _GRPC_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # in this order
 _OUR_ERRORS = (CollectionNotFoundError, ServerRefusal, IngestError)  # those of requests
@@ -146,6 +148,12 @@ def _add_place(
     )
     place.add_argument(
         *names("path"), type=not_empty, metavar="FOLDER", help="folder of a local database"
+    )
+    options.add_argument(
+        *names("engine"),
+        choices=["edge", "local"],
+        help="what opens the folder; that which made it by default, and for a new one edge, the "
+        "embedded engine, if it is installed",
     )
     options.add_argument(f"--{side}api-key", metavar="KEY", help=f"key of the server; {key}")
     options.add_argument(
@@ -297,14 +305,19 @@ def _client(options: argparse.Namespace) -> QdrantClient:
 
     from qdrant_embed.client import QdrantClient
 
-    asked: dict[str, Any] = {"path": options.path}
     if options.path is None:
+        if options.engine is not None:
+            raise InputError("--engine is for a folder, and --url names a server")
         asked = _server(options)
+    else:  # what is begun in the background would end with the command
+        asked = {"path": options.path, "engine": options.engine, "optimize": False}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Api key is used with an insecure")
             # if the server cannot be reached, the first request fails and states the reason
             client = QdrantClient(**asked, check_compatibility=False)
+    except (FolderError, MissingDependencyError):
+        raise
     except InputError as error:
         source = "--api-key" if options.api_key else options.key_variable
         raise InputError(str(error).replace("api_key", source, 1)) from error

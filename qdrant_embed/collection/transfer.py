@@ -179,20 +179,23 @@ class _Plan:
         if not self.source.io.engine.keeps_settings:
             return arguments
         arguments |= {
-            "shard_number": params.shard_number,
-            "sharding_method": params.sharding_method,
-            "replication_factor": params.replication_factor,
-            "write_consistency_factor": params.write_consistency_factor,
             "on_disk_payload": params.on_disk_payload,
             "hnsw_config": _as(models.HnswConfigDiff, config.hnsw_config),
-            "optimizers_config": _as(models.OptimizersConfigDiff, config.optimizer_config),
-            "wal_config": config.wal_config and _as(models.WalConfigDiff, config.wal_config),
             "quantization_config": config.quantization_config,
         }
         for option in ("payload", "id_tracker"):  # of newer versions alone
             if (value := getattr(params, option, None)) is not None:
                 arguments[option] = value
-        return arguments
+        if not self.source.io.engine.copies:
+            return arguments
+        return arguments | {
+            "shard_number": params.shard_number,
+            "sharding_method": params.sharding_method,
+            "replication_factor": params.replication_factor,
+            "write_consistency_factor": params.write_consistency_factor,
+            "optimizers_config": _as(models.OptimizersConfigDiff, config.optimizer_config),
+            "wal_config": config.wal_config and _as(models.WalConfigDiff, config.wal_config),
+        }
 
     def final_changes(self) -> dict[str, Any]:
         """Return the settings that apply once all points are there.
@@ -200,7 +203,7 @@ class _Plan:
         Strict mode limits what a minute or a request may write.
         """
         strict = self.config.strict_mode_config
-        if strict is None or not self.target.io.engine.keeps_settings:
+        if strict is None or not self.target.io.engine.copies:
             return {}
         return {"strict_mode_config": _as(models.StrictModeConfig, strict)}
 
@@ -331,6 +334,7 @@ class _Copying:
         await plan.target.index(stored, plan.indexes)
         await plan.target.index_parents(stored)
         await self._move(plan, reporter)
+        await plan.target.requests.flush()
         count = await self._checked_count(plan)
         for alias in plan.aliases:
             await plan.target.set_alias(alias)

@@ -26,8 +26,10 @@ class Engine:
             know the same.
         refuses_missing: whether it refuses to change a point that does not exist. Local databases
             of some versions change what is deleted, and say nothing.
-        keeps_settings: whether a collection has the options of indexes, storage and shards that it
-            was created with, and tells them. What local databases tell of these is made up.
+        flushes: whether it must be told when the disk shall keep what was stored, also if the
+            machine fails.
+        keeps_settings: whether a collection has the options of indexes, quantisation and storage
+            that it was created with, and tells them. What local databases tell is made up.
     """
 
     name: str
@@ -38,4 +40,5 @@ class Engine:
     explain: Callable[[Exception, str], QdrantEmbedError | None]
     copies: bool = False
     refuses_missing: bool = True
+    flushes: bool = False
     keeps_settings: bool = False

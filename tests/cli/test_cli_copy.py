@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import qdrant_client
 from clients import SENTENCES, LetterEncoder, at
 from rest_server import Fault, Server, serving
 
@@ -42,7 +41,7 @@ def other() -> Iterator[Server]:
 
 
 def counts(path: str) -> dict[str, int]:
-    client = qdrant_client.QdrantClient(path=path)
+    client = QdrantClient(path=path)
     names = [found.name for found in client.get_collections().collections]
     found = {name: client.count(name).count for name in sorted(names)}
     client.close()

@@ -35,7 +35,8 @@ from qdrant_embed import (
 
 TESTS = Path(__file__).parents[1]
 MARK = "qdrant_embed_copy"
-STORES = ["memory", "path", "server", "grpc"]
+SERVERS = {"server", "grpc"}
+STORES = ["memory", "path", "edge", "server", "grpc"]
 UPSERT = "PUT /collections/demo/points"
 
 
@@ -67,8 +68,9 @@ def client_of(
         def client(store: str) -> QdrantClient:
             if store == "memory":
                 return opening(location=":memory:")
-            if store == "path":
-                return opening(path=str(tmp_path / f"{random.random()}"))
+            if store in ("path", "edge"):
+                engine = "local" if store == "path" else "edge"
+                return opening(path=str(tmp_path / f"{random.random()}"), engine=engine)
             server = servers.enter_context(serving(grpc=store == "grpc"))
             return opening(**at(server, grpc=store == "grpc"))
 
@@ -183,14 +185,20 @@ def collections(draw: st.DrawFn) -> tuple[dict[str, Any], list[models.PointStruc
     return arguments, points
 
 
-def settings_of(client: QdrantClient, name: str, *, all_of_them: bool) -> Any:
-    """Return what the collection says of itself; some stores keep a null for what was removed."""
-    info = client.get_collection(name)
-    config = info.config
-    kept = {key: value for key, value in (config.metadata or {}).items() if value is not None}
-    if all_of_them:
-        return config.model_copy(update={"metadata": kept}), info.payload_schema
-    return config.params.vectors, config.params.sparse_vectors or {}, kept
+def settings_of(client: QdrantClient, stores: set[str]) -> Any:
+    """Return what the collection says of itself, as far as stores of these kinds keep it."""
+    info = client.get_collection("demo")
+    config, params = info.config, info.config.params
+    # some keep a null for what was removed
+    metadata = {key: value for key, value in (config.metadata or {}).items() if value is not None}
+    if stores <= SERVERS:
+        return config.model_copy(update={"metadata": metadata}), info.payload_schema
+    in_all = params.vectors or {}, params.sparse_vectors or {}, metadata
+    if stores <= {*SERVERS, "edge"}:
+        hnsw = config.hnsw_config
+        kept = config.quantization_config, params.on_disk_payload, hnsw.m, hnsw.on_disk
+        return in_all, kept, info.payload_schema.keys()
+    return in_all
 
 
 @pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
@@ -200,7 +208,6 @@ def test_any_collection_is_the_same_in_any_store(
     client_of: Callable[[str], QdrantClient], of: str, to: str
 ) -> None:
     source, target = client_of(of), client_of(to)
-    servers = {of, to} <= {"server", "grpc"}
 
     @settings(
         max_examples=5,
@@ -213,7 +220,7 @@ def test_any_collection_is_the_same_in_any_store(
         arguments, points = collection
         for client in (source, target):
             client.delete_collection("demo")
-        if of in ("server", "grpc"):
+        if of in {*SERVERS, "edge"}:
             arguments |= {
                 "on_disk_payload": False,
                 "shard_number": 2,
@@ -235,10 +242,7 @@ def test_any_collection_is_the_same_in_any_store(
         copied = source.copy_to(inner(target), [name], batch_size=batch_size, progress=False)
         assert copied == {"demo": len(points)}
         assert content(target, "demo") == before == content(source, "demo")
-        found, expected = (
-            settings_of(client, "demo", all_of_them=servers) for client in (target, source)
-        )
-        assert found == expected
+        assert settings_of(target, {of, to}) == settings_of(source, {of, to})
         aliases = target.get_collection_aliases("demo").aliases
         assert [one.alias_name for one in aliases] == ["live"] * alias
 
@@ -471,9 +475,9 @@ def test_a_cancelled_copy_goes_on_later() -> None:
     asyncio.run(program())
 
 
-def copy(source: str, target: str) -> None:
+def copy(source: str, target: str, engine: str) -> None:
     """A copy in 16 batches, run in a process of its own."""
-    old, new = QdrantClient(path=source), QdrantClient(path=target)
+    old, new = QdrantClient(path=source), QdrantClient(path=target, engine=engine)
     sys.stdout.write("ready\n")
     old.copy_to(new, batch_size=5, progress=lambda _: sys.stdout.write("batch\n"))
     old.close()
@@ -481,11 +485,12 @@ def copy(source: str, target: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "edge"])
 def test_a_killed_copy_is_completed_by_the_same_call(
-    tmp_path: Path, request: pytest.FixtureRequest
+    tmp_path: Path, request: pytest.FixtureRequest, engine: str
 ) -> None:
     folder = str(tmp_path / "source")
-    source = QdrantClient(path=folder)
+    source = QdrantClient(path=folder, engine="local")
     for name in ("a", "b"):
         filled(source, name, 40)
     source.close()
@@ -497,7 +502,7 @@ def test_a_killed_copy_is_completed_by_the_same_call(
     call = [sys.executable, "-c", f"{setup}; t.copy(*sys.argv[1:])", folder]
     for kill in range(request.config.getoption("--kills")):
         to = str(tmp_path / f"killed-{kill}")
-        with subprocess.Popen([*call, to], stdout=subprocess.PIPE, cwd=TESTS) as process:
+        with subprocess.Popen([*call, to, engine], stdout=subprocess.PIPE, cwd=TESTS) as process:
             assert process.stdout is not None
             for _ in range(moments.randint(1, 18)):
                 process.stdout.readline()
@@ -516,7 +521,7 @@ def test_a_killed_copy_is_completed_by_the_same_call(
         is_over = names == ["a", "b"] and not any(mark_of(client, name) for name in names)
         client.close()
         if not is_over:
-            subprocess.run([*call, to], check=True, stdout=subprocess.DEVNULL, cwd=TESTS)
+            subprocess.run([*call, to, engine], check=True, stdout=subprocess.DEVNULL, cwd=TESTS)
         client = QdrantClient(path=to)
         assert {name: content(client, name) for name in ("a", "b")} == expected
         client.close()
