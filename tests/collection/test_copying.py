@@ -490,7 +490,7 @@ def test_a_killed_copy_is_completed_by_the_same_call(
     tmp_path: Path, request: pytest.FixtureRequest, engine: str
 ) -> None:
     folder = str(tmp_path / "source")
-    source = QdrantClient(path=folder, engine="local")
+    source = QdrantClient(path=folder, engine=engine)
     for name in ("a", "b"):
         filled(source, name, 40)
     source.close()
