@@ -210,7 +210,7 @@ def test_any_collection_is_the_same_in_any_store(
     source, target = client_of(of), client_of(to)
 
     @settings(
-        max_examples=5,
+        max_examples=3,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
     @given(collection=collections(), batch_size=st.integers(1, 5), alias=st.booleans())
@@ -253,20 +253,20 @@ def test_any_collection_is_the_same_in_any_store(
 
 
 @pytest.mark.parametrize("overflow", ["truncate", "chunk"])
+@pytest.mark.parametrize("of", STORES)
 def test_a_copy_is_searched_by_the_model_of_its_stamp(
-    anywhere: QdrantClient, kind: str, tiny: TinyModel, overflow: Any
+    client_of: Callable[[str], QdrantClient], of: str, tiny: TinyModel, overflow: Any
 ) -> None:
-    anywhere.set_model(tiny.path, overflow=overflow)
-    ids = anywhere.add("demo", [*SENTENCES, "cat " * 200], [{"n": n} for n in range(6)])
-    asked = "a ship at sea", "a cat"
-    with opened(kind, ":memory:") as target:
-        assert anywhere.copy_to(inner(target)) == {"demo": anywhere.count("demo").count}
-        for text in asked:
-            expected = anywhere.query("demo", text, limit=6)
-            assert same(target.query("demo", text, limit=6), expected)
-        assert [one and one.id for one in target.get_documents("demo", ids)] == ids
-        target.set_model(tiny.path, overflow=overflow)
-        assert target.add("demo", ["one more"], ids=[7]) == [7]
+    source, target = client_of(of), client_of("memory")
+    source.set_model(tiny.path, overflow=overflow)
+    ids = source.add("demo", [*SENTENCES, "cat " * 200], [{"n": n} for n in range(6)])
+    assert source.copy_to(inner(target)) == {"demo": source.count("demo").count}
+    for text in ("a ship at sea", "a cat"):
+        expected = source.query("demo", text, limit=6)
+        assert same(target.query("demo", text, limit=6), expected)
+    assert [one and one.id for one in target.get_documents("demo", ids)] == ids
+    target.set_model(tiny.path, overflow=overflow)
+    assert target.add("demo", ["one more"], ids=[7]) == [7]
 
 
 @pytest.mark.filterwarnings("ignore:Local mode")

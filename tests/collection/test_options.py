@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -195,6 +196,8 @@ def test_indexes_that_are_useless_in_a_store_are_left_out(anywhere: QdrantClient
     anywhere.add("demo", ["cat", "dog"], [{"n": 1}, {"n": 2}], collection_options=options)
     (hit,) = anywhere.query("demo", "a pet", where={"n": 2})
     assert hit.document == "dog"
+    has_any = engine_of(anywhere._client).payload_index
+    assert [*anywhere.get_collection("demo").payload_schema] == ["n"] * has_any
 
 
 def test_an_add_that_was_killed_before_its_indexes_makes_them_later(
@@ -287,6 +290,22 @@ def test_a_field_without_an_index_is_named_once(
     assert [message.partition("client")[2] for message in advice(caplog)] == [
         '.create_payload_index("demo", "day", "datetime") makes it fast (logged once)'
     ]
+
+
+def test_an_embedded_database_gets_the_same_advice(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qdrant_embed.search.search._WITHOUT_INDEX", 1)
+    with opened(kind, path=str(tmp_path), engine="edge") as client:
+        client.set_model(LetterEncoder())
+        options = CollectionOptions(indexed={"n": "integer"})
+        facts = [{"n": 1, "tag": "a"}] * 2
+        client.add("demo", ["cat", "dog"], facts, collection_options=options)
+    with opened(kind, path=str(tmp_path)) as client:
+        client.set_model(LetterEncoder())
+        assert len(client.query("demo", "a", where={"n": 1, "tag": "a"})) == 2
+    (said,) = advice(caplog)
+    assert 'client.create_payload_index("demo", "tag", "keyword") makes it fast' in said
 
 
 def test_nothing_is_said_of_few_points_or_where_an_index_is_no_use(
