@@ -542,9 +542,9 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
 
         Both can be of any kind: in memory, in a folder, on a server. Points keep their ids,
         payloads and all their vectors, which are moved as they are: no model is loaded. A copy has
-        the name, the vectors, the metadata with the record of the model, the aliases and, on a
-        server, the payload indexes; from server to server also the other settings, like
-        quantisation and shards.
+        the name, the vectors, the metadata with the record of the model, the aliases and, where
+        both databases keep them, payload indexes, quantisation and the options of indexes; from
+        server to server also shards, optimisers and strict mode.
 
         If it is interrupted, even by a kill, the same call continues. Until a copy is complete,
         `query` and `add` refuse it. Do not write to a collection while it is copied.

@@ -77,6 +77,21 @@ def test_a_folder_is_copied_to_another_and_to_a_server_and_back(
     assert counts(back) == {"two": 5}
 
 
+@pytest.mark.parametrize("engine", ["local", "edge"])
+def test_the_engine_of_a_new_folder_can_be_chosen(
+    folder: str, tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+    monkeypatch.setattr("qdrant_embed.engines.embedded.is_index_due", lambda *_: engine == "edge")
+    monkeypatch.setattr(QdrantClient, "optimize", lambda _, name, **__: built.append(name))
+    new = str(tmp_path / "new")
+    assert main(["copy", "--path", folder, "--to-path", new, "--to-engine", engine]) == 0
+    client = QdrantClient(path=new)
+    assert (client.engine, client.count("two").count) == (engine, 5)
+    client.close()
+    assert built == ["one", "two"] * (engine == "edge")
+
+
 def test_an_interrupted_copy_goes_on(
     folder: str, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +149,8 @@ def test_what_cannot_be_reached_is_said(
     line = error(capsys, f"--{side}url", "http://u:p@h", *there)
     assert line.startswith(f"--{side}url has a user or password")
     assert f"--{side}api-key" in line
+    line = error(capsys, f"--{side}url", "http://h", f"--{side}engine", "edge", *there)
+    assert line == f"--{side}engine is for a folder, and --{side}url names a server"
     line = error(capsys, f"--{side}url", "http://h", f"--{side}ca", "nowhere", *there)
     assert line.startswith(f"--{side}ca nowhere cannot be read")
 
