@@ -100,6 +100,8 @@ def edge_vector(vector: Any, name: str) -> Any:
         if any(math.isnan(value) for value in vector.values):
             raise ValueError(f"Vector '{name}' contains NaN values")
         return made(edge.SparseVector, vector.indices, vector.values)
+    if _is_plain(vector):
+        return vector
     try:
         array = np.asarray(vector, dtype=np.float32)
     except (TypeError, ValueError) as error:
@@ -111,6 +113,16 @@ def edge_vector(vector: Any, name: str) -> Any:
     if np.isnan(array).any():
         raise ValueError(f"Vector '{name}' contains NaN values")
     return array.tolist()
+
+
+def _is_plain(vector: Any) -> bool:
+    """Return whether this is a list of numbers as it should be; only if so, this is certain."""
+    if type(vector) is not list or not vector or type(vector[0]) is not float:
+        return False
+    try:
+        return not math.isnan(sum(vector))
+    except TypeError:
+        return False
 
 
 def edge_vectors(vectors: Any) -> Any:
@@ -163,6 +175,10 @@ def made_point(point_id: int | UUID, vectors: dict[str, Any], payload: Mapping[s
 
 def record(found: Any) -> models.Record:
     """Return a point that the engine found without ranking it."""
+    if found.vector is None:  # what is without vectors is checked faster than it is made unchecked
+        return models.Record(
+            id=client_id(found.id), payload=found.payload, order_value=found.order_value
+        )
     return models.Record.model_construct(
         id=client_id(found.id),
         payload=found.payload,
@@ -174,6 +190,14 @@ def record(found: Any) -> models.Record:
 
 def scored_point(found: Any) -> models.ScoredPoint:
     """Return a point that the engine ranked."""
+    if found.vector is None:
+        return models.ScoredPoint(
+            id=client_id(found.id),
+            version=found.version,
+            score=found.score,
+            payload=found.payload,
+            order_value=found.order_value,
+        )
     return models.ScoredPoint.model_construct(
         id=client_id(found.id),
         version=found.version,
