@@ -139,6 +139,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             InputError: if documents, metadata, ids or an option cannot be used.
             CollectionMismatchError: if the collection belongs to another model.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
             IngestError: if it failed after a part was stored; it names that part and the reason.
                 After a ``KeyboardInterrupt``, use `IngestError.behind`.
             ModelError: if the model cannot be found, downloaded or read, or an encoder does not
@@ -231,6 +232,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses the request, for instance because strict mode needs an
                 index of a field in a filter; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
             ModelError: if the model cannot be found, downloaded or read, or an encoder or reranker
                 does not return one valid vector or score per text.
             MissingDependencyError: if a model by name is used, but the extra ``fastembed`` is not
@@ -328,6 +330,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             InputError: if an id or an option is invalid, or `ids` is a single str.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
         """
         collection = self._collection(collection_name, max_retries)
         flow = get_documents(collection, ids, shard_key_selector=shard_key_selector)
@@ -368,6 +371,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request, for instance because strict mode needs an
                 index of a field in a filter; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
         """
         options = ScrollOptions(
             filter=combined(query_filter, where),
@@ -409,6 +413,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             DocumentNotFoundError: if a document does not exist; it names all that do not.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
         """
         collection = self._collection(collection_name, max_retries)
         flow = update_metadata(
@@ -456,6 +461,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 points.
             CollectionNotFoundError: if the old collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
             ModelError: if the model cannot be found, downloaded or read, or an encoder does not
                 return one valid vector per text.
             MissingDependencyError: if ``progress=True``, but tqdm is not installed, or a model by
@@ -496,6 +502,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             CollectionMismatchError: if the record of the collection's model cannot be read.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
         """
         collection = self._collection(collection_name, max_retries)
         flow = delete_documents(collection, ids, wait=wait, shard_key_selector=shard_key_selector)

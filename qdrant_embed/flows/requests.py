@@ -16,7 +16,7 @@ from qdrant_client import models
 
 from qdrant_embed.backoff import Backoff
 from qdrant_embed.engines.bodies import LARGE, MOST, query_size
-from qdrant_embed.engines.connection import TIME_LEFT
+from qdrant_embed.engines.connection import TIME_LEFT, address_of
 from qdrant_embed.engines.missing import may_come
 from qdrant_embed.engines.names import check_collection_name
 from qdrant_embed.engines.points import Kept, Points, update_operations
@@ -24,6 +24,7 @@ from qdrant_embed.engines.server import (
     NO_ANSWERS,
     REQUEST_ERRORS,
     CapName,
+    Tries,
     exceeded_cap,
     in_one_line,
     is_cut_off,
@@ -31,13 +32,17 @@ from qdrant_embed.engines.server import (
     is_timeout,
     is_too_large,
     is_transient,
+    missing_right,
     requested_wait,
+    unavailable,
 )
 from qdrant_embed.engines.wire import query_batch, upsert_request
 from qdrant_embed.errors import (
     ClientStateError,
     CollectionNotFoundError,
+    QdrantEmbedError,
     ServerRefusal,
+    ServerUnavailableError,
     check_whole,
 )
 from qdrant_embed.flows.io import Flow, Io
@@ -57,6 +62,8 @@ DEFINING_TIMEOUT = 60  # seconds, of what defines something: an index of many po
 SOON = Backoff(first=0.05, longest=0.4)  # seconds
 SETTLING = 2.0  # seconds until every node of a cluster knows what one was told
 
+# definitions for which the right to write to a collection is enough
+_WRITES = ("create_payload_index", "create_vector_name")
 _OWN_TIMEOUT = 5  # seconds, of a qdrant_client that was given none
 _CUT_OFFS = 2  # broken connections that a large body is forgiven, if it cannot be halved
 
@@ -64,8 +71,9 @@ _CUT_OFFS = 2  # broken connections that a large body is forgiven, if it cannot 
 class CollectionRequests:
     """A sender of requests about one collection.
 
-    What a server refuses becomes an error of ours, with the server's own as its cause. Caps that a
-    server names when it refuses a request are remembered for the client and the collection.
+    What a server refuses becomes an error of ours, with the server's own as its cause, and so does
+    what it does not answer. Caps that a server names when it refuses a request are remembered for
+    the client and the collection.
 
     Args:
         io: calls the client's methods.
@@ -143,6 +151,7 @@ class CollectionRequests:
         Raises:
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if the server refuses the request.
+            ServerUnavailableError: if it brings no answer.
         """
         return await self._timely(lambda options: self.io.request(method, *args, **options), kwargs)
 
@@ -152,12 +161,13 @@ class CollectionRequests:
         options: Mapping[str, Any],
         *,
         cut_offs: Callable[[], float] = lambda: math.inf,
+        writes: bool = False,
     ) -> T:
         """Make an attempt with options, as `retried` does, with no larger timeout than allowed."""
         while True:
             try:
                 return await self.retried(
-                    lambda: attempt(self._options(options)), cut_offs=cut_offs
+                    lambda: attempt(self._options(options)), cut_offs=cut_offs, writes=writes
                 )
             except ServerRefusal as error:
                 timeout = self._options(options).get("timeout")
@@ -189,7 +199,11 @@ class CollectionRequests:
         return cap.name == name and cap.most < asked
 
     async def retried(
-        self, attempt: Callable[[], Flow[T]], *, cut_offs: Callable[[], float] = lambda: math.inf
+        self,
+        attempt: Callable[[], Flow[T]],
+        *,
+        cut_offs: Callable[[], float] = lambda: math.inf,
+        writes: bool = False,
     ) -> T:
         """Make an attempt, again and again while that may help, and return what it returns.
 
@@ -200,14 +214,17 @@ class CollectionRequests:
         Args:
             attempt: sends one request.
             cut_offs: returns how many connections may break before that is no passing failure.
+            writes: whether it needs the right to write to the collection, and no more.
 
         Raises:
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if the server refuses the request.
+            ServerUnavailableError: if it brings no answer.
         """
         with self._time or _TimeLimit(math.inf) as limit:
             start, tries, broken, early = time.monotonic(), 0, 0, 0
             while True:
+                began = time.monotonic()
                 waiting = announced(
                     f"a request about collection {self.name!r}", unless=self._is_known_to_be_slow
                 )
@@ -230,9 +247,11 @@ class CollectionRequests:
                     ):
                         wait = requested_wait(error)
                         wait = BACKOFF.seconds(tries) if wait is None else wait
-                    waited = time.monotonic() - start
+                    now = time.monotonic()
+                    waited = now - start
                     if wait is None or waited + wait > LONGEST_RETRYING or wait >= limit.left:
-                        explained = self.io.engine.explain(error, self.name)
+                        asked = Tries(tries, waited, now - began)
+                        explained = self._explained(error, asked, writes=writes)
                         if explained is None:
                             raise
                         raise explained from error
@@ -240,6 +259,16 @@ class CollectionRequests:
                 finally:
                     self._is_known_to_be_slow |= waiting.was_said
                 await self.io.sleep(wait)
+
+    def _explained(
+        self, error: Exception, tries: Tries, *, writes: bool
+    ) -> QdrantEmbedError | None:
+        """Return the error that says what came of a request; ``None`` if `error` says it."""
+        return (
+            missing_right(error, self.name, writes=writes)
+            or self.io.engine.explain(error, self.name)
+            or unavailable(error, self.name, tries, lambda grpc: address_of(self.client, grpc=grpc))
+        )
 
     async def _attempt(self, attempt: Callable[[], Flow[T]]) -> T:
         if self._time is None:
@@ -300,7 +329,7 @@ class CollectionRequests:
                     await self.io.sleep(BACKOFF.seconds(tries))
                     tries += 1
 
-        await self._timely(attempt, kwargs)
+        await self._timely(attempt, kwargs, writes=getattr(method, "__name__", "") in _WRITES)
         self.expect()
 
     async def in_parts(
@@ -321,6 +350,7 @@ class CollectionRequests:
 
         Raises:
             ServerRefusal: if the server refuses a request that cannot be made smaller.
+            ServerUnavailableError: if it brings no answer, whatever the size.
         """
         answers: list[R] = []
         parts = deque(self._parts(items, cap, sizes))
@@ -328,7 +358,7 @@ class CollectionRequests:
             part = parts.popleft()
             try:
                 answers.append(await ask(part))
-            except (*REQUEST_ERRORS, ServerRefusal) as error:
+            except (ServerRefusal, ServerUnavailableError) as error:
                 smaller = self._smaller(part, error, cap, sizes)
                 if not smaller:
                     raise
@@ -357,7 +387,7 @@ class CollectionRequests:
     def _smaller(
         self,
         part: Sequence[T],
-        error: Exception,
+        error: ServerRefusal | ServerUnavailableError,
         cap: CapName | None,
         sizes: Callable[[Any], Sequence[int]] | None,
     ) -> list[Sequence[T]]:
@@ -368,7 +398,7 @@ class CollectionRequests:
         """
         if isinstance(error, ServerRefusal) and cap and self._learns(error, cap, len(part)):
             return [*self._parts(part, cap, sizes)]
-        raised = error.__cause__ if isinstance(error, ServerRefusal) else error
+        raised = error.__cause__
         total = 0 if sizes is None else sum(sizes(part))
         if raised is None or not (
             is_too_large(raised)
@@ -517,7 +547,9 @@ class CollectionRequests:
                 on_stored(part)
 
             await self.retried(
-                lambda: self.io.finish(attempt()), cut_offs=partial(_cut_offs, part.sizes())
+                lambda: self.io.finish(attempt()),
+                cut_offs=partial(_cut_offs, part.sizes()),
+                writes=True,
             )
 
         await self.in_parts(points, store, cap="upsert limit", sizes=Points.sizes)
@@ -588,7 +620,9 @@ class CollectionRequests:
             if on_updated is not None:
                 on_updated()
 
-        await self.retried(lambda: self.io.finish(attempt()), cut_offs=partial(_cut_offs, sizes))
+        await self.retried(
+            lambda: self.io.finish(attempt()), cut_offs=partial(_cut_offs, sizes), writes=True
+        )
 
     async def delete(
         self,
@@ -612,7 +646,7 @@ class CollectionRequests:
             if on_deleted is not None:
                 on_deleted()
 
-        await self.retried(lambda: self.io.finish(attempt()))
+        await self.retried(lambda: self.io.finish(attempt()), writes=True)
 
 
 class _TimeLimit:
