@@ -46,6 +46,7 @@ from qdrant_embed.errors import (
     check_whole,
 )
 from qdrant_embed.flows.io import Flow, Io
+from qdrant_embed.forks import ForkLock
 from qdrant_embed.stalls import announced
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class CollectionRequests:
         check_whole("max_retries", max_retries, 0)
         self.io, self.client = io, client
         self.name, self.max_retries = collection_name, max_retries
+        self._waits = _Waits()
         self._is_known_to_be_slow = False  # and to announce each request would say nothing new
         self.on_wait: Callable[[str], None] = lambda _: None
         self.is_final: Callable[[Exception], bool] = lambda _: False
@@ -281,8 +283,11 @@ class CollectionRequests:
             TIME_LEFT.reset(token)
 
     def _tell(self, error: Exception, tries: int, waited: float, wait: float) -> None:
-        """Log that a request is tried again, and tell the user once the wait has become long."""
-        is_long = waited + wait > QUIET
+        """Log that a request is tried again, and tell the user once the wait has become long.
+
+        Several uploads in flight wait for the same server: the user is told of one of them.
+        """
+        is_long = waited + wait > QUIET and self._waits.is_first(wait)
         logger.log(
             logging.WARNING if is_long else logging.INFO,
             "collection %r: trying again in %.1f s (retry %d of %d, %.0f s after the first try): "
@@ -647,6 +652,22 @@ class CollectionRequests:
                 on_deleted()
 
         await self.retried(lambda: self.io.finish(attempt()), writes=True)
+
+
+class _Waits:
+    """Waits that users are told of, of requests side by side, also in threads and copies."""
+
+    def __init__(self) -> None:
+        self._lock, self._until = ForkLock(), 0.0
+
+    def is_first(self, seconds: float) -> bool:
+        """Return whether no other wait that was told of lasts while one of `seconds` begins."""
+        with self._lock:
+            now = time.monotonic()
+            if now < self._until:
+                return False
+            self._until = now + seconds
+            return True
 
 
 class _TimeLimit:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import re
 import socket
 import threading
@@ -496,6 +498,41 @@ def test_an_add_survives_a_restart_and_says_so(
         assert len(client.query("demo", "cat")) == 10
         assert time.monotonic() - start < 1.5
     gate.down()
+
+
+def test_uploads_in_flight_tell_of_one_wait_at_a_time(
+    remote: QdrantClient,
+    grpc_server: Server,
+    transport: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(requests, "QUIET", 0.0)
+    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.1, 0.1))
+    shown: list[str] = []
+    monkeypatch.setattr(Progress, "show_note", lambda self, note: shown.append(note))
+    uploads, ends = 0, math.inf
+
+    def restarts(request: str) -> Fault | None:
+        nonlocal uploads, ends
+        if request == UPSERT[transport]:
+            uploads += 1
+            if uploads == 2:
+                ends = time.monotonic() + 0.5
+            return Fault(503) if uploads > 1 and time.monotonic() < ends else None
+        return None
+
+    grpc_server.fault = restarts
+    assert len(remote.add("demo", TEXTS, ids=range(20), batch_size=2)) == 20
+    said = [record for record in caplog.records if "trying again" in record.message]
+    warnings = [record for record in said if record.levelno == logging.WARNING]
+    assert 3 <= len(warnings) == len(shown) < len(said)
+    for one, following in itertools.pairwise(warnings):
+        assert isinstance(one.args, tuple)
+        wait = one.args[1]
+        assert isinstance(wait, float)
+        assert following.created - one.created > 0.95 * wait
 
 
 def test_a_bar_shows_the_wait(
