@@ -476,16 +476,37 @@ def _refusal(answer: Answer, name: str) -> QdrantEmbedError:
         )
     if (cap := _CAP.search(message)) or (cap := _CONDITION_CAP.search(message)):
         capped = cap.groupdict().get("name", "condition size")
-        return ServerRefusal(
-            f"collection {name!r} allows {cap['most']} at most for {capped!r} by its strict mode, "
-            f"not {cap['asked']}: ask for less, or change it with "
-            "client.update_collection(..., strict_mode_config=...)"
-        )
+        return _above_cap(name, capped, cap["most"], cap["asked"])
     if answer.code is _Code.NOT_FOUND and message in ("", "Not Found"):
         message = "404 without a reason; check the url, its port and its prefix"
     return ServerRefusal(
         f"Qdrant refused a request about collection {name!r}: "
         f"{message or answer.code.name.lower().replace('_', ' ')}"
+    )
+
+
+def above_limit(error: ServerRefusal, collection_name: str, needed: int) -> ServerRefusal | None:
+    """Return the refusal of a limit with the number that a user asked for.
+
+    Args:
+        error: the refusal of a request, which can have a larger limit than that.
+        collection_name: the collection's name.
+        needed: the user's number.
+
+    Returns:
+        ``None`` if something else was refused, or a cap allows the user's number.
+    """
+    cap = None if error.__cause__ is None else exceeded_cap(error.__cause__)
+    if cap is None or cap.name != "limit" or cap.most >= needed:
+        return None
+    return _above_cap(collection_name, cap.name, cap.most, needed)
+
+
+def _above_cap(name: str, capped: str, most: object, asked: object) -> ServerRefusal:
+    return ServerRefusal(
+        f"collection {name!r} allows {most} at most for {capped!r} by its strict mode, not "
+        f"{asked}: ask for less, or change it with "
+        "client.update_collection(..., strict_mode_config=...)"
     )
 
 

@@ -25,6 +25,7 @@ from qdrant_embed.engines.server import (
     REQUEST_ERRORS,
     CapName,
     Tries,
+    above_limit,
     exceeded_cap,
     in_one_line,
     is_cut_off,
@@ -475,7 +476,7 @@ class CollectionRequests:
 
         Args:
             requests: the queries.
-            needed: number of points that each must find; above this, limits may be cut to a cap.
+            needed: number of points that each must find; a cap below it is refused for this number.
             options: those of the client's ``query_batch_points``.
         """
 
@@ -484,7 +485,7 @@ class CollectionRequests:
 
         async def ask(some: Sequence[models.QueryRequest]) -> list[models.QueryResponse]:
             while True:
-                sent = [self.within_limit(request, needed) for request in some]
+                sent = [self._with_small_conditions(request) for request in some]
                 try:
                     return await self._timely(
                         partial(self._query, sent),
@@ -493,8 +494,9 @@ class CollectionRequests:
                     )
                 except ServerRefusal as error:
                     self._learns(error, "limit", 0)
-                    if [self.within_limit(request, needed) for request in some] == sent:
-                        raise
+                    if [self._with_small_conditions(request) for request in some] != sent:
+                        continue
+                    raise above_limit(error, self.name, needed) or error from error.__cause__
 
         parts = await self.in_parts(requests, ask, cap="search batch size", sizes=sizes)
         return [answer for part in parts for answer in part]
@@ -504,23 +506,12 @@ class CollectionRequests:
     ) -> list[models.QueryResponse]:
         return await self.io.request(query_batch, self.client, self.name, requests, **options)
 
-    def within_limit(self, request: models.QueryRequest, needed: int) -> models.QueryRequest:
-        """Return the query with its limits and conditions cut to caps that were named before."""
+    def _with_small_conditions(self, request: models.QueryRequest) -> models.QueryRequest:
+        """Return the query with its conditions cut to a cap that was named before."""
         size = self.cap("condition")
-        if size is not None and isinstance(request.filter, models.Filter):
-            request = request.model_copy(update={"filter": _cut_exclusions(request.filter, size)})
-        most = self.cap("limit")
-        if most is None or _largest_limit(request) <= most:
+        if size is None or not isinstance(request.filter, models.Filter):
             return request
-        cut: dict[str, Any] = {}
-        if isinstance(request.prefetch, list):
-            cut["prefetch"] = [
-                branch.model_copy(update={"limit": min(branch.limit or most, most)})
-                for branch in request.prefetch
-            ]
-        if request.limit is not None and request.limit > most >= needed:
-            cut["limit"] = most
-        return request.model_copy(update=cut)
+        return request.model_copy(update={"filter": _cut_exclusions(request.filter, size)})
 
     async def upsert(
         self,
@@ -721,11 +712,6 @@ def _cut_exclusions(condition: models.Filter, most: int) -> models.Filter:
         else:
             cut.append(each)
     return condition.model_copy(update={"must_not": cut})
-
-
-def _largest_limit(request: models.QueryRequest) -> int:
-    branches = request.prefetch if isinstance(request.prefetch, list) else []
-    return max(request.limit or 0, *(branch.limit or 0 for branch in branches), 0)
 
 
 def _named(item: object) -> str:

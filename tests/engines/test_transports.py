@@ -189,8 +189,53 @@ def test_batches_of_queries_and_prefetches_are_cut_to_the_cap(
         [hit.id for hit in hits] for hits in expected
     ]
     assert times(grpc_server, QUERY[transport]) == 1 + 1 + 3
-    with pytest.raises(ServerRefusal, match=r"allows 5 at most for 'limit'"):
+    with pytest.raises(ServerRefusal, match=r"allows 5 at most for 'limit' .*, not 6: ask for le"):
         remote.query("demo", "cat", limit=6)
+
+
+@pytest.mark.parametrize("way", ["dense", "hybrid", "chunks"])
+def test_pages_are_whole_under_a_cap(
+    remote: QdrantClient, grpc_server: Server, transport: str, tiny: TinyModel, way: str
+) -> None:
+    """Hits on either side of a page give way, and only the user's own number is refused."""
+    if way == "hybrid":
+        remote.set_sparse_model(WordEncoder())
+    texts = [f"{'abcdefgh'[n % 8] * n} {'x' * (n % 7)} cat" for n in range(40)]
+    if way == "chunks":
+        remote.set_model(tiny.path, overflow="chunk")
+    remote.add("demo", texts, ids=range(40))
+    ranking = [hit.id for hit in remote.query("demo", "abc cat", limit=40)]
+    grpc_server.restrict("demo", max_query_limit=10)
+    if way == "hybrid":  # the cap is that of its candidates, too
+        pages = [remote.query("demo", "abc cat", offset=offset) for offset in (0, 10)]
+        ranking = [hit.id for hits in pages for hit in hits]
+        assert 15 < len(set(ranking)) == len(ranking) <= 20
+    for limit, offset in ((10, 0), (10, 3), (9, 3), (10, 10), (4, 11), (1, 0)):
+        hits = remote.query("demo", "abc cat", limit=limit, offset=offset)
+        assert [hit.id for hit in hits] == ranking[offset : offset + limit], (limit, offset)
+    grpc_server.requests.clear()
+    remote.query("demo", "abc cat", limit=10)
+    assert way == "chunks" or grpc_server.requests == [QUERY[transport]]
+    for limit, offset in ((11, 0), (12, 5)):
+        with pytest.raises(ServerRefusal, match=f"allows 10 at most for 'limit' .*not {limit}: "):
+            remote.query("demo", "abc cat", limit=limit, offset=offset)
+    grpc_server.restrict("demo", max_query_limit=11)  # a cap that was named is not the last word
+    assert len(remote.query("demo", "abc cat", limit=11)) == 11
+
+
+@pytest.mark.slow
+def test_a_deep_page_above_a_minutes_budget_is_split(
+    remote: QdrantClient, grpc_server: Server, transport: str
+) -> None:
+    remote.set_sparse_model(WordEncoder())
+    remote.add("demo", [f"{'abcdefgh'[n % 8] * n} cat" for n in range(720)], ids=range(720))
+    options: dict[str, Any] = {"limit": 605, "offset": 100}
+    expected = [hit.id for hit in remote.query("demo", "abc cat", **options)]
+    grpc_server.restrict("demo", read_rate_limit=600)
+    grpc_server.requests.clear()
+    assert [hit.id for hit in remote.query("demo", "abc cat", **options)] == expected
+    retrieve = "Points/Get" if transport == "grpc" else "POST /collections/demo/points"
+    assert times(grpc_server, retrieve) >= 1 + 2
 
 
 def test_look_ups_and_conditions_are_cut_to_the_cap(
