@@ -102,7 +102,11 @@ _BY_TEXT: tuple[tuple[str, Trouble], ...] = (
     ("before receiving SETTINGS frame", "late"),  # connected, and then nothing came
     ("resol|lookup|domain name|DNS", "no host"),
     ("connection refused|actively refused", "refused"),
-    ("disconnected|by peer|socket closed|EOF occurred|broken pipe|FD shutdown", "broken"),
+    (
+        "disconnected|by peer|(socket|transport) closed|EOF occurred|broken pipe|FD shutdown|"
+        "goaway|stream removed|RST_STREAM",
+        "broken",
+    ),
     ("unreachable|no route|connect", "unreachable"),
     ("timed out|deadline exceeded", "late"),
 )
@@ -413,7 +417,7 @@ def unavailable(
             return None
     elif answer_of(error) is None:
         return None
-    url, found = address(isinstance(error, grpc.RpcError)), _found(error, tries.last)
+    url, found = address(isinstance(error, grpc.RpcError)), found_instead(error, tries.last)
     often = f"{tries.count} times in {_shown(tries.seconds)}" if tries.count > 1 else "once"
     return ServerUnavailableError(
         f"Qdrant at {url} is not available: {found} (a request about collection "
@@ -423,8 +427,8 @@ def unavailable(
     )
 
 
-def _found(error: Exception, seconds: float) -> str:
-    """Return what was found where an answer should be, after `seconds`."""
+def found_instead(error: Exception, seconds: float) -> str:
+    """Return what was found instead of an answer, by a request that took `seconds`."""
     trouble, answer = trouble_of(error), answer_of(error)
     if trouble in _FOUND:
         return _FOUND[trouble]

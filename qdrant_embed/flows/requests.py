@@ -27,6 +27,7 @@ from qdrant_embed.engines.server import (
     Tries,
     above_limit,
     exceeded_cap,
+    found_instead,
     in_one_line,
     is_cut_off,
     is_over_budget,
@@ -251,14 +252,16 @@ class CollectionRequests:
                         wait = requested_wait(error)
                         wait = BACKOFF.seconds(tries) if wait is None else wait
                     now = time.monotonic()
-                    waited = now - start
-                    if wait is None or waited + wait > LONGEST_RETRYING or wait >= limit.left:
-                        asked = Tries(tries, waited, now - began)
+                    asked = Tries(tries, now - start, now - began)
+                    is_late = wait is not None and (
+                        asked.seconds + wait > LONGEST_RETRYING or wait >= limit.left
+                    )
+                    if wait is None or is_late:
                         explained = self._explained(error, asked, writes=writes)
                         if explained is None:
                             raise
                         raise explained from error
-                    self._tell(error, tries, waited, wait)
+                    self._tell(error, asked, wait)
                 finally:
                     self._is_known_to_be_slow |= waiting.was_said
                 await self.io.sleep(wait)
@@ -283,25 +286,25 @@ class CollectionRequests:
         finally:
             TIME_LEFT.reset(token)
 
-    def _tell(self, error: Exception, tries: int, waited: float, wait: float) -> None:
+    def _tell(self, error: Exception, tries: Tries, wait: float) -> None:
         """Log that a request is tried again, and tell the user once the wait has become long.
 
         Several uploads in flight wait for the same server: the user is told of one of them.
         """
-        is_long = waited + wait > QUIET and self._waits.is_first(wait)
+        is_long = tries.seconds + wait > QUIET and self._waits.is_first(wait)
         logger.log(
             logging.WARNING if is_long else logging.INFO,
             "collection %r: trying again in %.1f s (retry %d of %d, %.0f s after the first try): "
             "%s",
             self.name,
             wait,
-            tries,
+            tries.count,
             self.max_retries,
-            waited,
-            in_one_line(error),
+            tries.seconds,
+            found_instead(error, tries.last),
         )
         if is_long:
-            self.on_wait(f"waiting for Qdrant, retry {tries} of {self.max_retries}")
+            self.on_wait(f"waiting for Qdrant, retry {tries.count} of {self.max_retries}")
 
     async def define(
         self,

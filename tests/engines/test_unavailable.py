@@ -164,6 +164,14 @@ def test_a_server_that_is_frozen_has_a_time(kind: str, transport: str) -> None:
     assert "tried once); check how busy the server is" in str(error)
 
 
+def test_each_address_of_a_host_is_tried(kind: str, transport: str) -> None:
+    """Each fails in its own way, and what is asked over REST says that of none."""
+    with asking(kind, transport, 9, url="http://localhost:9") as client:
+        error = unavailable(lambda: client.add("demo", TEXTS, max_retries=0))
+    assert error.found == "the connection was refused"
+    assert "(a request about collection 'demo', tried once); check the address" in str(error)
+
+
 def test_a_host_that_does_not_exist(kind: str, transport: str) -> None:
     with asking(kind, transport, 9, url="http://nowhere.invalid:9") as client:
         error = unavailable(lambda: client.add("demo", TEXTS, max_retries=1))
@@ -275,6 +283,7 @@ class Told(grpc.RpcError):  # type: ignore[misc] # grpc ships no types
         (Told("DNS resolution failed for h:1: Domain name not found"), "no host", True),
         (Told("recvmsg:Connection reset by peer"), "broken", True),
         (Told("Tls handshake failed: CERTIFICATE_VERIFY_FAILED"), "certificate", False),
+        (Told("GOAWAY received; Error code: 11; Debug Text: too_many_resets"), "broken", True),
         (Told("too busy"), None, True),
         (ResponseHandlingException(httpx.ConnectTimeout("")), "unreachable", True),
         (ResponseHandlingException(httpx.PoolTimeout("")), "late", True),
