@@ -22,8 +22,8 @@ Each also inherits the built-in that a caller would catch. Every message names t
 file at fault, what was found, and what to do. A request of `add`, `query` and the other methods of
 this package that Qdrant refuses is the same error on every store and transport, in one line, and
 the error of ``qdrant_client`` is its cause. So is a request that brought no answer, or an overload
-instead of one, after all tries. Methods of ``qdrant_client`` that you call yourself raise its own
-errors.
+instead of one, after all tries. A client that was closed, and methods of ``qdrant_client`` that you
+call yourself, raise its own errors.
 """
 
 from __future__ import annotations

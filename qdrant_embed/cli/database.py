@@ -50,19 +50,15 @@ _LIBRARY_SAYS = ": pass api_key= to the client"  # which is no way out of a comm
 _NOT_QDRANT = "what answers there is not Qdrant"
 _LOOPBACK = re.compile(r"localhost|127\..*|::1")
 
-# what to do about a connection's trouble
+# what to do about a connection's trouble, where the command says it otherwise than the library
 _WAYS_OUT: dict[Trouble | None, str] = {
-    "name": "use a name of the server that is in its certificate",
     "certificate": "pass --ca FILE, which must have the certificate of the authority that signed "
     "the server's",
-    "no TLS": "the server does not speak TLS on this port, use http://",
     "protocol": "another protocol is spoken on this port; by default, REST is at 6333, and gRPC "
     "(--grpc) at 6334 (--grpc-port)",
     "no host": "no host has this name, check --url",
-    "refused": "check the address and its port, and that the server runs",
-    "broken": "check that the server runs, and whether its url begins with http:// or https://",
-    "unreachable": "check the address, its port and firewalls",
     "late": "--timeout sets how long to wait for an answer",
+    None: "",
 }
 _WANTS_TLS = re.compile("HTTPS (port|server)")  # on the page of a server that is asked without
 
@@ -325,7 +321,13 @@ def _said(error: BaseException) -> str:
 
 def _way_out(error: BaseException, address: str, options: argparse.Namespace) -> str:
     """Return what to do about a failed request; empty if that is not known."""
-    from qdrant_embed.engines.server import answer_of, is_no_answer, is_unanswered, trouble_of
+    from qdrant_embed.engines.server import (
+        WAYS_OUT,
+        answer_of,
+        is_no_answer,
+        is_unanswered,
+        trouble_of,
+    )
 
     answer = answer_of(error)
     if answer is not None and answer.code.name == "UNAUTHENTICATED":
@@ -343,7 +345,8 @@ def _way_out(error: BaseException, address: str, options: argparse.Namespace) ->
         return f"the server is at {at.scheme}://{at.netloc}, pass that as --url"
     if _WANTS_TLS.search(content.decode(errors="replace")):
         return "the server wants TLS, use https://"
-    return _WAYS_OUT.get(trouble_of(error), "")
+    trouble = trouble_of(error)
+    return _WAYS_OUT[trouble] if trouble in _WAYS_OUT else WAYS_OUT[trouble]
 
 
 def _is_page(error: BaseException) -> bool:

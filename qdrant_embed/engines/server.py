@@ -115,7 +115,7 @@ _FOUND: dict[Trouble | None, str] = {
     "refused": "the connection was refused",
     "broken": "the connection broke before an answer came",
 }
-_WAYS_OUT: dict[Trouble | None, str] = {
+WAYS_OUT: dict[Trouble | None, str] = {
     "name": "use a name of the server that is in its certificate",
     "certificate": "pass the certificate of the authority that signed the server's, over REST as "
     "verify=ssl.create_default_context(cafile=...), over gRPC as "
@@ -421,7 +421,7 @@ def unavailable(
     often = f"{tries.count} times in {_shown(tries.seconds)}" if tries.count > 1 else "once"
     return ServerUnavailableError(
         f"Qdrant at {url} is not available: {found} (a request about collection "
-        f"{collection_name!r}, tried {often}); {_WAYS_OUT[trouble_of(error)]}",
+        f"{collection_name!r}, tried {often}); {WAYS_OUT[trouble_of(error)]}",
         address=url,
         found=found,
     )

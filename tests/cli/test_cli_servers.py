@@ -118,6 +118,25 @@ def test_what_has_begun_is_waited_for(grpc: bool, grpc_server: Server, tiny: Tin
     assert grpc_server.database.count("demo").count == 2
 
 
+@pytest.mark.parametrize("grpc", [False, True])
+def test_a_server_that_goes_away_is_said_once(
+    grpc: bool, grpc_server: Server, tiny: TinyModel, error: Callable[..., str]
+) -> None:
+    Path("a.txt").write_text("\n".join(f"text {n}" for n in range(40)))
+    uploads = 0
+
+    def later_ones(request: str) -> Fault | None:
+        nonlocal uploads
+        uploads += request in ("Points/Upsert", "PUT /collections/demo/points")
+        return Fault(0) if uploads > 1 else None
+
+    grpc_server.fault = later_ones
+    line = error(*of(grpc_server, tiny, grpc=grpc), "--batch-size=10")
+    assert "10 documents are stored in 'demo', then add() failed at documents[10]: Qdrant" in line
+    assert line.count("tried 15 times in") == line.count("is not available") == 1
+    assert line.count("server's log" if grpc else "check that the server runs") == 1
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_server_that_is_busy_at_first_is_waited_for(
     status: int, server: Server, tiny: TinyModel

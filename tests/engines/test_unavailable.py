@@ -16,8 +16,14 @@ import grpc
 import httpx
 import pytest
 from clients import LetterEncoder, at, opened
+from hypothesis import given
+from hypothesis import strategies as st
 from listeners import encrypted, listening
-from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
+from qdrant_client.http.exceptions import (
+    ApiException,
+    ResponseHandlingException,
+    UnexpectedResponse,
+)
 from rest_server import Fault, Server
 
 from qdrant_embed import (
@@ -27,7 +33,15 @@ from qdrant_embed import (
     ServerRefusal,
     ServerUnavailableError,
 )
-from qdrant_embed.engines.server import is_transient, is_unanswered, trouble_of
+from qdrant_embed.engines.server import (
+    Tries,
+    explain,
+    is_transient,
+    is_unanswered,
+    missing_right,
+    trouble_of,
+)
+from qdrant_embed.engines.server import unavailable as found_unavailable
 
 TEXTS = [f"text {n}" for n in range(20)]
 SECRET = "s3cret"
@@ -259,6 +273,30 @@ def test_the_error_can_be_sent_to_another_process(kind: str, transport: str) -> 
     there = pickle.loads(pickle.dumps(error))
     assert str(there) == str(error)
     assert (there.address, there.found) == (error.address, error.found)
+
+
+ANY_TEXT = st.text() | st.sampled_from(
+    ["", "\n\n", "connect\r\n: x", "<html>\n</html>", "{", "[1]"]
+)
+
+
+@given(st.integers(300, 599), ANY_TEXT, ANY_TEXT, st.floats(0, 1e5), st.integers(1, 99))
+def test_whatever_is_answered_the_error_is_one_line(
+    status: int, reason: str, text: str, seconds: float, count: int
+) -> None:
+    """What is neither refused nor of a key is unavailable, and nothing raises another error."""
+    body = text.encode(errors="replace")
+    answered = UnexpectedResponse(status, " ".join(reason.split()), body, httpx.Headers())
+    for error in (answered, Told(text), ResponseHandlingException(httpx.ConnectError(text))):
+        tries = Tries(count, seconds, seconds / count)
+        explained = (
+            missing_right(error, "demo", writes=False)
+            or explain(error, "demo")
+            or found_unavailable(error, "demo", tries, lambda grpc: f"http://h ({grpc})")
+        )
+        assert explained is not None
+        assert len(str(explained).splitlines()) == 1
+        assert len(str(explained)) < 1500
 
 
 class Told(grpc.RpcError):  # type: ignore[misc] # grpc ships no types
