@@ -10,7 +10,8 @@
     ├─ ServerRefusal(ValueError)            Qdrant refused a request; its own error is __cause__
     │  └─ PermissionRefusal(PermissionError) the key is missing or wrong, or lacks a right
     ├─ ServerUnavailableError(ConnectionError) .address .found, after all tries
-    ├─ ClientStateError(RuntimeError)       a client that cannot be used in this event loop
+    ├─ FolderError(OSError)                 .path; of an embedded database: in use, damaged, full
+    ├─ ClientStateError(RuntimeError)       a client that cannot be used here, or any more
     ├─ IngestError                          .stored_ids .failed_index, the reason is __cause__
     ├─ ModelError
     │  ├─ UnknownModelError(LookupError)    .name .close_matches
@@ -135,8 +136,23 @@ class ServerUnavailableError(QdrantEmbedError, ConnectionError):
         self.address, self.found = address, found
 
 
+class FolderError(QdrantEmbedError, OSError):
+    """A database's folder that cannot be opened, read or written.
+
+    Another process has it open, another engine or a newer version made it, it is damaged, full,
+    not writable, or gone. Nothing else in it has been touched.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class ClientStateError(QdrantEmbedError, RuntimeError):
-    """A client that cannot be used here, for instance in two event loops that run concurrently."""
+    """A client that cannot be used here: it is closed, in a forked process, or in a second loop."""
 
 
 class IngestError(QdrantEmbedError):

@@ -82,7 +82,7 @@ def _is_further_combination(item: pytest.Item) -> bool:
     """Return whether the test runs on the asynchronous client, by gRPC or on a folder."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
     kinds = [value for value in params.values() if isinstance(value, str)]
-    return "async" in kinds and ("grpc" in kinds or "path" in kinds)
+    return "async" in kinds and any(place in kinds for place in ("grpc", "path", "edge"))
 
 
 def _runs_on_named_server(item: pytest.Item) -> bool:
@@ -211,7 +211,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["memory", "path", "server", "grpc"])
+@pytest.fixture(params=["memory", "path", "edge", "server", "grpc"])
 def anywhere(
     request: pytest.FixtureRequest, kind: str, tiny: TinyModel, tmp_path: Path
 ) -> Iterator[QdrantClient]:
@@ -227,7 +227,8 @@ def anywhere(
         return
     places: dict[str, Callable[[], dict[str, Any]]] = {
         "memory": lambda: {"location": ":memory:"},
-        "path": lambda: {"path": str(tmp_path / "db")},
+        "path": lambda: {"path": str(tmp_path / "db"), "engine": "local"},
+        "edge": lambda: {"path": str(tmp_path / "db"), "engine": "edge"},
         "server": lambda: at(request.getfixturevalue("server")),
         "grpc": lambda: at(request.getfixturevalue("grpc_server"), grpc=True),
     }

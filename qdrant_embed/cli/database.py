@@ -21,8 +21,10 @@ from qdrant_embed.cli.command import at_least_one, not_empty, to_text
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
 from qdrant_embed.errors import (
     CollectionNotFoundError,
+    FolderError,
     IngestError,
     InputError,
+    MissingDependencyError,
     QdrantEmbedError,
     ServerRefusal,
     ServerUnavailableError,
@@ -83,6 +85,12 @@ def parser(json_option: argparse.ArgumentParser) -> argparse.ArgumentParser:
     place.add_argument("--url", type=not_empty, help="URL of a server, like http://localhost:6333")
     place.add_argument(
         "--path", type=not_empty, metavar="FOLDER", help="folder of a local database"
+    )
+    options.add_argument(
+        "--engine",
+        choices=["edge", "local"],
+        help="what opens the folder; that which made it by default, and for a new one edge, the "
+        "embedded engine, if it is installed",
     )
     options.add_argument(
         "--collection", type=to_text, metavar="NAME", required=True, help="name of the collection"
@@ -200,14 +208,19 @@ def _client(options: argparse.Namespace) -> QdrantClient:
     from qdrant_embed.client import QdrantClient
     from qdrant_embed.engines.connection import address_of
 
-    asked: dict[str, Any] = {"path": options.path}
     if options.path is None:
+        if options.engine is not None:
+            raise InputError("--engine is for a folder, and --url names a server")
         asked = _server(options)
+    else:  # what is begun in the background would end with the command
+        asked = {"path": options.path, "engine": options.engine, "optimize": False}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Api key is used with an insecure")
             # if the server cannot be reached, the first request fails and states the reason
             client = QdrantClient(**asked, check_compatibility=False)
+    except (FolderError, MissingDependencyError):
+        raise
     except InputError as error:
         source = "--api-key" if options.api_key else _KEY_VARIABLE
         raise InputError(str(error).replace("api_key", source, 1)) from error

@@ -17,6 +17,7 @@ from qdrant_client import models
 from qdrant_embed.backoff import Backoff
 from qdrant_embed.engines.bodies import LARGE, MOST, query_size
 from qdrant_embed.engines.connection import TIME_LEFT, address_of
+from qdrant_embed.engines.embedded import embedded
 from qdrant_embed.engines.missing import may_come
 from qdrant_embed.engines.names import check_collection_name
 from qdrant_embed.engines.points import Kept, Points, update_operations
@@ -430,6 +431,14 @@ class CollectionRequests:
     def _check_may_write(self) -> None:
         if self.io.read_only:
             raise ClientStateError(self.io.read_only)
+
+    async def flush(self) -> None:
+        """Have the disk keep what was stored, also if the machine fails, where that is asked for.
+
+        A server and local mode do this by themselves.
+        """
+        if self.io.engine.flushes:
+            await self.send(embedded(self.client).flush, self.name)
 
     async def info(self) -> models.CollectionInfo | None:
         """Return what the server says of the collection; ``None`` if it does not exist.

@@ -400,6 +400,8 @@ class _Add:
             except BaseException as error:
                 adding.account_for(error)
                 raise
+        if options.wait:
+            await self._requests.flush()
         return adding.stored_ids
 
     async def _encode_and_store(
@@ -593,3 +595,5 @@ async def delete_documents(
 
     for some in windows(points, _PAGE):
         await collection.requests.in_parts(some, delete, cap="condition")
+    if wait and points:
+        await collection.requests.flush()

@@ -135,6 +135,8 @@ async def update_metadata(
         _check_found(collection.name, {point: changes[point] for point in some}, found.keys())
         part = [_Update(found[point], changes[point].metadata) for point in some]
         await collection.requests.in_parts(part, update, sizes=_sizes)
+    if wait and changes:
+        await collection.requests.flush()
 
 
 class DocumentScroll:

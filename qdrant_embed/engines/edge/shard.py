@@ -1,0 +1,593 @@
+"""One collection's shard: asked, changed, kept on disk, and given an index while it is used."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from qdrant_client import models
+
+from qdrant_embed.engines.edge import builder, conversion
+from qdrant_embed.engines.edge.conversion import NOTHING, edge
+from qdrant_embed.engines.edge.folder import Collection, Folder, explained
+from qdrant_embed.errors import ClientStateError, FolderError
+from qdrant_embed.forks import ForkLock, keep_forever
+
+logger = logging.getLogger(__name__)
+
+PART = 256  # points that are changed at a time: the engine lets no other thread run meanwhile
+LEAST_SPACE = 64 * 2**20  # free bytes of the disk, below which nothing more is stored
+
+_POLL = 0.05  # seconds between two looks at a process that builds
+_FEW = 512  # changed points that are brought over while others wait
+_CLOSED = "Shard is not initialized"
+_MISSING = re.compile(r"No point with id (\S+)")
+_BROKEN = re.compile(
+    r"os error|No space left|Service (runtime|internal) error|I/O error|Can't (init|write)|WAL|mmap"
+)
+_FULL = re.compile(r"No space left|os error 28\b|Disk quota")
+
+
+class Shard:
+    """A shard that is open.
+
+    Threads may share it: what it is asked is answered at once, and changes take turns.
+
+    Args:
+        folder: the folder of its database.
+        name: name of its collection, which the folder's manifest has.
+
+    Raises:
+        FolderError: if it cannot be opened.
+    """
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._folder, self.name = folder, name
+        self._pid = os.getpid()
+        self._changing = ForkLock()
+        self._open = self._loaded(self.collection)
+        self._is_closed, self._is_dirty = False, False
+        self._touched: set[int | UUID] | None = None  # points changed while an index is built
+        self._indexing, self._gave_up = threading.Lock(), False
+        self._stop = threading.Event()
+
+    @classmethod
+    def create(cls, folder: Folder, name: str, config: models.CreateCollection) -> Shard:
+        """Create a collection's shard, then have the folder's manifest say so.
+
+        Raises:
+            FolderError: if it cannot be written.
+            ValueError: if the engine cannot store such a collection.
+        """
+        collection = Collection(key=folder.new_key(), config=config)
+        path = folder.shard(collection)
+        with _told(folder.path, name):
+            path.mkdir()
+            shard = edge.EdgeShard.create(str(path), conversion.edge_config(config))
+            shard.flush()
+            shard.close()
+        folder.manifest.collections[name] = collection
+        try:
+            folder.write()
+        except BaseException:
+            del folder.manifest.collections[name]
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        return cls(folder, name)
+
+    @property
+    def collection(self) -> Collection:
+        """What the folder's manifest says of the collection."""
+        return self._folder.manifest.collections[self.name]
+
+    # asking
+
+    def ask(self, method: str, *requests: Any, **options: Any) -> Any:
+        """Ask the engine, and return what it answers.
+
+        Args:
+            method: name of a method of ``EdgeShard`` that changes nothing.
+            requests: its arguments.
+            options: its keyword arguments.
+
+        Raises:
+            ValueError: if the engine refuses the request.
+            FolderError: if it cannot read the folder.
+            ClientStateError: if the shard is closed, or belongs to another process.
+        """
+        while True:
+            self._check()
+            shard = self._open
+            try:
+                return getattr(shard, method)(*requests, **options)
+            except Exception as error:
+                if _CLOSED in str(error) and shard is not self._open:
+                    continue  # its index was just exchanged
+                raise self._explained(error) from error
+            except BaseException as error:
+                raise _panic(error, self._folder.path, self.name) from error
+
+    def info(self) -> Any:
+        """Return what the engine says of the shard: numbers of points, indices of fields."""
+        return self.ask("info")
+
+    def all_ids(self, condition: Any) -> list[int | UUID]:
+        """Return the ids of all points that match a filter of the engine's."""
+        ids: list[int | UUID] = []
+        offset = None
+        while True:
+            found, offset = self.ask(
+                "scroll",
+                edge.ScrollRequest(
+                    offset=offset,
+                    limit=10_000,
+                    filter=condition,
+                    with_payload=False,
+                    with_vector=False,
+                ),
+            )
+            ids += (point.id for point in found)
+            if offset is None:
+                return ids
+
+    # changing
+
+    @contextlib.contextmanager
+    def change(
+        self, *, grows: bool = True
+    ) -> Iterator[Callable[[Sequence[int | UUID], Any], None]]:
+        """Let one thread change points; yield what does, given their ids and an operation.
+
+        Args:
+            grows: whether more is stored afterwards, for which there must be space.
+
+        Raises:
+            ValueError: if the engine refuses an operation.
+            FolderError: if it cannot write the folder.
+            ClientStateError: if the shard is closed, or belongs to another process.
+        """
+        with self._changing:
+            self._check()
+            if grows:
+                self._check_space()
+            yield self._update
+
+    def _update(self, ids: Sequence[int | UUID], operation: Any) -> None:
+        if self._touched is not None:
+            self._touched.update(ids)
+        self._is_dirty = True
+        try:
+            self._open.update(operation)
+        except Exception as error:
+            raise self._explained(error) from error
+        except BaseException as error:
+            raise _panic(error, self._folder.path, self.name) from error
+
+    def reshape(self, operation: Any, *, first: bool, record: Callable[[Collection], None]) -> None:
+        """Change what points can have: a named vector, an index of a field.
+
+        What is written in the manifest counts: a process that dies in between leaves what was.
+
+        Args:
+            operation: what the engine shall do.
+            first: whether that comes before `record`: something is added, not removed.
+            record: changes what the manifest says of the collection.
+        """
+        with self.change() as update:
+            before = self.collection.model_copy(deep=True)
+            if first:
+                update([], operation)
+            try:
+                record(self.collection)
+                self._folder.write()
+            except BaseException:
+                self._folder.manifest.collections[self.name] = before
+                raise
+            if not first:
+                update([], operation)
+            self._open.flush()
+
+    def configure(self, record: Callable[[Collection], None]) -> None:
+        """Change the collection's configuration, and open the shard with it."""
+        with self.change():
+            before = self.collection.model_copy(deep=True)
+            try:
+                record(self.collection)
+                with _told(self._folder.path, self.name):
+                    config = conversion.edge_config(self.collection.config)
+                    self._open.flush()
+                    self._open.close()
+                    self._open = edge.EdgeShard.load(
+                        str(self._folder.shard(self.collection)), config
+                    )
+                self._folder.write()
+            except BaseException:
+                self._folder.manifest.collections[self.name] = before
+                self._open.close()
+                self._open = self._loaded(before)
+                raise
+
+    def describe(self, record: Callable[[Collection], None]) -> None:
+        """Change what the manifest says of the collection, where the engine need not know."""
+        with self._changing:
+            self._check()
+            before = self.collection.model_copy(deep=True)
+            try:
+                record(self.collection)
+                self._folder.write()
+            except BaseException:
+                self._folder.manifest.collections[self.name] = before
+                raise
+
+    def flush(self) -> None:
+        """Have the disk keep all changes, also if the machine fails.
+
+        Raises:
+            FolderError: if they cannot be written.
+            ClientStateError: if the shard is closed, or belongs to another process.
+        """
+        with self._changing:
+            self._check()
+            if self._is_dirty:
+                with _told(self._folder.path, self.name):
+                    self._open.flush()
+                self._is_dirty = False
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether there are changes that a failure of the machine could take away."""
+        return self._is_dirty and not self._is_closed
+
+    # its index
+
+    def unindexed(self) -> int:
+        """Return how many numbers a search compares one by one, because no index has them."""
+        vectors = self.collection.config.vectors
+        dense = [vectors] if isinstance(vectors, models.VectorParams) else (vectors or {}).values()
+        size = max((params.size for params in dense), default=0)
+        # what the engine counts as indexed are vectors of all kinds
+        added: int = self.info().points_count - self.collection.indexed
+        return max(0, added) * size
+
+    @property
+    def is_indexing(self) -> bool:
+        """Whether an index is being built, or could not be."""
+        return self._indexing.locked() or self._gave_up
+
+    def index_in_background(self) -> None:
+        """Begin `optimize` in a thread, and log what becomes of it."""
+        points = self.info().points_count
+        logger.info(
+            "collection %r: building an index of %d points in the background", self.name, points
+        )
+
+        def index() -> None:
+            started = time.monotonic()
+            try:
+                self.optimize()
+            except ClientStateError:  # closed meanwhile
+                pass
+            except (FolderError, ValueError) as error:
+                self._gave_up = True
+                logger.warning("collection %r goes on without an index: %s", self.name, error)
+            else:
+                logger.info(
+                    "collection %r: the index is in use after %.0f s",
+                    self.name,
+                    time.monotonic() - started,
+                )
+
+        threading.Thread(target=index, name="qdrant-embed-index", daemon=True).start()
+
+    def optimize(self, on_step: Callable[[str], None] = lambda _: None) -> bool:
+        """Build the index of what has none, while the shard is used; return whether there is one.
+
+        It is built in another process, on a copy. What changes meanwhile is brought over, and the
+        copy takes the place of the shard. A process that dies on the way leaves the shard as it is.
+
+        Args:
+            on_step: called with each step that begins.
+
+        Raises:
+            FolderError: if there is no space for a copy, or it cannot be built.
+            ClientStateError: if the shard is closed.
+        """
+        with self._indexing:
+            key = self._folder.new_key()
+            path = self._folder.shard_of(key)
+            try:
+                on_step("copying")
+                self._copy(path)
+                on_step("indexing")
+                self._built(path)
+                on_step("exchanging")
+                self._exchange(key)
+            except BaseException:
+                shutil.rmtree(path, ignore_errors=True)
+                raise
+            finally:
+                with self._changing:
+                    self._touched = None
+        return True
+
+    def _copy(self, path: Path) -> None:
+        here = self._folder.shard(self.collection)
+        with self._changing:
+            self.flush()
+            needed = sum(_size(file) for file in here.rglob("*"))
+            if shutil.disk_usage(here).free < 2 * needed + LEAST_SPACE:
+                raise FolderError(
+                    f"an index of collection {self.name!r} needs {2 * needed / 1e6:.0f} MB on the "
+                    f"disk of {str(self._folder.path)!r}, which has less: make space",
+                    path=str(self._folder.path),
+                )
+            self._touched = set()
+            try:
+                shutil.copytree(here, path, copy_function=_copy_file)
+            except (OSError, shutil.Error) as error:
+                raise explained(error, self._folder.path) from error
+
+    def _built(self, path: Path) -> None:
+        with builder.start(path) as process:
+            try:
+                while process.poll() is None:
+                    if self._stop.wait(_POLL):
+                        raise ClientStateError(
+                            f"collection {self.name!r} was closed while its index was built"
+                        )
+                _, said = process.communicate()
+            finally:
+                if process.poll() is None and process.stdin is not None:
+                    process.stdin.close()
+                    _ended(process)
+        if process.returncode:
+            last = said.decode(errors="replace").strip().splitlines()[-1:]
+            raise FolderError(
+                f"the index of collection {self.name!r} could not be built (exit code "
+                f"{process.returncode}): {''.join(last):.300}",
+                path=str(self._folder.path),
+            )
+
+    def _exchange(self, key: str) -> None:
+        fresh = self._loaded(self.collection.model_copy(update={"key": key}))
+        indexed: int = fresh.info().points_count
+        try:
+            while self._touched and len(self._touched) > _FEW:
+                with self._changing:
+                    ids, self._touched = self._touched, set()
+                self._bring_over(fresh, ids)
+            with self._changing:
+                self._check()
+                self._bring_over(fresh, self._touched or set())
+                self._reconcile(fresh, self.collection)
+                with _told(self._folder.path, self.name):
+                    fresh.flush()
+                before = self.collection
+                self._folder.manifest.collections[self.name] = before.model_copy(
+                    update={"key": key, "indexed": indexed}
+                )
+                try:
+                    self._folder.write()
+                except BaseException:
+                    self._folder.manifest.collections[self.name] = before
+                    raise
+                old, self._open, self._is_dirty = self._open, fresh, False
+        except BaseException:
+            fresh.close()
+            raise
+        old.close()
+        shutil.rmtree(self._folder.shard(before), ignore_errors=True)
+
+    def _bring_over(self, fresh: Any, ids: set[int | UUID]) -> None:
+        """Have `fresh` know of these points what this shard does."""
+        left = list(ids)
+        while left:
+            part, left = left[:PART], left[PART:]
+            with self._changing:
+                self._check()
+                with _told(self._folder.path, self.name):
+                    found = self._open.retrieve(part, True, True)
+                    there = {point.id for point in found}
+                    gone = [point for point in part if point not in there]
+                    if gone:
+                        fresh.update(edge.UpdateOperation.delete_points(gone))
+                    if found:
+                        points = [edge.Point(each.id, each.vector, each.payload) for each in found]
+                        fresh.update(edge.UpdateOperation.upsert_points(points))
+
+    # opening and closing
+
+    def _loaded(self, collection: Collection) -> Any:
+        path = self._folder.shard(collection)
+        if not path.is_dir():
+            raise FolderError(
+                f"collection {self.name!r} in {str(self._folder.path)!r} has lost its folder "
+                f"{path.name}: restore it, or call client.delete_collection({self.name!r})",
+                path=str(self._folder.path),
+            )
+        with _told(self._folder.path, self.name):
+            shard = edge.EdgeShard.load(str(path))
+        try:
+            self._reconcile(shard, collection)
+        except BaseException:
+            shard.close()
+            raise
+        return shard
+
+    def _reconcile(self, shard: Any, collection: Collection) -> None:
+        """Have a shard be what the manifest says: a process may have died between the two."""
+        with _told(self._folder.path, self.name):
+            indexed = set(shard.info().payload_schema)
+            for field in indexed - set(collection.indices):
+                shard.update(edge.UpdateOperation.delete_field_index(field))
+            for field in set(collection.indices) - indexed:
+                schema = conversion.edge_index(collection.indices[field])
+                shard.update(edge.UpdateOperation.create_field_index(field, schema))
+            vectors = collection.config.vectors
+            dense = (
+                {"": vectors} if isinstance(vectors, models.VectorParams) else dict(vectors or {})
+            )
+            sparse = collection.config.sparse_vectors or {}
+            stored = _vector_names(self._folder.shard(collection))
+            for name in stored - set(dense) - set(sparse) - {NOTHING}:
+                shard.update(edge.UpdateOperation.delete_vector_name(name))
+            for name in (set(dense) | set(sparse)) - stored:
+                shard.update(conversion.new_vector(name, _name_config(name, dense, sparse)))
+
+    def close(self) -> None:
+        """Have the disk keep all changes, and close the shard; what is being built is given up."""
+        self._stop.set()
+        if self._pid != os.getpid():
+            return
+        with self._indexing, self._changing:
+            if not self._is_closed:
+                try:
+                    self.flush()
+                finally:
+                    self._is_closed = True
+                    self._open.close()
+
+    def after_fork(self) -> None:
+        """Leave the engine alone in a child: its threads are the parent's."""
+        keep_forever(self._open)
+
+    def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise ClientStateError(
+                f"this client had {str(self._folder.path)!r} open before the process was forked, "
+                "and only the parent can use it: open a folder after the fork, in one process"
+            )
+        if self._is_closed:
+            raise ClientStateError(
+                f"this client of {str(self._folder.path)!r} is closed: create a new one"
+            )
+
+    def _check_space(self) -> None:
+        try:
+            free = shutil.disk_usage(self._folder.path).free
+        except OSError as error:
+            raise explained(error, self._folder.path) from error
+        if free < LEAST_SPACE:
+            raise FolderError(
+                f"the disk of {str(self._folder.path)!r} has {free / 1e6:.0f} MB left, and nothing "
+                f"is stored below {LEAST_SPACE / 1e6:.0f}: make space",
+                path=str(self._folder.path),
+            )
+
+    def _explained(self, error: Exception) -> Exception:
+        return _explained(error, self._folder.path, self.name)
+
+
+@contextlib.contextmanager
+def _told(path: Path, collection: str) -> Iterator[None]:
+    """Raise what the engine raises as an error that says what to do."""
+    try:
+        yield
+    except (FolderError, ClientStateError):
+        raise
+    except Exception as error:  # the engine's own are of no narrower type
+        raise _explained(error, path, collection) from error
+    except BaseException as error:
+        raise _panic(error, path, collection) from error
+
+
+def _explained(error: Exception, path: Path, collection: str) -> Exception:
+    if isinstance(error, OSError):
+        return explained(error, path)
+    message = " ".join(str(error).split())
+    if missing := _MISSING.search(message):
+        return ValueError(f"No point with id {missing[1]} in collection {collection!r}")
+    if _FULL.search(message):
+        return FolderError(f"folder {str(path)!r} has no space left ({message})", path=str(path))
+    if _BROKEN.search(message):
+        return FolderError(
+            f"collection {collection!r} in {str(path)!r} cannot be read or written: it is damaged, "
+            f"or its folder was removed ({message:.300})",
+            path=str(path),
+        )
+    return ValueError(f"Wrong input: {message:.500}")
+
+
+def _panic(error: BaseException, path: Path, collection: str) -> BaseException:
+    """Return the error for a failure of the engine itself, which is no ``Exception``."""
+    if type(error).__name__ != "PanicException":
+        return error
+    return FolderError(
+        f"collection {collection!r} in {str(path)!r} cannot be used: it is damaged "
+        f"({' '.join(str(error).split()):.300})",
+        path=str(path),
+    )
+
+
+def _size(file: Path) -> int:
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return 0
+    # a log is reserved as a whole, and mostly empty
+    return status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
+
+
+def _copy_file(source: str, target: str) -> str:
+    """Copy a file without making its holes real."""
+    with open(source, "rb") as read, open(target, "wb") as written:
+        size = os.fstat(read.fileno()).st_size
+        if not hasattr(os, "SEEK_DATA"):
+            shutil.copyfileobj(read, written, 2**20)
+            return target
+        position = 0
+        while position < size:
+            try:
+                start = os.lseek(read.fileno(), position, os.SEEK_DATA)
+            except OSError:  # a hole up to the end
+                break
+            end = os.lseek(read.fileno(), start, os.SEEK_HOLE)
+            read.seek(start)
+            written.seek(start)
+            while start < end:
+                data = read.read(min(2**20, end - start))
+                written.write(data)
+                start += len(data)
+            position = end
+        written.truncate(size)
+    return target
+
+
+def _vector_names(path: Path) -> set[str]:
+    config = json.loads((path / "edge_config.json").read_text(encoding="utf-8"))
+    return {*(config.get("vectors") or {}), *(config.get("sparse_vectors") or {})}
+
+
+def _name_config(name: str, dense: dict[str, Any], sparse: dict[str, Any]) -> Any:
+    if name in dense:
+        params = dense[name]
+        config = models.DenseVectorConfig(
+            size=params.size,
+            distance=params.distance,
+            multivector_config=params.multivector_config,
+            datatype=params.datatype and models.VectorStorageDatatype(params.datatype.value),
+        )
+        return models.DenseVectorNameConfig(dense=config)
+    return models.SparseVectorNameConfig(
+        sparse=models.SparseVectorConfig(modifier=sparse[name].modifier)
+    )
+
+
+def _ended(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
+    """Wait for a process that has been told to end."""
+    deadline = time.monotonic() + patience
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            process.kill()
+        time.sleep(_POLL / 5)
