@@ -528,6 +528,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             FolderError: if there is no space, or the index cannot be built; the collection stays as
                 it is.
             ServerRefusal: if a server cannot build it; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
             MissingDependencyError: if ``progress=True``, but tqdm is not installed.
         """
         run_blocking(optimize(self._collection(collection_name), progress))
