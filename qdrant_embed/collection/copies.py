@@ -11,13 +11,15 @@ from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.engines.missing import is_copy_down
-from qdrant_embed.engines.server import in_one_line, is_transient
+from qdrant_embed.engines.server import Trouble, in_one_line, is_transient, trouble_of
 from qdrant_embed.errors import ServerUnavailableError
 from qdrant_embed.flows.io import Flow
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_NOBODY: tuple[Trouble | None, ...] = ("refused", "no host")  # whatever number of copies is asked
 
 
 class LookUps:
@@ -47,7 +49,7 @@ class LookUps:
                 return await look_up(requests, *args, **options)
             except ServerUnavailableError as error:
                 raised = error.__cause__
-                if raised is None or not is_transient(raised):
+                if raised is None or not is_transient(raised) or trouble_of(raised) in _NOBODY:
                     raise
                 fewer = await self._fewer()
                 if fewer is None and is_copy_down(raised):

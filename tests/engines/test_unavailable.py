@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +35,7 @@ from qdrant_embed import (
     ServerRefusal,
     ServerUnavailableError,
 )
+from qdrant_embed.backoff import Backoff
 from qdrant_embed.engines.server import (
     Tries,
     explain,
@@ -42,6 +45,7 @@ from qdrant_embed.engines.server import (
     trouble_of,
 )
 from qdrant_embed.engines.server import unavailable as found_unavailable
+from qdrant_embed.flows import requests
 
 TEXTS = [f"text {n}" for n in range(20)]
 SECRET = "s3cret"
@@ -128,6 +132,35 @@ def test_methods_of_qdrant_client_raise_its_own_errors(
     grpc_server.stop()
     with pytest.raises(THEIRS):
         remote.count("demo")
+
+
+def test_a_look_up_is_not_tried_twice_as_often(
+    remote: QdrantClient,
+    grpc_server: Server,
+    transport: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No number of copies helps where nobody listens."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(requests, "BACKOFF", Backoff(0.1, 0.1))
+    look_up = "Points/Get" if transport == "grpc" else "POST /collections/demo/points"
+    stopped = threading.Event()
+
+    def goes_away(request: str) -> Fault | None:
+        if request != look_up:
+            return None
+        if not stopped.is_set():
+            stopped.set()
+            threading.Thread(target=grpc_server.stop).start()
+        return Fault(503)
+
+    grpc_server.fault = goes_away
+    error = unavailable(
+        lambda: remote.add("demo", TEXTS, ids=range(20), on_existing="skip", max_retries=5)
+    )
+    assert "tried 6 times" in str(error)
+    assert caplog.text.count("trying again") == 5
 
 
 def test_an_add_that_had_begun_carries_it(
