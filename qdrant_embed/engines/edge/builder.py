@@ -12,14 +12,17 @@ the environment: a file that happens to be called ``json.py`` there is not impor
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 _LOOK = 0.2  # seconds between two looks at the parent
+_PATIENCE = 5.0  # seconds that a process has to end what it started
 _KILL = 9
 _PR_SET_PDEATHSIG = 1
 
@@ -30,12 +33,23 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     It ends with 0 when the index is built. It ends, too, when something is written to its standard
     input, or that is closed, or this process ends.
     """
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603 - this file, in this interpreter
         _command("--watch", folder, os.getpid()),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process of `start`, and what it started."""
+    with contextlib.suppress(OSError):  # it ends already
+        os.write(process.stdin.fileno(), b".")  # type: ignore[union-attr] # it is a pipe
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _command(role: str, folder: str | Path, parent: int) -> list[str]:
@@ -45,7 +59,7 @@ def _command(role: str, folder: str | Path, parent: int) -> list[str]:
 
 def _watch(folder: str, parent: int) -> int:
     """Have another process build; end both when nobody wants the index any more."""
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603 - likewise
         _command("--build", folder, os.getpid()), stdin=subprocess.DEVNULL
     ) as building:
 
@@ -86,6 +100,7 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: it is for the parent
     role, wanted, starter, paths = sys.argv[1:]
     sys.path += [path for path in json.loads(paths) if path not in sys.path]
     if role == "--build":

@@ -10,7 +10,6 @@ that name a dimension twice.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from functools import lru_cache
@@ -97,20 +96,30 @@ def edge_vector(vector: Any, name: str) -> Any:
             raise ValueError(f"Sparse vector '{name}' must have as many indices as values")
         if len(set(vector.indices)) != len(vector.indices):
             raise ValueError(f"Sparse vector '{name}' must have unique indices")
-        if any(math.isnan(value) for value in vector.values):
-            raise ValueError(f"Vector '{name}' contains NaN values")
+        check_finite(_numbers(vector.values), name)
         return made(edge.SparseVector, vector.indices, vector.values)
     try:
-        array = np.asarray(vector, dtype=np.float32)
+        array = _numbers(vector)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"Wrong input: '{name}' is no vector of numbers: {vector!r:.80}"
         ) from error
     if array.ndim not in (1, 2) or not array.size:
         raise ValueError(f"Wrong input: vector '{name}' must not be empty, nor nested deeper")
-    if np.isnan(array).any():
-        raise ValueError(f"Vector '{name}' contains NaN values")
+    check_finite(array, name)
     return array.tolist()
+
+
+def check_finite(values: Any, name: str) -> None:
+    """Raise ``ValueError`` unless float32 values are numbers: the engine would store them."""
+    if not np.isfinite(values).all():
+        found = "NaN values" if np.isnan(values).any() else "values beyond those of float32"
+        raise ValueError(f"Vector '{name}' contains {found}")
+
+
+def _numbers(values: Any) -> Any:
+    with np.errstate(over="ignore"):  # infinite then
+        return np.asarray(values, dtype=np.float32)
 
 
 def edge_vectors(vectors: Any) -> Any:

@@ -41,7 +41,7 @@ from qdrant_embed.engines.edge.shard import PART, Shard
 from qdrant_embed.engines.names import check_collection_name
 from qdrant_embed.engines.points import Points
 from qdrant_embed.errors import ClientStateError, QdrantEmbedError
-from qdrant_embed.forks import keep_forever, on_fork
+from qdrant_embed.forks import ForkLock, on_fork
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class EdgeDatabase(QdrantBase):
         self._optimizes = optimize
         self._folder = Folder(path)
         self._shards: dict[str, Shard] = {}
-        self._lock = threading.RLock()  # of collections, aliases, and the two above
+        self._lock = ForkLock()  # of collections, aliases, and the two above
         self._keeper: threading.Thread | None = None
         self._changed = threading.Event()
         self._is_closed = False
@@ -104,8 +104,8 @@ class EdgeDatabase(QdrantBase):
 
     def after_fork(self) -> None:
         """Leave the engine alone in a child."""
-        keep_forever(self._folder)
-        for shard in self._shards.values():
+        self._folder.after_fork()
+        for shard in list(self._shards.values()):
             shard.after_fork()
 
     def close(self, **kwargs: Any) -> None:
@@ -189,8 +189,9 @@ class EdgeDatabase(QdrantBase):
 
     def _shard(self, collection_name: str) -> Shard:
         shard = self._shards.get(collection_name)
-        if shard is not None and not self._is_closed:
+        if shard is not None and not self._is_closed and not self.is_inherited:
             return shard
+        self._check_open()
         with self._lock:
             name = self._named(collection_name)
             if name not in self._shards:
@@ -293,30 +294,22 @@ class EdgeDatabase(QdrantBase):
         return True
 
     def delete_collection(self, collection_name: str, **kwargs: Any) -> bool:
+        self._check_open()
         with self._lock:
             self._check_open()
-            manifest = self._folder.manifest
-            collection = manifest.collections.get(collection_name)
+            collection = self._folder.manifest.collections.get(collection_name)
             if collection is None:
                 return False
-            before = manifest.model_copy(
-                update={
-                    "collections": dict(manifest.collections),
-                    "aliases": dict(manifest.aliases),
-                }
-            )
             if (shard := self._shards.pop(collection_name, None)) is not None:
-                shard.close()
-            try:
+                shard.close(is_gone=True)
+                collection = shard.collection  # its index may have been exchanged
+            with self._folder.change() as manifest:
                 del manifest.collections[collection_name]
-                for alias in [
-                    alias for alias, name in manifest.aliases.items() if name == collection_name
-                ]:
-                    del manifest.aliases[alias]
-                self._folder.write()
-            except BaseException:
-                self._folder.manifest = before
-                raise
+                manifest.aliases = {
+                    alias: name
+                    for alias, name in manifest.aliases.items()
+                    if name != collection_name
+                }
             shutil.rmtree(self._folder.shard(collection), ignore_errors=True)
         return True
 
@@ -373,18 +366,12 @@ class EdgeDatabase(QdrantBase):
     def update_collection_aliases(
         self, change_aliases_operations: Sequence[models.AliasOperations], **kwargs: Any
     ) -> bool:
+        self._check_open()
         with self._lock:
             self._check_open()
-            manifest = self._folder.manifest
-            before, aliases = manifest.aliases, dict(manifest.aliases)
-            for operation in change_aliases_operations:
-                _change_aliases(aliases, operation, manifest.collections)
-            manifest.aliases = aliases
-            try:
-                self._folder.write()
-            except BaseException:
-                manifest.aliases = before
-                raise
+            with self._folder.change() as manifest:
+                for operation in change_aliases_operations:
+                    _change_aliases(manifest.aliases, operation, manifest.collections)
         return True
 
     def get_collection_aliases(
@@ -1364,8 +1351,7 @@ def _columns(points: Points, shape: _Shape) -> list[Any]:
             f"{shape.sizes.get(points.dense_name)}, got {points.dense.shape[1]} for vector "
             f"'{points.dense_name}'"
         )
-    if np.isnan(points.dense).any():
-        raise ValueError(f"Vector '{points.dense_name}' contains NaN values")
+    conversion.check_finite(points.dense, points.dense_name)
     made = []
     rows: list[list[float]] = points.dense.tolist()
     for index, (point, payload) in enumerate(zip(points.ids, points.payloads, strict=True)):

@@ -22,6 +22,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_hex
 from typing import Annotated, Any, Literal
@@ -31,6 +32,7 @@ from qdrant_client import models
 
 from qdrant_embed.engines.folders import MANIFEST
 from qdrant_embed.errors import FolderError
+from qdrant_embed.forks import ForkLock
 from qdrant_embed.version import VERSION
 
 FORMAT = 1  # of what is written in `Manifest`; raise it when older versions cannot read it
@@ -90,11 +92,13 @@ class Folder:
 
     Attributes:
         path: the folder.
-        manifest: what it holds.
+        manifest: what it holds. Another one takes its place when that changes; what has been read
+            from it stays as it was.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
+        self._changing = ForkLock()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "collections").mkdir(exist_ok=True)
@@ -106,7 +110,7 @@ class Folder:
         try:
             self.manifest = self._read()
             if not (self.path / MANIFEST).exists():
-                self.write()
+                self._write(self.manifest)
             self._sweep()
         except BaseException:
             self.release()
@@ -125,13 +129,26 @@ class Folder:
         """Return the name of a new shard's folder."""
         return token_hex(8)
 
-    def write(self) -> None:
-        """Replace the record of what the folder holds, so that it is either the old or the new.
+    @contextlib.contextmanager
+    def change(self) -> Iterator[Manifest]:
+        """Let one thread say what the folder holds; then write that, as a whole or not at all.
+
+        Yields:
+            a copy of the manifest. Its collections are replaced, never changed.
 
         Raises:
-            FolderError: if it cannot be written.
+            FolderError: if it cannot be written. Then nothing has changed.
         """
-        manifest = self.manifest
+        with self._changing:
+            before = self.manifest
+            after = before.model_copy(
+                update={"collections": {**before.collections}, "aliases": {**before.aliases}}
+            )
+            yield after
+            self._write(after)
+            self.manifest = after
+
+    def _write(self, manifest: Manifest) -> None:
         manifest.engine_version = importlib.metadata.version("qdrant-edge-py")
         manifest.written_by = VERSION
         text = json.dumps(
@@ -155,6 +172,10 @@ class Folder:
 
     def release(self) -> None:
         """Let other processes open the folder."""
+        _unlock(self._lock)
+
+    def after_fork(self) -> None:
+        """Leave the folder to the parent, which alone holds its lock."""
         self._lock.close()
 
     def _read(self) -> Manifest:
@@ -246,6 +267,15 @@ def _locked(path: Path) -> Any:
         file.close()
         raise
     return file
+
+
+def _unlock(file: Any) -> None:
+    import portalocker
+
+    with contextlib.suppress(OSError, portalocker.exceptions.LockException, ValueError):
+        # a forked child may still have the file open, and would keep the lock
+        portalocker.unlock(file)
+    file.close()
 
 
 def sync_folder(path: Path) -> None:

@@ -8,10 +8,10 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,7 @@ from uuid import UUID
 from qdrant_client import models
 
 from qdrant_embed.engines.edge import builder, conversion
-from qdrant_embed.engines.edge.conversion import NOTHING, edge
+from qdrant_embed.engines.edge.conversion import NOTHING, UNNAMED, edge
 from qdrant_embed.engines.edge.folder import Collection, Folder, explained
 from qdrant_embed.errors import ClientStateError, FolderError
 from qdrant_embed.forks import ForkLock, keep_forever
@@ -58,6 +58,7 @@ class Shard:
         self._changing = ForkLock()
         self._open = self._loaded(self.collection)
         self._is_closed, self._is_dirty = False, False
+        self._is_gone = False  # closed because its collection was deleted
         self._touched: set[int | UUID] | None = None  # points changed while an index is built
         self._indexing, self._gave_up = threading.Lock(), False
         self._stop = threading.Event()
@@ -72,24 +73,37 @@ class Shard:
         """
         collection = Collection(key=folder.new_key(), config=config)
         path = folder.shard(collection)
-        with _told(folder.path, name):
-            path.mkdir()
-            shard = edge.EdgeShard.create(str(path), conversion.edge_config(config))
-            shard.flush()
-            shard.close()
-        folder.manifest.collections[name] = collection
         try:
-            folder.write()
+            with _told(folder.path, name):
+                path.mkdir()
+                shard = edge.EdgeShard.create(str(path), conversion.edge_config(config))
+                shard.flush()
+                shard.close()
+            with folder.change() as manifest:
+                manifest.collections[name] = collection
         except BaseException:
-            del folder.manifest.collections[name]
             shutil.rmtree(path, ignore_errors=True)
             raise
         return cls(folder, name)
 
     @property
     def collection(self) -> Collection:
-        """What the folder's manifest says of the collection."""
-        return self._folder.manifest.collections[self.name]
+        """What the folder's manifest says of the collection; another object once that changes.
+
+        Raises:
+            ValueError: if it has been deleted.
+        """
+        try:
+            return self._folder.manifest.collections[self.name]
+        except KeyError:
+            raise ValueError(f"Collection {self.name} not found") from None
+
+    def _say(self, record: Callable[[Collection], None]) -> None:
+        """Have the folder's manifest say something else of the collection."""
+        changed = self.collection.model_copy(deep=True)
+        record(changed)
+        with self._folder.change() as manifest:
+            manifest.collections[self.name] = changed
 
     # asking
 
@@ -112,11 +126,17 @@ class Shard:
             try:
                 return getattr(shard, method)(*requests, **options)
             except Exception as error:
-                if _CLOSED in str(error) and shard is not self._open:
-                    continue  # its index was just exchanged
+                if _CLOSED in str(error) and self._is_opened_again(shard):
+                    continue
                 raise self._explained(error) from error
             except BaseException as error:
                 raise _panic(error, self._folder.path, self.name) from error
+
+    def _is_opened_again(self, closed: Any) -> bool:
+        """Return whether another one is open in place of a shard of the engine's."""
+        with self._changing:  # it may be about to be
+            self._check()
+            return self._open is not closed
 
     def info(self) -> Any:
         """Return what the engine says of the shard: numbers of points, indices of fields."""
@@ -185,50 +205,42 @@ class Shard:
             record: changes what the manifest says of the collection.
         """
         with self.change() as update:
-            before = self.collection.model_copy(deep=True)
             if first:
                 update([], operation)
-            try:
-                record(self.collection)
-                self._folder.write()
-            except BaseException:
-                self._folder.manifest.collections[self.name] = before
-                raise
+            self._say(record)
             if not first:
                 update([], operation)
-            self._open.flush()
+            with _told(self._folder.path, self.name):
+                self._open.flush()
 
     def configure(self, record: Callable[[Collection], None]) -> None:
         """Change the collection's configuration, and open the shard with it."""
         with self.change():
-            before = self.collection.model_copy(deep=True)
+            before = self.collection
             try:
-                record(self.collection)
-                with _told(self._folder.path, self.name):
-                    config = conversion.edge_config(self.collection.config)
-                    self._open.flush()
-                    self._open.close()
-                    self._open = edge.EdgeShard.load(
-                        str(self._folder.shard(self.collection)), config
-                    )
-                self._folder.write()
+                self._say(record)
+                self._open = self._with_config(self._open, self.collection)
             except BaseException:
-                self._folder.manifest.collections[self.name] = before
-                self._open.close()
+                with self._folder.change() as manifest:
+                    manifest.collections[self.name] = before
+                with contextlib.suppress(Exception):
+                    self._open.close()
                 self._open = self._loaded(before)
                 raise
+
+    def _with_config(self, shard: Any, collection: Collection) -> Any:
+        """Return a shard of the engine's opened again, as its collection is configured now."""
+        with _told(self._folder.path, self.name):
+            config = conversion.edge_config(collection.config)
+            shard.flush()
+            shard.close()
+            return edge.EdgeShard.load(str(self._folder.shard(collection)), config)
 
     def describe(self, record: Callable[[Collection], None]) -> None:
         """Change what the manifest says of the collection, where the engine need not know."""
         with self._changing:
             self._check()
-            before = self.collection.model_copy(deep=True)
-            try:
-                record(self.collection)
-                self._folder.write()
-            except BaseException:
-                self._folder.manifest.collections[self.name] = before
-                raise
+            self._say(record)
 
     def flush(self) -> None:
         """Have the disk keep all changes, also if the machine fails.
@@ -303,16 +315,17 @@ class Shard:
             FolderError: if there is no space for a copy, or it cannot be built.
             ClientStateError: if the shard is closed.
         """
+        self._check()
         with self._indexing:
             key = self._folder.new_key()
             path = self._folder.shard_of(key)
             try:
                 on_step("copying")
-                self._copy(path)
+                copied = self._copy(path)
                 on_step("indexing")
                 self._built(path)
                 on_step("exchanging")
-                self._exchange(key)
+                self._exchange(copied, key)
             except BaseException:
                 shutil.rmtree(path, ignore_errors=True)
                 raise
@@ -321,10 +334,14 @@ class Shard:
                     self._touched = None
         return True
 
-    def _copy(self, path: Path) -> None:
-        here = self._folder.shard(self.collection)
+    def _copy(self, path: Path) -> Collection:
+        """Copy the shard; return what its collection was then."""
         with self._changing:
-            self.flush()
+            self._check()
+            with _told(self._folder.path, self.name):
+                self._open.flush()
+            collection = self.collection
+            here = self._folder.shard(collection)
             needed = sum(_size(file) for file in here.rglob("*"))
             if shutil.disk_usage(here).free < 2 * needed + LEAST_SPACE:
                 raise FolderError(
@@ -337,6 +354,7 @@ class Shard:
                 shutil.copytree(here, path, copy_function=_copy_file)
             except (OSError, shutil.Error) as error:
                 raise explained(error, self._folder.path) from error
+            return collection
 
     def _built(self, path: Path) -> None:
         with builder.start(path) as process:
@@ -348,9 +366,8 @@ class Shard:
                         )
                 _, said = process.communicate()
             finally:
-                if process.poll() is None and process.stdin is not None:
-                    process.stdin.close()
-                    _ended(process)
+                if process.poll() is None:
+                    builder.end(process)
         if process.returncode:
             last = said.decode(errors="replace").strip().splitlines()[-1:]
             raise FolderError(
@@ -359,52 +376,71 @@ class Shard:
                 path=str(self._folder.path),
             )
 
-    def _exchange(self, key: str) -> None:
-        fresh = self._loaded(self.collection.model_copy(update={"key": key}))
+    def _exchange(self, copied: Collection, key: str) -> None:
+        """Have a copy with an index take the shard's place.
+
+        Args:
+            copied: what the collection was when it was copied.
+            key: key of the copy.
+        """
+        known = copied.model_copy(update={"key": key})
+        fresh = self._loaded(known)
         indexed: int = fresh.info().points_count
         try:
-            while self._touched and len(self._touched) > _FEW:
+            while len(self._touched or ()) > _FEW:
                 with self._changing:
-                    ids, self._touched = self._touched, set()
-                self._bring_over(fresh, ids)
+                    ids, self._touched = self._touched or set(), set()
+                for part in _parts(ids):
+                    with self._changing:
+                        known = self._bring_over(fresh, known, part)
             with self._changing:
-                self._check()
-                self._bring_over(fresh, self._touched or set())
-                self._reconcile(fresh, self.collection)
+                before = self.collection
+                for part in _parts(self._touched or set()):
+                    known = self._bring_over(fresh, known, part)
+                known = self._bring_over(fresh, known, [])
+                if _options(before) != _options(copied):
+                    fresh = self._with_config(fresh, known)
                 with _told(self._folder.path, self.name):
                     fresh.flush()
-                before = self.collection
-                self._folder.manifest.collections[self.name] = before.model_copy(
-                    update={"key": key, "indexed": indexed}
-                )
-                try:
-                    self._folder.write()
-                except BaseException:
-                    self._folder.manifest.collections[self.name] = before
-                    raise
-                old, self._open, self._is_dirty = self._open, fresh, False
+                with self._folder.change() as manifest:
+                    manifest.collections[self.name] = before.model_copy(
+                        update={"key": key, "indexed": indexed}
+                    )
+                old, self._open = self._open, fresh
+                self._is_dirty = False
         except BaseException:
-            fresh.close()
+            with contextlib.suppress(Exception):  # it may be closed
+                fresh.close()
             raise
-        old.close()
+        with _told(self._folder.path, self.name):
+            old.close()
         shutil.rmtree(self._folder.shard(before), ignore_errors=True)
 
-    def _bring_over(self, fresh: Any, ids: set[int | UUID]) -> None:
-        """Have `fresh` know of these points what this shard does."""
-        left = list(ids)
-        while left:
-            part, left = left[:PART], left[PART:]
-            with self._changing:
-                self._check()
-                with _told(self._folder.path, self.name):
-                    found = self._open.retrieve(part, True, True)
-                    there = {point.id for point in found}
-                    gone = [point for point in part if point not in there]
-                    if gone:
-                        fresh.update(edge.UpdateOperation.delete_points(gone))
-                    if found:
-                        points = [edge.Point(each.id, each.vector, each.payload) for each in found]
-                        fresh.update(edge.UpdateOperation.upsert_points(points))
+    def _bring_over(self, fresh: Any, known: Collection, ids: list[int | UUID]) -> Collection:
+        """Have a copy know of these points what this shard does.
+
+        Args:
+            fresh: the copy.
+            known: what is known of it.
+            ids: of the points.
+
+        Returns:
+            what is known of it afterwards: the same indices and vectors as of this shard.
+        """
+        self._check()
+        now = self.collection.model_copy(update={"key": known.key})
+        if now != known:
+            self._reconcile(fresh, now, known)
+        with _told(self._folder.path, self.name):
+            found = self._open.retrieve(ids, True, True)
+            there = {point.id for point in found}
+            gone = [point for point in ids if point not in there]
+            if gone:
+                fresh.update(edge.UpdateOperation.delete_points(gone))
+            if found:
+                points = [edge.Point(each.id, each.vector, each.payload) for each in found]
+                fresh.update(edge.UpdateOperation.upsert_points(points))
+        return now
 
     # opening and closing
 
@@ -425,38 +461,58 @@ class Shard:
             raise
         return shard
 
-    def _reconcile(self, shard: Any, collection: Collection) -> None:
-        """Have a shard be what the manifest says: a process may have died between the two."""
-        with _told(self._folder.path, self.name):
-            indexed = set(shard.info().payload_schema)
-            for field in indexed - set(collection.indices):
-                shard.update(edge.UpdateOperation.delete_field_index(field))
-            for field in set(collection.indices) - indexed:
-                schema = conversion.edge_index(collection.indices[field])
-                shard.update(edge.UpdateOperation.create_field_index(field, schema))
-            vectors = collection.config.vectors
-            dense = (
-                {"": vectors} if isinstance(vectors, models.VectorParams) else dict(vectors or {})
-            )
-            sparse = collection.config.sparse_vectors or {}
-            stored = _vector_names(self._folder.shard(collection))
-            for name in stored - set(dense) - set(sparse) - {NOTHING}:
-                shard.update(edge.UpdateOperation.delete_vector_name(name))
-            for name in (set(dense) | set(sparse)) - stored:
-                shard.update(conversion.new_vector(name, _name_config(name, dense, sparse)))
+    def _reconcile(self, shard: Any, wanted: Collection, known: Collection | None = None) -> None:
+        """Have a shard of the engine's be what the manifest says: see `reshape`.
 
-    def close(self) -> None:
-        """Have the disk keep all changes, and close the shard; what is being built is given up."""
+        Args:
+            shard: the shard, in the folder of `wanted`.
+            wanted: what the manifest says.
+            known: what it said before, if something may have been removed and added again.
+        """
+        before = wanted if known is None else known
+        with _told(self._folder.path, self.name):
+            found = shard.info().payload_schema
+            kept = {
+                field
+                for field, schema in wanted.indices.items()
+                if before.indices.get(field) == schema
+            }
+            for field in set(found) - kept:
+                shard.update(edge.UpdateOperation.delete_field_index(field))
+            for field in set(wanted.indices) - (set(found) & kept):
+                schema = conversion.edge_index(wanted.indices[field])
+                shard.update(edge.UpdateOperation.create_field_index(field, schema))
+            stored = _vector_names(self._folder.shard(wanted))
+            names, earlier = _names(wanted), _names(before)
+            kept = {name for name, config in names.items() if earlier.get(name) == config}
+            for name in stored - kept - {NOTHING}:
+                shard.update(edge.UpdateOperation.delete_vector_name(name))
+            for name in set(names) - (stored & kept):
+                shard.update(conversion.new_vector(name, names[name]))
+
+    def close(self, *, is_gone: bool = False) -> None:
+        """Have the disk keep all changes, and close the shard; what is being built is given up.
+
+        Args:
+            is_gone: whether the collection is deleted: nothing need be kept.
+        """
         self._stop.set()
         if self._pid != os.getpid():
             return
         with self._indexing, self._changing:
-            if not self._is_closed:
-                try:
-                    self.flush()
-                finally:
-                    self._is_closed = True
-                    self._open.close()
+            if self._is_closed:
+                return
+            self._is_closed, self._is_gone = True, is_gone
+            try:
+                with _told(self._folder.path, self.name):
+                    try:
+                        if self._is_dirty and not is_gone:
+                            self._open.flush()
+                    finally:
+                        self._open.close()
+            except FolderError:
+                if not is_gone:
+                    raise
 
     def after_fork(self) -> None:
         """Leave the engine alone in a child: its threads are the parent's."""
@@ -468,6 +524,8 @@ class Shard:
                 f"this client had {str(self._folder.path)!r} open before the process was forked, "
                 "and only the parent can use it: open a folder after the fork, in one process"
             )
+        if self._is_gone:
+            raise ValueError(f"Collection {self.name} not found")
         if self._is_closed:
             raise ClientStateError(
                 f"this client of {str(self._folder.path)!r} is closed: create a new one"
@@ -569,25 +627,35 @@ def _vector_names(path: Path) -> set[str]:
     return {*(config.get("vectors") or {}), *(config.get("sparse_vectors") or {})}
 
 
-def _name_config(name: str, dense: dict[str, Any], sparse: dict[str, Any]) -> Any:
-    if name in dense:
-        params = dense[name]
-        config = models.DenseVectorConfig(
-            size=params.size,
-            distance=params.distance,
-            multivector_config=params.multivector_config,
-            datatype=params.datatype and models.VectorStorageDatatype(params.datatype.value),
+def _names(collection: Collection) -> dict[str, Any]:
+    """Return the configuration of each vector that points can have, by name."""
+    vectors = collection.config.vectors
+    dense = {UNNAMED: vectors} if isinstance(vectors, models.VectorParams) else vectors or {}
+    named: dict[str, Any] = {
+        name: models.DenseVectorNameConfig(
+            dense=models.DenseVectorConfig(
+                size=params.size,
+                distance=params.distance,
+                multivector_config=params.multivector_config,
+                datatype=models.VectorStorageDatatype(params.datatype.value)
+                if params.datatype
+                else None,
+            )
         )
-        return models.DenseVectorNameConfig(dense=config)
-    return models.SparseVectorNameConfig(
-        sparse=models.SparseVectorConfig(modifier=sparse[name].modifier)
-    )
+        for name, params in dense.items()
+    }
+    for name, sparse in (collection.config.sparse_vectors or {}).items():
+        named[name] = models.SparseVectorNameConfig(
+            sparse=models.SparseVectorConfig(modifier=sparse.modifier)
+        )
+    return named
 
 
-def _ended(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
-    """Wait for a process that has been told to end."""
-    deadline = time.monotonic() + patience
-    while process.poll() is None:
-        if time.monotonic() > deadline:
-            process.kill()
-        time.sleep(_POLL / 5)
+def _options(collection: Collection) -> Any:
+    """Return what the engine is told of a collection when its shard is opened."""
+    return collection.config.model_copy(update={"metadata": None})
+
+
+def _parts(ids: Iterable[int | UUID]) -> Iterator[list[int | UUID]]:
+    left = iter(ids)
+    return iter(lambda: list(islice(left, PART)), [])
