@@ -154,8 +154,9 @@ class EdgeDatabase(QdrantBase):
     def keep(self) -> bool:
         """Flush what has changed, and begin indices that pay; return whether anything changed."""
         with self._lock:
-            dirty = [shard for shard in self._shards.values() if shard.is_dirty]
-        for shard in dirty:
+            shards = list(self._shards.values())
+        dirty = [shard for shard in shards if shard.is_dirty]
+        for shard in shards:
             try:
                 shard.flush()
                 if self._optimizes and not shard.is_indexing and shard.unindexed() >= FLAT:
@@ -196,6 +197,8 @@ class EdgeDatabase(QdrantBase):
             name = self._named(collection_name)
             if name not in self._shards:
                 self._shards[name] = Shard(self._folder, name)
+                if self._optimizes:
+                    self._note_change()  # another process may have left much to be indexed
             return self._shards[name]
 
     def get_collections(self, **kwargs: Any) -> models.CollectionsResponse:
