@@ -37,7 +37,7 @@ from qdrant_client.local.qdrant_local import QdrantLocal
 from qdrant_embed.engines.edge import conversion
 from qdrant_embed.engines.edge.conversion import UNNAMED, edge
 from qdrant_embed.engines.edge.folder import Collection, Folder
-from qdrant_embed.engines.edge.shard import PART, Shard
+from qdrant_embed.engines.edge.shard import PART, PART_BYTES, Shard
 from qdrant_embed.engines.names import check_collection_name
 from qdrant_embed.engines.points import Points
 from qdrant_embed.errors import ClientStateError, QdrantEmbedError
@@ -514,19 +514,15 @@ class EdgeDatabase(QdrantBase):
         if not len(points.ids if isinstance(points, models.Batch) else points):
             raise ValueError("Empty update request")
         made = _edge_points(points, _Shape.of(shard.collection))
-        self._store(shard, made, update_filter, update_mode)
-        return _DONE
-
-    def _store(
-        self, shard: Shard, points: Sequence[Any], update_filter: Any, update_mode: Any
-    ) -> None:
         condition = conversion.edge_filter(update_filter)
         mode = update_mode and conversion.named(edge.UpdateMode, update_mode.value)
         with shard.change() as update:
-            for part in _parts(points):
+            for some, size in _short(made):
+                part = [each.item for each in some]
                 operation = edge.UpdateOperation.upsert_points(part, condition, mode)
-                update([point.id for point in part], operation)
+                update([point.id for point in part], operation, size)
         self._note_change()
+        return _DONE
 
     def upload_points(
         self,
@@ -582,12 +578,11 @@ class EdgeDatabase(QdrantBase):
         if not points:
             raise ValueError("must specify points to update")
         shape = _Shape.of(shard.collection)
-        made = {
-            conversion.edge_id(point.id): conversion.made(
-                edge.PointVectors, conversion.edge_id(point.id), shape.vectors(point.vector)
-            )
-            for point in points
-        }
+        made, size = {}, 0
+        for point in points:
+            point_id, vectors = conversion.edge_id(point.id), shape.vectors(point.vector)
+            made[point_id] = conversion.made(edge.PointVectors, point_id, vectors)
+            size = max(size, _bytes(vectors, None))
         condition = conversion.edge_filter(update_filter)
         self._change(
             shard,
@@ -595,6 +590,7 @@ class EdgeDatabase(QdrantBase):
             lambda ids: edge.UpdateOperation.update_vectors(
                 [made[point] for point in ids], condition
             ),
+            size,
         )
         return _DONE
 
@@ -615,9 +611,9 @@ class EdgeDatabase(QdrantBase):
     ) -> models.UpdateResult:
         shard = self._shard(collection_name)
         ids = self._selected(shard, points_selector)
-        with shard.change(grows=False) as update:
+        with shard.change() as update:
             for part in _parts(ids):
-                update(part, edge.UpdateOperation.delete_points(part))
+                update(part, edge.UpdateOperation.delete_points(part), grows=False)
         self._note_change()
         return _DONE
 
@@ -635,6 +631,7 @@ class EdgeDatabase(QdrantBase):
             shard,
             ids,
             lambda some: conversion.made(edge.UpdateOperation.set_payload, some, plain, key),
+            _bytes({}, plain),
         )
         return _DONE
 
@@ -647,6 +644,7 @@ class EdgeDatabase(QdrantBase):
             shard,
             ids,
             lambda some: conversion.made(edge.UpdateOperation.overwrite_payload, some, plain),
+            _bytes({}, plain),
         )
         return _DONE
 
@@ -719,16 +717,24 @@ class EdgeDatabase(QdrantBase):
             return shard.all_ids(conversion.edge_filter(selector))
         raise ValueError(f"Unsupported selector type: {type(selector)}")
 
-    def _change(self, shard: Shard, ids: Sequence[Any], operation: Any) -> None:
-        """Change points; one that does not exist is named once the others have changed."""
+    def _change(self, shard: Shard, ids: Sequence[Any], operation: Any, size: int = 0) -> None:
+        """Change points; one that does not exist is named once the others have changed.
+
+        Args:
+            shard: the shard that has them.
+            ids: of the points.
+            operation: called with some of the ids, returns an operation of the engine's.
+            size: number of bytes that are stored of each point.
+        """
         missing: list[Any] = []
         with shard.change() as update:
-            for part in _parts(ids):
+            for some, total in _short([_Sized(point, size) for point in ids]):
+                part = [each.item for each in some]
                 found = {point.id for point in shard.ask("retrieve", part, False, False)}
                 missing += (point for point in part if point not in found)
                 there = [point for point in part if point in found]
                 if there:
-                    update(there, operation(there))
+                    update(there, operation(there), total)
         self._note_change()
         if missing:
             raise ValueError(f"No point with id {missing[0]} in collection {shard.name!r}")
@@ -1324,7 +1330,33 @@ class _Shape:
         return made
 
 
-def _edge_points(points: Any, shape: _Shape) -> list[Any]:
+@dataclass(frozen=True)
+class _Sized:
+    """A point, or an id, of which about so much is stored.
+
+    Attributes:
+        item: what it is.
+        size: number of bytes.
+    """
+
+    item: Any
+    size: int
+
+
+def _bytes(vectors: Mapping[str, Any], payload: Any) -> int:
+    """Return about how many bytes the vectors and the payload of a point have."""
+    numbers = 0
+    for vector in vectors.values():
+        if isinstance(vector, edge.SparseVector):
+            numbers += 2 * len(vector.indices)
+        elif isinstance(vector[0], list):
+            numbers += len(vector) * len(vector[0])
+        else:
+            numbers += len(vector)
+    return 4 * numbers + len(repr(payload))
+
+
+def _edge_points(points: Any, shape: _Shape) -> list[_Sized]:
     """Return points as the engine has them.
 
     Raises:
@@ -1335,7 +1367,7 @@ def _edge_points(points: Any, shape: _Shape) -> list[Any]:
     if isinstance(points, models.Batch):
         points = _rows(points)
     return [
-        conversion.made_point(
+        _sized(
             conversion.edge_id(point.id),
             shape.vectors(point.vector),
             conversion.edge_payload(point.payload),
@@ -1344,7 +1376,14 @@ def _edge_points(points: Any, shape: _Shape) -> list[Any]:
     ]
 
 
-def _columns(points: Points, shape: _Shape) -> list[Any]:
+def _sized(point_id: Any, vectors: dict[str, Any], payload: dict[str, Any]) -> _Sized:
+    return _Sized(
+        conversion.made_point(point_id, vectors, payload),
+        _bytes(vectors, payload),
+    )
+
+
+def _columns(points: Points, shape: _Shape) -> list[_Sized]:
     """Return points of `add`, whose ids and payloads it has checked."""
     names = {points.dense_name} | ({points.sparse_name} if points.sparse is not None else set())
     shape.check_names(names)
@@ -1361,11 +1400,7 @@ def _columns(points: Points, shape: _Shape) -> list[Any]:
         vectors: dict[str, Any] = {points.dense_name: rows[index]}
         if (sparse := points.sparse_of(index)) is not None:
             vectors[points.sparse_name] = conversion.edge_vector(sparse, points.sparse_name)
-        made.append(
-            conversion.made_point(
-                conversion.edge_id(point), vectors, conversion.edge_payload(payload)
-            )
-        )
+        made.append(_sized(conversion.edge_id(point), vectors, conversion.edge_payload(payload)))
     return made
 
 
@@ -1613,6 +1648,20 @@ def _listed(given: Any) -> list[Any]:
 
 def _parts(items: Sequence[T], size: int = PART) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _short(items: Sequence[_Sized]) -> Iterator[tuple[list[_Sized], int]]:
+    """Yield items in parts that the engine takes a few milliseconds for, and the size of each."""
+    part: list[_Sized] = []
+    total = 0
+    for item in items:
+        if part and (len(part) == PART or total + item.size > PART_BYTES):
+            yield part, total
+            part, total = [], 0
+        part.append(item)
+        total += item.size
+    if part:
+        yield part, total
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -26,10 +26,16 @@ from qdrant_embed.forks import ForkLock, keep_forever
 
 logger = logging.getLogger(__name__)
 
-PART = 256  # points that are changed at a time: the engine lets no other thread run meanwhile
-LEAST_SPACE = 64 * 2**20  # free bytes of the disk, below which nothing more is stored
+# Points that are changed at a time, and bytes: the engine lets no other thread run meanwhile.
+PART = 256
+PART_BYTES = 2**20
+# Free bytes of the disk, below which nothing more is stored. The engine writes through memory: a
+# disk that is full ends the process with SIGBUS.
+LEAST_SPACE = 64 * 2**20
 
 _POLL = 0.05  # seconds between two looks at a process that builds
+_TIMES_WRITTEN = 3  # of what is stored: in the log, in a segment, in indices
+_SMALL_SPACE = 4 * 2**20  # free bytes that deletions need
 _FEW = 512  # changed points that are brought over while others wait
 _CLOSED = "Shard is not initialized"
 _MISSING = re.compile(r"No point with id (\S+)")
@@ -73,6 +79,7 @@ class Shard:
         """
         collection = Collection(key=folder.new_key(), config=config)
         path = folder.shard(collection)
+        _check_space(folder.path, LEAST_SPACE)
         try:
             with _told(folder.path, name):
                 path.mkdir()
@@ -164,13 +171,8 @@ class Shard:
     # changing
 
     @contextlib.contextmanager
-    def change(
-        self, *, grows: bool = True
-    ) -> Iterator[Callable[[Sequence[int | UUID], Any], None]]:
-        """Let one thread change points; yield what does, given their ids and an operation.
-
-        Args:
-            grows: whether more is stored afterwards, for which there must be space.
+    def change(self) -> Iterator[Callable[..., None]]:
+        """Let one thread change the shard; yield `_update`, which does.
 
         Raises:
             ValueError: if the engine refuses an operation.
@@ -179,11 +181,21 @@ class Shard:
         """
         with self._changing:
             self._check()
-            if grows:
-                self._check_space()
             yield self._update
 
-    def _update(self, ids: Sequence[int | UUID], operation: Any) -> None:
+    def _update(
+        self, ids: Sequence[int | UUID], operation: Any, size: int = 0, *, grows: bool = True
+    ) -> None:
+        """Have the engine do something.
+
+        Args:
+            ids: of the points that change.
+            operation: what it does.
+            size: number of bytes that it stores, about.
+            grows: whether more is stored afterwards.
+        """
+        needed = LEAST_SPACE + _TIMES_WRITTEN * size if grows else _SMALL_SPACE
+        _check_space(self._folder.path, needed)
         if self._touched is not None:
             self._touched.update(ids)
         self._is_dirty = True
@@ -343,12 +355,7 @@ class Shard:
             collection = self.collection
             here = self._folder.shard(collection)
             needed = sum(_size(file) for file in here.rglob("*"))
-            if shutil.disk_usage(here).free < 2 * needed + LEAST_SPACE:
-                raise FolderError(
-                    f"an index of collection {self.name!r} needs {2 * needed / 1e6:.0f} MB on the "
-                    f"disk of {str(self._folder.path)!r}, which has less: make space",
-                    path=str(self._folder.path),
-                )
+            _check_space(self._folder.path, 2 * needed + LEAST_SPACE)
             self._touched = set()
             try:
                 shutil.copytree(here, path, copy_function=_copy_file)
@@ -428,6 +435,7 @@ class Shard:
             what is known of it afterwards: the same indices and vectors as of this shard.
         """
         self._check()
+        _check_space(self._folder.path, LEAST_SPACE)
         now = self.collection.model_copy(update={"key": known.key})
         if now != known:
             self._reconcile(fresh, now, known)
@@ -531,20 +539,22 @@ class Shard:
                 f"this client of {str(self._folder.path)!r} is closed: create a new one"
             )
 
-    def _check_space(self) -> None:
-        try:
-            free = shutil.disk_usage(self._folder.path).free
-        except OSError as error:
-            raise explained(error, self._folder.path) from error
-        if free < LEAST_SPACE:
-            raise FolderError(
-                f"the disk of {str(self._folder.path)!r} has {free / 1e6:.0f} MB left, and nothing "
-                f"is stored below {LEAST_SPACE / 1e6:.0f}: make space",
-                path=str(self._folder.path),
-            )
-
     def _explained(self, error: Exception) -> Exception:
         return _explained(error, self._folder.path, self.name)
+
+
+def _check_space(path: Path, needed: int) -> None:
+    """Raise `FolderError` if the disk of a folder has less space than is needed."""
+    try:
+        free = shutil.disk_usage(path).free
+    except OSError as error:
+        raise explained(error, path) from error
+    if free < needed:
+        raise FolderError(
+            f"the disk of {str(path)!r} has {free / 1e6:.0f} MB left, and {needed / 1e6:.0f} are "
+            "needed to store that safely: make space",
+            path=str(path),
+        )
 
 
 @contextlib.contextmanager
