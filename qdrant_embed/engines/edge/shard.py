@@ -35,7 +35,7 @@ LEAST_SPACE = 64 * 2**20
 
 _POLL = 0.05  # seconds between two looks at a process that builds
 _TIMES_WRITTEN = 3  # of what is stored: in the log, in a segment, in indices
-_SMALL_SPACE = 4 * 2**20  # free bytes that deletions need
+_SMALL_SPACE = 4 * 2**20  # free bytes that deletions need, and opening
 _FEW = 512  # changed points that are brought over while others wait
 _CLOSED = "Shard is not initialized"
 _MISSING = re.compile(r"No point with id (\S+)")
@@ -460,6 +460,7 @@ class Shard:
                 f"{path.name}: restore it, or call client.delete_collection({self.name!r})",
                 path=str(self._folder.path),
             )
+        _check_space(self._folder.path, _SMALL_SPACE)
         with _told(self._folder.path, self.name):
             shard = edge.EdgeShard.load(str(path))
         try:
