@@ -10,6 +10,7 @@ that name a dimension twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from functools import lru_cache
@@ -28,6 +29,7 @@ edge: Any = qdrant_edge  # its types are wrong in places, and it has attributes 
 NOTHING = "qdrant-embed: no vector"  # of a collection without any, which the engine does not allow
 UNNAMED = ""
 LARGEST_ID = 2**64 - 1
+LARGEST_NUMBER = float(np.finfo(np.float32).max)  # of a vector
 _HNSW = {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000}  # Qdrant's own defaults
 
 
@@ -98,6 +100,8 @@ def edge_vector(vector: Any, name: str) -> Any:
             raise ValueError(f"Sparse vector '{name}' must have unique indices")
         check_finite(_numbers(vector.values), name)
         return made(edge.SparseVector, vector.indices, vector.values)
+    if _is_plain(vector):
+        return vector
     try:
         array = _numbers(vector)
     except (TypeError, ValueError) as error:
@@ -120,6 +124,16 @@ def check_finite(values: Any, name: str) -> None:
 def _numbers(values: Any) -> Any:
     with np.errstate(over="ignore"):  # infinite then
         return np.asarray(values, dtype=np.float32)
+
+
+def _is_plain(vector: Any) -> bool:
+    """Return whether this is a list of numbers as it should be; only if so, this is certain."""
+    if type(vector) is not list or not vector or type(vector[0]) is not float:
+        return False
+    try:
+        return math.hypot(*vector) <= LARGEST_NUMBER  # no single one is greater; NaN is never less
+    except TypeError:
+        return False
 
 
 def edge_vectors(vectors: Any) -> Any:
@@ -172,6 +186,10 @@ def made_point(point_id: int | UUID, vectors: dict[str, Any], payload: Mapping[s
 
 def record(found: Any) -> models.Record:
     """Return a point that the engine found without ranking it."""
+    if found.vector is None:  # what is without vectors is checked faster than it is made unchecked
+        return models.Record(
+            id=client_id(found.id), payload=found.payload, order_value=found.order_value
+        )
     return models.Record.model_construct(
         id=client_id(found.id),
         payload=found.payload,
@@ -183,6 +201,14 @@ def record(found: Any) -> models.Record:
 
 def scored_point(found: Any) -> models.ScoredPoint:
     """Return a point that the engine ranked."""
+    if found.vector is None:
+        return models.ScoredPoint(
+            id=client_id(found.id),
+            version=found.version,
+            score=found.score,
+            payload=found.payload,
+            order_value=found.order_value,
+        )
     return models.ScoredPoint.model_construct(
         id=client_id(found.id),
         version=found.version,

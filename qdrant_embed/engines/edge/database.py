@@ -886,7 +886,8 @@ class EdgeDatabase(QdrantBase):
             request = conversion.made(edge.FacetRequest, key, limit, True, condition)
             for hit in shard.ask("facet", request):
                 value = str(hit.value) if isinstance(hit.value, uuid.UUID) else hit.value
-                counts[type(value).__name__, value] = hit.count
+                if hit.count:  # none, for a value that no point has any more
+                    counts[type(value).__name__, value] = hit.count
         else:
             for point in self._every(shard, condition, key):
                 values = value_by_key(point.payload or {}, key) or ()

@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -270,11 +271,11 @@ def _locked(path: Path) -> Any:
 
 
 def _unlock(file: Any) -> None:
-    import portalocker
+    if not sys.is_finalizing():  # too late to import anything
+        import portalocker
 
-    with contextlib.suppress(OSError, portalocker.exceptions.LockException, ValueError):
-        # a forked child may still have the file open, and would keep the lock
-        portalocker.unlock(file)
+        with contextlib.suppress(portalocker.exceptions.LockException, ValueError):  # no lock
+            portalocker.unlock(file)  # a forked child has the file open, too, and would keep it
     file.close()
 
 

@@ -20,7 +20,7 @@ from qdrant_client import models
 
 from qdrant_embed.engines.edge import builder, conversion
 from qdrant_embed.engines.edge.conversion import NOTHING, UNNAMED, edge
-from qdrant_embed.engines.edge.folder import Collection, Folder, explained
+from qdrant_embed.engines.edge.folder import Collection, Folder, explained, sync_folder
 from qdrant_embed.errors import ClientStateError, FolderError
 from qdrant_embed.forks import ForkLock, keep_forever
 
@@ -34,9 +34,13 @@ PART_BYTES = 2**20
 LEAST_SPACE = 64 * 2**20
 
 _POLL = 0.05  # seconds between two looks at a process that builds
+# Changed points after which the engine itself flushes, which lets no other thread run for 50 ms and
+# more. Until then its log is kept on the disk, from which 20,000 are read in about a second.
+_LOGGED = 20_000
 _TIMES_WRITTEN = 3  # of what is stored: in the log, in a segment, in indices
 _SMALL_SPACE = 4 * 2**20  # free bytes that deletions need, and opening
 _FEW = 512  # changed points that are brought over while others wait
+_LOG = "wal"  # folder of what has been changed, in a shard's
 _CLOSED = "Shard is not initialized"
 _MISSING = re.compile(r"No point with id (\S+)")
 _BROKEN = re.compile(
@@ -64,6 +68,8 @@ class Shard:
         self._changing = ForkLock()
         self._open = self._loaded(self.collection)
         self._is_closed, self._is_dirty = False, False
+        self._flushing = ForkLock()
+        self._logged = 0  # points changed since the engine flushed
         self._is_gone = False  # closed because its collection was deleted
         self._touched: set[int | UUID] | None = None  # points changed while an index is built
         self._indexing, self._gave_up = threading.Lock(), False
@@ -199,6 +205,7 @@ class Shard:
         if self._touched is not None:
             self._touched.update(ids)
         self._is_dirty = True
+        self._logged += len(ids)
         try:
             self._open.update(operation)
         except Exception as error:
@@ -222,8 +229,7 @@ class Shard:
             self._say(record)
             if not first:
                 update([], operation)
-            with _told(self._folder.path, self.name):
-                self._open.flush()
+            self._settle()
 
     def configure(self, record: Callable[[Collection], None]) -> None:
         """Change the collection's configuration, and open the shard with it."""
@@ -261,12 +267,29 @@ class Shard:
             FolderError: if they cannot be written.
             ClientStateError: if the shard is closed, or belongs to another process.
         """
-        with self._changing:
-            self._check()
-            if self._is_dirty:
-                with _told(self._folder.path, self.name):
-                    self._open.flush()
+        with self._flushing:
+            with self._changing:
+                self._check()
+                if not self._is_dirty:
+                    return
+                if self._logged >= _LOGGED or os.name == "nt":
+                    self._settle()
+                    return
                 self._is_dirty = False
+                collection = self.collection
+            try:
+                _sync_files(self._folder.shard(collection) / _LOG)
+            except OSError as error:
+                if collection is self.collection:
+                    self._is_dirty = True
+                    raise explained(error, self._folder.path) from error
+                # another folder has been put in its place, and flushed
+
+    def _settle(self) -> None:
+        """Have the engine write its segments, so that its log is not needed any more."""
+        with _told(self._folder.path, self.name):
+            self._open.flush()
+        self._is_dirty, self._logged = False, 0
 
     @property
     def is_dirty(self) -> bool:
@@ -350,8 +373,7 @@ class Shard:
         """Copy the shard; return what its collection was then."""
         with self._changing:
             self._check()
-            with _told(self._folder.path, self.name):
-                self._open.flush()
+            self._settle()
             collection = self.collection
             here = self._folder.shard(collection)
             needed = sum(_size(file) for file in here.rglob("*"))
@@ -414,7 +436,7 @@ class Shard:
                         update={"key": key, "indexed": indexed}
                     )
                 old, self._open = self._open, fresh
-                self._is_dirty = False
+                self._is_dirty, self._logged = False, 0
         except BaseException:
             with contextlib.suppress(Exception):  # it may be closed
                 fresh.close()
@@ -515,7 +537,7 @@ class Shard:
             try:
                 with _told(self._folder.path, self.name):
                     try:
-                        if self._is_dirty and not is_gone:
+                        if self._logged and not is_gone:
                             self._open.flush()
                     finally:
                         self._open.close()
@@ -631,6 +653,14 @@ def _copy_file(source: str, target: str) -> str:
             position = end
         written.truncate(size)
     return target
+
+
+def _sync_files(folder: Path) -> None:
+    """Have the disk keep the files of a folder; other threads run meanwhile."""
+    for file in folder.iterdir():
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+    sync_folder(folder)
 
 
 def _vector_names(path: Path) -> set[str]:
