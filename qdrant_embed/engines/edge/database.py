@@ -161,7 +161,7 @@ class EdgeDatabase(QdrantBase):
                 shard.flush()
                 if self._optimizes and not shard.is_indexing and shard.unindexed() >= FLAT:
                     shard.index_in_background()
-            except ClientStateError:  # closed meanwhile
+            except (ClientStateError, ValueError):  # closed meanwhile, or deleted
                 pass
             except QdrantEmbedError as error:
                 logger.warning("collection %r: %s", shard.name, error)

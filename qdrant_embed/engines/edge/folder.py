@@ -39,6 +39,7 @@ from qdrant_embed.version import VERSION
 FORMAT = 1  # of what is written in `Manifest`; raise it when older versions cannot read it
 
 _KEY = "[0-9a-f]{16}"
+_OPEN_FILES = "/proc/self/fd"  # of Linux
 _LARGEST_MANIFEST = 64 * 2**20  # bytes
 
 
@@ -176,8 +177,18 @@ class Folder:
         _unlock(self._lock)
 
     def after_fork(self) -> None:
-        """Leave the folder to the parent, which alone holds its lock."""
+        """Leave the folder to the parent.
+
+        A child has what the parent had open, and with it the locks: ours, and that of the engine on
+        each shard. As long as it keeps them, nobody could open the folder after the parent.
+        """
         self._lock.close()
+        if os.path.isdir(_OPEN_FILES):
+            inside = os.path.join(os.path.realpath(self.path), "collections", "")
+            for handle in os.listdir(_OPEN_FILES):
+                with contextlib.suppress(OSError):  # the listing itself was one
+                    if os.readlink(os.path.join(_OPEN_FILES, handle)).startswith(inside):
+                        os.close(int(handle))
 
     def _read(self) -> Manifest:
         """Return what is written in the folder.

@@ -46,6 +46,7 @@ _MISSING = re.compile(r"No point with id (\S+)")
 _BROKEN = re.compile(
     r"os error|No space left|Service (runtime|internal) error|I/O error|Can't (init|write)|WAL|mmap"
 )
+_HELD = "WouldBlock"  # a lock
 _FULL = re.compile(r"No space left|os error 28\b|Disk quota")
 
 
@@ -601,6 +602,12 @@ def _explained(error: Exception, path: Path, collection: str) -> Exception:
         return ValueError(f"No point with id {missing[1]} in collection {collection!r}")
     if _FULL.search(message):
         return FolderError(f"folder {str(path)!r} has no space left ({message})", path=str(path))
+    if _HELD in message:
+        return FolderError(
+            f"collection {collection!r} in {str(path)!r} is open in another process, which may be "
+            "a fork of this one: let that end first",
+            path=str(path),
+        )
     if _BROKEN.search(message):
         return FolderError(
             f"collection {collection!r} in {str(path)!r} cannot be read or written: it is damaged, "
