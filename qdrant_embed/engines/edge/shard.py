@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class Shard:
         self._flushing = ForkLock()
         self._logged = 0  # points changed since the engine flushed
         self._is_gone = False  # closed because its collection was deleted
-        self._touched: set[int | UUID] | None = None  # points changed while an index is built
+        self._meanwhile: _Changes | None = None  # while an index is built
         self._indexing, self._gave_up = threading.Lock(), False
         self._stop = threading.Event()
 
@@ -203,8 +204,8 @@ class Shard:
         """
         needed = LEAST_SPACE + _TIMES_WRITTEN * size if grows else _SMALL_SPACE
         _check_space(self._folder.path, needed)
-        if self._touched is not None:
-            self._touched.update(ids)
+        if self._meanwhile is not None:
+            self._meanwhile.points.update(ids)
         self._is_dirty = True
         self._logged += len(ids)
         try:
@@ -230,6 +231,8 @@ class Shard:
             self._say(record)
             if not first:
                 update([], operation)
+            if self._meanwhile is not None:
+                self._meanwhile.shape.append(operation)
             self._settle()
 
     def configure(self, record: Callable[[Collection], None]) -> None:
@@ -367,7 +370,7 @@ class Shard:
                 raise
             finally:
                 with self._changing:
-                    self._touched = None
+                    self._meanwhile = None
         return True
 
     def _copy(self, path: Path) -> Collection:
@@ -379,7 +382,7 @@ class Shard:
             here = self._folder.shard(collection)
             needed = sum(_size(file) for file in here.rglob("*"))
             _check_space(self._folder.path, 2 * needed + LEAST_SPACE)
-            self._touched = set()
+            self._meanwhile = _Changes(set(), [])
             try:
                 shutil.copytree(here, path, copy_function=_copy_file)
             except (OSError, shutil.Error) as error:
@@ -413,23 +416,20 @@ class Shard:
             copied: what the collection was when it was copied.
             key: key of the copy.
         """
-        known = copied.model_copy(update={"key": key})
-        fresh = self._loaded(known)
+        fresh = self._loaded(copied.model_copy(update={"key": key}))
         indexed: int = fresh.info().points_count
         try:
-            while len(self._touched or ()) > _FEW:
-                with self._changing:
-                    ids, self._touched = self._touched or set(), set()
-                for part in _parts(ids):
+            while self._meanwhile is not None and len(self._meanwhile.points) > _FEW:
+                for part in _parts(self._changed_meanwhile()):
                     with self._changing:
-                        known = self._bring_over(fresh, known, part)
+                        self._bring_over(fresh, part)
             with self._changing:
+                self._check()
                 before = self.collection
-                for part in _parts(self._touched or set()):
-                    known = self._bring_over(fresh, known, part)
-                known = self._bring_over(fresh, known, [])
+                for part in [[], *_parts(self._changed_meanwhile())]:
+                    self._bring_over(fresh, part)
                 if _options(before) != _options(copied):
-                    fresh = self._with_config(fresh, known)
+                    fresh = self._with_config(fresh, before.model_copy(update={"key": key}))
                 with _told(self._folder.path, self.name):
                     fresh.flush()
                 with self._folder.change() as manifest:
@@ -446,23 +446,21 @@ class Shard:
             old.close()
         shutil.rmtree(self._folder.shard(before), ignore_errors=True)
 
-    def _bring_over(self, fresh: Any, known: Collection, ids: list[int | UUID]) -> Collection:
-        """Have a copy know of these points what this shard does.
+    def _changed_meanwhile(self) -> set[int | UUID]:
+        """Return the points that have changed since this was asked last."""
+        with self._changing:
+            changes = self._meanwhile or _Changes(set(), [])
+            points, changes.points = changes.points, set()
+            return points
 
-        Args:
-            fresh: the copy.
-            known: what is known of it.
-            ids: of the points.
-
-        Returns:
-            what is known of it afterwards: the same indices and vectors as of this shard.
-        """
+    def _bring_over(self, fresh: Any, ids: list[int | UUID]) -> None:
+        """Have a copy know of these points, and of what points can have, what this shard does."""
         self._check()
         _check_space(self._folder.path, LEAST_SPACE)
-        now = self.collection.model_copy(update={"key": known.key})
-        if now != known:
-            self._reconcile(fresh, now, known)
         with _told(self._folder.path, self.name):
+            if self._meanwhile is not None:
+                while self._meanwhile.shape:
+                    fresh.update(self._meanwhile.shape.pop(0))
             found = self._open.retrieve(ids, True, True)
             there = {point.id for point in found}
             gone = [point for point in ids if point not in there]
@@ -471,7 +469,6 @@ class Shard:
             if found:
                 points = [edge.Point(each.id, each.vector, each.payload) for each in found]
                 fresh.update(edge.UpdateOperation.upsert_points(points))
-        return now
 
     # opening and closing
 
@@ -493,34 +490,28 @@ class Shard:
             raise
         return shard
 
-    def _reconcile(self, shard: Any, wanted: Collection, known: Collection | None = None) -> None:
-        """Have a shard of the engine's be what the manifest says: see `reshape`.
-
-        Args:
-            shard: the shard, in the folder of `wanted`.
-            wanted: what the manifest says.
-            known: what it said before, if something may have been removed and added again.
-        """
-        before = wanted if known is None else known
+    def _reconcile(self, shard: Any, collection: Collection) -> None:
+        """Have a shard be what the manifest says: a process may have died between the two."""
         with _told(self._folder.path, self.name):
-            found = shard.info().payload_schema
-            kept = {
-                field
-                for field, schema in wanted.indices.items()
-                if before.indices.get(field) == schema
+            found = {
+                field: str(info.data_type).rpartition(".")[2].lower()
+                for field, info in shard.info().payload_schema.items()
             }
-            for field in set(found) - kept:
-                shard.update(edge.UpdateOperation.delete_field_index(field))
-            for field in set(wanted.indices) - (set(found) & kept):
-                schema = conversion.edge_index(wanted.indices[field])
-                shard.update(edge.UpdateOperation.create_field_index(field, schema))
-            stored = _vector_names(self._folder.shard(wanted))
-            names, earlier = _names(wanted), _names(before)
-            kept = {name for name, config in names.items() if earlier.get(name) == config}
-            for name in stored - kept - {NOTHING}:
+            wanted = {
+                field: conversion.index_kind(schema) for field, schema in collection.indices.items()
+            }
+            for field, kind in found.items():
+                if wanted.get(field) != kind:
+                    shard.update(edge.UpdateOperation.delete_field_index(field))
+            for field, kind in wanted.items():
+                if found.get(field) != kind:
+                    schema = conversion.edge_index(collection.indices[field])
+                    shard.update(edge.UpdateOperation.create_field_index(field, schema))
+            stored, named = _vector_names(self._folder.shard(collection)), _names(collection)
+            for name in stored - set(named) - {NOTHING}:
                 shard.update(edge.UpdateOperation.delete_vector_name(name))
-            for name in set(names) - (stored & kept):
-                shard.update(conversion.new_vector(name, names[name]))
+            for name in set(named) - stored:
+                shard.update(conversion.new_vector(name, named[name]))
 
     def close(self, *, is_gone: bool = False) -> None:
         """Have the disk keep all changes, and close the shard; what is being built is given up.
@@ -697,6 +688,19 @@ def _names(collection: Collection) -> dict[str, Any]:
             sparse=models.SparseVectorConfig(modifier=sparse.modifier)
         )
     return named
+
+
+@dataclass
+class _Changes:
+    """What changes while an index is built of a copy.
+
+    Attributes:
+        points: ids of the points that have.
+        shape: operations that change what points can have, in order.
+    """
+
+    points: set[int | UUID]
+    shape: list[Any]
 
 
 def _options(collection: Collection) -> Any:
