@@ -142,6 +142,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             InputError: if documents, metadata, ids or an option cannot be used.
             CollectionMismatchError: if the collection belongs to another model.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
             IngestError: if it failed after a part was stored; it names that part and the reason.
                 After a ``KeyboardInterrupt``, use `IngestError.behind`.
             ModelError: if the model cannot be found, downloaded or read, or an encoder does not
@@ -234,6 +235,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses the request, for instance because strict mode needs an
                 index of a field in a filter; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
             ModelError: if the model cannot be found, downloaded or read, or an encoder or reranker
                 does not return one valid vector or score per text.
             MissingDependencyError: if a model by name is used, but the extra ``fastembed`` is not
@@ -331,6 +333,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             InputError: if an id or an option is invalid, or `ids` is a single str.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
         """
         collection = self._collection(collection_name, max_retries)
         flow = get_documents(collection, ids, shard_key_selector=shard_key_selector)
@@ -371,6 +374,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request, for instance because strict mode needs an
                 index of a field in a filter; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
         """
         options = ScrollOptions(
             filter=combined(query_filter, where),
@@ -412,6 +416,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             DocumentNotFoundError: if a document does not exist; it names all that do not.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
         """
         collection = self._collection(collection_name, max_retries)
         flow = update_metadata(
@@ -459,6 +464,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 points.
             CollectionNotFoundError: if the old collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
             ModelError: if the model cannot be found, downloaded or read, or an encoder does not
                 return one valid vector per text.
             MissingDependencyError: if ``progress=True``, but tqdm is not installed, or a model by
@@ -499,6 +505,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             CollectionMismatchError: if the record of the collection's model cannot be read.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
         """
         collection = self._collection(collection_name, max_retries)
         flow = delete_documents(collection, ids, wait=wait, shard_key_selector=shard_key_selector)
@@ -523,6 +530,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             FolderError: if there is no space, or the index cannot be built; the collection stays as
                 it is.
             ServerRefusal: if a server cannot build it; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
             MissingDependencyError: if ``progress=True``, but tqdm is not installed.
         """
         run_blocking(optimize(self._collection(collection_name), progress))
@@ -563,6 +571,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 a copy at the end, or it has too many.
             CollectionNotFoundError: if a collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
             MissingDependencyError: if ``progress=True``, but tqdm is not installed.
         """
         if not isinstance(other, QdrantEmbedMixin):

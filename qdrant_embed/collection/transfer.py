@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import qdrant_client
 from pydantic import BaseModel
@@ -33,6 +32,7 @@ from qdrant_embed.collection.collection import Collection, Place
 from qdrant_embed.collection.copies import LookUps
 from qdrant_embed.collection.stamp import MARK_KEY, CopyMark
 from qdrant_embed.collection.stored import StoredCollection, read_collection
+from qdrant_embed.engines.connection import address_of
 from qdrant_embed.engines.names import check_collection_name, check_new_collection_name
 from qdrant_embed.engines.points import StoredPoints
 from qdrant_embed.engines.wire import uploads_in_flight
@@ -98,8 +98,7 @@ class Database:
             return str(Path(path).resolve())
         if options.get("location") == ":memory:":
             return f":memory: of process {os.getpid()}, {id(client._client)}"
-        url = urlsplit(client.http.client.host)
-        return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+        return address_of(client, grpc=False)
 
     async def names(self) -> list[str]:
         """Return the names of its collections."""

@@ -29,6 +29,7 @@ edge: Any = qdrant_edge  # its types are wrong in places, and it has attributes 
 NOTHING = "qdrant-embed: no vector"  # of a collection without any, which the engine does not allow
 UNNAMED = ""
 LARGEST_ID = 2**64 - 1
+LARGEST_NUMBER = float(np.finfo(np.float32).max)  # of a vector
 _HNSW = {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000}  # Qdrant's own defaults
 
 
@@ -97,20 +98,42 @@ def edge_vector(vector: Any, name: str) -> Any:
             raise ValueError(f"Sparse vector '{name}' must have as many indices as values")
         if len(set(vector.indices)) != len(vector.indices):
             raise ValueError(f"Sparse vector '{name}' must have unique indices")
-        if any(math.isnan(value) for value in vector.values):
-            raise ValueError(f"Vector '{name}' contains NaN values")
+        check_finite(_numbers(vector.values), name)
         return made(edge.SparseVector, vector.indices, vector.values)
+    if _is_plain(vector):
+        return vector
     try:
-        array = np.asarray(vector, dtype=np.float32)
+        array = _numbers(vector)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"Wrong input: '{name}' is no vector of numbers: {vector!r:.80}"
         ) from error
     if array.ndim not in (1, 2) or not array.size:
         raise ValueError(f"Wrong input: vector '{name}' must not be empty, nor nested deeper")
-    if np.isnan(array).any():
-        raise ValueError(f"Vector '{name}' contains NaN values")
+    check_finite(array, name)
     return array.tolist()
+
+
+def check_finite(values: Any, name: str) -> None:
+    """Raise ``ValueError`` unless float32 values are numbers: the engine would store them."""
+    if not np.isfinite(values).all():
+        found = "NaN values" if np.isnan(values).any() else "values beyond those of float32"
+        raise ValueError(f"Vector '{name}' contains {found}")
+
+
+def _numbers(values: Any) -> Any:
+    with np.errstate(over="ignore"):  # infinite then
+        return np.asarray(values, dtype=np.float32)
+
+
+def _is_plain(vector: Any) -> bool:
+    """Return whether this is a list of numbers as it should be; only if so, this is certain."""
+    if type(vector) is not list or not vector or type(vector[0]) is not float:
+        return False
+    try:
+        return math.hypot(*vector) <= LARGEST_NUMBER  # no single one is greater; NaN is never less
+    except TypeError:
+        return False
 
 
 def edge_vectors(vectors: Any) -> Any:
@@ -163,6 +186,10 @@ def made_point(point_id: int | UUID, vectors: dict[str, Any], payload: Mapping[s
 
 def record(found: Any) -> models.Record:
     """Return a point that the engine found without ranking it."""
+    if found.vector is None:  # what is without vectors is checked faster than it is made unchecked
+        return models.Record(
+            id=client_id(found.id), payload=found.payload, order_value=found.order_value
+        )
     return models.Record.model_construct(
         id=client_id(found.id),
         payload=found.payload,
@@ -174,6 +201,14 @@ def record(found: Any) -> models.Record:
 
 def scored_point(found: Any) -> models.ScoredPoint:
     """Return a point that the engine ranked."""
+    if found.vector is None:
+        return models.ScoredPoint(
+            id=client_id(found.id),
+            version=found.version,
+            score=found.score,
+            payload=found.payload,
+            order_value=found.order_value,
+        )
     return models.ScoredPoint.model_construct(
         id=client_id(found.id),
         version=found.version,

@@ -37,11 +37,11 @@ from qdrant_client.local.qdrant_local import QdrantLocal
 from qdrant_embed.engines.edge import conversion
 from qdrant_embed.engines.edge.conversion import UNNAMED, edge
 from qdrant_embed.engines.edge.folder import Collection, Folder
-from qdrant_embed.engines.edge.shard import PART, Shard
+from qdrant_embed.engines.edge.shard import PART, PART_BYTES, Shard
 from qdrant_embed.engines.names import check_collection_name
 from qdrant_embed.engines.points import Points
 from qdrant_embed.errors import ClientStateError, QdrantEmbedError
-from qdrant_embed.forks import keep_forever, on_fork
+from qdrant_embed.forks import ForkLock, on_fork
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class EdgeDatabase(QdrantBase):
         self._optimizes = optimize
         self._folder = Folder(path)
         self._shards: dict[str, Shard] = {}
-        self._lock = threading.RLock()  # of collections, aliases, and the two above
+        self._lock = ForkLock()  # of collections, aliases, and the two above
         self._keeper: threading.Thread | None = None
         self._changed = threading.Event()
         self._is_closed = False
@@ -104,8 +104,8 @@ class EdgeDatabase(QdrantBase):
 
     def after_fork(self) -> None:
         """Leave the engine alone in a child."""
-        keep_forever(self._folder)
-        for shard in self._shards.values():
+        self._folder.after_fork()
+        for shard in list(self._shards.values()):
             shard.after_fork()
 
     def close(self, **kwargs: Any) -> None:
@@ -161,7 +161,7 @@ class EdgeDatabase(QdrantBase):
                 shard.flush()
                 if self._optimizes and not shard.is_indexing and shard.unindexed() >= FLAT:
                     shard.index_in_background()
-            except ClientStateError:  # closed meanwhile
+            except (ClientStateError, ValueError):  # closed meanwhile, or deleted
                 pass
             except QdrantEmbedError as error:
                 logger.warning("collection %r: %s", shard.name, error)
@@ -190,8 +190,9 @@ class EdgeDatabase(QdrantBase):
 
     def _shard(self, collection_name: str) -> Shard:
         shard = self._shards.get(collection_name)
-        if shard is not None and not self._is_closed:
+        if shard is not None and not self._is_closed and not self.is_inherited:
             return shard
+        self._check_open()
         with self._lock:
             name = self._named(collection_name)
             if name not in self._shards:
@@ -296,30 +297,22 @@ class EdgeDatabase(QdrantBase):
         return True
 
     def delete_collection(self, collection_name: str, **kwargs: Any) -> bool:
+        self._check_open()
         with self._lock:
             self._check_open()
-            manifest = self._folder.manifest
-            collection = manifest.collections.get(collection_name)
+            collection = self._folder.manifest.collections.get(collection_name)
             if collection is None:
                 return False
-            before = manifest.model_copy(
-                update={
-                    "collections": dict(manifest.collections),
-                    "aliases": dict(manifest.aliases),
-                }
-            )
             if (shard := self._shards.pop(collection_name, None)) is not None:
-                shard.close()
-            try:
+                shard.close(is_gone=True)
+                collection = shard.collection  # its index may have been exchanged
+            with self._folder.change() as manifest:
                 del manifest.collections[collection_name]
-                for alias in [
-                    alias for alias, name in manifest.aliases.items() if name == collection_name
-                ]:
-                    del manifest.aliases[alias]
-                self._folder.write()
-            except BaseException:
-                self._folder.manifest = before
-                raise
+                manifest.aliases = {
+                    alias: name
+                    for alias, name in manifest.aliases.items()
+                    if name != collection_name
+                }
             shutil.rmtree(self._folder.shard(collection), ignore_errors=True)
         return True
 
@@ -376,18 +369,12 @@ class EdgeDatabase(QdrantBase):
     def update_collection_aliases(
         self, change_aliases_operations: Sequence[models.AliasOperations], **kwargs: Any
     ) -> bool:
+        self._check_open()
         with self._lock:
             self._check_open()
-            manifest = self._folder.manifest
-            before, aliases = manifest.aliases, dict(manifest.aliases)
-            for operation in change_aliases_operations:
-                _change_aliases(aliases, operation, manifest.collections)
-            manifest.aliases = aliases
-            try:
-                self._folder.write()
-            except BaseException:
-                manifest.aliases = before
-                raise
+            with self._folder.change() as manifest:
+                for operation in change_aliases_operations:
+                    _change_aliases(manifest.aliases, operation, manifest.collections)
         return True
 
     def get_collection_aliases(
@@ -527,19 +514,15 @@ class EdgeDatabase(QdrantBase):
         if not len(points.ids if isinstance(points, models.Batch) else points):
             raise ValueError("Empty update request")
         made = _edge_points(points, _Shape.of(shard.collection))
-        self._store(shard, made, update_filter, update_mode)
-        return _DONE
-
-    def _store(
-        self, shard: Shard, points: Sequence[Any], update_filter: Any, update_mode: Any
-    ) -> None:
         condition = conversion.edge_filter(update_filter)
         mode = update_mode and conversion.named(edge.UpdateMode, update_mode.value)
         with shard.change() as update:
-            for part in _parts(points):
+            for some, size in _short(made):
+                part = [each.item for each in some]
                 operation = edge.UpdateOperation.upsert_points(part, condition, mode)
-                update([point.id for point in part], operation)
+                update([point.id for point in part], operation, size)
         self._note_change()
+        return _DONE
 
     def upload_points(
         self,
@@ -595,12 +578,11 @@ class EdgeDatabase(QdrantBase):
         if not points:
             raise ValueError("must specify points to update")
         shape = _Shape.of(shard.collection)
-        made = {
-            conversion.edge_id(point.id): conversion.made(
-                edge.PointVectors, conversion.edge_id(point.id), shape.vectors(point.vector)
-            )
-            for point in points
-        }
+        made, size = {}, 0
+        for point in points:
+            point_id, vectors = conversion.edge_id(point.id), shape.vectors(point.vector)
+            made[point_id] = conversion.made(edge.PointVectors, point_id, vectors)
+            size = max(size, _bytes(vectors, None))
         condition = conversion.edge_filter(update_filter)
         self._change(
             shard,
@@ -608,6 +590,7 @@ class EdgeDatabase(QdrantBase):
             lambda ids: edge.UpdateOperation.update_vectors(
                 [made[point] for point in ids], condition
             ),
+            size,
         )
         return _DONE
 
@@ -628,9 +611,9 @@ class EdgeDatabase(QdrantBase):
     ) -> models.UpdateResult:
         shard = self._shard(collection_name)
         ids = self._selected(shard, points_selector)
-        with shard.change(grows=False) as update:
+        with shard.change() as update:
             for part in _parts(ids):
-                update(part, edge.UpdateOperation.delete_points(part))
+                update(part, edge.UpdateOperation.delete_points(part), grows=False)
         self._note_change()
         return _DONE
 
@@ -648,6 +631,7 @@ class EdgeDatabase(QdrantBase):
             shard,
             ids,
             lambda some: conversion.made(edge.UpdateOperation.set_payload, some, plain, key),
+            _bytes({}, plain),
         )
         return _DONE
 
@@ -660,6 +644,7 @@ class EdgeDatabase(QdrantBase):
             shard,
             ids,
             lambda some: conversion.made(edge.UpdateOperation.overwrite_payload, some, plain),
+            _bytes({}, plain),
         )
         return _DONE
 
@@ -732,16 +717,24 @@ class EdgeDatabase(QdrantBase):
             return shard.all_ids(conversion.edge_filter(selector))
         raise ValueError(f"Unsupported selector type: {type(selector)}")
 
-    def _change(self, shard: Shard, ids: Sequence[Any], operation: Any) -> None:
-        """Change points; one that does not exist is named once the others have changed."""
+    def _change(self, shard: Shard, ids: Sequence[Any], operation: Any, size: int = 0) -> None:
+        """Change points; one that does not exist is named once the others have changed.
+
+        Args:
+            shard: the shard that has them.
+            ids: of the points.
+            operation: called with some of the ids, returns an operation of the engine's.
+            size: number of bytes that are stored of each point.
+        """
         missing: list[Any] = []
         with shard.change() as update:
-            for part in _parts(ids):
+            for some, total in _short([_Sized(point, size) for point in ids]):
+                part = [each.item for each in some]
                 found = {point.id for point in shard.ask("retrieve", part, False, False)}
                 missing += (point for point in part if point not in found)
                 there = [point for point in part if point in found]
                 if there:
-                    update(there, operation(there))
+                    update(there, operation(there), total)
         self._note_change()
         if missing:
             raise ValueError(f"No point with id {missing[0]} in collection {shard.name!r}")
@@ -893,7 +886,8 @@ class EdgeDatabase(QdrantBase):
             request = conversion.made(edge.FacetRequest, key, limit, True, condition)
             for hit in shard.ask("facet", request):
                 value = str(hit.value) if isinstance(hit.value, uuid.UUID) else hit.value
-                counts[type(value).__name__, value] = hit.count
+                if hit.count:  # none, for a value that no point has any more
+                    counts[type(value).__name__, value] = hit.count
         else:
             for point in self._every(shard, condition, key):
                 values = value_by_key(point.payload or {}, key) or ()
@@ -1337,7 +1331,33 @@ class _Shape:
         return made
 
 
-def _edge_points(points: Any, shape: _Shape) -> list[Any]:
+@dataclass(frozen=True)
+class _Sized:
+    """A point, or an id, of which about so much is stored.
+
+    Attributes:
+        item: what it is.
+        size: number of bytes.
+    """
+
+    item: Any
+    size: int
+
+
+def _bytes(vectors: Mapping[str, Any], payload: Any) -> int:
+    """Return about how many bytes the vectors and the payload of a point have."""
+    numbers = 0
+    for vector in vectors.values():
+        if isinstance(vector, edge.SparseVector):
+            numbers += 2 * len(vector.indices)
+        elif isinstance(vector[0], list):
+            numbers += len(vector) * len(vector[0])
+        else:
+            numbers += len(vector)
+    return 4 * numbers + len(repr(payload))
+
+
+def _edge_points(points: Any, shape: _Shape) -> list[_Sized]:
     """Return points as the engine has them.
 
     Raises:
@@ -1348,7 +1368,7 @@ def _edge_points(points: Any, shape: _Shape) -> list[Any]:
     if isinstance(points, models.Batch):
         points = _rows(points)
     return [
-        conversion.made_point(
+        _sized(
             conversion.edge_id(point.id),
             shape.vectors(point.vector),
             conversion.edge_payload(point.payload),
@@ -1357,7 +1377,14 @@ def _edge_points(points: Any, shape: _Shape) -> list[Any]:
     ]
 
 
-def _columns(points: Points, shape: _Shape) -> list[Any]:
+def _sized(point_id: Any, vectors: dict[str, Any], payload: dict[str, Any]) -> _Sized:
+    return _Sized(
+        conversion.made_point(point_id, vectors, payload),
+        _bytes(vectors, payload),
+    )
+
+
+def _columns(points: Points, shape: _Shape) -> list[_Sized]:
     """Return points of `add`, whose ids and payloads it has checked."""
     names = {points.dense_name} | ({points.sparse_name} if points.sparse is not None else set())
     shape.check_names(names)
@@ -1367,19 +1394,14 @@ def _columns(points: Points, shape: _Shape) -> list[Any]:
             f"{shape.sizes.get(points.dense_name)}, got {points.dense.shape[1]} for vector "
             f"'{points.dense_name}'"
         )
-    if np.isnan(points.dense).any():
-        raise ValueError(f"Vector '{points.dense_name}' contains NaN values")
+    conversion.check_finite(points.dense, points.dense_name)
     made = []
     rows: list[list[float]] = points.dense.tolist()
     for index, (point, payload) in enumerate(zip(points.ids, points.payloads, strict=True)):
         vectors: dict[str, Any] = {points.dense_name: rows[index]}
         if (sparse := points.sparse_of(index)) is not None:
             vectors[points.sparse_name] = conversion.edge_vector(sparse, points.sparse_name)
-        made.append(
-            conversion.made_point(
-                conversion.edge_id(point), vectors, conversion.edge_payload(payload)
-            )
-        )
+        made.append(_sized(conversion.edge_id(point), vectors, conversion.edge_payload(payload)))
     return made
 
 
@@ -1627,6 +1649,20 @@ def _listed(given: Any) -> list[Any]:
 
 def _parts(items: Sequence[T], size: int = PART) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _short(items: Sequence[_Sized]) -> Iterator[tuple[list[_Sized], int]]:
+    """Yield items in parts that the engine takes a few milliseconds for, and the size of each."""
+    part: list[_Sized] = []
+    total = 0
+    for item in items:
+        if part and (len(part) == PART or total + item.size > PART_BYTES):
+            yield part, total
+            part, total = [], 0
+        part.append(item)
+        total += item.size
+    if part:
+        yield part, total
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

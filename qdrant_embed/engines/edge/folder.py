@@ -21,7 +21,9 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_hex
 from typing import Annotated, Any, Literal
@@ -31,11 +33,13 @@ from qdrant_client import models
 
 from qdrant_embed.engines.folders import MANIFEST
 from qdrant_embed.errors import FolderError
+from qdrant_embed.forks import ForkLock
 from qdrant_embed.version import VERSION
 
 FORMAT = 1  # of what is written in `Manifest`; raise it when older versions cannot read it
 
 _KEY = "[0-9a-f]{16}"
+_OPEN_FILES = "/proc/self/fd"  # of Linux
 _LARGEST_MANIFEST = 64 * 2**20  # bytes
 
 
@@ -90,11 +94,13 @@ class Folder:
 
     Attributes:
         path: the folder.
-        manifest: what it holds.
+        manifest: what it holds. Another one takes its place when that changes; what has been read
+            from it stays as it was.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
+        self._changing = ForkLock()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "collections").mkdir(exist_ok=True)
@@ -106,7 +112,7 @@ class Folder:
         try:
             self.manifest = self._read()
             if not (self.path / MANIFEST).exists():
-                self.write()
+                self._write(self.manifest)
             self._sweep()
         except BaseException:
             self.release()
@@ -125,13 +131,26 @@ class Folder:
         """Return the name of a new shard's folder."""
         return token_hex(8)
 
-    def write(self) -> None:
-        """Replace the record of what the folder holds, so that it is either the old or the new.
+    @contextlib.contextmanager
+    def change(self) -> Iterator[Manifest]:
+        """Let one thread say what the folder holds; then write that, as a whole or not at all.
+
+        Yields:
+            a copy of the manifest. Its collections are replaced, never changed.
 
         Raises:
-            FolderError: if it cannot be written.
+            FolderError: if it cannot be written. Then nothing has changed.
         """
-        manifest = self.manifest
+        with self._changing:
+            before = self.manifest
+            after = before.model_copy(
+                update={"collections": {**before.collections}, "aliases": {**before.aliases}}
+            )
+            yield after
+            self._write(after)
+            self.manifest = after
+
+    def _write(self, manifest: Manifest) -> None:
         manifest.engine_version = importlib.metadata.version("qdrant-edge-py")
         manifest.written_by = VERSION
         text = json.dumps(
@@ -155,7 +174,21 @@ class Folder:
 
     def release(self) -> None:
         """Let other processes open the folder."""
+        _unlock(self._lock)
+
+    def after_fork(self) -> None:
+        """Leave the folder to the parent.
+
+        A child has what the parent had open, and with it the locks: ours, and that of the engine on
+        each shard. As long as it keeps them, nobody could open the folder after the parent.
+        """
         self._lock.close()
+        if os.path.isdir(_OPEN_FILES):
+            inside = os.path.join(os.path.realpath(self.path), "collections", "")
+            for handle in os.listdir(_OPEN_FILES):
+                with contextlib.suppress(OSError):  # the listing itself was one
+                    if os.readlink(os.path.join(_OPEN_FILES, handle)).startswith(inside):
+                        os.close(int(handle))
 
     def _read(self) -> Manifest:
         """Return what is written in the folder.
@@ -246,6 +279,15 @@ def _locked(path: Path) -> Any:
         file.close()
         raise
     return file
+
+
+def _unlock(file: Any) -> None:
+    if not sys.is_finalizing():  # too late to import anything
+        import portalocker
+
+        with contextlib.suppress(portalocker.exceptions.LockException, ValueError):  # no lock
+            portalocker.unlock(file)  # a forked child has the file open, too, and would keep it
+    file.close()
 
 
 def sync_folder(path: Path) -> None:

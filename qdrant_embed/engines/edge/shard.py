@@ -8,10 +8,11 @@ import logging
 import os
 import re
 import shutil
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,23 +20,34 @@ from uuid import UUID
 from qdrant_client import models
 
 from qdrant_embed.engines.edge import builder, conversion
-from qdrant_embed.engines.edge.conversion import NOTHING, edge
-from qdrant_embed.engines.edge.folder import Collection, Folder, explained
+from qdrant_embed.engines.edge.conversion import NOTHING, UNNAMED, edge
+from qdrant_embed.engines.edge.folder import Collection, Folder, explained, sync_folder
 from qdrant_embed.errors import ClientStateError, FolderError
 from qdrant_embed.forks import ForkLock, keep_forever
 
 logger = logging.getLogger(__name__)
 
-PART = 256  # points that are changed at a time: the engine lets no other thread run meanwhile
-LEAST_SPACE = 64 * 2**20  # free bytes of the disk, below which nothing more is stored
+# Points that are changed at a time, and bytes: the engine lets no other thread run meanwhile.
+PART = 256
+PART_BYTES = 2**20
+# Free bytes of the disk, below which nothing more is stored. The engine writes through memory: a
+# disk that is full ends the process with SIGBUS.
+LEAST_SPACE = 64 * 2**20
 
 _POLL = 0.05  # seconds between two looks at a process that builds
+# Changed points after which the engine itself flushes, which lets no other thread run for 50 ms and
+# more. Until then its log is kept on the disk, from which 20,000 are read in about a second.
+_LOGGED = 20_000
+_TIMES_WRITTEN = 3  # of what is stored: in the log, in a segment, in indices
+_SMALL_SPACE = 4 * 2**20  # free bytes that deletions need, and opening
 _FEW = 512  # changed points that are brought over while others wait
+_LOG = "wal"  # folder of what has been changed, in a shard's
 _CLOSED = "Shard is not initialized"
 _MISSING = re.compile(r"No point with id (\S+)")
 _BROKEN = re.compile(
     r"os error|No space left|Service (runtime|internal) error|I/O error|Can't (init|write)|WAL|mmap"
 )
+_HELD = "WouldBlock"  # a lock
 _FULL = re.compile(r"No space left|os error 28\b|Disk quota")
 
 
@@ -58,7 +70,10 @@ class Shard:
         self._changing = ForkLock()
         self._open = self._loaded(self.collection)
         self._is_closed, self._is_dirty = False, False
-        self._touched: set[int | UUID] | None = None  # points changed while an index is built
+        self._flushing = ForkLock()
+        self._logged = 0  # points changed since the engine flushed
+        self._is_gone = False  # closed because its collection was deleted
+        self._meanwhile: _Changes | None = None  # while an index is built
         self._indexing, self._gave_up = threading.Lock(), False
         self._stop = threading.Event()
 
@@ -72,24 +87,38 @@ class Shard:
         """
         collection = Collection(key=folder.new_key(), config=config)
         path = folder.shard(collection)
-        with _told(folder.path, name):
-            path.mkdir()
-            shard = edge.EdgeShard.create(str(path), conversion.edge_config(config))
-            shard.flush()
-            shard.close()
-        folder.manifest.collections[name] = collection
+        _check_space(folder.path, LEAST_SPACE)
         try:
-            folder.write()
+            with _told(folder.path, name):
+                path.mkdir()
+                shard = edge.EdgeShard.create(str(path), conversion.edge_config(config))
+                shard.flush()
+                shard.close()
+            with folder.change() as manifest:
+                manifest.collections[name] = collection
         except BaseException:
-            del folder.manifest.collections[name]
             shutil.rmtree(path, ignore_errors=True)
             raise
         return cls(folder, name)
 
     @property
     def collection(self) -> Collection:
-        """What the folder's manifest says of the collection."""
-        return self._folder.manifest.collections[self.name]
+        """What the folder's manifest says of the collection; another object once that changes.
+
+        Raises:
+            ValueError: if it has been deleted.
+        """
+        try:
+            return self._folder.manifest.collections[self.name]
+        except KeyError:
+            raise ValueError(f"Collection {self.name} not found") from None
+
+    def _say(self, record: Callable[[Collection], None]) -> None:
+        """Have the folder's manifest say something else of the collection."""
+        changed = self.collection.model_copy(deep=True)
+        record(changed)
+        with self._folder.change() as manifest:
+            manifest.collections[self.name] = changed
 
     # asking
 
@@ -112,11 +141,17 @@ class Shard:
             try:
                 return getattr(shard, method)(*requests, **options)
             except Exception as error:
-                if _CLOSED in str(error) and shard is not self._open:
-                    continue  # its index was just exchanged
+                if _CLOSED in str(error) and self._is_opened_again(shard):
+                    continue
                 raise self._explained(error) from error
             except BaseException as error:
                 raise _panic(error, self._folder.path, self.name) from error
+
+    def _is_opened_again(self, closed: Any) -> bool:
+        """Return whether another one is open in place of a shard of the engine's."""
+        with self._changing:  # it may be about to be
+            self._check()
+            return self._open is not closed
 
     def info(self) -> Any:
         """Return what the engine says of the shard: numbers of points, indices of fields."""
@@ -144,13 +179,8 @@ class Shard:
     # changing
 
     @contextlib.contextmanager
-    def change(
-        self, *, grows: bool = True
-    ) -> Iterator[Callable[[Sequence[int | UUID], Any], None]]:
-        """Let one thread change points; yield what does, given their ids and an operation.
-
-        Args:
-            grows: whether more is stored afterwards, for which there must be space.
+    def change(self) -> Iterator[Callable[..., None]]:
+        """Let one thread change the shard; yield `_update`, which does.
 
         Raises:
             ValueError: if the engine refuses an operation.
@@ -159,14 +189,25 @@ class Shard:
         """
         with self._changing:
             self._check()
-            if grows:
-                self._check_space()
             yield self._update
 
-    def _update(self, ids: Sequence[int | UUID], operation: Any) -> None:
-        if self._touched is not None:
-            self._touched.update(ids)
+    def _update(
+        self, ids: Sequence[int | UUID], operation: Any, size: int = 0, *, grows: bool = True
+    ) -> None:
+        """Have the engine do something.
+
+        Args:
+            ids: of the points that change.
+            operation: what it does.
+            size: number of bytes that it stores, about.
+            grows: whether more is stored afterwards.
+        """
+        needed = LEAST_SPACE + _TIMES_WRITTEN * size if grows else _SMALL_SPACE
+        _check_space(self._folder.path, needed)
+        if self._meanwhile is not None:
+            self._meanwhile.points.update(ids)
         self._is_dirty = True
+        self._logged += len(ids)
         try:
             self._open.update(operation)
         except Exception as error:
@@ -185,50 +226,43 @@ class Shard:
             record: changes what the manifest says of the collection.
         """
         with self.change() as update:
-            before = self.collection.model_copy(deep=True)
             if first:
                 update([], operation)
-            try:
-                record(self.collection)
-                self._folder.write()
-            except BaseException:
-                self._folder.manifest.collections[self.name] = before
-                raise
+            self._say(record)
             if not first:
                 update([], operation)
-            self._open.flush()
+            if self._meanwhile is not None:
+                self._meanwhile.shape.append(operation)
+            self._settle()
 
     def configure(self, record: Callable[[Collection], None]) -> None:
         """Change the collection's configuration, and open the shard with it."""
         with self.change():
-            before = self.collection.model_copy(deep=True)
+            before = self.collection
             try:
-                record(self.collection)
-                with _told(self._folder.path, self.name):
-                    config = conversion.edge_config(self.collection.config)
-                    self._open.flush()
-                    self._open.close()
-                    self._open = edge.EdgeShard.load(
-                        str(self._folder.shard(self.collection)), config
-                    )
-                self._folder.write()
+                self._say(record)
+                self._open = self._with_config(self._open, self.collection)
             except BaseException:
-                self._folder.manifest.collections[self.name] = before
-                self._open.close()
+                with self._folder.change() as manifest:
+                    manifest.collections[self.name] = before
+                with contextlib.suppress(Exception):
+                    self._open.close()
                 self._open = self._loaded(before)
                 raise
+
+    def _with_config(self, shard: Any, collection: Collection) -> Any:
+        """Return a shard of the engine's opened again, as its collection is configured now."""
+        with _told(self._folder.path, self.name):
+            config = conversion.edge_config(collection.config)
+            shard.flush()
+            shard.close()
+            return edge.EdgeShard.load(str(self._folder.shard(collection)), config)
 
     def describe(self, record: Callable[[Collection], None]) -> None:
         """Change what the manifest says of the collection, where the engine need not know."""
         with self._changing:
             self._check()
-            before = self.collection.model_copy(deep=True)
-            try:
-                record(self.collection)
-                self._folder.write()
-            except BaseException:
-                self._folder.manifest.collections[self.name] = before
-                raise
+            self._say(record)
 
     def flush(self) -> None:
         """Have the disk keep all changes, also if the machine fails.
@@ -237,12 +271,29 @@ class Shard:
             FolderError: if they cannot be written.
             ClientStateError: if the shard is closed, or belongs to another process.
         """
-        with self._changing:
-            self._check()
-            if self._is_dirty:
-                with _told(self._folder.path, self.name):
-                    self._open.flush()
+        with self._flushing:
+            with self._changing:
+                self._check()
+                if not self._is_dirty:
+                    return
+                if self._logged >= _LOGGED or os.name == "nt":
+                    self._settle()
+                    return
                 self._is_dirty = False
+                collection = self.collection
+            try:
+                _sync_files(self._folder.shard(collection) / _LOG)
+            except OSError as error:
+                if collection is self.collection:
+                    self._is_dirty = True
+                    raise explained(error, self._folder.path) from error
+                # another folder has been put in its place, and flushed
+
+    def _settle(self) -> None:
+        """Have the engine write its segments, so that its log is not needed any more."""
+        with _told(self._folder.path, self.name):
+            self._open.flush()
+        self._is_dirty, self._logged = False, 0
 
     @property
     def is_dirty(self) -> bool:
@@ -303,40 +354,40 @@ class Shard:
             FolderError: if there is no space for a copy, or it cannot be built.
             ClientStateError: if the shard is closed.
         """
+        self._check()
         with self._indexing:
             key = self._folder.new_key()
             path = self._folder.shard_of(key)
             try:
                 on_step("copying")
-                self._copy(path)
+                copied = self._copy(path)
                 on_step("indexing")
                 self._built(path)
                 on_step("exchanging")
-                self._exchange(key)
+                self._exchange(copied, key)
             except BaseException:
                 shutil.rmtree(path, ignore_errors=True)
                 raise
             finally:
                 with self._changing:
-                    self._touched = None
+                    self._meanwhile = None
         return True
 
-    def _copy(self, path: Path) -> None:
-        here = self._folder.shard(self.collection)
+    def _copy(self, path: Path) -> Collection:
+        """Copy the shard; return what its collection was then."""
         with self._changing:
-            self.flush()
+            self._check()
+            self._settle()
+            collection = self.collection
+            here = self._folder.shard(collection)
             needed = sum(_size(file) for file in here.rglob("*"))
-            if shutil.disk_usage(here).free < 2 * needed + LEAST_SPACE:
-                raise FolderError(
-                    f"an index of collection {self.name!r} needs {2 * needed / 1e6:.0f} MB on the "
-                    f"disk of {str(self._folder.path)!r}, which has less: make space",
-                    path=str(self._folder.path),
-                )
-            self._touched = set()
+            _check_space(self._folder.path, 2 * needed + LEAST_SPACE)
+            self._meanwhile = _Changes(set(), [])
             try:
                 shutil.copytree(here, path, copy_function=_copy_file)
             except (OSError, shutil.Error) as error:
                 raise explained(error, self._folder.path) from error
+            return collection
 
     def _built(self, path: Path) -> None:
         with builder.start(path) as process:
@@ -348,9 +399,8 @@ class Shard:
                         )
                 _, said = process.communicate()
             finally:
-                if process.poll() is None and process.stdin is not None:
-                    process.stdin.close()
-                    _ended(process)
+                if process.poll() is None:
+                    builder.end(process)
         if process.returncode:
             last = said.decode(errors="replace").strip().splitlines()[-1:]
             raise FolderError(
@@ -359,52 +409,66 @@ class Shard:
                 path=str(self._folder.path),
             )
 
-    def _exchange(self, key: str) -> None:
-        fresh = self._loaded(self.collection.model_copy(update={"key": key}))
+    def _exchange(self, copied: Collection, key: str) -> None:
+        """Have a copy with an index take the shard's place.
+
+        Args:
+            copied: what the collection was when it was copied.
+            key: key of the copy.
+        """
+        fresh = self._loaded(copied.model_copy(update={"key": key}))
         indexed: int = fresh.info().points_count
         try:
-            while self._touched and len(self._touched) > _FEW:
-                with self._changing:
-                    ids, self._touched = self._touched, set()
-                self._bring_over(fresh, ids)
+            while self._meanwhile is not None and len(self._meanwhile.points) > _FEW:
+                for part in _parts(self._changed_meanwhile()):
+                    with self._changing:
+                        self._bring_over(fresh, part)
             with self._changing:
                 self._check()
-                self._bring_over(fresh, self._touched or set())
-                self._reconcile(fresh, self.collection)
+                before = self.collection
+                for part in [[], *_parts(self._changed_meanwhile())]:
+                    self._bring_over(fresh, part)
+                if _options(before) != _options(copied):
+                    fresh = self._with_config(fresh, before.model_copy(update={"key": key}))
                 with _told(self._folder.path, self.name):
                     fresh.flush()
-                before = self.collection
-                self._folder.manifest.collections[self.name] = before.model_copy(
-                    update={"key": key, "indexed": indexed}
-                )
-                try:
-                    self._folder.write()
-                except BaseException:
-                    self._folder.manifest.collections[self.name] = before
-                    raise
-                old, self._open, self._is_dirty = self._open, fresh, False
+                with self._folder.change() as manifest:
+                    manifest.collections[self.name] = before.model_copy(
+                        update={"key": key, "indexed": indexed}
+                    )
+                old, self._open = self._open, fresh
+                self._is_dirty, self._logged = False, 0
         except BaseException:
-            fresh.close()
+            with contextlib.suppress(Exception):  # it may be closed
+                fresh.close()
             raise
-        old.close()
+        with _told(self._folder.path, self.name):
+            old.close()
         shutil.rmtree(self._folder.shard(before), ignore_errors=True)
 
-    def _bring_over(self, fresh: Any, ids: set[int | UUID]) -> None:
-        """Have `fresh` know of these points what this shard does."""
-        left = list(ids)
-        while left:
-            part, left = left[:PART], left[PART:]
-            with self._changing:
-                self._check()
-                with _told(self._folder.path, self.name):
-                    found = self._open.retrieve(part, True, True)
-                    there = {point.id for point in found}
-                    gone = [point for point in part if point not in there]
-                    if gone:
-                        fresh.update(edge.UpdateOperation.delete_points(gone))
-                    if found:
-                        points = [edge.Point(each.id, each.vector, each.payload) for each in found]
-                        fresh.update(edge.UpdateOperation.upsert_points(points))
+    def _changed_meanwhile(self) -> set[int | UUID]:
+        """Return the points that have changed since this was asked last."""
+        with self._changing:
+            changes = self._meanwhile or _Changes(set(), [])
+            points, changes.points = changes.points, set()
+            return points
+
+    def _bring_over(self, fresh: Any, ids: list[int | UUID]) -> None:
+        """Have a copy know of these points, and of what points can have, what this shard does."""
+        self._check()
+        _check_space(self._folder.path, LEAST_SPACE)
+        with _told(self._folder.path, self.name):
+            if self._meanwhile is not None:
+                while self._meanwhile.shape:
+                    fresh.update(self._meanwhile.shape.pop(0))
+            found = self._open.retrieve(ids, True, True)
+            there = {point.id for point in found}
+            gone = [point for point in ids if point not in there]
+            if gone:
+                fresh.update(edge.UpdateOperation.delete_points(gone))
+            if found:
+                points = [edge.Point(each.id, each.vector, each.payload) for each in found]
+                fresh.update(edge.UpdateOperation.upsert_points(points))
 
     # opening and closing
 
@@ -416,6 +480,7 @@ class Shard:
                 f"{path.name}: restore it, or call client.delete_collection({self.name!r})",
                 path=str(self._folder.path),
             )
+        _check_space(self._folder.path, _SMALL_SPACE)
         with _told(self._folder.path, self.name):
             shard = edge.EdgeShard.load(str(path))
         try:
@@ -428,35 +493,49 @@ class Shard:
     def _reconcile(self, shard: Any, collection: Collection) -> None:
         """Have a shard be what the manifest says: a process may have died between the two."""
         with _told(self._folder.path, self.name):
-            indexed = set(shard.info().payload_schema)
-            for field in indexed - set(collection.indices):
-                shard.update(edge.UpdateOperation.delete_field_index(field))
-            for field in set(collection.indices) - indexed:
-                schema = conversion.edge_index(collection.indices[field])
-                shard.update(edge.UpdateOperation.create_field_index(field, schema))
-            vectors = collection.config.vectors
-            dense = (
-                {"": vectors} if isinstance(vectors, models.VectorParams) else dict(vectors or {})
-            )
-            sparse = collection.config.sparse_vectors or {}
-            stored = _vector_names(self._folder.shard(collection))
-            for name in stored - set(dense) - set(sparse) - {NOTHING}:
+            found = {
+                field: str(info.data_type).rpartition(".")[2].lower()
+                for field, info in shard.info().payload_schema.items()
+            }
+            wanted = {
+                field: conversion.index_kind(schema) for field, schema in collection.indices.items()
+            }
+            for field, kind in found.items():
+                if wanted.get(field) != kind:
+                    shard.update(edge.UpdateOperation.delete_field_index(field))
+            for field, kind in wanted.items():
+                if found.get(field) != kind:
+                    schema = conversion.edge_index(collection.indices[field])
+                    shard.update(edge.UpdateOperation.create_field_index(field, schema))
+            stored, named = _vector_names(self._folder.shard(collection)), _names(collection)
+            for name in stored - set(named) - {NOTHING}:
                 shard.update(edge.UpdateOperation.delete_vector_name(name))
-            for name in (set(dense) | set(sparse)) - stored:
-                shard.update(conversion.new_vector(name, _name_config(name, dense, sparse)))
+            for name in set(named) - stored:
+                shard.update(conversion.new_vector(name, named[name]))
 
-    def close(self) -> None:
-        """Have the disk keep all changes, and close the shard; what is being built is given up."""
+    def close(self, *, is_gone: bool = False) -> None:
+        """Have the disk keep all changes, and close the shard; what is being built is given up.
+
+        Args:
+            is_gone: whether the collection is deleted: nothing need be kept.
+        """
         self._stop.set()
         if self._pid != os.getpid():
             return
         with self._indexing, self._changing:
-            if not self._is_closed:
-                try:
-                    self.flush()
-                finally:
-                    self._is_closed = True
-                    self._open.close()
+            if self._is_closed:
+                return
+            self._is_closed, self._is_gone = True, is_gone
+            try:
+                with _told(self._folder.path, self.name):
+                    try:
+                        if self._logged and not is_gone:
+                            self._open.flush()
+                    finally:
+                        self._open.close()
+            except FolderError:
+                if not is_gone:
+                    raise
 
     def after_fork(self) -> None:
         """Leave the engine alone in a child: its threads are the parent's."""
@@ -468,25 +547,29 @@ class Shard:
                 f"this client had {str(self._folder.path)!r} open before the process was forked, "
                 "and only the parent can use it: open a folder after the fork, in one process"
             )
+        if self._is_gone:
+            raise ValueError(f"Collection {self.name} not found")
         if self._is_closed:
             raise ClientStateError(
                 f"this client of {str(self._folder.path)!r} is closed: create a new one"
             )
 
-    def _check_space(self) -> None:
-        try:
-            free = shutil.disk_usage(self._folder.path).free
-        except OSError as error:
-            raise explained(error, self._folder.path) from error
-        if free < LEAST_SPACE:
-            raise FolderError(
-                f"the disk of {str(self._folder.path)!r} has {free / 1e6:.0f} MB left, and nothing "
-                f"is stored below {LEAST_SPACE / 1e6:.0f}: make space",
-                path=str(self._folder.path),
-            )
-
     def _explained(self, error: Exception) -> Exception:
         return _explained(error, self._folder.path, self.name)
+
+
+def _check_space(path: Path, needed: int) -> None:
+    """Raise `FolderError` if the disk of a folder has less space than is needed."""
+    try:
+        free = shutil.disk_usage(path).free
+    except OSError as error:
+        raise explained(error, path) from error
+    if free < needed:
+        raise FolderError(
+            f"the disk of {str(path)!r} has {free / 1e6:.0f} MB left, and {needed / 1e6:.0f} are "
+            "needed to store that safely: make space",
+            path=str(path),
+        )
 
 
 @contextlib.contextmanager
@@ -510,6 +593,12 @@ def _explained(error: Exception, path: Path, collection: str) -> Exception:
         return ValueError(f"No point with id {missing[1]} in collection {collection!r}")
     if _FULL.search(message):
         return FolderError(f"folder {str(path)!r} has no space left ({message})", path=str(path))
+    if _HELD in message:
+        return FolderError(
+            f"collection {collection!r} in {str(path)!r} is open in another process, which may be "
+            "a fork of this one: let that end first",
+            path=str(path),
+        )
     if _BROKEN.search(message):
         return FolderError(
             f"collection {collection!r} in {str(path)!r} cannot be read or written: it is damaged, "
@@ -564,30 +653,61 @@ def _copy_file(source: str, target: str) -> str:
     return target
 
 
+def _sync_files(folder: Path) -> None:
+    """Have the disk keep the files of a folder; other threads run meanwhile."""
+    for file in folder.iterdir():
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+    sync_folder(folder)
+
+
 def _vector_names(path: Path) -> set[str]:
     config = json.loads((path / "edge_config.json").read_text(encoding="utf-8"))
     return {*(config.get("vectors") or {}), *(config.get("sparse_vectors") or {})}
 
 
-def _name_config(name: str, dense: dict[str, Any], sparse: dict[str, Any]) -> Any:
-    if name in dense:
-        params = dense[name]
-        config = models.DenseVectorConfig(
-            size=params.size,
-            distance=params.distance,
-            multivector_config=params.multivector_config,
-            datatype=params.datatype and models.VectorStorageDatatype(params.datatype.value),
+def _names(collection: Collection) -> dict[str, Any]:
+    """Return the configuration of each vector that points can have, by name."""
+    vectors = collection.config.vectors
+    dense = {UNNAMED: vectors} if isinstance(vectors, models.VectorParams) else vectors or {}
+    named: dict[str, Any] = {
+        name: models.DenseVectorNameConfig(
+            dense=models.DenseVectorConfig(
+                size=params.size,
+                distance=params.distance,
+                multivector_config=params.multivector_config,
+                datatype=models.VectorStorageDatatype(params.datatype.value)
+                if params.datatype
+                else None,
+            )
         )
-        return models.DenseVectorNameConfig(dense=config)
-    return models.SparseVectorNameConfig(
-        sparse=models.SparseVectorConfig(modifier=sparse[name].modifier)
-    )
+        for name, params in dense.items()
+    }
+    for name, sparse in (collection.config.sparse_vectors or {}).items():
+        named[name] = models.SparseVectorNameConfig(
+            sparse=models.SparseVectorConfig(modifier=sparse.modifier)
+        )
+    return named
 
 
-def _ended(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
-    """Wait for a process that has been told to end."""
-    deadline = time.monotonic() + patience
-    while process.poll() is None:
-        if time.monotonic() > deadline:
-            process.kill()
-        time.sleep(_POLL / 5)
+@dataclass
+class _Changes:
+    """What changes while an index is built of a copy.
+
+    Attributes:
+        points: ids of the points that have.
+        shape: operations that change what points can have, in order.
+    """
+
+    points: set[int | UUID]
+    shape: list[Any]
+
+
+def _options(collection: Collection) -> Any:
+    """Return what the engine is told of a collection when its shard is opened."""
+    return collection.config.model_copy(update={"metadata": None})
+
+
+def _parts(ids: Iterable[int | UUID]) -> Iterator[list[int | UUID]]:
+    left = iter(ids)
+    return iter(lambda: list(islice(left, PART)), [])
