@@ -1,18 +1,22 @@
 """Embedded stores: what they keep, how fast they take and find it.
 
     python tests/benchmarks/stores.py [--figures store,text] [--sizes 1000,20000,100000]
-                                      [--stores edge,local,memory,chroma,lancedb]
+                                      [--stores edge,local,memory,chroma,lancedb] [--patience 240]
 
 ``store`` measures stores alone, on the same vectors and payloads: ours through our client, with the
-embedded engine, on a folder of local mode and in memory, and chromadb and lancedb, where they are
-installed, through their own APIs. Vectors are those of real sentences; more than 5,000 are made of
-these by noise, as different from one another as two sentences of one subject. ``text`` measures
-`add` and `query` against the encoder alone.
+embedded engine (``edge``; ``int8``: on disk, with quantised vectors in memory), on a folder of
+local mode and in memory, and chromadb and lancedb, where they are installed, through their own
+APIs. Vectors are those of real sentences; more than 5,000 are made of these by noise, as different
+from one another as two sentences of one subject. ``text`` measures `add` and `query` against the
+encoder alone.
 
-Each store is a process of its own. They take turns; a ratio is the median over the rounds. Local
-mode takes minutes for 20,000 points, and is left out above, and so is lancedb's and chromadb's
-repetition of what takes them long: what is stored is stored once. Each figure is printed beside its
-limit; the exit code is 1 if one is not kept.
+Each store is a process of its own, and another one opens what the first one stored. They take
+turns; a ratio is the median over the turns. Recall is against an exact search of all vectors, of
+which equals count alike. A store that takes longer than ``--patience`` seconds for all points is
+left out after that, but for the rate so far; local mode on a folder, which takes minutes for
+20,000, is not asked for more unless `--stores` names it. ``--sizes 1000000`` takes 2 GB of disk
+for the vectors alone. Each figure is printed beside its limit; the exit code is 1 if one is not
+kept.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,38 +48,96 @@ from qdrant_client import models
 from server import median, median_ratio, processor, short_texts
 
 from qdrant_embed import QdrantClient, TextEmbedding
+from qdrant_embed.engines.embedded import embedded
 from qdrant_embed.engines.points import Points
-from qdrant_embed.engines.wire import upsert_request
+from qdrant_embed.engines.wire import default_batch_size, upsert_request
 
 Floats = NDArray[np.float32]
 
-DIMENSION, REAL, NEAREST, GROUPS = 384, 5_000, 10, 100
+DIMENSION, REAL, NEAREST, GROUPS, GROUP = 384, 5_000, 10, 100, 7
 QUESTIONS = 200
 NOISE = 0.03  # of each number: two vectors made of one have a cosine of 0.74
 NAME = "bench"
-FEW, MANY, INDEXED = 1_000, 20_000, 100_000
+FEW, MANY, INDEXED, MILLION = 1_000, 20_000, 100_000, 1_000_000
 LOCAL_MOST = 20_000
+TURN = 5_000  # points that a store is given before it is the next one's turn
+BLOCK = 50_000  # vectors that are made, or compared, at a time
+ASKING, LEAST_ASKED = 3.0, 10  # seconds of a turn that asks, and questions even if it takes longer
 PEERS = ("edge", "local", "memory", "chroma", "lancedb")
 _PACKAGES = {"chroma": "chromadb", "lancedb": "lancedb"}
 
 
-def made(size: int, folder: Path) -> Path:
-    """A file with `size` vectors, and questions at its end."""
-    encoder = TextEmbedding(MINILM)
-    words = " ".join(docstrings()).split()
-    count = min(size, REAL)
-    texts = [" ".join(words[step * 9 : step * 9 + 14]) for step in range(count)]
-    real = np.array(list(encoder.passage_embed(texts)), np.float32)
-    asked = docstrings()[-QUESTIONS:]
-    questions = np.array(list(encoder.query_embed([text[:200] for text in asked])), np.float32)
-    chance = np.random.default_rng(0)
-    rows = real[np.arange(size) % count]
-    if size > count:
-        rows = rows + chance.normal(0, NOISE, rows.shape).astype(np.float32)
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    file = folder / f"{size}.npy"
-    np.save(file, np.vstack([rows, questions]).astype(np.float32))
-    return file
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors to store, and others to ask for, in files.
+
+    Attributes:
+        file: float32 numbers of the former, one vector after the other.
+        questions: the latter.
+        size: how many are stored.
+    """
+
+    file: Path
+    questions: Floats
+    size: int
+
+    @classmethod
+    def made(cls, size: int, folder: Path) -> Vectors:
+        """Those of sentences; above `REAL`, of sentences with noise, and of length 1 again."""
+        encoder = TextEmbedding(MINILM)
+        words = " ".join(docstrings()).split()
+        count = min(size, REAL)
+        texts = [" ".join(words[step * 9 : step * 9 + 14]) for step in range(count)]
+        real = np.array(list(encoder.passage_embed(texts)), np.float32)
+        asked = [text[:200] for text in docstrings()[-QUESTIONS:]]
+        questions = np.array(list(encoder.query_embed(asked)), np.float32)
+        file, chance = folder / f"{size}.f32", np.random.default_rng(0)
+        with file.open("wb") as written:
+            for first in range(0, size, BLOCK):
+                rows = real[np.arange(first, min(first + BLOCK, size)) % count]
+                if size > count:
+                    rows += NOISE * chance.standard_normal(rows.shape, np.float32)
+                    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+                written.write(rows.tobytes())
+        np.save(file.with_suffix(".npy"), questions)
+        return cls(file, questions, size)
+
+    @classmethod
+    def read(cls, file: Path) -> Vectors:
+        """Those that were made."""
+        size = file.stat().st_size // (4 * DIMENSION)
+        return cls(file, np.load(file.with_suffix(".npy")), size)
+
+    def rows(self, first: int, last: int) -> Floats:
+        """Some of the vectors; the file does not become a part of the process's memory."""
+        start, count = 4 * DIMENSION * first, DIMENSION * (last - first)
+        return np.fromfile(self.file, np.float32, count, offset=start).reshape(-1, DIMENSION)
+
+    def recall(self, found: Sequence[Sequence[int]], group: int | None = None) -> float:
+        """Share of the nearest that the first questions found; of equals, any counts.
+
+        Args:
+            found: numbers of vectors, of each question.
+            group: whose vectors alone were to be found; all, if none.
+        """
+        questions = self.questions[: len(found)]
+        best = np.empty((len(found), 0), np.float32)
+        right = np.zeros(len(found), int)
+        scores_of_found: list[dict[int, float]] = [{} for _ in found]
+        for first in range(0, self.size, BLOCK):
+            rows = self.rows(first, min(first + BLOCK, self.size))
+            scores = questions @ rows.T
+            for question, points in enumerate(found):
+                for point in set(points):
+                    if first <= point < first + len(rows):
+                        scores_of_found[question][point] = float(scores[question, point - first])
+            if group is not None:
+                scores = scores[:, (np.arange(first, first + len(rows)) % GROUPS) == group]
+            best = np.sort(np.hstack([best, scores]), axis=1)[:, -NEAREST:]
+        for question, of in enumerate(scores_of_found):
+            fitting = (of[point] for point in of if group is None or point % GROUPS == group)
+            right[question] = sum(score >= best[question, 0] - 1e-6 for score in fitting)
+        return float(right.sum()) / (best.shape[1] * len(found))
 
 
 def payload(number: int) -> dict[str, Any]:
@@ -84,38 +146,43 @@ def payload(number: int) -> dict[str, Any]:
     return {"document": text, "n": number, "group": number % GROUPS}
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What queries found, and how long each took.
-
-    Attributes:
-        ids: numbers of the points that each found, best first.
-        seconds: of each.
-    """
-
-    ids: list[list[int]]
-    seconds: list[float]
-
-
 class Qdrant:
     """Our client, on one of its engines.
 
     Args:
         folder: to store in.
-        engine: of the client; ``"memory"`` for none.
+        kind: engine of the client; ``"memory"`` for none, ``"int8"`` for a large collection's
+            options.
     """
 
-    def __init__(self, folder: Path, engine: str) -> None:
+    def __init__(self, folder: Path, kind: str) -> None:
         self._place: dict[str, Any] = {"location": ":memory:"}
-        if engine != "memory":
-            self._place = {"path": str(folder / "db"), "engine": engine}
+        if kind != "memory":  # what builds an index is measured, and not at the same time
+            engine = "local" if kind == "local" else "edge"
+            self._place = {"path": str(folder / "db"), "engine": engine, "optimize": False}
+        self._is_large = kind == "int8"
+        self._client: Any = None
+
+    def open(self) -> int:
+        """Open what is there, if anything; return the number of points."""
         self._client = QdrantClient(**self._place)
+        if not self._client.collection_exists(NAME):
+            return 0
+        return int(self._client.count(NAME).count)
 
     def create(self) -> None:
         """Before the first point."""
         params = models.VectorParams(size=DIMENSION, distance=models.Distance.COSINE)
+        if self._is_large:
+            params.on_disk = True
+            int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+            params.quantization_config = models.ScalarQuantization(scalar=int8)
         self._client.create_collection(NAME, vectors_config={"text": params})
         self._client.create_payload_index(NAME, "group", models.PayloadSchemaType.INTEGER)
+
+    def batch(self) -> int:
+        """Number of points that `add` stores at a time."""
+        return default_batch_size(self._client)
 
     def store(self, rows: Floats, first: int) -> None:
         """As `add` does, with what is encoded."""
@@ -127,6 +194,12 @@ class Qdrant:
             dense_name="text",
         )
         upsert_request(self._client, NAME, points).send()
+
+    def flush(self) -> None:
+        """As `add` does at its end."""
+        database = embedded(self._client)
+        if database is not None:
+            database.flush(NAME)
 
     def index(self) -> None:
         """Until searches use it."""
@@ -142,12 +215,6 @@ class Qdrant:
             NAME, query=vector.tolist(), using="text", query_filter=condition, limit=NEAREST
         )
         return [int(point.id) for point in found.points]
-
-    def reopen(self) -> None:
-        """Closes the database, and opens it."""
-        self._client.close()
-        self._client = QdrantClient(**self._place)
-        self._client.count(NAME)
 
     def close(self) -> None:
         """At the end."""
@@ -165,15 +232,27 @@ class Chroma:
         import chromadb
 
         self._chromadb, self._folder = chromadb, folder
-        settings = chromadb.Settings(anonymized_telemetry=False)
-        self._client = chromadb.PersistentClient(str(folder / "db"), settings)
+        self._client: Any = None
         self._collection: Any = None
+
+    def open(self) -> int:
+        """Open what is there, if anything; return the number of points."""
+        settings = self._chromadb.Settings(anonymized_telemetry=False)
+        self._client = self._chromadb.PersistentClient(str(self._folder / "db"), settings)
+        if not self._client.list_collections():
+            return 0
+        self._collection = self._client.get_collection(NAME, embedding_function=None)
+        return int(self._collection.count())
 
     def create(self) -> None:
         """Before the first point."""
         self._collection = self._client.create_collection(
             NAME, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
         )
+
+    def batch(self) -> int:
+        """Number of points that it takes at a time, or a turn's."""
+        return min(TURN, int(self._client.get_max_batch_size()))
 
     def store(self, rows: Floats, first: int) -> None:
         """With what is encoded."""
@@ -186,29 +265,21 @@ class Chroma:
             metadatas=payloads,
         )
 
+    def flush(self) -> None:
+        """It has done so."""
+
     def index(self) -> None:
         """It has done so."""
 
     def ask(self, vector: Floats, group: int | None) -> list[int]:
         """By vector."""
-        where = None if group is None else {"group": group}
         found = self._collection.query(
             query_embeddings=[vector],
             n_results=NEAREST,
-            where=where,
+            where=None if group is None else {"group": group},
             include=["documents", "metadatas", "distances"],
         )
         return [int(point) for point in found["ids"][0]]
-
-    def reopen(self) -> None:
-        """In this process: what is cached of the folder is let go."""
-        self._collection = None
-        self._client._system.stop()
-        self._chromadb.api.client.SharedSystemClient.clear_system_cache()
-        settings = self._chromadb.Settings(anonymized_telemetry=False)
-        self._client = self._chromadb.PersistentClient(str(self._folder / "db"), settings)
-        self._collection = self._client.get_collection(NAME, embedding_function=None)
-        self._collection.count()
 
     def close(self) -> None:
         """At the end."""
@@ -223,26 +294,42 @@ class Lance:
 
     def __init__(self, folder: Path) -> None:
         import lancedb
+        import pyarrow
 
-        self._lancedb, self._folder = lancedb, folder
+        self._lancedb, self._arrow, self._folder = lancedb, pyarrow, folder
+        self._database: Any = None
         self._table: Any = None
+
+    def open(self) -> int:
+        """Open what is there, if anything; return the number of points."""
+        is_new = not (self._folder / "db").exists()
+        self._database = self._lancedb.connect(str(self._folder / "db"))
+        if is_new:
+            return 0
+        self._table = self._database.open_table(NAME)
+        return int(self._table.count_rows())
 
     def create(self) -> None:
         """The first points do."""
 
+    def batch(self) -> int:
+        """As many as may be: each is a file."""
+        return TURN
+
     def store(self, rows: Floats, first: int) -> None:
         """With what is encoded."""
-        import pyarrow as pa
-
+        arrow = self._arrow
         payloads = [payload(number) for number in range(first, first + len(rows))]
-        vectors = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), DIMENSION)
+        vectors = arrow.FixedSizeListArray.from_arrays(arrow.array(rows.reshape(-1)), DIMENSION)
         columns = {name: [one[name] for one in payloads] for name in payloads[0]}
-        data = pa.table({**columns, "vector": vectors})
+        data = arrow.table({**columns, "vector": vectors})
         if self._table is None:
-            database = self._lancedb.connect(str(self._folder / "db"))
-            self._table = database.create_table(NAME, data)
+            self._table = self._database.create_table(NAME, data)
         else:
             self._table.add(data)
+
+    def flush(self) -> None:
+        """It has done so."""
 
     def index(self) -> None:
         """Of vectors and of groups."""
@@ -251,22 +338,17 @@ class Lance:
 
     def ask(self, vector: Floats, group: int | None) -> list[int]:
         """By vector."""
-        search = self._table.search(vector).metric("cosine").limit(NEAREST)
+        search = self._table.search(vector).distance_type("cosine").limit(NEAREST)
         if group is not None:
             search = search.where(f"`group` = {group}", prefilter=True)
         return [int(row["n"]) for row in search.to_list()]
-
-    def reopen(self) -> None:
-        """In this process."""
-        self._table = self._lancedb.connect(str(self._folder / "db")).open_table(NAME)
-        self._table.count_rows()
 
     def close(self) -> None:
         """At the end."""
 
 
 def opened(store: str, folder: Path) -> Any:
-    """One of the stores."""
+    """One of the stores, its package imported, its folder not open yet."""
     if store == "chroma":
         return Chroma(folder)
     return Lance(folder) if store == "lancedb" else Qdrant(folder, store)
@@ -276,46 +358,54 @@ class Worker:
     """What one process measures of one store, of vectors in a file."""
 
     def __init__(self, store: str, file: str, folder: str) -> None:
-        rows = np.load(file)
-        self._rows, self._questions = rows[:-QUESTIONS], rows[-QUESTIONS:]
-        self._folder, self._before = Path(folder), resident_mb()
-        self._batch = 5_000 if store in _PACKAGES else 256
+        self._vectors, self._folder = Vectors.read(Path(file)), Path(folder)
         self._store = opened(store, self._folder)
+        self._before = resident_mb()
+        self._stored = 0
 
-    def fill(self) -> float:
-        """Points a second."""
+    def open(self) -> float:
+        """Seconds until the number of points is known."""
+        return timed(self._store.open)
+
+    def create(self) -> None:
+        """Before the first point."""
         self._store.create()
-        started = time.perf_counter()
-        for first in range(0, len(self._rows), self._batch):
-            self._store.store(self._rows[first : first + self._batch], first)
-        return len(self._rows) / (time.perf_counter() - started)
+
+    def fill(self, patience: float) -> list[float]:
+        """Points of one turn, and their seconds.
+
+        Args:
+            patience: seconds after which it stops.
+        """
+        first, started = self._stored, time.perf_counter()
+        last, batch = min(first + TURN, self._vectors.size), self._store.batch()
+        while self._stored < last and time.perf_counter() - started < patience:
+            rows = self._vectors.rows(self._stored, min(self._stored + batch, last))
+            self._store.store(rows, self._stored)
+            self._stored += len(rows)
+        if self._stored == self._vectors.size:
+            self._store.flush()
+        return [self._stored - first, time.perf_counter() - started]
 
     def index(self) -> float:
         """Seconds."""
         return timed(self._store.index)
 
-    def ask(self) -> list[float]:
-        """Seconds of each query."""
-        return self._asked(None).seconds
+    def first(self) -> float:
+        """Seconds of a query."""
+        return timed(lambda: self._store.ask(self._vectors.questions[0], None))
 
-    def ask_filtered(self) -> list[float]:
-        """Seconds of each query for one in a hundred points."""
-        return self._asked(7).seconds
-
-    def recall(self) -> float:
-        """Of the ten nearest, by exact comparison; of equals, any counts."""
-        scores = self._questions @ self._rows.T
-        least = np.sort(scores, axis=1)[:, -NEAREST]
-        found = self._asked(None).ids
-        right = [
-            sum(scores[question, point] >= least[question] - 1e-6 for point in points)
-            for question, points in enumerate(found)
-        ]
-        return float(sum(right)) / (NEAREST * len(found))
-
-    def reopen(self) -> list[float]:
-        """Seconds to open, and of the first query."""
-        return [timed(self._store.reopen), timed(lambda: self._store.ask(self._questions[0], None))]
+    def ask(self, group: int | None) -> list[Any]:
+        """Seconds of each query, and what each found."""
+        seconds: list[float] = []
+        found: list[list[int]] = []
+        for question in self._vectors.questions:
+            started = time.perf_counter()
+            found.append(self._store.ask(question, group))
+            seconds.append(time.perf_counter() - started)
+            if sum(seconds) > ASKING and len(seconds) >= LEAST_ASKED:
+                break
+        return [seconds, found]
 
     def size(self) -> list[float]:
         """MB of memory that are the store's, and of the disk."""
@@ -327,14 +417,6 @@ class Worker:
     def close(self) -> None:
         """At the end."""
         self._store.close()
-
-    def _asked(self, group: int | None) -> Asked:
-        ids, seconds = [], []
-        for question in self._questions:
-            started = time.perf_counter()
-            ids.append(self._store.ask(question, group))
-            seconds.append(time.perf_counter() - started)
-        return Asked(ids, seconds)
 
 
 class TextWorker:
@@ -375,6 +457,35 @@ class TextWorker:
             for question in self._questions
         ]
 
+    def share(self) -> list[float]:
+        """Seconds of each query that neither the encoder nor the engine takes."""
+        from qdrant_embed.engines.edge.shard import Shard
+
+        client, inner = self._client, [0.0]
+        assert client is not None
+
+        def counted(function: Any) -> Any:
+            def call(*arguments: Any, **options: Any) -> Any:
+                started = time.perf_counter()
+                try:
+                    return function(*arguments, **options)
+                finally:
+                    inner[0] += time.perf_counter() - started
+
+            return call
+
+        embed, ask = self._encoder.query_embed, Shard.ask
+        self._encoder.query_embed, Shard.ask = counted(embed), counted(ask)  # type: ignore[method-assign] # put back below
+        try:
+            seconds = []
+            for question in self._questions:
+                inner[0] = 0.0
+                whole = timed(lambda question=question: client.query(NAME, question))  # type: ignore[misc] # bound at once
+                seconds.append(whole - inner[0])
+            return seconds
+        finally:
+            self._encoder.query_embed, Shard.ask = embed, ask  # type: ignore[method-assign] # as before
+
     def close(self) -> None:
         """At the end."""
         if self._client is not None:
@@ -397,11 +508,11 @@ class Process:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def __call__(self, method: str) -> Any:
+    def __call__(self, method: str, *arguments: Any) -> Any:
         """Runs a method there; what it returns."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{method}\n")
+        self._process.stdin.write(json.dumps([method, *arguments]) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
@@ -410,14 +521,57 @@ class Process:
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.communicate("close\n")
+        if self._process.poll() is None:
+            self._process.communicate(json.dumps(["close"]) + "\n")
 
 
 def worker(kind: str, arguments: Sequence[str]) -> None:
     """Runs what standard input asks for."""
     of = TextWorker(*arguments) if kind == "text" else Worker(kind, *arguments)
     for line in sys.stdin:
-        print(json.dumps(getattr(of, line.strip())()), flush=True)
+        method, *told = json.loads(line)
+        print(json.dumps(getattr(of, method)(*told)), flush=True)
+
+
+@dataclass
+class Found:
+    """What was measured of a store.
+
+    Attributes:
+        rates: points a second, of each turn.
+        index: seconds.
+        reopen: seconds; none for one that keeps nothing.
+        first: seconds of the first query after that.
+        asked: seconds of each query, of each turn; likewise of those with a filter.
+        recall: share of the nearest that it found; likewise with a filter.
+        memory: MB of the process that has opened it and asked, that are the store's.
+        disk: MB.
+    """
+
+    rates: list[float] = field(default_factory=list)
+    index: float = 0.0
+    reopen: float | None = None
+    first: float | None = None
+    asked: list[list[float]] = field(default_factory=list)
+    filtered: list[list[float]] = field(default_factory=list)
+    recall: float | None = None
+    filtered_recall: float | None = None
+    memory: float | None = None
+    disk: float | None = None
+
+    def cells(self) -> dict[str, float | None]:
+        """A row of the table."""
+        row = {"points/s": statistics.median(self.rates), "index s": self.index}
+        row |= {
+            "reopen s": self.reopen,
+            "first ms": None if self.first is None else 1e3 * self.first,
+        }
+        for name, turns in (("", self.asked), ("1% ", self.filtered)):
+            every = [1e3 * one for turn in turns for one in turn]
+            row[f"{name}p50 ms"] = statistics.median(every) if every else None
+            row[f"{name}p99 ms"] = float(np.quantile(every, 0.99)) if every else None
+        row |= {"recall": self.recall, "1% recall": self.filtered_recall}
+        return row | {"RSS MB": self.memory, "disk MB": self.disk}
 
 
 class Bench:
@@ -433,52 +587,64 @@ class Bench:
 
     def store(self) -> Iterator[Figure]:
         """Stores alone."""
+        stores = installed(self._arguments.stores or ",".join(PEERS))
         for size in map(int, self._arguments.sizes.split(",")):
-            stores = [store for store in installed(self._arguments.stores) if fits(store, size)]
-            file, found = made(size, self._folder), {}
+            vectors = Vectors.made(size, self._folder)
+            wanted = [store for store in stores if self._arguments.stores or fits(store, size)]
+            if size >= MILLION and not self._arguments.stores:
+                wanted.insert(1, "int8")
+            found = {store: Found() for store in wanted}
             with ExitStack() as stack:
-                peers = {store: self._peer(stack, store, file) for store in stores}
-                for store, peer in peers.items():
-                    found[store] = {"points/s": peer("fill"), "index s": peer("index")}
-                rounds = self._rounds(peers, ["ask", "ask_filtered"])
-                for store, peer in peers.items():
-                    of = found[store]
-                    of["recall"] = peer("recall")
-                    of["RSS MB"], of["disk MB"] = peer("size")
-                    of["reopen s"], of["first ms"] = 0.0, 0.0
-                    if store != "memory":
-                        of["reopen s"], first = peer("reopen")
-                        of["first ms"] = 1e3 * first
-                    asked = [1e3 * one for turn in rounds[store]["ask"] for one in turn]
-                    of["p50 ms"] = statistics.median(asked)
-                    of["p99 ms"] = float(np.quantile(asked, 0.99))
-                    filtered = [1e3 * one for turn in rounds[store]["ask_filtered"] for one in turn]
-                    of["1% p50 ms"] = statistics.median(filtered)
+                self._ask(self._fill(stack, vectors, found), vectors, found)
+            vectors.file.unlink()
             show(size, found)
-            yield from limits(size, found, rounds)
+            yield from limits(size, found)
 
-    def _peer(self, stack: ExitStack, store: str, file: Path) -> Process:
-        folder = self._folder / uuid.uuid4().hex
-        folder.mkdir()
-        peer = Process(store, str(file), str(folder))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        stack.callback(peer.close)
-        return peer
+    def _fill(
+        self, stack: ExitStack, vectors: Vectors, found: Mapping[str, Found]
+    ) -> dict[str, Process]:
+        """Store all vectors in all stores; return a process for each that has its own open."""
+        folders, peers, done = {}, {}, {}
+        for store in found:
+            folders[store] = self._folder / uuid.uuid4().hex
+            folders[store].mkdir()
+            stack.callback(shutil.rmtree, folders[store], ignore_errors=True)
+            peers[store] = Process(store, str(vectors.file), str(folders[store]))
+            stack.callback(peers[store].close)
+            peers[store]("open")
+            peers[store]("create")
+            done[store] = [0.0, 0.0]
+        while left := [store for store in peers if done[store][0] < vectors.size]:
+            for store in left:
+                count, seconds = peers[store]("fill", self._arguments.patience - done[store][1])
+                done[store] = [done[store][0] + count, done[store][1] + seconds]
+                found[store].rates.append(count / seconds)
+                if done[store][0] < vectors.size and done[store][1] >= self._arguments.patience:
+                    print(f"{store} stored {done[store][0]:,.0f} points, and is left out from here")
+                    peers.pop(store).close()
+        for store, peer in peers.items():
+            found[store].index = peer("index")
+            if store != "memory":
+                peer.close()
+                peers[store] = Process(store, str(vectors.file), str(folders[store]))
+                stack.callback(peers[store].close)
+        return peers
 
-    def _rounds(
-        self, peers: Mapping[str, Process], methods: Sequence[str]
-    ) -> dict[str, dict[str, list[Any]]]:
-        for peer in peers.values():
-            for method in methods:
-                peer(method)  # warm
-        found: dict[str, dict[str, list[Any]]] = {
-            name: {method: [] for method in methods} for name in peers
-        }
+    def _ask(
+        self, peers: Mapping[str, Process], vectors: Vectors, found: Mapping[str, Found]
+    ) -> None:
+        for store, peer in peers.items():
+            if store != "memory":
+                found[store].reopen, found[store].first = peer("open"), peer("first")
+            of = found[store]
+            of.recall = vectors.recall(peer("ask", None)[1])  # warm then
+            of.filtered_recall = vectors.recall(peer("ask", GROUP)[1], GROUP)
         for _ in range(self._arguments.rounds):
-            for name, peer in peers.items():
-                for method in methods:
-                    found[name][method].append(peer(method))
-        return found
+            for store, peer in peers.items():
+                found[store].asked.append(peer("ask", None)[0])
+                found[store].filtered.append(peer("ask", GROUP)[0])
+        for store, peer in peers.items():
+            found[store].memory, found[store].disk = peer("size")
 
     def text(self) -> Iterator[Figure]:
         """`add` and `query` with MiniLM and the embedded engine, against the encoder alone."""
@@ -499,9 +665,11 @@ class Bench:
                 added.append(both("add"))
             for peer, method in ((alone, "encode_queries"), (both, "query")):
                 peer(method)
+            shares = []
             for _ in range(self._arguments.rounds):
                 asked.append(statistics.median(alone("encode_queries")))
                 answered.append(statistics.median(both("query")))
+                shares.append(1e6 * statistics.median(both("share")))
         print(
             f"{int(count):,} texts encoded in {median(encoded)} s, added in {median(added)} s; a "
             f"query encoded in {1e3 * statistics.median(asked):.2f} ms, answered in "
@@ -509,6 +677,8 @@ class Bench:
         )
         yield Figure("add to edge, encoding alone = 1", median_ratio(encoded, added), 0.8, False)
         yield Figure("query on edge, encoder alone = 1", median_ratio(answered, asked), 1.5)
+        share = round(statistics.median(shares))
+        yield Figure("query on edge, us above encoder and engine", share, 150)
 
 
 def fits(store: str, size: int) -> bool:
@@ -528,45 +698,54 @@ def installed(stores: str) -> list[str]:
     return found
 
 
-def limits(
-    size: int,
-    found: Mapping[str, Mapping[str, float]],
-    rounds: Mapping[str, Mapping[str, list[list[float]]]],
-) -> Iterator[Figure]:
+def limits(size: int, found: Mapping[str, Found]) -> Iterator[Figure]:
     """The figures that have one."""
+    if "edge" not in found:
+        return
+    edge = found["edge"]
 
-    def faster(peer: str, method: str) -> float:
-        ours, theirs = (
-            [statistics.median(turn) for turn in rounds[name][method]] for name in ("edge", peer)
-        )
-        return median_ratio(theirs, ours)
+    def stored(peer: str, limit: float) -> Iterator[Figure]:
+        if peer in found:
+            pairs = zip(edge.rates, found[peer].rates, strict=False)  # it may have given up
+            value = median(one / other for one, other in pairs)
+            yield Figure(f"{size:,} points stored, {peer} = 1", value, limit, False)
 
-    def taken(peer: str) -> float:
-        return round(found["edge"]["points/s"] / found[peer]["points/s"], 1)
+    def faster(peer: str, ours: str, limit: float) -> Iterator[Figure]:
+        if peer in found and getattr(found[peer], ours):
+            turns = [
+                [statistics.median(turn) for turn in getattr(of, ours)]
+                for of in (found[peer], edge)
+            ]
+            what = "query" if ours == "asked" else "1% filter"
+            yield Figure(f"{size:,}: {what}, {peer} = 1", median_ratio(*turns), limit, False)
 
     if size == MANY:
-        if "chroma" in found:
-            yield Figure(f"{size:,} points stored, chromadb = 1", taken("chroma"), 10, False)
-        if "local" in found:
-            yield Figure(f"{size:,} points stored, local mode = 1", taken("local"), 20, False)
+        yield from stored("chroma", 10)
+        yield from stored("local", 20)
     if size >= INDEXED:
-        yield Figure(f"{size:,}: recall of the ten nearest", found["edge"]["recall"], 0.995, False)
-        if "chroma" in found:
-            yield Figure(f"{size:,}: query, chromadb = 1", faster("chroma", "ask"), 2, False)
-            value = faster("chroma", "ask_filtered")
-            yield Figure(f"{size:,}: 1% filter, chromadb = 1", value, 5, False)
-        if "memory" in found:
-            value = faster("memory", "ask_filtered")
-            yield Figure(f"{size:,}: 1% filter, local mode in memory = 1", value, 20, False)
+        if edge.recall is not None:
+            yield Figure(f"{size:,}: recall of the ten nearest", edge.recall, 0.995, False)
+        yield from faster("chroma", "asked", 2)
+        yield from faster("chroma", "filtered", 5)
+        yield from faster("memory", "filtered", 20)
+    if size >= MILLION:
+        for store in ("edge", "int8"):
+            if store in found and found[store].reopen is not None:
+                yield Figure(f"{size:,}: {store} opens, s", round(found[store].reopen or 0, 2), 2)
 
 
-def show(size: int, found: Mapping[str, Mapping[str, float]]) -> None:
+def show(size: int, found: Mapping[str, Found]) -> None:
     """Prints a table."""
-    columns = list(next(iter(found.values())))
-    print(f"\n{size:,} points".ljust(16) + "".join(f"{column:>12}" for column in columns))
-    for store, figures in found.items():
-        cells = (f"{figures[column]:>12,.{digits(figures[column])}f}" for column in columns)
-        print(f"{store:15}" + "".join(cells), flush=True)
+    rows = {store: of.cells() for store, of in found.items()}
+    columns = list(next(iter(rows.values())))
+    print(f"\n{size:,} points".ljust(16) + "".join(f"{column:>11}" for column in columns))
+    for store, row in rows.items():
+        print(f"{store:15}" + "".join(f"{told(row[column]):>11}" for column in columns), flush=True)
+
+
+def told(value: float | None) -> str:
+    """With as many digits behind the point as are worth reading."""
+    return "-" if value is None else f"{value:,.{digits(value)}f}"
 
 
 def digits(value: float) -> int:
@@ -589,10 +768,11 @@ def main() -> int:
     """Prints the figures; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--figures", default="store,text")
-    parser.add_argument("--stores", default=",".join(PEERS))
+    parser.add_argument("--stores", help="of the figure store; also int8")
     parser.add_argument("--sizes", default=f"{FEW},{MANY},{INDEXED}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", type=int, default=20_000, help="of the figure text")
+    parser.add_argument("--patience", type=float, default=240, help="seconds to store all points")
     parser.add_argument("--worker", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
