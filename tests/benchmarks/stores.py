@@ -726,7 +726,7 @@ def limits(size: int, found: Mapping[str, Found]) -> Iterator[Figure]:
             yield Figure(f"{size:,} points stored, {peer} = 1", value, limit, False)
 
     def faster(peer: str, ours: str, limit: float) -> Iterator[Figure]:
-        if peer in found and getattr(found[peer], ours):
+        if peer in found and getattr(found[peer], ours) and getattr(edge, ours):
             turns = [
                 [statistics.median(turn) for turn in getattr(of, ours)]
                 for of in (found[peer], edge)
