@@ -32,7 +32,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -48,6 +48,8 @@ from qdrant_client import models
 from server import median, median_ratio, processor, short_texts
 
 from qdrant_embed import QdrantClient, TextEmbedding
+from qdrant_embed.collection.encoders import ModelEncoder
+from qdrant_embed.engines.edge.shard import Shard
 from qdrant_embed.engines.embedded import embedded
 from qdrant_embed.engines.points import Points
 from qdrant_embed.engines.wire import default_batch_size, upsert_request
@@ -231,7 +233,8 @@ class Chroma:
     def __init__(self, folder: Path) -> None:
         import chromadb
 
-        self._chromadb, self._folder = chromadb, folder
+        self._chromadb: Any = chromadb
+        self._folder = folder
         self._client: Any = None
         self._collection: Any = None
 
@@ -458,38 +461,47 @@ class TextWorker:
         ]
 
     def share(self) -> list[float]:
-        """Seconds of each query that neither the encoder nor the engine takes."""
-        from qdrant_embed.engines.edge.shard import Shard
+        """Seconds of each query that neither the encoder nor the engine takes.
 
-        client, inner = self._client, [0.0]
+        They are this thread's own, on a processor: others that compute do not count.
+        """
+        client = self._client
         assert client is not None
-
-        def counted(function: Any) -> Any:
-            def call(*arguments: Any, **options: Any) -> Any:
-                started = time.perf_counter()
-                try:
-                    return function(*arguments, **options)
-                finally:
-                    inner[0] += time.perf_counter() - started
-
-            return call
-
-        embed, ask = self._encoder.query_embed, Shard.ask
-        self._encoder.query_embed, Shard.ask = counted(embed), counted(ask)  # type: ignore[method-assign] # put back below
-        try:
-            seconds = []
+        seconds = []
+        with ExitStack() as stack:
+            inner = [stack.enter_context(spied(ModelEncoder, "queries"))]
+            inner.append(stack.enter_context(spied(Shard, "ask")))
             for question in self._questions:
-                inner[0] = 0.0
-                whole = timed(lambda question=question: client.query(NAME, question))  # type: ignore[misc] # bound at once
-                seconds.append(whole - inner[0])
-            return seconds
-        finally:
-            self._encoder.query_embed, Shard.ask = embed, ask  # type: ignore[method-assign] # as before
+                before, started = sum(map(sum, inner)), time.thread_time()
+                client.query(NAME, question)
+                whole = time.thread_time() - started
+                seconds.append(whole - (sum(map(sum, inner)) - before))
+        assert all(inner), "nothing was asked there"
+        return seconds
 
     def close(self) -> None:
         """At the end."""
         if self._client is not None:
             self._client.close()
+
+
+@contextmanager
+def spied(owner: Any, name: str) -> Iterator[list[float]]:
+    """The thread's seconds of each call of a method, while the block runs."""
+    method, seconds = getattr(owner, name), []
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        started = time.thread_time()
+        try:
+            return method(*arguments, **options)
+        finally:
+            seconds.append(time.thread_time() - started)
+
+    setattr(owner, name, call)
+    try:
+        yield seconds
+    finally:
+        setattr(owner, name, method)
 
 
 def timed(function: Callable[[], object]) -> float:
@@ -561,7 +573,10 @@ class Found:
 
     def cells(self) -> dict[str, float | None]:
         """A row of the table."""
-        row = {"points/s": statistics.median(self.rates), "index s": self.index}
+        row: dict[str, float | None] = {
+            "points/s": statistics.median(self.rates),
+            "index s": self.index,
+        }
         row |= {
             "reopen s": self.reopen,
             "first ms": None if self.first is None else 1e3 * self.first,
@@ -592,7 +607,7 @@ class Bench:
             vectors = Vectors.made(size, self._folder)
             wanted = [store for store in stores if self._arguments.stores or fits(store, size)]
             if size >= MILLION and not self._arguments.stores:
-                wanted.insert(1, "int8")
+                wanted.append("int8")
             found = {store: Found() for store in wanted}
             with ExitStack() as stack:
                 self._ask(self._fill(stack, vectors, found), vectors, found)
@@ -711,7 +726,7 @@ def limits(size: int, found: Mapping[str, Found]) -> Iterator[Figure]:
             yield Figure(f"{size:,} points stored, {peer} = 1", value, limit, False)
 
     def faster(peer: str, ours: str, limit: float) -> Iterator[Figure]:
-        if peer in found and getattr(found[peer], ours):
+        if peer in found and getattr(found[peer], ours) and getattr(edge, ours):
             turns = [
                 [statistics.median(turn) for turn in getattr(of, ours)]
                 for of in (found[peer], edge)
