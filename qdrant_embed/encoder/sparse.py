@@ -232,6 +232,7 @@ class _Splade:
             model=facts.spec.name,
             revision=facts.files.revision,
             weights_sha256=facts.weights_sha256,
+            tokenizer_sha256=facts.tokenizer_sha256,
             max_tokens=facts.spec.max_tokens,
             max_terms=self._max_terms,
         )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "QDRANT_EMBED_CACHE"
 
+_DIGEST = re.compile("[0-9a-f]{64}")
 _NEXT_NOTICE = 60.0  # seconds between messages while another process holds a lock
 _LARGE = 1 << 28  # bytes that take a second or so to hash
 
@@ -131,9 +133,9 @@ def sha256(path: Path, cache: Path) -> str:
         raise ModelFileError(f"{path} cannot be read: {error}") from error
     state = f"{path.resolve()}\n{status.st_size}\n{status.st_mtime_ns}\n{status.st_ino}"
     note = cache / "sha256" / hashlib.sha256(state.encode()).hexdigest()
-    with suppress(OSError):
-        remembered = note.read_text()
-        if len(remembered) == 64:
+    with suppress(OSError, UnicodeDecodeError):
+        remembered = note.read_text("ascii")
+        if _DIGEST.fullmatch(remembered):
             return remembered
     digest = file_sha256(path)
     note_down(note, digest)
@@ -163,6 +165,14 @@ def file_sha256(path: Path) -> str:
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error}") from error
     return total.hexdigest()
+
+
+def once(cache: Path, what: str, digest: str, check: Callable[[], object]) -> None:
+    """Call `check`, unless it has succeeded for content with that digest; note down if it does."""
+    note = cache / "checked" / f"{what}-{digest}"
+    if not os.path.isfile(note):
+        check()
+        note_down(note, "")
 
 
 def note_down(note: Path, text: str) -> None:

@@ -74,7 +74,9 @@ def clear(cache: Path, name: str | None = None) -> int:
         for entry in cache_entries(cache, name)
     ]
     if name is None:  # incomplete ones too, and "recall", where plans were kept once
-        folders = [cache / part for part in ("hub", "compiled", "plans", "recall", "sha256")]
+        folders = [
+            cache / part for part in ("hub", "compiled", "plans", "recall", "sha256", "checked")
+        ]
     freed = 0
     for folder in dict.fromkeys(folders):
         size = _size(folder)

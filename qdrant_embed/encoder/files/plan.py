@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, ClassVar, Literal
 
 from qdrant_embed.encoder.facts.precision import (
@@ -29,12 +30,16 @@ from qdrant_embed.encoder.facts.precision import (
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.cache import explained, file_sha256, new_folder, note_down, sha256
 from qdrant_embed.errors import InputError, ModelFileError
+from qdrant_embed.limits import JSON_FILE
 from qdrant_embed.version import VERSION
 
 MANIFEST = "qdrant-embed.json"
 
+_LONGEST_NAME = 200  # characters of a file's name
 _FOLDER = "plans"  # of the cache folder
 _TOKENIZER, _TABLE = "tokenizer.json", "static.npz"
+# what building a plan from any JSON may raise
+_NOT_A_PLAN = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 _MOST_FILES = 100  # a folder with more is not a model's alone: its plan is not kept
 
 
@@ -70,6 +75,8 @@ class RunPlan:
         skips_unknown: leave unknown tokens out of a static model's mean.
         pooled: only the file itself can pool, as with Dense layers after the pooling.
         vocabulary: tokens that the model has vectors for, where it says so.
+        tokenizer_sha256: digest of the tokenizer, and of the settings in the model's files that
+            vectors depend on; ``None`` in folders that were exported before there was one.
         files: every file that the plan depends on, by name or path.
         version: of this format.
     """
@@ -88,6 +95,7 @@ class RunPlan:
     skips_unknown: bool = False
     pooled: bool = False
     vocabulary: int | None = None
+    tokenizer_sha256: str | None = None
     files: Mapping[str, FileState] = field(default_factory=dict)
     version: Literal[1] = 1
 
@@ -114,8 +122,9 @@ class PlanCache:
         """Return the plan, if every file is still as it was then."""
         try:
             plan = _parsed(json.loads(self._file.read_bytes()))
-            return plan if plan.files == self._states(plan) else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
+            is_current = plan.tokenizer_sha256 is not None and plan.files == self._states(plan)
+            return plan if is_current else None
+        except (OSError, *_NOT_A_PLAN):
             return None
 
     def write(self, plan: RunPlan) -> None:
@@ -134,6 +143,11 @@ class PlanCache:
             name: FileState(size=state.st_size, modified=state.st_mtime_ns)
             for name, state in states.items()
         }
+
+
+def plan_of_json(text: str) -> RunPlan:
+    """Return the plan that `RunPlan.to_json` wrote, in this process or its parent."""
+    return _parsed(json.loads(text))
 
 
 def _parsed(content: dict[str, Any]) -> RunPlan:
@@ -212,21 +226,39 @@ def read_exported(folder: Path) -> RunPlan:
     Raises:
         ModelFileError: it cannot be read, or names files elsewhere.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import TypeAdapter
 
     path = folder / MANIFEST
+    if os.path.getsize(path) > JSON_FILE:
+        raise ModelFileError(f"{path} cannot be used: it can have {JSON_FILE:,} bytes at most")
     try:
         plan = TypeAdapter(RunPlan).validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(
             f"{path} cannot be used: it is damaged, or was written by a newer qdrant-embed; export "
             "the model again"
         ) from error
     names = [*plan.files, *map(str, (*plan.run, plan.tokenizer))]
-    if any(Path(name).name != name for name in names):
+    if not plan.run or not all(map(_is_name, names)):
         raise ModelFileError(f"{path} names files outside of its folder")
+    if missing := set(names) - plan.files.keys():
+        raise ModelFileError(
+            f"{path} cannot be used: it records no digest of {', '.join(sorted(missing))}; export "
+            "the model again"
+        )
     run = tuple(folder / name for name in plan.run)
     return replace(plan, run=run, tokenizer=folder / plan.tokenizer)
+
+
+def _is_name(name: str) -> bool:
+    """Return whether `name` is that of a file in the same folder, on every system."""
+    return (
+        PureWindowsPath(name).name == name
+        and name not in (".", "..")
+        and not set(name) & {*map(chr, range(32)), ":"}
+        and len(name) <= _LONGEST_NAME
+        and name.isprintable()
+    )
 
 
 def damaged_files(folder: Path, plan: RunPlan, cache: Path | None) -> list[str]:

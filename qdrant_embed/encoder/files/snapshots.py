@@ -14,10 +14,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from qdrant_embed.encoder.facts.jsonfile import read_json
 from qdrant_embed.encoder.facts.modules import MODULES_FILE, ModuleChain, read_chain
@@ -25,6 +25,7 @@ from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.weights import weight_files
 from qdrant_embed.encoder.files.cache import explained, file_sha256, locked, sha256, write_whole
 from qdrant_embed.encoder.files.downloads import Download
+from qdrant_embed.encoder.files.repository import is_file_inside
 from qdrant_embed.errors import ModelDownloadError, ModelFileError
 
 if TYPE_CHECKING:
@@ -66,6 +67,15 @@ class KeptFile(BaseModel):
             return False
 
 
+def _checked_path(path: str) -> str:
+    if not is_file_inside(path):
+        raise ValueError("not the path of a file inside a folder")
+    return path
+
+
+_Inside: TypeAlias = Annotated[str, AfterValidator(_checked_path)]
+
+
 class KeptModel(BaseModel):
     """The record of a repository at one commit.
 
@@ -79,9 +89,9 @@ class KeptModel(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    commit: str
-    paths: frozenset[str]
-    files: Mapping[str, KeptFile] = {}
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    paths: frozenset[_Inside]
+    files: Mapping[_Inside, KeptFile] = {}
 
 
 class Snapshots:
@@ -170,7 +180,10 @@ class Snapshots:
         for path in _needed(paths, folder, precision):
             if path not in repository.files:
                 raise ModelDownloadError(f"{path} of {self._name} is not in the local cache")
-            copies = chain(self._base.glob(f"*/{path}"), hub.cached_copies(self._name, path))
+            others = (other / path for other in self._base.iterdir() if is_commit(other.name))
+            copies = chain(
+                (copy for copy in others if copy.is_file()), hub.cached_copies(self._name, path)
+            )
             download.fetch(path, copies, pinned.get(path))
             target = folder / path
             files[path] = KeptFile(size=target.stat().st_size, sha256=sha256(target, self._cache))
@@ -180,9 +193,10 @@ class Snapshots:
         if is_commit(revision):
             return revision
         try:
-            return self._ref(revision).read_text()
-        except OSError:
+            commit = self._ref(revision).read_text("ascii")
+        except (OSError, ValueError):
             return None
+        return commit if is_commit(commit) else None
 
     def _record(self, commit: str) -> Path:
         return self._base / f"{commit}.json"
@@ -232,6 +246,7 @@ def _needed(paths: Collection[str], folder: Path, precision: Precision) -> Itera
 
 def _read(record: Path) -> KeptModel | None:
     try:
-        return KeptModel.model_validate_json(record.read_bytes())
+        model = KeptModel.model_validate_json(record.read_bytes())
     except (OSError, ValidationError):
         return None
+    return model if model.commit == record.stem else None
