@@ -414,6 +414,13 @@ def _make_plan(
     from qdrant_embed.encoder.run.loaded_model import load_tokenizer
 
     compiled = compiled_model(
-        weights, weights_sha256, config, spec, partial(load_tokenizer, plan), precision, cache
+        weights,
+        weights_sha256,
+        tokenizer_sha256,
+        config,
+        spec,
+        partial(load_tokenizer, plan),
+        precision,
+        cache,
     )
     return replace(plan, report=compiled.report, run=compiled.files)

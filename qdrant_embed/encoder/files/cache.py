@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from qdrant_embed.errors import MissingDependencyError, ModelFileError
 from qdrant_embed.stalls import NOTICE, announced
@@ -20,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "QDRANT_EMBED_CACHE"
 
+_SEAL = "digest"  # of a record, in it
 _DIGEST = re.compile("[0-9a-f]{64}")
 _NEXT_NOTICE = 60.0  # seconds between messages while another process holds a lock
 _LARGE = 1 << 28  # bytes that take a second or so to hash
@@ -121,8 +124,10 @@ def new_folder(target: Path, *, in_cache: bool = True) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def sha256(path: Path, cache: Path) -> str:
+def sha256(path: Path, cache: Path, *, again: bool = False) -> str:
     """Compute the hex sha256 of a file, noted in `cache` until the file's size or time changes.
+
+    With `again`, it is hashed whatever is noted.
 
     Raises:
         ModelFileError: the file cannot be read.
@@ -135,16 +140,22 @@ def sha256(path: Path, cache: Path) -> str:
     note = cache / "sha256" / hashlib.sha256(state.encode()).hexdigest()
     with suppress(OSError, UnicodeDecodeError):
         remembered = note.read_text("ascii")
-        if _DIGEST.fullmatch(remembered):
+        if _DIGEST.fullmatch(remembered) and not again:
             return remembered
     digest = file_sha256(path)
     note_down(note, digest)
     return digest
 
 
-def weights_digest(files: Sequence[Path], cache: Path) -> str:
-    """Compute the hex sha256 of a model's weights: of a single file, or of the digests of all."""
-    digests = [sha256(file, cache) for file in files]
+def weights_digest(files: Sequence[Path], cache: Path, *, again: bool = False) -> str:
+    """Compute the hex sha256 of a model's weights: of a single file, or of the digests of all.
+
+    Args:
+        files: the files.
+        cache: keeps the digest of each until its size or time changes.
+        again: hash them whatever is noted.
+    """
+    digests = [sha256(file, cache, again=again) for file in files]
     if len(digests) == 1:
         return digests[0]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
@@ -165,6 +176,44 @@ def file_sha256(path: Path) -> str:
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error}") from error
     return total.hexdigest()
+
+
+def is_as_written(path: Path, size: int, digest: str | None, cache: Path | None) -> bool:
+    """Return whether a file has that size and sha256; with `cache`, by the digest noted there."""
+    try:
+        if path.stat().st_size != size:
+            return False
+        return (sha256(path, cache) if cache else file_sha256(path)) == digest
+    except (OSError, ModelFileError):
+        return False
+
+
+def sealed(content: Mapping[str, object]) -> str:
+    """Return a record as JSON, with a digest of itself, by which edits are noticed."""
+    return json.dumps({**content, _SEAL: _seal(content)}, indent=2)
+
+
+def unsealed(text: bytes) -> dict[str, Any]:
+    """Return the content of a record; one that was written before there were seals has none.
+
+    Raises:
+        ValueError: it is not JSON, no object, or was edited.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")  # noqa: TRY004 - as documented
+    seal = content.pop(_SEAL, None)
+    if seal is not None and seal != _seal(content):
+        raise ValueError("it was edited: its digest is that of other content")
+    return content
+
+
+def _seal(content: Mapping[str, object]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def once(cache: Path, what: str, digest: str, check: Callable[[], object]) -> None:

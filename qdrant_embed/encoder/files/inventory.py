@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from qdrant_embed.encoder.files.compiled import compiled_models
+from qdrant_embed.encoder.files.compiled import REPORT, compiled_folders, read_compiled
 from qdrant_embed.encoder.files.plan import MANIFEST, damaged_files, read_exported
-from qdrant_embed.encoder.files.snapshots import kept_models
+from qdrant_embed.encoder.files.snapshots import kept_models, records
 from qdrant_embed.errors import ModelFileError
 
 
@@ -53,12 +53,13 @@ def cache_entries(cache: Path, name: str | None = None) -> list[CacheEntry]:
     compiled = [
         CacheEntry(
             "compiled",
-            model.report.model,
-            model.report.precision,
-            model.graph.parent,
-            _size(model.graph.parent),
+            model.report.model if model else folder.name,
+            model.report.precision if model else "damaged",
+            folder,
+            _size(folder),
         )
-        for model in compiled_models(cache)
+        for folder in compiled_folders(cache)
+        for model in [read_compiled(folder)]
     ]
     return [entry for entry in downloaded + compiled if _is_meant(entry.name, name)]
 
@@ -92,25 +93,26 @@ def clear(cache: Path, name: str | None = None) -> int:
 
 def check_cache(cache: Path, name: str | None = None) -> list[Checked]:
     """Hash downloads and compiled models in `cache` again; with `name`, of that model alone."""
-    downloaded = [
-        Checked(
-            model.name,
-            model.commit,
-            folder,
-            len(model.files),
-            [path for path, file in model.files.items() if not file.is_at(folder / path)],
-        )
-        for folder, model in kept_models(cache)
-        if _is_meant(model.name, name)
-    ]
-    compiled = [
-        Checked(
-            model.report.model, None, model.graph.parent, len(model.files), model.damaged_files()
-        )
-        for model in compiled_models(cache)
-        if _is_meant(model.report.model, name)
-    ]
-    return downloaded + compiled
+    found: list[Checked] = []
+    for record, kept in records(cache):
+        folder = record.with_suffix("")
+        if kept is None:  # the record itself is what is damaged
+            owner_name = record.parent.name.replace("--", "/", 1)
+            found.append(Checked(owner_name, record.stem, record.parent, 1, [record.name]))
+            continue
+        damaged = [path for path, file in kept.files.items() if not file.is_at(folder / path)]
+        found.append(Checked(kept.name, kept.commit, folder, len(kept.files), damaged))
+    for folder in compiled_folders(cache):
+        model = read_compiled(folder)
+        if model is None:
+            short_name = folder.name.partition("-int8-")[0].partition("-fp32-")[0]
+            if name is not None and short_name == name.rpartition("/")[2].lower():
+                short_name = name
+            found.append(Checked(short_name, None, folder, 1, [REPORT]))
+            continue
+        files, damaged = len(model.files), model.damaged_files()
+        found.append(Checked(model.report.model, None, folder, files, damaged))
+    return [checked for checked in found if _is_meant(checked.name, name)]
 
 
 def check_folder(folder: Path) -> Checked:

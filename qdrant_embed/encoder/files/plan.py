@@ -18,6 +18,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
+from mmap import ACCESS_READ, mmap
 from pathlib import Path, PureWindowsPath
 from typing import Any, ClassVar, Literal
 
@@ -28,7 +29,15 @@ from qdrant_embed.encoder.facts.precision import (
     ModelReport,
 )
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.files.cache import explained, file_sha256, new_folder, note_down, sha256
+from qdrant_embed.encoder.files.cache import (
+    explained,
+    is_as_written,
+    new_folder,
+    note_down,
+    sealed,
+    sha256,
+    unsealed,
+)
 from qdrant_embed.errors import InputError, ModelFileError
 from qdrant_embed.limits import JSON_FILE
 from qdrant_embed.version import VERSION
@@ -101,7 +110,7 @@ class RunPlan:
 
     def to_json(self) -> str:
         """Return the manifest."""
-        return json.dumps(asdict(self), default=str, indent=2)
+        return sealed(json.loads(json.dumps(asdict(self), default=str)))
 
 
 class PlanCache:
@@ -121,7 +130,7 @@ class PlanCache:
     def read(self) -> RunPlan | None:
         """Return the plan, if every file is still as it was then."""
         try:
-            plan = _parsed(json.loads(self._file.read_bytes()))
+            plan = _parsed(unsealed(self._file.read_bytes()))
             is_current = plan.tokenizer_sha256 is not None and plan.files == self._states(plan)
             return plan if is_current else None
         except (OSError, *_NOT_A_PLAN):
@@ -147,7 +156,7 @@ class PlanCache:
 
 def plan_of_json(text: str) -> RunPlan:
     """Return the plan that `RunPlan.to_json` wrote, in this process or its parent."""
-    return _parsed(json.loads(text))
+    return _parsed(unsealed(text.encode()))
 
 
 def _parsed(content: dict[str, Any]) -> RunPlan:
@@ -232,7 +241,7 @@ def read_exported(folder: Path) -> RunPlan:
     if os.path.getsize(path) > JSON_FILE:
         raise ModelFileError(f"{path} cannot be used: it can have {JSON_FILE:,} bytes at most")
     try:
-        plan = TypeAdapter(RunPlan).validate_json(path.read_bytes())
+        plan = TypeAdapter(RunPlan).validate_python(unsealed(path.read_bytes()))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(
             f"{path} cannot be used: it is damaged, or was written by a newer qdrant-embed; export "
@@ -264,19 +273,27 @@ def _is_name(name: str) -> bool:
 def damaged_files(folder: Path, plan: RunPlan, cache: Path | None) -> list[str]:
     """List the files of an exported folder that are missing or not as they were written.
 
-    With `cache`, a digest that is remembered there will do.
+    Also those that the manifest does not record, but the graph may read. With `cache`, a digest
+    that is remembered there will do.
     """
-    files = plan.files.items()
-    return [name for name, state in files if not _is_as_written(folder / name, state, cache)]
+    changed = [
+        name
+        for name, state in plan.files.items()
+        if not is_as_written(folder / name, state.size, state.sha256, cache)
+    ]
+    return changed + _unrecorded(folder, plan)
 
 
-def _is_as_written(path: Path, state: FileState, cache: Path | None) -> bool:
+def _unrecorded(folder: Path, plan: RunPlan) -> list[str]:
+    """List files in the folder that the manifest does not record, although the graph names them."""
     try:
-        if path.stat().st_size != state.size:
-            return False
-        return (sha256(path, cache) if cache else file_sha256(path)) == state.sha256
-    except (OSError, ModelFileError):
-        return False
+        others = {path.name for path in folder.iterdir()} - plan.files.keys() - {MANIFEST}
+        if not others or plan.kind == "static":
+            return []
+        with plan.run[0].open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as graph:
+            return sorted(name for name in others if graph.find(os.fsencode(name)) >= 0)
+    except (OSError, ValueError):  # it is missing or empty, which is damage anyway
+        return []
 
 
 def check_exported(folder: Path, plan: RunPlan, cache: Path) -> None:
@@ -288,5 +305,5 @@ def check_exported(folder: Path, plan: RunPlan, cache: Path) -> None:
     if damaged := damaged_files(folder, plan, cache):
         raise ModelFileError(
             f"the exported model in {folder} is damaged: {', '.join(damaged)} missing or not as "
-            "written; export the model again"
+            "written, or not recorded; export the model again"
         )

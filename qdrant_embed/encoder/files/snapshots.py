@@ -17,13 +17,21 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 from urllib.parse import quote
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from qdrant_embed.encoder.facts.jsonfile import read_json
 from qdrant_embed.encoder.facts.modules import MODULES_FILE, ModuleChain, read_chain
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.weights import weight_files
-from qdrant_embed.encoder.files.cache import explained, file_sha256, locked, sha256, write_whole
+from qdrant_embed.encoder.files.cache import (
+    explained,
+    is_as_written,
+    locked,
+    sealed,
+    sha256,
+    unsealed,
+    write_whole,
+)
 from qdrant_embed.encoder.files.downloads import Download
 from qdrant_embed.encoder.files.repository import is_file_inside
 from qdrant_embed.errors import ModelDownloadError, ModelFileError
@@ -59,12 +67,7 @@ class KeptFile(BaseModel):
 
     def is_at(self, path: Path, cache: Path | None = None) -> bool:
         """Return whether `path` is still that file; with `cache`, by the digest noted there."""
-        try:
-            if path.stat().st_size != self.size:
-                return False
-            return (sha256(path, cache) if cache else file_sha256(path)) == self.sha256
-        except (OSError, ModelFileError):
-            return False
+        return is_as_written(path, self.size, self.sha256, cache)
 
 
 def _checked_path(path: str) -> str:
@@ -156,7 +159,7 @@ class Snapshots:
             repository = hub.find_repository(self._name, revision, offline=offline, fresh=update)
             model = self._completed(repository, precision, pinned, offline)
             with explained(self._base):
-                write_whole(self._record(model.commit), model.model_dump_json())
+                write_whole(self._record(model.commit), sealed(model.model_dump(mode="json")))
                 write_whole(self._ref(revision), model.commit)
                 shutil.rmtree(self._base / "partial", ignore_errors=True)
         return Snapshot(self._base / model.commit, model.commit)
@@ -210,10 +213,20 @@ def is_commit(revision: str | None) -> bool:
     return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
+def records(cache: Path) -> Iterator[tuple[Path, KeptModel | None]]:
+    """Yield the record of every snapshot in the cache folder, and what it says, if it is whole.
+
+    The snapshot is the folder beside it, without the ending.
+    """
+    for record in sorted((cache / _FOLDER).glob("*/*.json")):
+        if is_commit(record.stem):
+            yield record, _read(record)
+
+
 def kept_models(cache: Path) -> Iterator[tuple[Path, KeptModel]]:
     """Yield every snapshot in the cache folder: its folder, and the record of what it holds."""
-    for record in sorted((cache / _FOLDER).glob("*/*.json")):
-        if (model := _read(record)) is not None:
+    for record, model in records(cache):
+        if model is not None:
             yield record.with_suffix(""), model
 
 
@@ -246,7 +259,7 @@ def _needed(paths: Collection[str], folder: Path, precision: Precision) -> Itera
 
 def _read(record: Path) -> KeptModel | None:
     try:
-        model = KeptModel.model_validate_json(record.read_bytes())
-    except (OSError, ValidationError):
+        model = KeptModel.model_validate(unsealed(record.read_bytes()))
+    except (OSError, ValueError):
         return None
     return model if model.commit == record.stem else None
