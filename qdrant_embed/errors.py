@@ -32,16 +32,21 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 
 from qdrant_embed.limits import PREFIX, shortened
+from qdrant_embed.terminals import without_credentials
 
 
 class QdrantEmbedError(Exception):
     """Base class of all errors that this package defines.
 
-    Of a message of more than 4,000 characters the middle is left out.
+    URLs in messages have no user and password. Of a message of more than 4,000 characters the
+    middle is left out.
     """
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(shortened(arg) if isinstance(arg, str) else arg for arg in args))
+        shown = (
+            shortened(without_credentials(arg)) if isinstance(arg, str) else arg for arg in args
+        )
+        super().__init__(*shown)
 
 
 class InputError(QdrantEmbedError, ValueError):

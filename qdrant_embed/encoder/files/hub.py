@@ -39,6 +39,7 @@ from qdrant_embed.encoder.files.repository import (
 from qdrant_embed.errors import MissingDependencyError, ModelDownloadError
 from qdrant_embed.limits import FIRST_BYTE, HUB_ANSWER, HUB_ANSWER_SECONDS
 from qdrant_embed.stalls import announced
+from qdrant_embed.terminals import without_credentials
 
 try:
     from huggingface_hub import constants, errors, get_session
@@ -77,6 +78,11 @@ _HTTP_ERRORS: tuple[type[BaseException], ...] = (
 def endpoint() -> str:
     """Return the hub's address: ``HF_ENDPOINT``, else huggingface.co."""
     return constants.ENDPOINT
+
+
+def shown_endpoint() -> str:
+    """Return the hub's address for messages, without a user and password."""
+    return without_credentials(endpoint())
 
 
 def is_offline() -> bool:
@@ -138,7 +144,7 @@ def _ask(name: str, revision: str | None) -> Repository:
     except ValidationError as error:
         begin = content[:100].decode("utf-8", "replace").strip()
         raise ModelDownloadError(
-            f"{endpoint()} did not answer like a model hub when asked for {name}: {begin!r}. "
+            f"{shown_endpoint()} did not answer like a model hub when asked for {name}: {begin!r}. "
             "Something is in between: a login page, a proxy, or a mirror of another kind"
         ) from error
 
@@ -179,7 +185,7 @@ def opened(repository: Repository, path: str, start: int = 0) -> Iterator[Body]:
         headers = response.headers
         continues = response.status_code == 206 and _first_byte(headers) == start
         if response.status_code == 206 and not continues:
-            raise TransientHubError(f"{endpoint()} sent the wrong part of {name}/{path}")
+            raise TransientHubError(f"{shown_endpoint()} sent the wrong part of {name}/{path}")
         length = headers.get("Content-Length")
         start = start if continues else 0
         stated = _WHOLE.fullmatch(length or "")
@@ -206,7 +212,7 @@ def _opened(url: str, name: str, revision: str | None, start: int = 0) -> Iterat
         return session.get(url, headers=headers, timeout=timeout, stream=True)
 
     with ExitStack() as stack:
-        with _connected(name), announced(f"waiting for {endpoint()} to answer about {name}"):
+        with _connected(name), announced(f"waiting for {shown_endpoint()} to answer about {name}"):
             response = _Answer(opening).within(FIRST_BYTE, stack)
         if response is None:
             raise ModelDownloadError(f"{_failed(name)}: no answer begins within {FIRST_BYTE:.0f} s")
@@ -318,15 +324,17 @@ def _check_status(response: Any, name: str, revision: str | None) -> None:
         return
     if code == "GatedRepo":
         raise ModelDownloadError(
-            f"{name} is gated: accept its terms on {endpoint()}/{name}, then set HF_TOKEN to a "
-            "token of that account"
+            f"{name} is gated: accept its terms on {shown_endpoint()}/{name}, then set HF_TOKEN to "
+            "a token of that account"
         )
     if code == "RevisionNotFound":
-        raise RevisionNotOnHubError(f"{endpoint()} has no revision {revision!r} of {name}")
+        raise RevisionNotOnHubError(f"{shown_endpoint()} has no revision {revision!r} of {name}")
     if status == 401 and message == "Invalid credentials in Authorization header":
         raise ModelDownloadError(f"{_failed(name)}: it rejects the token in HF_TOKEN")
     if status == 401 or code == "RepoNotFound":
-        raise RepositoryNotOnHubError(f"{endpoint()} has no {name} (a private one needs HF_TOKEN)")
+        raise RepositoryNotOnHubError(
+            f"{shown_endpoint()} has no {name} (a private one needs HF_TOKEN)"
+        )
     if status == 403:
         raise ModelDownloadError(
             f"{_failed(name)}: access is denied; the token in HF_TOKEN has no right to read it"
@@ -339,7 +347,7 @@ def _check_status(response: Any, name: str, revision: str | None) -> None:
 
 
 def _failed(name: str) -> str:
-    return f"{name} could not be downloaded from {endpoint()}"
+    return f"{name} could not be downloaded from {shown_endpoint()}"
 
 
 def _stated_digest(response: Any) -> str | None:
