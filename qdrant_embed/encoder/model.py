@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from qdrant_embed.encoder.facts.catalog import find, sparse_name
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.files.cache import cache_folder
+from qdrant_embed.encoder.files.cache import cache_folder, warn_of_others
 from qdrant_embed.encoder.files.model_files import ModelFiles, find_model
 from qdrant_embed.encoder.files.plan import PlanCache, RunPlan, export_plan
 from qdrant_embed.encoder.interfaces import Task
@@ -207,6 +207,7 @@ class Model:
     def _find(self) -> ModelFacts:
         options = self._options
         cache = cache_folder(options.cache_dir)
+        warn_of_others(cache)
         files = find_model(
             options.model_name,
             cache=cache,

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from io import FileIO
 from pathlib import Path
 
-from qdrant_embed.encoder.files.cache import explained, file_sha256
+from qdrant_embed.encoder.files.cache import explained, file_sha256, make_folder, open_private
 from qdrant_embed.encoder.files.repository import (
     Body,
     RemoteFile,
@@ -83,8 +83,8 @@ class Download:
             return
         partial = self._partial / hashlib.sha256(f"{path} {remote.digest}".encode()).hexdigest()
         with explained(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._partial.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
+            make_folder(self._partial)
         if not self._copied(copies, remote, partial):
             self._transferred(path, remote, partial)
         with explained(target):
@@ -100,6 +100,7 @@ class Download:
                     try:
                         os.link(copy.resolve(), partial)
                     except OSError:  # another disk, or a file system without links
+                        open_private(partial).close()
                         shutil.copyfile(copy, partial)
                 return True
         return False
@@ -148,7 +149,7 @@ class Download:
                 )
             title = f"downloading {name} {path}"
             with explained(partial):
-                file = FileIO(partial, "ab" if body.start else "wb")  # unbuffered
+                file = open_private(partial, append=bool(body.start))
             arrived = body.start
             bar = Progress(title, size or 0, "B")
             with file, bar as progress, announced(title, unless=bar.is_visible):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from qdrant_embed.encoder.files.cache import PARTS, leftovers
 from qdrant_embed.encoder.files.compiled import REPORT, compiled_folders, read_compiled
 from qdrant_embed.encoder.files.plan import MANIFEST, damaged_files, read_exported
 from qdrant_embed.encoder.files.snapshots import kept_models, records
@@ -19,14 +21,15 @@ class CacheEntry:
     """A folder in the cache.
 
     Attributes:
-        kind: ``downloaded`` files, or a graph ``compiled`` from files.
-        name: the model's.
-        version: the model's commit on the hub, or its precision.
+        kind: ``downloaded`` files, a graph ``compiled`` from files, or a ``leftover`` of a process
+            that has ended before it was done.
+        name: the model's; of a leftover, its last part.
+        version: the model's commit on the hub, or its precision; of a leftover, nothing.
         folder: where it is.
         size: bytes.
     """
 
-    kind: Literal["downloaded", "compiled"]
+    kind: Literal["downloaded", "compiled", "leftover"]
     name: str
     version: str
     folder: Path
@@ -61,7 +64,23 @@ def cache_entries(cache: Path, name: str | None = None) -> list[CacheEntry]:
         for folder in compiled_folders(cache)
         for model in [read_compiled(folder)]
     ]
-    return [entry for entry in downloaded + compiled if _is_meant(entry.name, name)]
+    entries = [entry for entry in downloaded + compiled if _is_meant(entry.name, name)]
+    return entries + _leftovers(cache, name)
+
+
+def _leftovers(cache: Path, name: str | None) -> list[CacheEntry]:
+    """List what processes that have ended left in the cache; with `name`, of that model alone."""
+    hub = sorted((cache / "hub").glob("*"))
+    folders = [cache, *(cache / part for part in PARTS), *hub, *(base / "refs" for base in hub)]
+    entries = []
+    for folder in folders:
+        for path in leftovers(folder):
+            of = re.split("-(?:int8|fp32)-", path.name[1:])[0]
+            if folder in hub or folder.parent in hub:
+                of = (folder if folder in hub else folder.parent).name.partition("--")[2]
+            if name is None or of == name.rpartition("/")[2].lower():
+                entries.append(CacheEntry("leftover", of, "", path, _size(path)))
+    return entries
 
 
 def clear(cache: Path, name: str | None = None) -> int:
@@ -74,15 +93,16 @@ def clear(cache: Path, name: str | None = None) -> int:
         entry.folder.parent if entry.kind == "downloaded" else entry.folder
         for entry in cache_entries(cache, name)
     ]
-    if name is None:  # incomplete ones too, and "recall", where plans were kept once
-        folders = [
-            cache / part for part in ("hub", "compiled", "plans", "recall", "sha256", "checked")
-        ]
+    if name is None:  # incomplete ones too
+        folders = [*(cache / part for part in PARTS), *leftovers(cache)]
     freed = 0
     for folder in dict.fromkeys(folders):
         size = _size(folder)
         try:
-            shutil.rmtree(folder)
+            if folder.is_file():
+                folder.unlink()
+            else:
+                shutil.rmtree(folder)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -136,4 +156,5 @@ def _is_meant(name: str, asked: str | None) -> bool:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    files = [folder] if folder.is_file() else folder.rglob("*")
+    return sum(path.stat().st_size for path in files if path.is_file())

@@ -32,6 +32,7 @@ from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.cache import (
     explained,
     is_as_written,
+    make_folder,
     new_folder,
     note_down,
     sealed,
@@ -224,7 +225,7 @@ def check_new(folder: Path) -> None:
     with explained(folder, in_cache=False):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} already exists: export to a new folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         with TemporaryDirectory(prefix=f".{folder.name[:50]}-", dir=folder.parent):
             pass
 

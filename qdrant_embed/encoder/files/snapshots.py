@@ -27,8 +27,10 @@ from qdrant_embed.encoder.files.cache import (
     explained,
     is_as_written,
     locked,
+    make_folder,
     sealed,
     sha256,
+    sweep,
     unsealed,
     write_whole,
 )
@@ -151,7 +153,8 @@ class Snapshots:
         offline = local_files_only or hub.is_offline()
         with ExitStack() as stack:
             with explained(self._base):
-                self._base.mkdir(parents=True, exist_ok=True)
+                make_folder(self._base)
+                sweep(self._base)
                 stack.enter_context(locked(self._base / ".lock"))
             # another process may have been faster
             if not update and (found := self.find(revision, precision)) is not None:
