@@ -373,7 +373,7 @@ def _is_running(temporary: Path) -> bool:
         return True
     if sys.platform == "win32":  # where nobody can be asked without a signal
         return time.time() - _changed(temporary) < _DAY
-    else:  # noqa: RET505 - for mypy, which knows the platform
+    else:
         try:
             os.kill(int(found[1]), 0)
         except (ProcessLookupError, OverflowError):
