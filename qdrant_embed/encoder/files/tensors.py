@@ -106,7 +106,7 @@ def _decoded_file(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
 
 def _archived(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: _finite(path, name, archive[name]) for name in archive.files}
     except ModelFileError:
         raise
