@@ -10,6 +10,7 @@ from uuid import UUID
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
+from qdrant_embed.collection.indexing import optimize
 from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
@@ -319,6 +320,13 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
         collection = self._collection(collection_name, max_retries)
         await delete_documents(collection, ids, wait=wait, shard_key_selector=shard_key_selector)
 
+    async def optimize(self, collection_name: str, *, progress: bool | None = None) -> None:
+        """Build the index of a collection in a folder now, and wait until it is in use.
+
+        Args and Raises are those of `QdrantEmbedMixin.optimize`.
+        """
+        await optimize(self._collection(collection_name), progress)
+
     # known models
 
     @classmethod
@@ -336,7 +344,7 @@ class AsyncQdrantClient(AsyncQdrantEmbedMixin):
     """``qdrant_client.AsyncQdrantClient`` with `add`, `query` and `query_batch`.
 
     The constructor is that of ``qdrant_client``: ``":memory:"``, ``path="folder"``,
-    ``url="http://host:6333"`` and so on; see `QdrantClient`.
+    ``url="http://host:6333"`` and so on; see `QdrantClient`, also for `engine` and `optimize`.
 
     In another event loop it opens connections of its own; two loops that run concurrently need a
     client each.

@@ -11,6 +11,7 @@ from uuid import UUID
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
+from qdrant_embed.collection.indexing import optimize
 from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
@@ -41,7 +42,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
     All methods of ``qdrant_client.QdrantClient`` stay unchanged. Threads can share a client; with
     a local database, `add` and `query` send one request at a time. In a process that was forked,
     these and the other methods of this package open connections of their own; a folder can only be
-    read there.
+    read there, and only with local mode.
     """
 
     @property
@@ -139,6 +140,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             InputError: if documents, metadata, ids or an option cannot be used.
             CollectionMismatchError: if the collection belongs to another model.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
             IngestError: if it failed after a part was stored; it names that part and the reason.
                 After a ``KeyboardInterrupt``, use `IngestError.behind`.
             ModelError: if the model cannot be found, downloaded or read, or an encoder does not
@@ -231,6 +233,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses the request, for instance because strict mode needs an
                 index of a field in a filter; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
             ModelError: if the model cannot be found, downloaded or read, or an encoder or reranker
                 does not return one valid vector or score per text.
             MissingDependencyError: if a model by name is used, but the extra ``fastembed`` is not
@@ -328,6 +331,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             InputError: if an id or an option is invalid, or `ids` is a single str.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
         """
         collection = self._collection(collection_name, max_retries)
         flow = get_documents(collection, ids, shard_key_selector=shard_key_selector)
@@ -368,6 +372,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request, for instance because strict mode needs an
                 index of a field in a filter; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
         """
         options = ScrollOptions(
             filter=combined(query_filter, where),
@@ -409,6 +414,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             DocumentNotFoundError: if a document does not exist; it names all that do not.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
         """
         collection = self._collection(collection_name, max_retries)
         flow = update_metadata(
@@ -456,6 +462,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 points.
             CollectionNotFoundError: if the old collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
             ModelError: if the model cannot be found, downloaded or read, or an encoder does not
                 return one valid vector per text.
             MissingDependencyError: if ``progress=True``, but tqdm is not installed, or a model by
@@ -496,10 +503,35 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             CollectionMismatchError: if the record of the collection's model cannot be read.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
         """
         collection = self._collection(collection_name, max_retries)
         flow = delete_documents(collection, ids, wait=wait, shard_key_selector=shard_key_selector)
         run_blocking(flow)
+
+    def optimize(self, collection_name: str, *, progress: bool | None = None) -> None:
+        """Build the index of a collection in a folder now, and wait until it is in use.
+
+        With the embedded engine, a search compares all vectors one by one until they are indexed;
+        `add` has that done in the background once it would take more than about 5 ms. Queries and
+        changes go on meanwhile: another process builds, on a copy, for which there must be space.
+        On a server, which indexes by itself, this waits until it has. Local mode has no index.
+
+        Args:
+            collection_name: name of the collection.
+            progress: whether to show a bar; by default if stderr is a terminal and tqdm is
+                installed.
+
+        Raises:
+            InputError: if an option is invalid.
+            CollectionNotFoundError: if the collection does not exist.
+            FolderError: if there is no space, or the index cannot be built; the collection stays as
+                it is.
+            ServerRefusal: if a server cannot build it; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
+            MissingDependencyError: if ``progress=True``, but tqdm is not installed.
+        """
+        run_blocking(optimize(self._collection(collection_name), progress))
 
     # known models
 
@@ -522,16 +554,23 @@ class QdrantClient(QdrantEmbedMixin):
     """``qdrant_client.QdrantClient`` with `add`, `query` and `query_batch`.
 
     The constructor is that of ``qdrant_client``: ``":memory:"``, ``path="folder"``,
-    ``url="http://host:6333"`` and so on. A key that no header can carry is an `InputError`; a gRPC
-    channel connects again at once after its server was restarted, unless `grpc_options` say
-    otherwise.
+    ``url="http://host:6333"`` and so on. A keyword that nothing knows, or a key that no header can
+    carry, is an `InputError`; a gRPC channel connects again at once after its server was
+    restarted, unless `grpc_options` say otherwise.
+
+    A folder is opened by the engine that made it, and a new one by the embedded engine, if the
+    extra ``edge`` is installed, else by the local mode of ``qdrant_client``. ``engine="edge"`` or
+    ``"local"`` asks for one of them, and the attribute `engine` says which it is. The embedded
+    engine builds indices in the background, unless ``optimize=False``; `optimize` builds one now.
 
     Threads can share a client. A forked process uses the models that its parent loaded, shares
     their memory, and opens connections of its own; a fork waits while another thread loads a model.
     A GPU cannot be used in it: load the model there, or start processes by spawning. A folder
-    (``path=``) belongs to the process that opened it.
+    (``path=``) belongs to the process that opened it: a forked one can at most read it, with local
+    mode.
 
     A client of a server can be pickled and copied: it is opened again with its options, its API key
-    included, and its models are loaded again when first used. A client of a local database cannot.
+    included, and its models are loaded again when first used. A client of a folder or of memory
+    cannot.
     `add` and `query` also work after the main thread has ended, and in `atexit`.
     """

@@ -9,7 +9,9 @@
     ├─ DocumentNotFoundError(LookupError)   .missing_ids
     ├─ ServerRefusal(ValueError)            Qdrant refused a request; its own error is __cause__
     │  └─ PermissionRefusal(PermissionError) the key is missing or wrong, or lacks a right
-    ├─ ClientStateError(RuntimeError)       a client that cannot be used in this event loop
+    ├─ ServerUnavailableError(ConnectionError) .address .found, after all tries
+    ├─ FolderError(OSError)                 .path; of an embedded database: in use, damaged, full
+    ├─ ClientStateError(RuntimeError)       a client that cannot be used here, or any more
     ├─ IngestError                          .stored_ids .failed_index, the reason is __cause__
     ├─ ModelError
     │  ├─ UnknownModelError(LookupError)    .name .close_matches
@@ -20,8 +22,9 @@
 Each also inherits the built-in that a caller would catch. Every message names the argument or
 file at fault, what was found, and what to do. A request of `add`, `query` and the other methods of
 this package that Qdrant refuses is the same error on every store and transport, in one line, and
-the error of ``qdrant_client`` is its cause. Other errors of ``qdrant_client`` (no connection, an
-overload, a closed client) pass through unwrapped, unless `IngestError` carries one as its cause.
+the error of ``qdrant_client`` is its cause. So is a request that brought no answer, or an overload
+instead of one, after all tries. A client that was closed, and methods of ``qdrant_client`` that you
+call yourself, raise its own errors.
 """
 
 from __future__ import annotations
@@ -125,8 +128,44 @@ class PermissionRefusal(ServerRefusal, PermissionError):  # noqa: N818 - what it
     """A request that Qdrant refused because of the key: it is missing, wrong, or lacks a right."""
 
 
+class ServerUnavailableError(QdrantEmbedError, ConnectionError):
+    """A server that brought no result, however often it was asked.
+
+    It is down, frozen, overloaded or out of reach, or its certificate is not trusted. The message
+    says in one line what was found, how often the server was asked, and what to do; what
+    ``qdrant_client`` raised last is ``__cause__``. If an `add` fails so after a part is stored, it
+    is the cause of the `IngestError`.
+
+    A query whose time ran out (``timeout=1``) is this error, too, and no ``TimeoutError``: its
+    server is frozen, refuses connections, or asks to wait longer, and callers treat these alike.
+
+    Attributes:
+        address: the URL that was asked, without user and password.
+        found: what was found there, such as "the connection was refused".
+    """
+
+    def __init__(self, message: str, *, address: str = "", found: str = "") -> None:
+        super().__init__(message)
+        self.address, self.found = address, found
+
+
+class FolderError(QdrantEmbedError, OSError):
+    """A database's folder that cannot be opened, read or written.
+
+    Another process has it open, another engine or a newer version made it, it is damaged, full,
+    not writable, or gone. Nothing else in it has been touched.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class ClientStateError(QdrantEmbedError, RuntimeError):
-    """A client that cannot be used here, for instance in two event loops that run concurrently."""
+    """A client that cannot be used here: it is closed, in a forked process, or in a second loop."""
 
 
 class IngestError(QdrantEmbedError):

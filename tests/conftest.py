@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -80,7 +82,7 @@ def _is_further_combination(item: pytest.Item) -> bool:
     """Return whether the test runs on the asynchronous client, by gRPC or on a folder."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
     kinds = [value for value in params.values() if isinstance(value, str)]
-    return "async" in kinds and ("grpc" in kinds or "path" in kinds)
+    return "async" in kinds and any(place in kinds for place in ("grpc", "path", "edge"))
 
 
 def _runs_on_named_server(item: pytest.Item) -> bool:
@@ -188,7 +190,28 @@ def grpc_server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(params=["memory", "path", "server", "grpc"])
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ca.pem, and server.pem and server.key for localhost."""
+    if shutil.which("openssl") is None:
+        pytest.skip("makes certificates with openssl")
+    folder = tmp_path_factory.mktemp("certificates")
+    (folder / "names").write_text(
+        "subjectAltName=DNS:localhost\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
+    )
+    ca = ["-x509", "-addext", "keyUsage=critical,keyCertSign", "-subj", "/CN=Test"]
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names"]
+    for command in (
+        ["req", *key, "-keyout", "ca.key", "-out", "ca.pem", *ca],
+        ["req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost"],
+        ["x509", "-req", "-in", "server.csr", "-out", "server.pem", *signed],
+    ):
+        subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(params=["memory", "path", "edge", "server", "grpc"])
 def anywhere(
     request: pytest.FixtureRequest, kind: str, tiny: TinyModel, tmp_path: Path
 ) -> Iterator[QdrantClient]:
@@ -204,7 +227,8 @@ def anywhere(
         return
     places: dict[str, Callable[[], dict[str, Any]]] = {
         "memory": lambda: {"location": ":memory:"},
-        "path": lambda: {"path": str(tmp_path / "db")},
+        "path": lambda: {"path": str(tmp_path / "db"), "engine": "local"},
+        "edge": lambda: {"path": str(tmp_path / "db"), "engine": "edge"},
         "server": lambda: at(request.getfixturevalue("server")),
         "grpc": lambda: at(request.getfixturevalue("grpc_server"), grpc=True),
     }

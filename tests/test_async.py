@@ -130,7 +130,7 @@ def test_the_loop_goes_on_while_a_local_database_writes(tiny: TinyModel, tmp_pat
                 turns += 1
                 await asyncio.sleep(0)
 
-        client = Counting(path=str(tmp_path))
+        client = Counting(path=str(tmp_path), engine="local")
         client.set_model(tiny.path)
         task = asyncio.create_task(turning())
         await client.add("demo", [f"cat {n}" for n in range(70)])

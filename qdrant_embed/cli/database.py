@@ -21,16 +21,20 @@ from qdrant_embed.cli.command import at_least_one, not_empty, to_text
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
 from qdrant_embed.errors import (
     CollectionNotFoundError,
+    FolderError,
     IngestError,
     InputError,
+    MissingDependencyError,
     QdrantEmbedError,
     ServerRefusal,
+    ServerUnavailableError,
 )
 
 if TYPE_CHECKING:
     import httpx
 
     from qdrant_embed.client import QdrantClient
+    from qdrant_embed.engines.server import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -38,48 +42,27 @@ CONNECTING = 5  # seconds that opening one connection may take
 _KEY_VARIABLE = "QDRANT_API_KEY"
 _CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _GRPC_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # in this order
-_OUR_ERRORS = (CollectionNotFoundError, ServerRefusal, IngestError)  # those of requests
+_OUR_ERRORS = (  # those of requests
+    CollectionNotFoundError,
+    ServerRefusal,
+    ServerUnavailableError,
+    IngestError,
+)
 _LIBRARY_SAYS = ": pass api_key= to the client"  # which is no way out of a command
 _NOT_QDRANT = "what answers there is not Qdrant"
 _LOOPBACK = re.compile(r"localhost|127\..*|::1")
 
-# what a connection's failure says, and what to do; the first that is found
-_WAYS_OUT = (
-    (
-        "hostname mismatch|hostname verification|not valid for|IP address mismatch|Peer name",
-        "use a name of the server that is in its certificate",
-    ),
-    (
-        "CERTIFICATE_VERIFY_FAILED",
-        "pass --ca FILE, which must have the certificate of the authority that signed the server's",
-    ),
-    (
-        "WRONG_VERSION_NUMBER|record layer failure|packet length too long",
-        "the server does not speak TLS on this port, use http://",
-    ),
-    ("HTTPS (port|server)", "the server wants TLS, use https://"),
-    (
-        "illegal (status|request) line|http1|http2 header|SETTINGS frame",
-        "another protocol is spoken on this port; by default, REST is at 6333, and gRPC (--grpc) "
-        "at 6334 (--grpc-port)",
-    ),
-    (_NOT_QDRANT, "check --url, its port and --prefix"),
-    (
-        "Name or service not known|nodename nor servname|getaddrinfo|name resolution|No address|"
-        "DNS",
-        "no host has this name, check --url",
-    ),
-    ("(connection|actively) refused", "check the address and its port, and that the server runs"),
-    (
-        "disconnected|reset by peer|Socket closed|EOF occurred",
-        "check that the server runs, and whether its url begins with http:// or https://",
-    ),
-    (
-        "no connection within|unreachable|No route|failed to connect",
-        "check the address, its port and firewalls",
-    ),
-    ("timed out|deadline exceeded", "--timeout sets how long to wait for an answer"),
-)
+# what to do about a connection's trouble, where the command says it otherwise than the library
+_WAYS_OUT: dict[Trouble | None, str] = {
+    "certificate": "pass --ca FILE, which must have the certificate of the authority that signed "
+    "the server's",
+    "protocol": "another protocol is spoken on this port; by default, REST is at 6333, and gRPC "
+    "(--grpc) at 6334 (--grpc-port)",
+    "no host": "no host has this name, check --url",
+    "late": "--timeout sets how long to wait for an answer",
+    None: "",
+}
+_WANTS_TLS = re.compile("HTTPS (port|server)")  # on the page of a server that is asked without
 
 
 @dataclass(frozen=True)
@@ -103,6 +86,12 @@ def parser(json_option: argparse.ArgumentParser) -> argparse.ArgumentParser:
     place.add_argument("--url", type=not_empty, help="URL of a server, like http://localhost:6333")
     place.add_argument(
         "--path", type=not_empty, metavar="FOLDER", help="folder of a local database"
+    )
+    options.add_argument(
+        "--engine",
+        choices=["edge", "local"],
+        help="what opens the folder; that which made it by default, and for a new one edge, the "
+        "embedded engine, if it is installed",
     )
     options.add_argument(
         "--collection", type=to_text, metavar="NAME", required=True, help="name of the collection"
@@ -171,6 +160,7 @@ def connect_to_collection(options: argparse.Namespace) -> Iterator[QdrantClient]
 @contextmanager
 def _open(options: argparse.Namespace) -> Iterator[tuple[QdrantClient, bool]]:
     """Run the block with a client, and whether the collection exists."""
+    from qdrant_embed.engines.connection import address_of
     from qdrant_embed.engines.server import NO_ANSWERS, REQUEST_ERRORS
 
     client = _client(options)
@@ -184,7 +174,7 @@ def _open(options: argparse.Namespace) -> Iterator[tuple[QdrantClient, bool]]:
             client.set_sparse_model(options.sparse_model)
         yield client, exists
     except (*REQUEST_ERRORS, *_OUR_ERRORS, *NO_ANSWERS) as error:
-        address = options.path or _address(client, options)
+        address = options.path or address_of(client, grpc=options.grpc)
         raise QdrantEmbedError(f"{address}: {_reason(error, address, options)}") from error
     finally:
         client.close()
@@ -192,14 +182,15 @@ def _open(options: argparse.Namespace) -> Iterator[tuple[QdrantClient, bool]]:
 
 def _exists(client: QdrantClient, name: str) -> bool:
     """Return whether the collection exists, as far as is known without trying again."""
-    from qdrant_embed.engines.server import REQUEST_ERRORS, is_transient, is_unanswered
+    from qdrant_embed.engines.server import is_transient, is_unanswered
     from qdrant_embed.flows.io import run_blocking
     from qdrant_embed.flows.requests import CollectionRequests
 
     try:
         return run_blocking(CollectionRequests(client._io, client, name, max_retries=0).exists())
-    except REQUEST_ERRORS as error:
-        if is_unanswered(error) or not is_transient(error):
+    except ServerUnavailableError as error:
+        raised = error.__cause__ or error
+        if is_unanswered(raised) or not is_transient(raised):
             raise
         return True  # it is there, and busy or starting: what follows waits for it
 
@@ -216,15 +207,21 @@ def _client(options: argparse.Namespace) -> QdrantClient:
     import httpx
 
     from qdrant_embed.client import QdrantClient
+    from qdrant_embed.engines.connection import address_of
 
-    asked: dict[str, Any] = {"path": options.path}
     if options.path is None:
+        if options.engine is not None:
+            raise InputError("--engine is for a folder, and --url names a server")
         asked = _server(options)
+    else:  # what is begun in the background would end with the command
+        asked = {"path": options.path, "engine": options.engine, "optimize": False}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Api key is used with an insecure")
             # if the server cannot be reached, the first request fails and states the reason
             client = QdrantClient(**asked, check_compatibility=False)
+    except (FolderError, MissingDependencyError):
+        raise
     except InputError as error:
         source = "--api-key" if options.api_key else _KEY_VARIABLE
         raise InputError(str(error).replace("api_key", source, 1)) from error
@@ -247,7 +244,7 @@ def _client(options: argparse.Namespace) -> QdrantClient:
         raise QdrantEmbedError(f"{options.path or options.url}: {said}{source}") from error
     if options.path is None:
         client.http.client.add_middleware(_connect_soon)
-        _warn_of_open_key(_address(client, options), asked["api_key"])
+        _warn_of_open_key(address_of(client, grpc=options.grpc), asked["api_key"])
     return client
 
 
@@ -308,16 +305,6 @@ def _warn_of_open_key(address: str, key: str | None) -> None:
         logger.warning("%s: the key is sent without encryption; https:// would encrypt it", address)
 
 
-def _address(client: QdrantClient, options: argparse.Namespace) -> str:
-    """Return what is really asked: of a url the port, too."""
-    rest = client.http.client.host
-    if not options.grpc:
-        return str(rest)
-    parts = urlsplit(rest)
-    host = parts.hostname or ""
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{options.grpc_port} (gRPC)"
-
-
 # what went wrong
 
 
@@ -330,39 +317,34 @@ def _reason(error: Exception, address: str, options: argparse.Namespace) -> str:
         cause = cause.__cause__
     is_told = isinstance(error, QdrantEmbedError) and not (_is_page(cause) or is_no_answer(cause))
     said = str(error) if is_told or isinstance(error, IngestError) else _said(cause)
-    if options.path is not None:
+    if isinstance(error, ServerUnavailableError):
+        said = error.found
+    if options.path is not None or isinstance(error.__cause__, ServerUnavailableError):
         return said
-    way_out = _way_out(cause, said, address, options)
+    way_out = _way_out(cause, address, options)
     return f"{said.removesuffix(_LIBRARY_SAYS)}: {way_out}" if way_out else said
 
 
 def _said(error: BaseException) -> str:
     """Return what went wrong, without what to do about it."""
-    import httpx
-    from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+    from qdrant_client.http.exceptions import UnexpectedResponse
 
     from qdrant_embed.engines.server import in_one_line, is_no_answer
 
     if isinstance(error, UnexpectedResponse) and _is_page(error):
         return f"{error.status_code} {error.reason_phrase}"
-    if is_no_answer(error):
-        return _NOT_QDRANT
-    if not isinstance(error, ResponseHandlingException):
-        return in_one_line(error)
-    source = error.source
-    if not isinstance(source, httpx.HTTPError):
-        return _NOT_QDRANT
-    if isinstance(source, httpx.ConnectTimeout):
-        return f"no connection within {CONNECTING} seconds"
-    deepest: BaseException = source
-    while not str(deepest) and (deeper := deepest.__cause__ or deepest.__context__) is not None:
-        deepest = deeper
-    return in_one_line(deepest)
+    return _NOT_QDRANT if is_no_answer(error) else in_one_line(error)
 
 
-def _way_out(error: BaseException, said: str, address: str, options: argparse.Namespace) -> str:
+def _way_out(error: BaseException, address: str, options: argparse.Namespace) -> str:
     """Return what to do about a failed request; empty if that is not known."""
-    from qdrant_embed.engines.server import answer_of, is_unanswered
+    from qdrant_embed.engines.server import (
+        WAYS_OUT,
+        answer_of,
+        is_no_answer,
+        is_unanswered,
+        trouble_of,
+    )
 
     answer = answer_of(error)
     if answer is not None and answer.code.name == "UNAUTHENTICATED":
@@ -372,18 +354,17 @@ def _way_out(error: BaseException, said: str, address: str, options: argparse.Na
     if (not is_reached or _is_page(error)) and (proxy := _proxy(address, options)) is not None:
         host = urlsplit(address).hostname
         return f"{proxy.note}; unset that, or set NO_PROXY={host} to ask the server itself"
-    if _is_page(error) and getattr(error, "status_code", None) == 404:
+    if is_no_answer(error) or (_is_page(error) and getattr(error, "status_code", None) == 404):
         return "check --url, its port and --prefix"
     content, headers = getattr(error, "content", b""), getattr(error, "headers", {})
     if is_reached and (location := headers.get("Location")):
         with suppress(ValueError):
             at = urlsplit(location)
             return f"the server is at {at.scheme}://{at.netloc}, pass that as --url"
-    text = f"{answer.message if answer else said} {content.decode(errors='replace')}"
-    for found, way_out in _WAYS_OUT:
-        if re.search(found, text, re.IGNORECASE):
-            return way_out
-    return ""
+    if _WANTS_TLS.search(content.decode(errors="replace")):
+        return "the server wants TLS, use https://"
+    trouble = trouble_of(error)
+    return _WAYS_OUT[trouble] if trouble in _WAYS_OUT else WAYS_OUT[trouble]
 
 
 def _is_page(error: BaseException) -> bool:

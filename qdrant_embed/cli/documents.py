@@ -138,6 +138,8 @@ def add_to(commands: Commands) -> None:
 
 def add(options: argparse.Namespace) -> Answer:
     """Embed and store the documents of a file."""
+    from qdrant_embed.engines.embedded import is_index_due
+
     fields = Fields(options.text_field, options.id_field, options.metadata_field)
     file_format = options.format or _format_of(options.file)
     with _open_input(options.file) as stream, database.connect(options) as client:
@@ -146,6 +148,8 @@ def add(options: argparse.Namespace) -> Answer:
         shown = False if options.quiet else None
         with FileProgress(f"adding {options.file}", records, size or None, shown=shown) as progress:
             stored = _add_records(client, progress, options)
+        if is_index_due(client, options.collection):
+            client.optimize(options.collection, progress=shown)
     found = {"collection": options.collection, "stored": stored}
     documents = "1 document is" if stored == 1 else f"{stored} documents are"
     return Answer(found, [f"{documents} stored in {options.collection!r}"])

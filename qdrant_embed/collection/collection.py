@@ -18,8 +18,12 @@ from qdrant_embed.collection.stored import StoredCollection, check_is_stamped, r
 from qdrant_embed.collection.vectors import CollectionVectors
 from qdrant_embed.engines.missing import is_single_node
 from qdrant_embed.engines.names import check_new_collection_name
-from qdrant_embed.engines.server import REQUEST_ERRORS
-from qdrant_embed.errors import CollectionMismatchError, InputError, PermissionRefusal
+from qdrant_embed.errors import (
+    CollectionMismatchError,
+    InputError,
+    PermissionRefusal,
+    ServerUnavailableError,
+)
 from qdrant_embed.flows.io import Io
 from qdrant_embed.flows.requests import SOON, CollectionRequests
 
@@ -298,7 +302,7 @@ class Collection:
         except BaseException:
             # what is without shards cannot be used, and fails in other ways than by saying so
             if is_ours:
-                with suppress(*self.io.engine.refusals, *REQUEST_ERRORS):
+                with suppress(*self.io.engine.refusals, ServerUnavailableError):
                     if (await self.read()).is_empty:
                         await self.requests.send(self._client.delete_collection, self.name)
             raise

@@ -11,12 +11,15 @@ from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.engines.missing import is_copy_down
-from qdrant_embed.engines.server import REQUEST_ERRORS, in_one_line, is_transient
+from qdrant_embed.engines.server import Trouble, in_one_line, is_transient, trouble_of
+from qdrant_embed.errors import ServerUnavailableError
 from qdrant_embed.flows.io import Flow
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_NOBODY: tuple[Trouble | None, ...] = ("refused", "no host")  # whatever number of copies is asked
 
 
 class LookUps:
@@ -44,11 +47,12 @@ class LookUps:
             options = {**kwargs, **self._options}
             try:
                 return await look_up(requests, *args, **options)
-            except REQUEST_ERRORS as error:
-                if not is_transient(error):
+            except ServerUnavailableError as error:
+                raised = error.__cause__
+                if raised is None or not is_transient(raised) or trouble_of(raised) in _NOBODY:
                     raise
                 fewer = await self._fewer()
-                if fewer is None and is_copy_down(error):
+                if fewer is None and is_copy_down(raised):
                     break
                 if fewer is None:
                     raise
@@ -56,7 +60,7 @@ class LookUps:
                     "collection %r: not every copy is up, asking %d: %s",
                     self._collection.name,
                     fewer,
-                    in_one_line(error),
+                    in_one_line(raised),
                 )
                 self._options["consistency"] = fewer
         # no write would succeed now, either: the copy may come back while this is tried again

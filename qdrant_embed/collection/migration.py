@@ -164,6 +164,7 @@ class _Migration:
             self._has_other_vectors = new.has_other_vectors(vectors)
             await self._move(vectors.with_encoder(encoder), reporter)
         count = await self._checked_count()
+        await new.requests.flush()
         if options.alias is not None:
             await self._switch(options.alias)
             self._old.selection.recent.forget(options.alias)

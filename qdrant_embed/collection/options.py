@@ -16,8 +16,9 @@ from qdrant_embed.errors import InputError, check_whole
 class CollectionOptions:
     """Options for a collection that `add` creates; they do not change an existing collection.
 
-    The server decides on options that are ``None``. Local databases store everything exactly, in
-    memory, and ignore these options.
+    The server, or the embedded engine of a folder, decides on options that are ``None``. Local mode
+    stores everything exactly, in memory, and ignores these options; the embedded engine ignores
+    those of shards and replicas.
 
     Quantisation trades recall for memory, and most of the recall can be regained with
     ``search_params=models.SearchParams(quantization=models.QuantizationSearchParams(rescore=True,

@@ -87,6 +87,11 @@ class ModelSettings:
         names = ("_encoder_selection", "document_key")
         return {name: self.__dict__[name] for name in names if name in self.__dict__}
 
+    @property
+    def engine(self) -> str:
+        """What answers this client: ``"server"``, ``"edge"`` in a folder, or ``"local"``."""
+        return engine_of(cast("qdrant_client.QdrantClient", self)._client).name
+
     # created on first use, so that the mixin needs no constructor
 
     @property

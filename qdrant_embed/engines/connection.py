@@ -1,5 +1,7 @@
 """Connections of a client: how they are opened, what they ask of answers, and when to open others.
 
+A folder is opened by one of two engines: see `qdrant_embed.engines.folders`.
+
 A server that compresses an answer sends it in several small writes. On a connection that is kept
 alive, each then waits for the client's kernel to acknowledge the one before, 40 ms: ten texts came
 after 46 ms, and uncompressed after 4. So answers are asked for as they are, unless the user's own
@@ -9,12 +11,16 @@ request on loopback, as ``qdrant_client`` does against this very delay.
 
 from __future__ import annotations
 
+import difflib
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpx
 import qdrant_client
@@ -23,6 +29,8 @@ from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 from qdrant_client.qdrant_remote import QdrantRemote
 
+from qdrant_embed.engines.embedded import open_edge
+from qdrant_embed.engines.folders import chosen_engine
 from qdrant_embed.errors import InputError
 
 # as many connections as httpx allows by default, and as many of them kept: threads that ask
@@ -37,23 +45,57 @@ _GRPC_OPTIONS = {
 _ENCODING = "accept-encoding"
 _NOT_OF_A_SERVER = ("location", "path", "force_disable_check_same_thread")
 _NOT_SENT = ("cloud_inference", "local_inference_batch_size")
+_KEYWORDS: Mapping[str, tuple[Any, str]] = {
+    "engine": (None, "str | None"),
+    "optimize": (True, "bool"),
+}
+# what qdrant_client passes on to httpx, and takes for itself
+_OF_REQUESTS = {*inspect.signature(httpx.Client).parameters, "metadata"}
 _UNSENDABLE = re.compile(r"[^\t\x20-\x7e]|^[\t ]|[\t ]$")  # in a header's value
+
+
+def _with_keywords(constructor: Callable[..., None]) -> Callable[..., Any]:
+    """Have a constructor show the signature of another one, with our keywords."""
+
+    def wrapped(ours: Callable[..., None]) -> Callable[..., None]:
+        shown = inspect.signature(constructor)
+        *named, others = shown.parameters.values()
+        keywords = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=of)
+            for name, (default, of) in _KEYWORDS.items()
+        ]
+        wraps(constructor)(ours)
+        ours.__signature__ = shown.replace(parameters=[*named, *keywords, others])  # type: ignore[attr-defined] # functions have it
+        return ours
+
+    return wrapped
 
 
 class OwnConnections(qdrant_client.QdrantClient):
     """A synchronous client that keeps its connections, and asks for uncompressed answers.
 
-    The constructor is that of the next class; what its user passes is respected. A key that no
-    header can carry is an `InputError`; a gRPC channel connects again at once after its server was
+    The constructor is that of the next class, with two keywords more for a folder (``path=``). What
+    its user passes is respected. A key that no header can carry is an `InputError`, and so is a
+    keyword that nothing knows; a gRPC channel connects again at once after its server was
     restarted.
+
+    Args of the constructor, in addition:
+        engine: ``"edge"`` for the embedded engine, of the extra ``edge``; ``"local"`` for the local
+            mode of ``qdrant_client``. By default that which made the folder, and for a new one
+            ``"edge"`` if it is installed.
+        optimize: whether the embedded engine builds indices in the background once a search
+            without one takes more than about 5 ms.
     """
 
     if not TYPE_CHECKING:  # its signature, too, is that of the next class
 
-        @wraps(qdrant_client.QdrantClient.__init__)
+        @_with_keywords(qdrant_client.QdrantClient.__init__)
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            args, kwargs = _with_defaults(super().__init__, args, kwargs)
-            super().__init__(*args, **kwargs)
+            opening = _opening(super().__init__, args, kwargs)
+            super().__init__(*opening.args, **opening.kwargs)
+            if opening.folder is not None:
+                self._client.close()
+                opening.folder.open(self, asynchronous=False)
             _ask_uncompressed(self)
 
 
@@ -62,40 +104,111 @@ class OwnAsyncConnections(qdrant_client.AsyncQdrantClient):
 
     if not TYPE_CHECKING:
 
-        @wraps(qdrant_client.AsyncQdrantClient.__init__)
+        @_with_keywords(qdrant_client.AsyncQdrantClient.__init__)
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            args, kwargs = _with_defaults(super().__init__, args, kwargs)
-            super().__init__(*args, **kwargs)
+            opening = _opening(super().__init__, args, kwargs)
+            super().__init__(*opening.args, **opening.kwargs)
+            if opening.folder is not None:
+                opening.folder.open(self, asynchronous=True)
             _ask_uncompressed(self)
 
 
-def _with_defaults(
+@dataclass(frozen=True)
+class _EmbeddedFolder:
+    """A folder that the embedded engine opens for a client.
+
+    Attributes:
+        path: the folder.
+        optimize: whether indices are built in the background.
+    """
+
+    path: str | os.PathLike[str]
+    optimize: bool
+
+    def open(self, client: Any, *, asynchronous: bool) -> None:
+        """Have a client, which was made for memory, use the folder."""
+        client._client = open_edge(self.path, asynchronous=asynchronous, optimize=self.optimize)
+        client._init_options |= {
+            "location": None,
+            "path": self.path,
+            "engine": "edge",
+            "optimize": self.optimize,
+        }
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """How the constructor of the next class is called.
+
+    Attributes:
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        folder: what the client uses in place of what that constructor opens.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    folder: _EmbeddedFolder | None = None
+
+
+def _opening(
     constructor: Callable[..., None], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a client's constructor, with our defaults where none is given.
+) -> _Opening:
+    """Return how a client is opened, with our defaults where nothing is given.
 
     Args:
         constructor: the bound ``__init__``, which is left alone if it is not of ``qdrant_client``.
         args: its positional arguments.
-        kwargs: its keyword arguments.
+        kwargs: its keyword arguments, and ours.
 
     Raises:
-        InputError: if a key or a header has characters that no header can carry.
+        InputError: if a key or a header has characters that no header can carry, or nothing knows
+            a keyword.
+        FolderError: if another engine made the folder.
+        MissingDependencyError: if the embedded engine is wanted, but not installed.
     """
     own = (qdrant_client.QdrantClient.__init__, qdrant_client.AsyncQdrantClient.__init__)
     if getattr(constructor, "__func__", None) not in own:
-        return args, kwargs
+        return _Opening(args, kwargs)
+    ours = {name: kwargs.pop(name) for name in _KEYWORDS if name in kwargs}
     try:
         options = inspect.signature(constructor).bind(*args, **kwargs).arguments
     except TypeError:  # the constructor says so better
-        return args, kwargs
-    options |= options.pop("kwargs", {})
+        return _Opening(args, kwargs)
+    others = options.pop("kwargs", {})
+    _check_known(constructor, others)
+    options |= others
     check_headers(options)
-    if options.get("location") != ":memory:" and not options.get("path"):
-        options["grpc_options"] = _GRPC_OPTIONS | _without_agent(options.get("grpc_options"))
-        if not options.get("pool_size"):
-            options.setdefault("limits", LIMITS)
-    return (), options
+    engine, optimize = ours.get("engine"), ours.get("optimize", True)
+    if not isinstance(optimize, bool):
+        raise InputError(f"optimize must be True or False, not {optimize!r:.80}")
+    path, is_memory = options.get("path"), options.get("location") == ":memory:"
+    if path is None:
+        if engine is not None and not (is_memory and engine == "local"):
+            where = "':memory:' is local mode" if is_memory else "a server is its own engine"
+            raise InputError(f"engine={engine!r:.80} is for a folder (path=): {where}")
+        if not is_memory:
+            options["grpc_options"] = _GRPC_OPTIONS | _without_agent(options.get("grpc_options"))
+            if not options.get("pool_size"):
+                options.setdefault("limits", LIMITS)
+    elif chosen_engine(path, engine) == "edge":
+        del options["path"]
+        if not any(options.get(name) for name in ("location", "url", "host")):
+            options["location"] = ":memory:"
+            return _Opening((), options, _EmbeddedFolder(path, optimize))
+        options["path"] = path  # two places, as the constructor says
+    return _Opening((), options)
+
+
+def _check_known(constructor: Callable[..., None], keywords: Mapping[str, Any]) -> None:
+    """Raise `InputError` for a keyword that neither ``qdrant_client`` nor ``httpx`` knows."""
+    known = {*inspect.signature(constructor).parameters, *_KEYWORDS, *_OF_REQUESTS}
+    known -= {"kwargs"}
+    for name in keywords:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise InputError(f"unknown keyword {name!r} of a client{hint}")
 
 
 def _without_agent(grpc_options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -147,6 +260,24 @@ def _uncompressed(
 async def _uncompressed_async(request: httpx.Request, call_next: Callable[..., Any]) -> Any:
     request.headers[_ENCODING] = "identity"
     return await call_next(request)
+
+
+def address_of(client: qdrant_client.QdrantClient, *, grpc: bool) -> str:
+    """Return the URL of the server that a client asks, its port too, without user and password.
+
+    Args:
+        client: of either kind.
+        grpc: whether it is asked over gRPC.
+    """
+    try:
+        rest = urlsplit(client.http.client.host)
+    except NotImplementedError:  # of a client whose own class asks in another way
+        return "an unknown address"
+    place = rest.netloc.rpartition("@")[2]
+    if not grpc:
+        return f"{rest.scheme}://{place}{rest.path}"
+    host = place.rpartition(":")[0] if rest.port else place
+    return f"{rest.scheme}://{host}:{client.init_options['grpc_port']} (gRPC)"
 
 
 TIME_LEFT: ContextVar[Callable[[], float] | None] = ContextVar("seconds left", default=None)

@@ -26,6 +26,8 @@ class Engine:
             know the same.
         refuses_missing: whether it refuses to change a point that does not exist. Local databases
             of some versions change what is deleted, and say nothing.
+        flushes: whether it must be told when the disk shall keep what was stored, also if the
+            machine fails.
     """
 
     name: str
@@ -36,3 +38,4 @@ class Engine:
     explain: Callable[[Exception, str], QdrantEmbedError | None]
     copies: bool = False
     refuses_missing: bool = True
+    flushes: bool = False

@@ -1,4 +1,4 @@
-"""Local databases inside this process, which qdrant_client does not make thread-safe."""
+"""Local mode inside this process, which qdrant_client does not make thread-safe."""
 
 from __future__ import annotations
 

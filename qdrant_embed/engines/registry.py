@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qdrant_embed.engines import local, server
+from qdrant_embed.engines import embedded, local, server
 from qdrant_embed.engines.engine import Engine
 
 # tried in this order; the last one recognises everything
-_RECOGNISE: tuple[Callable[[object], Engine | None], ...] = (local.recognise, server.recognise)
+_RECOGNISE: tuple[Callable[[object], Engine | None], ...] = (
+    local.recognise,
+    embedded.recognise,
+    server.recognise,
+)
 
 
 def engine_of(database: object) -> Engine:

@@ -3,8 +3,9 @@
 A server gets vectors as the encoder made them, in float32: over REST as the shortest text that
 means the same float32, written by orjson; over gRPC as bytes. Both go through public functions of
 ``qdrant_client``, so that keys, headers, middleware, time-outs and errors stay its own. A local
-database gets points as ``qdrant_client`` has them; and so does a client whose methods are
-somebody's own, because these must see what is sent.
+database gets points as ``qdrant_client`` has them, the embedded engine as they are here; and a
+client whose methods are somebody's own gets what ``qdrant_client`` would send, because these must
+see it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 from qdrant_client.http import models as rest
 
+from qdrant_embed.engines.embedded import embedded
 from qdrant_embed.engines.points import Points
 from qdrant_embed.engines.protobuf import (
     NotEncodableError,
@@ -87,7 +89,12 @@ def uploads_in_flight(client: qdrant_client.QdrantClient) -> int:
 
 def default_batch_size(client: qdrant_client.QdrantClient) -> int:
     """Return the number of points in a request, unless the user says."""
-    return SERVER_BATCH if _takes_bodies(client) else LOCAL_BATCH
+    takes_rows = _takes_bodies(client) or _takes_rows(client)
+    return SERVER_BATCH if takes_rows else LOCAL_BATCH
+
+
+def _takes_rows(client: qdrant_client.QdrantClient) -> bool:
+    return embedded(client) is not None and is_own(client, "upsert")
 
 
 def _takes_bodies(client: qdrant_client.QdrantClient) -> bool:
@@ -116,6 +123,8 @@ def upsert_request(
         request = written(client, collection_name, points, wait, shard_key_selector)
         if request is not None:
             return request
+    if isinstance(points, Points) and _takes_rows(client):
+        return UpsertRequest(partial(embedded(client).upsert, collection_name, points))
     send = partial(
         client.upsert,
         collection_name,
@@ -205,6 +214,10 @@ def query_batch(
     """
     if not is_own(client, "query_batch_points", "query_points"):
         return client.query_batch_points(collection_name, requests, consistency, timeout)
+    if (database := embedded(client)) is not None:
+        return cast(
+            "list[rest.QueryResponse]", database.query_batch_points(collection_name, requests)
+        )
     if not _is_remote(client):
         return _each_query(client, collection_name, requests, consistency, timeout)
     if _prefers_grpc(client):

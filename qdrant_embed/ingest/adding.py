@@ -33,7 +33,7 @@ from qdrant_embed.flows.progress import ProgressOption, Reporter
 from qdrant_embed.flows.requests import CollectionRequests
 from qdrant_embed.ingest.chunks import Replacement, StoredChunks, chunks_of
 from qdrant_embed.ingest.documents import Document, InputDocument, is_sequence, pair
-from qdrant_embed.ingest.ids import ContentIds, IdScheme, point_ids
+from qdrant_embed.ingest.ids import IdScheme, content_scheme, point_ids
 from qdrant_embed.ingest.points import encode_points
 from qdrant_embed.ingest.values import as_column
 
@@ -108,11 +108,8 @@ class Adding:
     ) -> None:
         self._name, self._codec, self._on_existing = collection_name, codec, on_existing
         documents = as_column("documents", documents)
-        self.ids_tell_all = (
-            ids.keys is None
-            if isinstance(ids, ContentIds)
-            else (isinstance(ids, str) and ids == "content")
-        )
+        scheme = content_scheme(ids)
+        self.ids_tell_all = scheme is not None and scheme.keys is None
         self.unchanged = 0
         random_ids = on_existing == "overwrite"
         paired = pair(documents, metadata, ids, codec, random_ids=random_ids)
@@ -403,6 +400,8 @@ class _Add:
             except BaseException as error:
                 adding.account_for(error)
                 raise
+        if options.wait:
+            await self._requests.flush()
         return adding.stored_ids
 
     async def _encode_and_store(
@@ -596,3 +595,5 @@ async def delete_documents(
 
     for some in windows(points, _PAGE):
         await collection.requests.in_parts(some, delete, cap="condition")
+    if wait and points:
+        await collection.requests.flush()

@@ -94,7 +94,7 @@ _DEPTH = 12  # levels of dicts and lists; servers read 100 levels of messages, o
 _NAME = r'(?:"[^"]+"|[\w-]+)(?:\[\d*\])*'  # in the syntax of Qdrant's paths
 _PATH = re.compile(rf"{_NAME}(?:\.{_NAME})*")
 _ISO = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?:(:\d\d)(\.\d+)?)?"
+    r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d)(?:(:\d\d)(?:(:\d\d)(\.\d+)?)?)?"
     r"(?: ?(?:([Zz])|([+-]\d\d):?(\d\d)?))?)?",
     re.ASCII,
 )
@@ -369,18 +369,30 @@ def _moment(key: str, value: date | str) -> datetime:
         raise InputError(f"where[{key!r}]: {value!r} is not in the years 1 to 9999") from error
 
 
-def _parsed(key: str, text: str) -> datetime:
+def _parsed(key: str, text: str) -> date:
     check_unicode(f"where[{key!r}]", text)
-    found = _ISO.fullmatch(text.strip())
-    if found is None:
-        raise _not_a_date(key, text)
     try:
-        day, time, seconds, fraction, zulu, hours, minutes = found.groups()
-        offset = "+00:00" if zulu else f"{hours}:{minutes or '00'}" if hours else ""
-        micro = f"{fraction or '.':0<7.7}"  # Python 3.10 reads six digits only
-        return datetime.fromisoformat(f"{day}T{time or '00:00'}{seconds or ':00'}{micro}{offset}")
+        return iso_date(text)
     except ValueError as error:
         raise _not_a_date(key, text) from error
+
+
+def iso_date(text: str) -> date:
+    """Return the day that ISO text names, or the moment, which is a ``datetime``.
+
+    Raises:
+        ValueError: if the text is not a date.
+    """
+    found = _ISO.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(text)
+    day, hour, minute, second, fraction, zulu, hours, minutes = found.groups()
+    if hour is None:
+        return date.fromisoformat(day)
+    time = f"{hour}{minute or ':00'}{second or ':00'}"
+    offset = "+00:00" if zulu else f"{hours}:{minutes or '00'}" if hours else ""
+    micro = f"{fraction or '.':0<7.7}"  # Python 3.10 reads six digits only
+    return datetime.fromisoformat(f"{day}T{time}{micro}{offset}")
 
 
 def _not_a_date(key: str, text: str) -> InputError:

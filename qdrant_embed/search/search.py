@@ -14,7 +14,7 @@ from qdrant_client import models
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.payload import PayloadCodec, user_id
 from qdrant_embed.collection.vectors import CollectionVectors
-from qdrant_embed.errors import InputError, check_whole
+from qdrant_embed.errors import InputError, ServerRefusal, check_whole
 from qdrant_embed.search.filters import combined
 from qdrant_embed.search.ranking import (
     CHUNKS_PER_DOCUMENT,
@@ -331,19 +331,29 @@ async def _ask(
 ) -> list[list[models.ScoredPoint]]:
     """Send requests until each text's page is known, and return the points of each."""
     while unknown := [ranking for ranking in rankings if not ranking.known]:
-        requests = [ranking.requests() for ranking in unknown]
-        found = iter(await _send(collection, search, [r for several in requests for r in several]))
+        most = _most(collection, search)
+        requests = [ranking.requests(most) for ranking in unknown]
+        try:
+            answers = await _send(collection, search, [r for several in requests for r in several])
+        except ServerRefusal:
+            if _most(collection, search) == most:
+                raise
+            continue  # with the cap that the server has named
+        found = iter(answers)
         for ranking, several in zip(unknown, requests, strict=True):
-            # as they were sent: a list that a cap has cut is not the end of the ranking
-            sent = [collection.requests.within_limit(r, search.needed) for r in several]
-            ranking.take(sent, list(islice(found, len(several))))
+            ranking.take(several, list(islice(found, len(several))))
     ids = dict.fromkeys(point for ranking in rankings for point in ranking.bare())
     if not ids:
         return [ranking.page() for ranking in rankings]
-    send, client = collection.requests.send, collection.requests.client
-    retrieved = await send(client.retrieve, collection.name, list(ids), **search.retrieval(vectors))
+    retrieved = await collection.requests.retrieve(list(ids), **search.retrieval(vectors))
     records = {record.id: record for record in retrieved}
     return [with_payloads(ranking.page(), records, ranking.bare()) for ranking in rankings]
+
+
+def _most(collection: Collection, search: Search) -> int | None:
+    """Return the largest limit that the server accepts, as far as that is enough for the search."""
+    most = collection.requests.cap("limit")
+    return None if most is None or most < search.needed else most
 
 
 async def _send(

@@ -45,17 +45,17 @@ class Telling(QdrantClient):
         return super().delete(*args, **kwargs)
 
 
-def ingest(path: str) -> None:
+def ingest(path: str, engine: str) -> None:
     """An `add` of 19 batches, run in a process of its own, too."""
-    client = Telling(path=path)
+    client = Telling(path=path, engine=engine)
     client.set_model(LetterEncoder())
     client.add("demo", TEXTS, METADATA, "content", batch_size=8, on_existing="skip")
     client.close()
 
 
-def replace(path: str, model: str, sentences: str) -> None:
+def replace(path: str, engine: str, model: str, sentences: str) -> None:
     """Six long documents stored in chunks, over what is there of them."""
-    client = Telling(path=path)
+    client = Telling(path=path, engine=engine)
     client.set_model(model, overflow="chunk")
     texts = ["the cat sat on the ship. " * int(sentences) + f"{n}" for n in range(6)]
     client.add("demo", texts, ids=range(6), batch_size=4, on_existing="skip")
@@ -69,10 +69,11 @@ def state(client: qdrant_client.QdrantClient) -> dict[Any, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "edge"])
 def test_a_killed_process_leaves_what_a_re_run_completes(
-    tmp_path: Path, request: pytest.FixtureRequest
+    tmp_path: Path, request: pytest.FixtureRequest, engine: str
 ) -> None:
-    ingest(str(tmp_path / "undisturbed"))
+    ingest(str(tmp_path / "undisturbed"), engine)
     client = QdrantClient(path=str(tmp_path / "undisturbed"))
     expected = state(client)
     client.close()
@@ -83,9 +84,11 @@ def test_a_killed_process_leaves_what_a_re_run_completes(
         command = [
             sys.executable,
             "-c",
-            f"{SETUP}; t.ingest(sys.argv[1])",
+            f"{SETUP}; t.ingest(*sys.argv[1:])",
         ]
-        with subprocess.Popen([*command, folder], stdout=subprocess.PIPE, cwd=TESTS) as process:
+        with subprocess.Popen(
+            [*command, folder, engine], stdout=subprocess.PIPE, cwd=TESTS
+        ) as process:
             assert process.stdout is not None
             for _ in range(moments.randint(1, 19)):
                 assert process.stdout.readline() == b"batch\n"
@@ -95,18 +98,19 @@ def test_a_killed_process_leaves_what_a_re_run_completes(
         left = state(client) if client.collection_exists("demo") else {}
         client.close()
         assert all(expected[point] == stored for point, stored in left.items())
-        ingest(folder)
+        ingest(folder, engine)
         client = QdrantClient(path=folder)
         assert state(client) == expected
         client.close()
 
 
+@pytest.mark.parametrize("engine", ["local", "edge"])
 def test_killed_while_documents_became_shorter_nothing_is_lost_and_nothing_stays(
-    tmp_path: Path, tiny: TinyModel, request: pytest.FixtureRequest
+    tmp_path: Path, tiny: TinyModel, request: pytest.FixtureRequest, engine: str
 ) -> None:
-    replace(str(tmp_path / "undisturbed"), str(tiny.path), "9")
+    replace(str(tmp_path / "undisturbed"), engine, str(tiny.path), "9")
     expected = payloads(tmp_path / "undisturbed")
-    replace(str(tmp_path / "before"), str(tiny.path), "60")
+    replace(str(tmp_path / "before"), engine, str(tiny.path), "60")
     before = payloads(tmp_path / "before")
     assert len(before) > len(expected)
     moments = random.Random(7)
@@ -115,7 +119,7 @@ def test_killed_while_documents_became_shorter_nothing_is_lost_and_nothing_stays
         shutil.copytree(tmp_path / "before", folder)
         call = f"{SETUP}; t.replace(*sys.argv[1:])"
         with subprocess.Popen(
-            [sys.executable, "-c", call, str(folder), str(tiny.path), "9"],
+            [sys.executable, "-c", call, str(folder), engine, str(tiny.path), "9"],
             stdout=subprocess.PIPE,
             cwd=TESTS,
         ) as process:
@@ -127,7 +131,7 @@ def test_killed_while_documents_became_shorter_nothing_is_lost_and_nothing_stays
         left = payloads(folder)
         assert {payload["qdrant_embed_id"] for payload in left.values()} == set(range(6))
         assert all(left[point] in (before.get(point), expected.get(point)) for point in left)
-        replace(str(folder), str(tiny.path), "9")
+        replace(str(folder), engine, str(tiny.path), "9")
         assert payloads(folder) == expected
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,17 +97,27 @@ def test_children_open_connections_of_their_own(grpc_server: Server, transport: 
     assert done.returncode == 0, done.stderr
 
 
-def in_a_folder(path: str) -> None:
+def in_a_folder(path: str, engine: str) -> None:
     """Read, and try to write, in a child of the process that opened the folder."""
-    client = QdrantClient(path=path)
+    client = QdrantClient(path=path, engine=engine)
     client.set_model(LetterEncoder())
     client.add("demo", TEXTS, ids=range(20))
     child = fork()
     if not child:
-        assert ask(client, 1)
+        if engine == "local":
+            assert ask(client, 1)
+        else:  # whose threads are the parent's
+            for call in (
+                client.get_collections,
+                partial(client.count, "demo"),
+                partial(ask, client, 1),
+            ):
+                with pytest.raises(ClientStateError, match="fork"):
+                    call()
         try:
             client.add("demo", ["cat"])
         except ClientStateError as error:
+            client.close()
             os._exit(0 if "fork" in str(error) else 2)
         os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
@@ -115,7 +126,8 @@ def in_a_folder(path: str) -> None:
     client.close()
 
 
-def test_a_folder_is_written_by_the_process_that_opened_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["local", "edge"])
+def test_a_folder_is_written_by_the_process_that_opened_it(tmp_path: Path, engine: str) -> None:
     call = "import test_forks_and_loops as t; t.in_a_folder(*sys.argv[1:])"
     done = subprocess.run(
         [
@@ -125,6 +137,7 @@ def test_a_folder_is_written_by_the_process_that_opened_it(tmp_path: Path) -> No
             "-c",
             f"import sys; sys.path.append('engines'); {call}",
             str(tmp_path / "db"),
+            engine,
         ],
         cwd=TESTS,
         capture_output=True,

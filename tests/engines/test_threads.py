@@ -39,10 +39,13 @@ def in_threads(count: int, work: Callable[[int], None]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["memory", "path"])
+@pytest.mark.parametrize("place", ["memory", "local", "edge"])
 def test_threads_may_add_and_query_at_once(tiny: TinyModel, tmp_path: Path, place: str) -> None:
     """A local database without a lock loses points, or breaks off, under this."""
-    client = QdrantClient(":memory:") if place == "memory" else QdrantClient(path=str(tmp_path))
+    if place == "memory":
+        client = QdrantClient(":memory:")
+    else:
+        client = QdrantClient(path=str(tmp_path), engine=place)
     client.set_model(tiny.path)
     client.set_sparse_model("Qdrant/bm25")
     ids: dict[int, list[str | int]] = {}

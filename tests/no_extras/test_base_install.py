@@ -45,10 +45,21 @@ class LetterEncoder:
         "huggingface_hub",
         "mmh3",
         "py_rust_stemmers",
+        "qdrant_edge",
     ],
 )
 def test_the_extra_is_really_absent(library: str) -> None:
     assert importlib.util.find_spec(library) is None
+
+
+def test_a_folder_opens_with_local_mode(tmp_path: Path) -> None:
+    client = QdrantClient(path=str(tmp_path / "db"))
+    client.set_model(LetterEncoder())
+    client.add("demo", ["banana", "kiwi"])
+    assert client.engine == "local"
+    client.close()
+    with pytest.raises(MissingDependencyError, match=r"pip install 'qdrant-embed\[edge\]'"):
+        QdrantClient(path=str(tmp_path / "new"), engine="edge")
 
 
 def test_every_public_name_is_there() -> None:
