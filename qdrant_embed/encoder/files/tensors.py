@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from struct import error as StructError  # noqa: N812 - it is one
+from tokenize import TokenError
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 from weakref import WeakValueDictionary
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,21 +107,42 @@ def _decoded_file(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
 
 def _archived(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: _finite(path, name, archive[name]) for name in archive.files}
+        with path.open("rb") as file:
+            _check_archive(file, path.stat().st_size)
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: _finite(path, name, archive[name]) for name in archive.files}
     except ModelFileError:
         raise
-    # what a damaged archive leads to; its arrays may state any size and type
-    except (
-        OSError,
-        ValueError,
-        BadZipFile,
-        EOFError,
-        KeyError,
-        OverflowError,
-        zlib.error,
-    ) as error:
+    except _NO_ARCHIVE as error:
         raise ModelFileError(f"{path} cannot be read as an archive of arrays: {error}") from error
+
+
+# what zipfile and numpy raise of damaged archives, whose arrays may state any size and type
+_NO_ARCHIVE = (
+    OSError,
+    ValueError,
+    BadZipFile,
+    EOFError,
+    KeyError,
+    OverflowError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,  # also a RecursionError
+    TypeError,
+    AttributeError,
+    SyntaxError,
+    TokenError,
+    StructError,
+)
+
+
+def _check_archive(file: BinaryIO, size: int) -> None:
+    """Raise `ValueError` unless an archive's parts are stored as they are, as numpy writes them."""
+    with ZipFile(file) as archive:
+        for part in archive.infolist():
+            if part.compress_type != ZIP_STORED or part.flag_bits & 1 or part.file_size > size:
+                raise ValueError(f"{part.filename!r:.80} is compressed or encrypted")
+    file.seek(0)
 
 
 def _library() -> ModuleType:
