@@ -11,7 +11,7 @@ import sys
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,8 +78,9 @@ class _Proxy:
 
     @property
     def note(self) -> str:
-        url = urlsplit(self.url if "//" in self.url else f"//{self.url}")
-        return f"asked through the proxy {url.netloc.rpartition('@')[2]} of {self.variable}"
+        address = self.url.partition("//")[2] or self.url
+        host = re.split("[/?#]", address)[0].rpartition("@")[2]
+        return f"asked through the proxy {host} of {self.variable}"
 
 
 def parser(json_option: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -335,7 +336,10 @@ def _server(options: argparse.Namespace) -> dict[str, Any]:
         InputError: if the options cannot be used.
     """
     url = options.url.strip()
-    parts = urlsplit(url if "//" in url else f"//{url}")
+    try:
+        parts = urlsplit(url if "//" in url else f"//{url}")
+    except ValueError as error:  # brackets that hold no address
+        raise InputError(f"--url {url!r:.200} is not a URL: {error}") from error
     if "@" in parts.netloc:
         raise InputError(
             "--url has a user or password, which Qdrant does not know: pass a key as --api-key or "
@@ -436,8 +440,9 @@ def _way_out(error: BaseException, address: str, options: argparse.Namespace) ->
         return "check --url, its port and --prefix"
     content, headers = getattr(error, "content", b""), getattr(error, "headers", {})
     if is_reached and (location := headers.get("Location")):
-        at = urlsplit(location)
-        return f"the server is at {at.scheme}://{at.netloc}, pass that as --url"
+        with suppress(ValueError):
+            at = urlsplit(location)
+            return f"the server is at {at.scheme}://{at.netloc}, pass that as --url"
     if _WANTS_TLS.search(content.decode(errors="replace")):
         return "the server wants TLS, use https://"
     trouble = trouble_of(error)

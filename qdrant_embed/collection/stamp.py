@@ -113,7 +113,7 @@ def _compare(
     facts: Sequence[str],
     setter: str,
 ) -> None:
-    compared = list(facts)
+    compared = [*facts, "tokenizer_sha256"]
     if written["weights_sha256"] and current["weights_sha256"]:
         compared.append("weights_sha256")  # equal weights are the same model under any name
     elif written["model"].lower() != current["model"].lower():
