@@ -299,7 +299,7 @@ class _Copying:
                 f"{there.points} points where the one in {self._source.place} has "
                 f"{points[there.name]}, and is "
                 f"{'no unfinished copy' if origin is None else f'a copy of {origin}'}: nothing was "
-                "copied. Delete it there, or name the others in collections=",
+                "copied. Delete it there, or name the collections to copy without it",
                 expected={"copy of": own.origin},
                 found={"copy of": origin},
             )

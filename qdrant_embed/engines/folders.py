@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shlex
+import stat
 from pathlib import Path
 from typing import Literal
 
-from qdrant_embed.errors import FolderError, InputError, MissingDependencyError
+from qdrant_embed.errors import FolderError, InputError, MissingDependencyError, check_path
 
 MANIFEST = "qdrant_embed.json"  # in a folder of the embedded engine
 ENGINES = ("edge", "local")
@@ -27,18 +29,23 @@ def chosen_engine(path: str | os.PathLike[str], engine: str | None) -> EngineNam
         engine: the engine that the user wants; ``None`` for any.
 
     Raises:
-        InputError: if there is no such engine.
+        InputError: if there is no such engine, or `path` is no path.
         FolderError: if the folder belongs to another one, or is none.
         MissingDependencyError: if the engine is not installed.
     """
     if engine is not None and engine not in ENGINES:
         raise InputError(f"engine must be 'edge', 'local' or None, not {engine!r:.80}")
+    check_path("path", path)
+    if not os.fspath(path):
+        raise InputError("path is empty: is the variable set that it comes from?")
+    if "\0" in os.fspath(path):
+        raise InputError(f"path has a null character: {os.fspath(path)!r:.200}")
     found = engine_of_folder(path)
     if found is not None and engine is not None and found != engine:
         raise FolderError(
-            f"{os.fspath(path)!r} was made by engine {found!r}, not {engine!r}: omit engine=, or "
-            f"copy it with `qdrant-embed copy --from-path {os.fspath(path)} --to-path NEW "
-            f"--to-engine {engine}`",
+            f"{os.fspath(path)!r} was made by engine {found!r}, not {engine!r}: name no engine, or "
+            f"copy it with `qdrant-embed copy --from-path {shlex.quote(os.fspath(path))} --to-path "
+            f"NEW --to-engine {engine}`",
             path=os.fspath(path),
         )
     wanted = found or engine
@@ -57,12 +64,21 @@ def engine_of_folder(path: str | os.PathLike[str]) -> EngineName | None:
     """Return the engine that made a folder; ``None`` if there is no database in it.
 
     Raises:
-        FolderError: if it is no folder, or two engines made it.
+        FolderError: if it is no folder, cannot be looked into, or two engines made it.
     """
     folder = Path(path)
-    if folder.exists() and not folder.is_dir():
+    try:
+        is_folder = stat.S_ISDIR(folder.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:  # a right is missing, or no folder can have this name
+        raise FolderError(
+            f"folder {os.fspath(path)!r:.200} cannot be used ({error!s:.200})",
+            path=os.fspath(path),
+        ) from error
+    if not is_folder:
         raise FolderError(f"{os.fspath(path)!r} is a file, not a folder", path=os.fspath(path))
-    is_edge, is_local = (folder / MANIFEST).exists(), (folder / _LOCAL).exists()
+    is_edge, is_local = os.path.exists(folder / MANIFEST), os.path.exists(folder / _LOCAL)
     if is_edge and is_local:
         raise FolderError(
             f"{os.fspath(path)!r} has both {MANIFEST} and {_LOCAL}, of two engines: move one of "

@@ -106,6 +106,32 @@ def test_options_of_a_folder_are_checked(
     assert not (tmp_path / "db").exists()
 
 
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        ("", InputError, "path is empty: is the variable set"),
+        (" ", InputError, "path is blank"),
+        (7, InputError, "path must be a str, not 7"),
+        (b"db", InputError, "path must be a str, not b'db'"),
+        ("n" * 300, FolderError, "cannot be used .*too long"),
+        ("a\0b", InputError, "path has a null character"),
+    ],
+    ids=["empty", "blank", "number", "bytes", "long", "null"],
+)
+def test_paths_that_are_no_folders_are_refused(
+    kind: str, path: Any, error: type[Exception], message: str
+) -> None:
+    for engine in (None, *folders.ENGINES):
+        with pytest.raises(error, match=message):
+            CLIENTS[kind](path=path, engine=engine)
+
+
+def test_the_way_to_copy_a_folder_can_be_pasted(tmp_path: Path) -> None:
+    filled("sync", tmp_path / "my notes", engine="local")
+    with pytest.raises(FolderError, match=r"--from-path '[^']*/my notes' --to-path"):
+        QdrantClient(path=str(tmp_path / "my notes"), engine="edge")
+
+
 def test_engines_are_of_folders(kind: str, server: Server) -> None:
     with pytest.raises(InputError, match="for a folder"):
         CLIENTS[kind](":memory:", engine="edge")
