@@ -147,8 +147,14 @@ class Folder:
                 update={"collections": {**before.collections}, "aliases": {**before.aliases}}
             )
             yield after
-            self._write(after)
-            self.manifest = after
+            try:
+                self._write(after)
+                self.manifest = after
+            except BaseException:
+                if self.manifest is before:  # it may be written nevertheless
+                    with contextlib.suppress(FolderError):
+                        self._write(before)
+                raise
 
     def _write(self, manifest: Manifest) -> None:
         manifest.engine_version = importlib.metadata.version("qdrant-edge-py")
@@ -171,6 +177,17 @@ class Folder:
             sync_folder(self.path)
         except (OSError, UnicodeEncodeError) as error:
             raise explained(error, self.path) from error
+
+    def discard(self, key: str) -> None:
+        """Remove a shard's folder, unless a collection is in it, as far as the disk says."""
+        with self._changing:
+            try:
+                written = self._read()
+            except (FolderError, OSError):  # what is not named is removed when it is opened again
+                return
+            collections = [*self.manifest.collections.values(), *written.collections.values()]
+            if key not in {collection.key for collection in collections}:
+                shutil.rmtree(self.shard_of(key), ignore_errors=True)
 
     def release(self) -> None:
         """Let other processes open the folder."""
@@ -309,7 +326,7 @@ def explained(error: Exception, path: Path) -> FolderError:
     elif found in (errno.ENOSPC, errno.EDQUOT):
         what = "has no space left"
     elif found == errno.ENOENT:
-        what = "does not exist any more"
+        what = "does not exist"
     else:
         what = "cannot be used"
     return FolderError(f"folder {str(path)!r} {what} ({error})", path=str(path))

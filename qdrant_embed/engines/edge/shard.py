@@ -97,7 +97,7 @@ class Shard:
             with folder.change() as manifest:
                 manifest.collections[name] = collection
         except BaseException:
-            shutil.rmtree(path, ignore_errors=True)
+            folder.discard(collection.key)
             raise
         return cls(folder, name)
 
@@ -284,10 +284,11 @@ class Shard:
             try:
                 _sync_files(self._folder.shard(collection) / _LOG)
             except OSError as error:
-                if collection is self.collection:
+                now = self._folder.manifest.collections.get(self.name)
+                if now is not None and now.key == collection.key:
                     self._is_dirty = True
                     raise explained(error, self._folder.path) from error
-                # another folder has been put in its place, and flushed
+                # it is deleted, or another folder has been put in its place, and flushed
 
     def _settle(self) -> None:
         """Have the engine write its segments, so that its log is not needed any more."""
@@ -366,7 +367,7 @@ class Shard:
                 on_step("exchanging")
                 self._exchange(copied, key)
             except BaseException:
-                shutil.rmtree(path, ignore_errors=True)
+                self._folder.discard(key)
                 raise
             finally:
                 with self._changing:
@@ -439,8 +440,13 @@ class Shard:
                 old, self._open = self._open, fresh
                 self._is_dirty, self._logged = False, 0
         except BaseException:
-            with contextlib.suppress(Exception):  # it may be closed
-                fresh.close()
+            with self._changing:
+                if self._open is not fresh:
+                    if not self._is_gone and self.collection.key == key:
+                        with self._folder.change() as manifest:
+                            manifest.collections[self.name] = before
+                    with contextlib.suppress(Exception):  # it may be closed
+                        fresh.close()
             raise
         with _told(self._folder.path, self.name):
             old.close()
@@ -654,10 +660,18 @@ def _copy_file(source: str, target: str) -> str:
 
 
 def _sync_files(folder: Path) -> None:
-    """Have the disk keep the files of a folder; other threads run meanwhile."""
-    for file in folder.iterdir():
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
+    """Have the disk keep the files of a folder; other threads run meanwhile, and rename some."""
+    while True:
+        with contextlib.ExitStack() as opened:
+            try:
+                files = [opened.enter_context(file.open("rb")) for file in folder.iterdir()]
+            except FileNotFoundError:
+                if not folder.is_dir():
+                    raise
+                continue
+            for file in files:
+                os.fsync(file.fileno())
+            break
     sync_folder(folder)
 
 
