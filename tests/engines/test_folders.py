@@ -19,7 +19,7 @@ from qdrant_embed import (
     MissingDependencyError,
     QdrantClient,
 )
-from qdrant_embed.engines import folders
+from qdrant_embed.engines import embedded, folders
 from qdrant_embed.engines.edge import database
 
 CLIENTS: dict[str, Any] = {"sync": QdrantClient, "async": AsyncQdrantClient}
@@ -183,6 +183,26 @@ def test_a_large_collection_is_indexed_in_the_background(
         client.add("demo", [f"cat {number}" for number in range(100)])
         time.sleep(0.3)
     assert "index" not in caplog.text
+
+
+def test_an_index_is_due_again_once_its_points_were_stored_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "FLAT", 300)
+    client = QdrantClient(path=str(tmp_path), optimize=False)
+    params = models.VectorParams(size=3, distance=models.Distance.DOT)
+    client.create_collection("demo", params)
+    points = [models.PointStruct(id=each, vector=[1.0, 2.0, each / 7]) for each in range(100)]
+    due = []
+    for _ in range(2):
+        client.upsert("demo", points)
+        due.append(embedded.is_index_due(client, "demo"))
+        client.optimize("demo")
+        due.append(embedded.is_index_due(client, "demo"))
+    client.upsert("demo", points[:50])
+    due.append(embedded.is_index_due(client, "demo"))
+    client.close()
+    assert due == [True, False, True, False, False]
 
 
 def test_a_server_whose_optimisation_failed_says_so(

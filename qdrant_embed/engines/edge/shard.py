@@ -72,6 +72,7 @@ class Shard:
         self._is_closed, self._is_dirty = False, False
         self._flushing = ForkLock()
         self._logged = 0  # points changed since the engine flushed
+        self._restored = 0  # points changed since the index was built: a change takes them out
         self._is_gone = False  # closed because its collection was deleted
         self._meanwhile: _Changes | None = None  # while an index is built
         self._indexing, self._gave_up = threading.Lock(), False
@@ -208,6 +209,8 @@ class Shard:
             self._meanwhile.points.update(ids)
         self._is_dirty = True
         self._logged += len(ids)
+        if grows:
+            self._restored += len(ids)
         try:
             self._open.update(operation)
         except Exception as error:
@@ -308,9 +311,9 @@ class Shard:
         vectors = self.collection.config.vectors
         dense = [vectors] if isinstance(vectors, models.VectorParams) else (vectors or {}).values()
         size = max((params.size for params in dense), default=0)
-        # what the engine counts as indexed are vectors of all kinds
-        added: int = self.info().points_count - self.collection.indexed
-        return max(0, added) * size
+        # what the engine counts as indexed are vectors of all kinds, and those that were replaced
+        points: int = self.info().points_count
+        return max(points - self.collection.indexed, min(points, self._restored)) * size
 
     @property
     def is_indexing(self) -> bool:
@@ -383,7 +386,7 @@ class Shard:
             here = self._folder.shard(collection)
             needed = sum(_size(file) for file in here.rglob("*"))
             _check_space(self._folder.path, 2 * needed + LEAST_SPACE)
-            self._meanwhile = _Changes(set(), [])
+            self._meanwhile = _Changes(set(), [], self._restored)
             try:
                 shutil.copytree(here, path, copy_function=_copy_file)
             except (OSError, shutil.Error) as error:
@@ -439,6 +442,8 @@ class Shard:
                     )
                 old, self._open = self._open, fresh
                 self._is_dirty, self._logged = False, 0
+                if self._meanwhile is not None:
+                    self._restored -= self._meanwhile.restored
         except BaseException:
             with self._changing:
                 if self._open is not fresh:
@@ -455,8 +460,9 @@ class Shard:
     def _changed_meanwhile(self) -> set[int | UUID]:
         """Return the points that have changed since this was asked last."""
         with self._changing:
-            changes = self._meanwhile or _Changes(set(), [])
-            points, changes.points = changes.points, set()
+            if self._meanwhile is None:
+                return set()
+            points, self._meanwhile.points = self._meanwhile.points, set()
             return points
 
     def _bring_over(self, fresh: Any, ids: list[int | UUID]) -> None:
@@ -711,10 +717,12 @@ class _Changes:
     Attributes:
         points: ids of the points that have.
         shape: operations that change what points can have, in order.
+        restored: how many had changed before.
     """
 
     points: set[int | UUID]
     shape: list[Any]
+    restored: int
 
 
 def _options(collection: Collection) -> Any:
