@@ -446,10 +446,10 @@ class _Copying:
             f"collection {plan.name!r} has {there} points in {self._source.place}, but {copied} in "
             f"{self._target.place}: "
             + (
-                f"{there - copied} are missing{named}, because points were added while they were "
+                f"{there - copied} missing{named}, because points were added while they were "
                 "copied; call copy_to() again, which copies them"
                 if copied < there
-                else f"{copied - there} are too many, because points were deleted since they were "
+                else f"{copied - there} too many, because points were deleted since they were "
                 "copied, or somebody else stores some; delete the copy, and call copy_to() again"
             ),
             expected={"points": there},

@@ -15,6 +15,7 @@ import difflib
 import inspect
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -97,6 +98,10 @@ class OwnConnections(qdrant_client.QdrantClient):
                 self._client.close()
                 opening.folder.open(self, asynchronous=False)
             _ask_uncompressed(self)
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():  # when local mode fails to import what it unlocks its folder by
+            super().__del__()
 
 
 class OwnAsyncConnections(qdrant_client.AsyncQdrantClient):

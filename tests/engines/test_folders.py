@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,24 @@ def test_two_places_are_refused_as_qdrant_client_does(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Only one of"):
         QdrantClient(path=str(tmp_path / "db"), url="http://nowhere:1")
     assert not (tmp_path / "db").exists()
+
+
+def test_a_client_that_is_not_closed_ends_in_silence(tmp_path: Path) -> None:
+    program = """
+import sys
+from qdrant_embed import QdrantClient
+clients = [QdrantClient(path=f"{sys.argv[1]}/{name}", engine=name) for name in ("edge", "local")]
+for client in clients:
+    client.create_collection("demo", {})
+def held(): return clients
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], check=True, capture_output=True, text=True
+    )
+    assert ended.stderr == ""
+    for engine in folders.ENGINES:
+        with opened("sync", path=str(tmp_path / engine)) as client:
+            assert client.collection_exists("demo")
 
 
 def test_optimize_builds_an_index_in_a_folder_and_waits_for_that_of_a_server(
