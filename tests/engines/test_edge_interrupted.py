@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -19,7 +21,7 @@ from qdrant_embed import FolderError, QdrantClient
 
 pytest.importorskip("qdrant_edge")
 
-from qdrant_embed.engines.edge import folder, shard
+from qdrant_embed.engines.edge import database, folder, shard
 
 FILES = (folder.__file__, shard.__file__, shutil.__file__)
 FUNCTIONS = ("_exchange", "_told", "_write", "change", "create", "discard", "rmtree", "sync_folder")
@@ -147,3 +149,24 @@ def test_a_log_whose_files_are_renamed_is_kept_by_the_disk_all_the_same(
         assert wanted <= kept
         for file in log.iterdir():
             file.rename(file.with_suffix(""))
+
+
+def test_what_fails_in_a_thread_is_not_done_again_on_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def failing(*_: Any) -> None:
+        threads.append(threading.current_thread())
+        raise RecursionError
+
+    async def asked() -> None:
+        opened = database.AsyncEdgeDatabase(database.EdgeDatabase(tmp_path))
+        with pytest.raises(RecursionError):
+            await opened.upsert("demo", [])
+        await opened.close()
+
+    monkeypatch.setattr(database.EdgeDatabase, "upsert", failing)
+    asyncio.run(asked())
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import importlib.metadata
 import logging
 import os
@@ -19,6 +20,7 @@ import uuid
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, islice, repeat
 from typing import Any, TypeVar
 
@@ -1255,12 +1257,12 @@ class AsyncEdgeDatabase:
             return method
 
         async def in_thread(*args: Any, **kwargs: Any) -> Any:
+            call = partial(contextvars.copy_context().run, method, *args, **kwargs)
             try:
-                return await asyncio.to_thread(method, *args, **kwargs)
-            except RuntimeError as error:
-                if isinstance(error, QdrantEmbedError):
-                    raise
-                return method(*args, **kwargs)  # the interpreter ends, and starts no more threads
+                answer = asyncio.get_running_loop().run_in_executor(None, call)
+            except RuntimeError:  # the interpreter ends, and starts no more threads
+                return call()
+            return await answer
 
         return in_thread
 
