@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         PermissionRefusal,
         QdrantEmbedError,
         ServerRefusal,
+        ServerUnavailableError,
         UnknownModelError,
     )
     from qdrant_embed.flows.progress import IngestProgress
@@ -80,6 +81,7 @@ __all__ = [
     "QueryResponse",
     "Reranker",
     "ServerRefusal",
+    "ServerUnavailableError",
     "SparseDescription",
     "SparseEncoder",
     "SparseTextEmbedding",
@@ -126,6 +128,7 @@ _HOMES = {
     "QueryResponse": "qdrant_embed.search.search",
     "Reranker": "qdrant_embed.search.reranking",
     "ServerRefusal": "qdrant_embed.errors",
+    "ServerUnavailableError": "qdrant_embed.errors",
     "SparseDescription": "qdrant_embed.encoder.interfaces",
     "SparseEncoder": "qdrant_embed.encoder.interfaces",
     "SparseTextEmbedding": "qdrant_embed.encoder.sparse",
@@ -140,7 +143,10 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(_HOMES[name]), name)
+    from qdrant_embed.forks import IMPORTING
+
+    with IMPORTING:
+        value: object = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

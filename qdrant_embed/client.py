@@ -15,8 +15,10 @@ from qdrant_embed.collection.indexing import optimize
 from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
+from qdrant_embed.collection.transfer import CopyOptions, Database, copy_collections
 from qdrant_embed.encoder.interfaces import DenseEncoder
 from qdrant_embed.engines.connection import OwnConnections
+from qdrant_embed.errors import InputError
 from qdrant_embed.flows.io import BlockingIo, run_blocking
 from qdrant_embed.flows.opened import OPENING, Opened, open_blocking
 from qdrant_embed.flows.progress import ProgressOption
@@ -140,6 +142,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             InputError: if documents, metadata, ids or an option cannot be used.
             CollectionMismatchError: if the collection belongs to another model.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
             IngestError: if it failed after a part was stored; it names that part and the reason.
                 After a ``KeyboardInterrupt``, use `IngestError.behind`.
             ModelError: if the model cannot be found, downloaded or read, or an encoder does not
@@ -232,6 +235,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses the request, for instance because strict mode needs an
                 index of a field in a filter; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
             ModelError: if the model cannot be found, downloaded or read, or an encoder or reranker
                 does not return one valid vector or score per text.
             MissingDependencyError: if a model by name is used, but the extra ``fastembed`` is not
@@ -329,6 +333,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             InputError: if an id or an option is invalid, or `ids` is a single str.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
         """
         collection = self._collection(collection_name, max_retries)
         flow = get_documents(collection, ids, shard_key_selector=shard_key_selector)
@@ -369,6 +374,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request, for instance because strict mode needs an
                 index of a field in a filter; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
         """
         options = ScrollOptions(
             filter=combined(query_filter, where),
@@ -410,6 +416,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             DocumentNotFoundError: if a document does not exist; it names all that do not.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
         """
         collection = self._collection(collection_name, max_retries)
         flow = update_metadata(
@@ -457,6 +464,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 points.
             CollectionNotFoundError: if the old collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
             ModelError: if the model cannot be found, downloaded or read, or an encoder does not
                 return one valid vector per text.
             MissingDependencyError: if ``progress=True``, but tqdm is not installed, or a model by
@@ -497,6 +505,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             CollectionMismatchError: if the record of the collection's model cannot be read.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
         """
         collection = self._collection(collection_name, max_retries)
         flow = delete_documents(collection, ids, wait=wait, shard_key_selector=shard_key_selector)
@@ -521,9 +530,61 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             FolderError: if there is no space, or the index cannot be built; the collection stays as
                 it is.
             ServerRefusal: if a server cannot build it; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
             MissingDependencyError: if ``progress=True``, but tqdm is not installed.
         """
         run_blocking(optimize(self._collection(collection_name), progress))
+
+    # collections copied to another database
+
+    def copy_to(
+        self,
+        other: QdrantEmbedMixin,
+        collections: Iterable[str] | None = None,
+        *,
+        batch_size: int = 256,
+        max_retries: int = MAX_RETRIES,
+        progress: ProgressOption = None,
+    ) -> dict[str, int]:
+        """Copy collections to another database; return the number of points of each.
+
+        Both can be of any kind: in memory, in a folder, on a server. Points keep their ids,
+        payloads and all their vectors, which are moved as they are: no model is loaded. A copy has
+        the name, the vectors, the metadata with the record of the model, the aliases and, where
+        both databases keep them, payload indexes, quantisation and the options of indexes; from
+        server to server also shards, optimisers and strict mode.
+
+        If it is interrupted, even by a kill, the same call continues. Until a copy is complete,
+        `query` and `add` refuse it. Do not write to a collection while it is copied.
+
+        Args:
+            other: a client of the other database, of the same kind as this one.
+            collections: names of the collections, or aliases of them; all by default.
+            batch_size: number of points per request.
+            max_retries: see `add`.
+            progress: see `add`; documents are points here, of all collections together.
+
+        Raises:
+            InputError: if an option cannot be used, or `other` is no other database.
+            CollectionMismatchError: if a collection exists there that is no unfinished copy of the
+                same one, or an alias is taken (nothing is copied then), or if points are missing in
+                a copy at the end, or it has too many.
+            CollectionNotFoundError: if a collection does not exist.
+            ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
+            MissingDependencyError: if ``progress=True``, but tqdm is not installed.
+        """
+        if not isinstance(other, QdrantEmbedMixin):
+            raise InputError(
+                f"other must be a qdrant_embed.QdrantClient, not {type(other).__module__}."
+                f"{type(other).__name__}"
+            )
+        options = CopyOptions(collections=collections, batch_size=batch_size, progress=progress)
+        source, target = (
+            Database(partial(client._collection, max_retries=max_retries))
+            for client in (self, other)
+        )
+        return run_blocking(copy_collections(source, target, options))
 
     # known models
 

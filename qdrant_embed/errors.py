@@ -9,6 +9,7 @@
     ├─ DocumentNotFoundError(LookupError)   .missing_ids
     ├─ ServerRefusal(ValueError)            Qdrant refused a request; its own error is __cause__
     │  └─ PermissionRefusal(PermissionError) the key is missing or wrong, or lacks a right
+    ├─ ServerUnavailableError(ConnectionError) .address .found, after all tries
     ├─ FolderError(OSError)                 .path; of an embedded database: in use, damaged, full
     ├─ ClientStateError(RuntimeError)       a client that cannot be used here, or any more
     ├─ IngestError                          .stored_ids .failed_index, the reason is __cause__
@@ -21,8 +22,9 @@
 Each also inherits the built-in that a caller would catch. Every message names the argument or
 file at fault, what was found, and what to do. A request of `add`, `query` and the other methods of
 this package that Qdrant refuses is the same error on every store and transport, in one line, and
-the error of ``qdrant_client`` is its cause. Other errors of ``qdrant_client`` (no connection, an
-overload, a closed client) pass through unwrapped, unless `IngestError` carries one as its cause.
+the error of ``qdrant_client`` is its cause. So is a request that brought no answer, or an overload
+instead of one, after all tries. A client that was closed, and methods of ``qdrant_client`` that you
+call yourself, raise its own errors.
 """
 
 from __future__ import annotations
@@ -32,9 +34,22 @@ import pickle
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 
+from qdrant_embed.limits import PREFIX, shortened
+from qdrant_embed.terminals import without_credentials
+
 
 class QdrantEmbedError(Exception):
-    """Base class of all errors that this package defines."""
+    """Base class of all errors that this package defines.
+
+    URLs in messages have no user and password. Of a message of more than 4,000 characters the
+    middle is left out.
+    """
+
+    def __init__(self, *args: object) -> None:
+        shown = (
+            shortened(without_credentials(arg)) if isinstance(arg, str) else arg for arg in args
+        )
+        super().__init__(*shown)
 
 
 class InputError(QdrantEmbedError, ValueError):
@@ -56,10 +71,11 @@ class InputError(QdrantEmbedError, ValueError):
 
 
 class CollectionMismatchError(QdrantEmbedError, ValueError):
-    """A collection that does not fit the encoder.
+    """A collection that does not fit the encoder, or what is to be done with it.
 
     It belongs to another model, or was created by hand with other parameters. Omit `set_model` to
-    use the collection's own model, use another collection, or call `migrate_model`.
+    use the collection's own model, use another collection, or call `migrate_model`. Or it is an
+    unfinished copy, or already there when `copy_to` is to make one.
 
     Attributes:
         expected: the facts that the operation needs, by name.
@@ -111,6 +127,27 @@ class ServerRefusal(QdrantEmbedError, ValueError):  # noqa: N818 - what it is, i
 
 class PermissionRefusal(ServerRefusal, PermissionError):  # noqa: N818 - what it is, in a word
     """A request that Qdrant refused because of the key: it is missing, wrong, or lacks a right."""
+
+
+class ServerUnavailableError(QdrantEmbedError, ConnectionError):
+    """A server that brought no result, however often it was asked.
+
+    It is down, frozen, overloaded or out of reach, or its certificate is not trusted. The message
+    says in one line what was found, how often the server was asked, and what to do; what
+    ``qdrant_client`` raised last is ``__cause__``. If an `add` fails so after a part is stored, it
+    is the cause of the `IngestError`.
+
+    A query whose time ran out (``timeout=1``) is this error, too, and no ``TimeoutError``: its
+    server is frozen, refuses connections, or asks to wait longer, and callers treat these alike.
+
+    Attributes:
+        address: the URL that was asked, without user and password.
+        found: what was found there, such as "the connection was refused".
+    """
+
+    def __init__(self, message: str, *, address: str = "", found: str = "") -> None:
+        super().__init__(message)
+        self.address, self.found = address, found
 
 
 class FolderError(QdrantEmbedError, OSError):
@@ -218,6 +255,15 @@ def check_str(option: str, value: object) -> None:
     """Raise `InputError` unless `value` is a str."""
     if not isinstance(value, str):
         raise InputError(f"{option} must be a str, not {value!r:.80} ({type(value).__name__})")
+
+
+def check_prefix(option: str, value: object) -> None:
+    """Raise `InputError` unless `value` can be put before every text: a str, and not too long."""
+    check_str(option, value)
+    if len(str(value)) > PREFIX:
+        raise InputError(
+            f"{option} has {len(str(value)):,} characters: a prefix has {PREFIX:,} at most"
+        )
 
 
 def check_path(option: str, value: object) -> None:

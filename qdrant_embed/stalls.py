@@ -19,17 +19,18 @@ class announced(AbstractContextManager["announced"]):  # noqa: N801 - used like 
     """Run the block, and log a warning if it takes more than two seconds, then one at its end.
 
     A warning, because that is what people see who configured no logging, and only they wonder.
-    What ends sooner says nothing, and costs little: one thread watches all blocks.
+    What ends sooner says nothing, and costs little: one thread watches all blocks. Of blocks that
+    do the same at the same time, in threads or tasks, one is announced.
 
     Args:
         doing: what the block does, to precede "takes more than 2 s".
         unless: whether something else shows it, such as a progress bar.
     """
 
-    __slots__ = ("_doing", "_started", "_unless", "was_said")
+    __slots__ = ("_started", "_unless", "doing", "was_said")
 
     def __init__(self, doing: str, *, unless: bool = False) -> None:
-        self._doing, self._unless, self.was_said = doing, unless, False
+        self.doing, self._unless, self.was_said = doing, unless, False
 
     def __enter__(self) -> announced:
         if not self._unless:
@@ -43,13 +44,15 @@ class announced(AbstractContextManager["announced"]):  # noqa: N801 - used like 
         _WATCH.discard(self)
         if self.was_said:
             seconds = time.monotonic() - self._started
-            logger.warning("%s has ended after %.1f s", self._doing, seconds)
+            logger.warning("%s has ended after %.1f s", self.doing, seconds)
 
-    def tell(self, now: float) -> None:
-        """Log that the block takes long, once, if it does."""
-        if not self.was_said and now - self._started >= NOTICE:
-            self.was_said = True
-            logger.warning("%s takes more than %.0f s", self._doing, NOTICE)
+    def tell(self, now: float) -> bool:
+        """Log that the block takes long, if it does, and return whether it does."""
+        if now - self._started < NOTICE:
+            return False
+        self.was_said = True
+        logger.warning("%s takes more than %.0f s", self.doing, NOTICE)
+        return True
 
 
 class _Watch:
@@ -84,8 +87,11 @@ class _Watch:
             now = time.monotonic()
             if self._blocks:
                 busy = now
-                for block in tuple(self._blocks):
-                    block.tell(now)
+                blocks = tuple(self._blocks)
+                told = {block.doing for block in blocks if block.was_said}
+                for block in blocks:
+                    if block.doing not in told and block.tell(now):
+                        told.add(block.doing)
             elif now - busy > _IDLE:
                 with self._lock:
                     if not self._blocks:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -186,6 +188,27 @@ def grpc_server() -> Iterator[Server]:
     """A Qdrant on loopback that listens to gRPC, too."""
     with serving(grpc=True) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ca.pem, and server.pem and server.key for localhost."""
+    if shutil.which("openssl") is None:
+        pytest.skip("makes certificates with openssl")
+    folder = tmp_path_factory.mktemp("certificates")
+    (folder / "names").write_text(
+        "subjectAltName=DNS:localhost\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
+    )
+    ca = ["-x509", "-addext", "keyUsage=critical,keyCertSign", "-subj", "/CN=Test"]
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names"]
+    for command in (
+        ["req", *key, "-keyout", "ca.key", "-out", "ca.pem", *ca],
+        ["req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost"],
+        ["x509", "-req", "-in", "server.csr", "-out", "server.pem", *signed],
+    ):
+        subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture(params=["memory", "path", "edge", "server", "grpc"])

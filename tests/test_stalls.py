@@ -52,6 +52,26 @@ def test_what_is_soon_done_or_shown_by_a_bar_says_nothing(
     assert not caplog.records
 
 
+def test_of_waits_for_the_same_one_is_announced(caplog: pytest.LogCaptureFixture) -> None:
+    done = threading.Event()
+
+    def wait(what: str) -> None:
+        with stalls.announced(what):
+            done.wait(10)
+
+    threads = [threading.Thread(target=wait, args=[f"waiting for {n % 2}"]) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    while len(caplog.records) < 2:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert len(caplog.records) == 2
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert [caplog.text.count(f"waiting for {n} has ended") for n in (0, 1)] == [1, 1]
+
+
 def test_a_bar_knows_whether_it_is_seen() -> None:
     for shown, visible in ((True, True), (False, False), (None, False)):  # stderr is no terminal
         with Progress("a bar", 3, shown=shown) as bar:

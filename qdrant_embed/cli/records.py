@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Any, Literal, NoReturn, TypeAlias
 
 from qdrant_embed.errors import InputError
@@ -24,7 +24,6 @@ _CHUNK = 1 << 16  # bytes
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -92,13 +91,9 @@ def _bool(value: str | float) -> bool:
 
 
 def _date(value: str | float) -> date:
-    text = str(value).strip()
-    if not _DAY.match(text):
-        raise ValueError(value)
-    if _DAY.fullmatch(text):
-        return date.fromisoformat(text)
-    text = re.sub("[zZ]$", "+00:00", text)  # Python 3.10 knows no Z, and other fractions
-    return datetime.fromisoformat(re.sub(r"\.(\d+)", lambda found: f".{found[1]:0<6.6}", text))
+    from qdrant_embed.search.filters import iso_date  # with qdrant_client, which takes long
+
+    return iso_date(str(value))
 
 
 def _text(value: str | float) -> str:

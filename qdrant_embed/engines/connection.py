@@ -20,6 +20,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpx
 import qdrant_client
@@ -259,6 +260,24 @@ def _uncompressed(
 async def _uncompressed_async(request: httpx.Request, call_next: Callable[..., Any]) -> Any:
     request.headers[_ENCODING] = "identity"
     return await call_next(request)
+
+
+def address_of(client: qdrant_client.QdrantClient, *, grpc: bool) -> str:
+    """Return the URL of the server that a client asks, its port too, without user and password.
+
+    Args:
+        client: of either kind.
+        grpc: whether it is asked over gRPC.
+    """
+    try:
+        rest = urlsplit(client.http.client.host)
+    except NotImplementedError:  # of a client whose own class asks in another way
+        return "an unknown address"
+    place = rest.netloc.rpartition("@")[2]
+    if not grpc:
+        return f"{rest.scheme}://{place}{rest.path}"
+    host = place.rpartition(":")[0] if rest.port else place
+    return f"{rest.scheme}://{host}:{client.init_options['grpc_port']} (gRPC)"
 
 
 TIME_LEFT: ContextVar[Callable[[], float] | None] = ContextVar("seconds left", default=None)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
@@ -26,6 +26,7 @@ from qdrant_embed.errors import (
     PermissionRefusal,
     QdrantEmbedError,
     ServerRefusal,
+    ServerUnavailableError,
 )
 
 # everything that a request can raise that is not the caller's mistake
@@ -34,6 +35,19 @@ REQUEST_ERRORS = (ApiException, QdrantException, grpc.RpcError)
 NO_ANSWERS = (json.JSONDecodeError, AssertionError)
 
 CapName: TypeAlias = Literal["limit", "upsert limit", "search batch size", "timeout", "condition"]
+Trouble: TypeAlias = Literal[
+    "name",
+    "certificate",
+    "no TLS",
+    "protocol",
+    "proxy",
+    "no host",
+    "refused",
+    "broken",
+    "unreachable",
+    "late",
+    "elsewhere",
+]
 
 _Code = grpc.StatusCode
 _CODES = {  # of REST's statuses, as gRPC has them
@@ -59,6 +73,8 @@ _PASSING = frozenset(
         _Code.INTERNAL,
     }
 )
+# over gRPC, the codes of a connection's failures are those of an overloaded server, too
+_UNANSWERED = frozenset({_Code.UNAVAILABLE, _Code.DEADLINE_EXCEEDED})
 _REFUSALS = frozenset(
     {
         _Code.INVALID_ARGUMENT,
@@ -70,12 +86,56 @@ _REFUSALS = frozenset(
     }
 )
 
-# what tells that the same request fails for ever, in the text of a failed connection
-_WRONG_CONNECTION = re.compile(
-    r"CERTIFICATE_VERIFY_FAILED|Hostname Verification|WRONG_VERSION_NUMBER|record layer failure|"
-    r"packet length too long|illegal (status|request) line|SETTINGS frame|Invalid metadata"
+# what a failed connection tells of its trouble, by the errors behind it, then by their texts
+_BY_TYPE: tuple[tuple[type[BaseException], Trouble], ...] = (
+    (httpx.ProxyError, "proxy"),
+    (httpx.ConnectTimeout, "unreachable"),
+    (httpx.TimeoutException, "late"),
+    (ConnectionRefusedError, "refused"),
+    (socket.gaierror, "no host"),
 )
-_NO_ANSWER = re.compile("connect|resol|lookup|socket closed|by peer", re.IGNORECASE)
+_BY_TEXT: tuple[tuple[str, Trouble], ...] = (
+    ("hostname mismatch|hostname verification|not valid for|IP address mismatch|peer name", "name"),
+    ("CERTIFICATE_VERIFY_FAILED", "certificate"),
+    ("WRONG_VERSION_NUMBER|record layer failure|packet length too long", "no TLS"),
+    ("illegal (status|request) line|http1|http2 header|expected SETTINGS frame", "protocol"),
+    ("before receiving SETTINGS frame", "late"),  # connected, and then nothing came
+    ("resol|lookup|domain name|DNS", "no host"),
+    ("connection refused|actively refused", "refused"),
+    (
+        "disconnected|by peer|(socket|transport) closed|EOF occurred|broken pipe|FD shutdown|"
+        "goaway|stream removed|RST_STREAM",
+        "broken",
+    ),
+    ("unreachable|no route|connect", "unreachable"),
+    ("timed out|deadline exceeded", "late"),
+)
+_FOUND: dict[Trouble | None, str] = {
+    "no host": "no host has this name",
+    "refused": "the connection was refused",
+    "broken": "the connection broke before an answer came",
+}
+WAYS_OUT: dict[Trouble | None, str] = {
+    "name": "use a name of the server that is in its certificate",
+    "certificate": "pass the certificate of the authority that signed the server's, over REST as "
+    "verify=ssl.create_default_context(cafile=...), over gRPC as "
+    'grpc_options={"root_certificates": ...}',
+    "no TLS": "the server does not speak TLS on this port, use http://",
+    "protocol": "another protocol is spoken on this port; by default, REST is at 6333, and gRPC "
+    "(prefer_grpc=True) at 6334 (grpc_port=)",
+    "proxy": "check the proxies that the environment names, or set NO_PROXY to the server's host",
+    "no host": "check the name of the host",
+    "refused": "check the address and its port, and that the server runs",
+    "broken": "check that the server runs, and whether its url begins with http:// or https://",
+    "unreachable": "check the address, its port and firewalls",
+    "late": "check how busy the server is, or let requests take longer with timeout=",
+    "elsewhere": "pass the url of the place that it names",
+    None: "try again later, or look into the server's log",
+}
+_FOR_EVER = frozenset[Trouble | None]({"name", "certificate", "no TLS", "protocol"})
+_WRONG_HEADER = "Invalid metadata"
+_SAYS_NOTHING = "All connection attempts failed"  # of each address in turn, for its own reason
+_OF_CHANNEL = re.compile(r".*last error: \w+: (?:ipv[46]:\S+: )?")  # before what gRPC found
 _REFUSED_BY_PROXY = re.compile(r"4\d\d\b")
 _TOO_LARGE = re.compile(r"larger than allowed|message length too large|message larger than max")
 _OVER_BUDGET = "please try to split"  # above what a rate limit allows in a whole minute
@@ -132,7 +192,7 @@ def answer_of(error: BaseException) -> Answer | None:
         if not callable(code) or not isinstance(found := code(), _Code):
             return None
         return Answer(found, _one_line((details() if callable(details) else "") or ""))
-    if isinstance(error, ResourceExhaustedResponse):
+    if isinstance(error, QdrantException):  # 429 with Retry-After, also with one that is a date
         return Answer(_Code.RESOURCE_EXHAUSTED, _one_line(str(error)))
     return None
 
@@ -159,49 +219,72 @@ def in_one_line(error: BaseException) -> str:
         return f"{code}: {answer.message}" if answer.message else code
     if isinstance(error, ResponseHandlingException):
         error = error.source
+    if str(error) == _SAYS_NOTHING:
+        *_, error = _chain(error)
     return _one_line(str(error)) or type(error).__name__
 
 
 def is_transient(error: BaseException) -> bool:
     """Return whether the same request may succeed later: the network, a timeout, an overload."""
     if isinstance(error, ResponseHandlingException):
-        return isinstance(error.source, httpx.TransportError) and not _is_wrong(error.source)
+        return isinstance(error.source, httpx.TransportError) and not _is_wrong(error)
     if is_too_large(error) or is_over_budget(error):
         return False
     answer = answer_of(error)
-    return (
-        answer is not None
-        and answer.code in _PASSING
-        and not _WRONG_CONNECTION.search(answer.message)
-    )
+    return answer is not None and answer.code in _PASSING and not _is_wrong(error)
 
 
-def _is_wrong(error: httpx.TransportError) -> bool:
+def _is_wrong(error: BaseException) -> bool:
     """Return whether a connection will fail for ever: a certificate, a protocol, a proxy's no."""
-    if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+    source = getattr(error, "source", None)
+    if isinstance(source, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
         return True
-    if isinstance(error, httpx.ProxyError) and _REFUSED_BY_PROXY.match(str(error)):
+    if isinstance(source, httpx.ProxyError) and _REFUSED_BY_PROXY.match(str(source)):
         return True
-    return any(
-        isinstance(cause, ssl.SSLCertVerificationError) or _WRONG_CONNECTION.search(str(cause))
-        for cause in _chain(error)
-    )
+    if isinstance(error, grpc.RpcError) and _WRONG_HEADER in in_one_line(error):
+        return True
+    return trouble_of(error) in _FOR_EVER
+
+
+def trouble_of(error: BaseException) -> Trouble | None:
+    """Return why there was no answer; ``None`` if there was one, or if nothing tells why."""
+    if isinstance(error, ResponseHandlingException):
+        return _trouble_of_connection(error.source)
+    if isinstance(error, UnexpectedResponse):
+        return "elsewhere" if 300 <= (error.status_code or 0) < 400 else None
+    answer = answer_of(error)
+    if isinstance(error, grpc.RpcError) and answer is not None and answer.code in _UNANSWERED:
+        return _told(answer.message)
+    return None
+
+
+def _trouble_of_connection(error: BaseException) -> Trouble | None:
+    causes = [*_chain(error)]
+    for kind, trouble in _BY_TYPE:
+        if any(isinstance(cause, kind) for cause in causes):
+            return trouble
+    if (told := _told(" ".join(map(str, causes)))) is not None:
+        return told
+    return "broken" if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError) else None
+
+
+def _told(text: str) -> Trouble | None:
+    return next((told for sign, told in _BY_TEXT if re.search(sign, text, re.IGNORECASE)), None)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        several = getattr(error, "exceptions", ())  # one for each address of a host
+        error = several[0] if several else error.__cause__ or error.__context__
 
 
 def is_unanswered(error: BaseException) -> bool:
     """Return whether no server answered: nobody listens, the connection broke or timed out."""
     if (answer := answer_of(error)) is None:
         return True
-    # over gRPC, its code is that of an overloaded server
     return isinstance(error, grpc.RpcError) and (
-        answer.code is _Code.DEADLINE_EXCEEDED
-        or (answer.code is _Code.UNAVAILABLE and _NO_ANSWER.search(answer.message) is not None)
+        answer.code is _Code.DEADLINE_EXCEEDED or trouble_of(error) is not None
     )
 
 
@@ -229,7 +312,7 @@ def is_cut_off(error: BaseException) -> bool:
 def is_no_answer(error: BaseException) -> bool:
     """Return whether something answered that is not Qdrant, or of a version that cannot be read."""
     if isinstance(error, ResponseHandlingException):
-        return isinstance(error.source, ValidationError)
+        return isinstance(error.source, ValidationError | httpx.DecodingError)
     return isinstance(error, NO_ANSWERS)
 
 
@@ -263,6 +346,8 @@ def requested_wait(error: BaseException) -> float | None:
     """Return the seconds the server asked to wait before the next try; ``None`` if it did not."""
     if isinstance(error, ResourceExhaustedResponse):
         return float(error.retry_after_s)
+    if isinstance(error, QdrantException):
+        return retry_after_seconds(str(error).partition(": ")[2])
     if isinstance(error, UnexpectedResponse):
         return retry_after_seconds(error.headers.get("Retry-After"))
     return None
@@ -276,7 +361,8 @@ def explain(error: Exception, collection_name: str) -> QdrantEmbedError | None:
         collection_name: the collection's name.
 
     Returns:
-        ``None`` where the server refused nothing: without a connection, after an overload.
+        ``None`` where the server refused nothing, without a connection or after an overload (see
+        `unavailable`), or refused it because of the key (see `missing_right`).
     """
     if is_no_answer(error):
         return ServerRefusal(
@@ -288,14 +374,90 @@ def explain(error: Exception, collection_name: str) -> QdrantEmbedError | None:
     if answer is None:
         return None
     code, message = answer.code, answer.message
-    if code in (_Code.UNAUTHENTICATED, _Code.PERMISSION_DENIED):
-        return PermissionRefusal(_missing_right(answer, collection_name))
     if is_over_budget(error):
         return ServerRefusal(
             f"a request about collection {collection_name!r} is larger than its rate limit allows "
             f"in a minute, and cannot be split further: raise the limit ({message})"
         )
-    return _refusal(answer, collection_name) if code in _REFUSALS else None
+    is_refusal = code in _REFUSALS or is_too_large(error)
+    return _refusal(answer, collection_name) if is_refusal else None
+
+
+@dataclass(frozen=True)
+class Tries:
+    """How often a request was tried.
+
+    Attributes:
+        count: number of tries.
+        seconds: time from the beginning of the first to the end of the last.
+        last: time that the last one took.
+    """
+
+    count: int
+    seconds: float
+    last: float
+
+
+def unavailable(
+    error: Exception, collection_name: str, tries: Tries, address: Callable[[bool], str]
+) -> ServerUnavailableError | None:
+    """Return the error that says what was found instead of an answer, and what to do.
+
+    Args:
+        error: what a request about a collection raised last; nothing that `explain` explains.
+        collection_name: the collection's name.
+        tries: how often it was tried.
+        address: returns the URL that was asked, given whether over gRPC.
+
+    Returns:
+        ``None`` if the error is not about the server, such as that of a client which is closed.
+    """
+    if isinstance(error, ResponseHandlingException):
+        if not isinstance(error.source, httpx.TransportError):
+            return None
+    elif answer_of(error) is None:
+        return None
+    url, found = address(isinstance(error, grpc.RpcError)), found_instead(error, tries.last)
+    often = f"{tries.count} times in {_shown(tries.seconds)}" if tries.count > 1 else "once"
+    return ServerUnavailableError(
+        f"Qdrant at {url} is not available: {found} (a request about collection "
+        f"{collection_name!r}, tried {often}); {WAYS_OUT[trouble_of(error)]}",
+        address=url,
+        found=found,
+    )
+
+
+def found_instead(error: Exception, seconds: float) -> str:
+    """Return what was found instead of an answer, by a request that took `seconds`."""
+    trouble, answer = trouble_of(error), answer_of(error)
+    if trouble in _FOUND:
+        return _FOUND[trouble]
+    source = getattr(error, "source", None)
+    if isinstance(source, httpx.ConnectTimeout | httpx.PoolTimeout):
+        return f"no connection within {_shown(seconds)}"
+    if trouble == "late":
+        return f"no answer within {_shown(seconds)}"
+    return in_one_line(error) if answer is None else _answered(error, answer)
+
+
+def _answered(error: Exception, answer: Answer) -> str:
+    message = answer.message
+    if isinstance(error, UnexpectedResponse):
+        status = f"{error.status_code} {error.reason_phrase}".strip()
+        message = error.headers.get("Location", message if message != error.reason_phrase else "")
+    elif isinstance(error, grpc.RpcError):
+        if trouble_of(error) is not None:
+            return _OF_CHANNEL.sub("", message)
+        status = answer.code.name
+    else:
+        status = "429"
+    message = f" ({message})" if message else ""
+    wait = requested_wait(error)
+    return f"it answered {status}{message}" + (f", and asks to wait {_shown(wait)}" if wait else "")
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds >= 9.95 else f"{max(0.1, round(seconds, 1)):g} s"
 
 
 def _refusal(answer: Answer, name: str) -> QdrantEmbedError:
@@ -318,11 +480,7 @@ def _refusal(answer: Answer, name: str) -> QdrantEmbedError:
         )
     if (cap := _CAP.search(message)) or (cap := _CONDITION_CAP.search(message)):
         capped = cap.groupdict().get("name", "condition size")
-        return ServerRefusal(
-            f"collection {name!r} allows {cap['most']} at most for {capped!r} by its strict mode, "
-            f"not {cap['asked']}: ask for less, or change it with "
-            "client.update_collection(..., strict_mode_config=...)"
-        )
+        return _above_cap(name, capped, cap["most"], cap["asked"])
     if answer.code is _Code.NOT_FOUND and message in ("", "Not Found"):
         message = "404 without a reason; check the url, its port and its prefix"
     return ServerRefusal(
@@ -331,20 +489,58 @@ def _refusal(answer: Answer, name: str) -> QdrantEmbedError:
     )
 
 
-def _missing_right(answer: Answer, name: str) -> str:
-    reason = answer.message.removeprefix("Forbidden: ").rstrip(".")
+def above_limit(error: ServerRefusal, collection_name: str, needed: int) -> ServerRefusal | None:
+    """Return the refusal of a limit with the number that a user asked for.
+
+    Args:
+        error: the refusal of a request, which can have a larger limit than that.
+        collection_name: the collection's name.
+        needed: the user's number.
+
+    Returns:
+        ``None`` if something else was refused, or a cap allows the user's number.
+    """
+    cap = None if error.__cause__ is None else exceeded_cap(error.__cause__)
+    if cap is None or cap.name != "limit" or cap.most >= needed:
+        return None
+    return _above_cap(collection_name, cap.name, cap.most, needed)
+
+
+def _above_cap(name: str, capped: str, most: object, asked: object) -> ServerRefusal:
+    return ServerRefusal(
+        f"collection {name!r} allows {most} at most for {capped!r} by its strict mode, not "
+        f"{asked}: ask for less, or change it with "
+        "client.update_collection(..., strict_mode_config=...)"
+    )
+
+
+def missing_right(
+    error: Exception, collection_name: str, *, writes: bool
+) -> PermissionRefusal | None:
+    """Return the error that says which key would do; ``None`` if the key is not the reason.
+
+    Args:
+        error: what a request about a collection raised.
+        collection_name: the collection's name.
+        writes: whether the right to write to the collection is enough for the request. A server
+            asks keys that are not for single collections for the right to do everything.
+    """
+    answer = answer_of(error)
+    if answer is None or answer.code not in (_Code.UNAUTHENTICATED, _Code.PERMISSION_DENIED):
+        return None
+    name, reason = collection_name, answer.message.removeprefix("Forbidden: ").rstrip(".")
     if answer.code is _Code.UNAUTHENTICATED:
-        return (
+        return PermissionRefusal(
             f"Qdrant needs a valid key for collection {name!r} (401, {reason or 'unauthorised'}): "
             "pass api_key= to the client"
         )
-    if "global" in reason.lower():
-        way_out = "creating and changing collections needs a key with global manage access"
-    elif "write" in reason.lower():
+    if writes or "write" in reason.lower():
         way_out = f"use a key that may write to collection {name!r}"
+    elif "global" in reason.lower():
+        way_out = "creating and changing collections needs a key with global manage access"
     else:
         way_out = f"use a key with access to collection {name!r}"
-    return (
+    return PermissionRefusal(
         f"the key has no right to this request about collection {name!r} "
         f"(403, {reason or 'forbidden'}): {way_out}"
     )
@@ -362,4 +558,5 @@ _SERVER = Engine(
     refusals=(ServerRefusal, CollectionNotFoundError),
     explain=explain,
     copies=True,
+    keeps_settings=True,
 )

@@ -16,32 +16,40 @@ from qdrant_client import models
 
 from qdrant_embed.backoff import Backoff
 from qdrant_embed.engines.bodies import LARGE, MOST, query_size
-from qdrant_embed.engines.connection import TIME_LEFT
+from qdrant_embed.engines.connection import TIME_LEFT, address_of
 from qdrant_embed.engines.embedded import embedded
 from qdrant_embed.engines.missing import may_come
 from qdrant_embed.engines.names import check_collection_name
-from qdrant_embed.engines.points import Kept, Points, update_operations
+from qdrant_embed.engines.points import Kept, Points, StoredPoints, update_operations
 from qdrant_embed.engines.server import (
     NO_ANSWERS,
     REQUEST_ERRORS,
     CapName,
+    Tries,
+    above_limit,
     exceeded_cap,
+    found_instead,
     in_one_line,
     is_cut_off,
     is_over_budget,
     is_timeout,
     is_too_large,
     is_transient,
+    missing_right,
     requested_wait,
+    unavailable,
 )
 from qdrant_embed.engines.wire import query_batch, upsert_request
 from qdrant_embed.errors import (
     ClientStateError,
     CollectionNotFoundError,
+    QdrantEmbedError,
     ServerRefusal,
+    ServerUnavailableError,
     check_whole,
 )
 from qdrant_embed.flows.io import Flow, Io
+from qdrant_embed.forks import ForkLock
 from qdrant_embed.stalls import announced
 
 logger = logging.getLogger(__name__)
@@ -49,6 +57,7 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
+PointsT = TypeVar("PointsT", Points, StoredPoints)
 
 BACKOFF = Backoff(first=0.25, longest=8.0)  # seconds
 LONGEST_RETRYING = 300.0  # seconds after a request's first attempt
@@ -58,6 +67,8 @@ DEFINING_TIMEOUT = 60  # seconds, of what defines something: an index of many po
 SOON = Backoff(first=0.05, longest=0.4)  # seconds
 SETTLING = 2.0  # seconds until every node of a cluster knows what one was told
 
+# definitions for which the right to write to a collection is enough
+_WRITES = ("create_payload_index", "create_vector_name")
 _OWN_TIMEOUT = 5  # seconds, of a qdrant_client that was given none
 _CUT_OFFS = 2  # broken connections that a large body is forgiven, if it cannot be halved
 
@@ -65,8 +76,9 @@ _CUT_OFFS = 2  # broken connections that a large body is forgiven, if it cannot 
 class CollectionRequests:
     """A sender of requests about one collection.
 
-    What a server refuses becomes an error of ours, with the server's own as its cause. Caps that a
-    server names when it refuses a request are remembered for the client and the collection.
+    What a server refuses becomes an error of ours, with the server's own as its cause, and so does
+    what it does not answer. Caps that a server names when it refuses a request are remembered for
+    the client and the collection.
 
     Args:
         io: calls the client's methods.
@@ -98,6 +110,7 @@ class CollectionRequests:
         check_whole("max_retries", max_retries, 0)
         self.io, self.client = io, client
         self.name, self.max_retries = collection_name, max_retries
+        self._waits = _Waits()
         self._is_known_to_be_slow = False  # and to announce each request would say nothing new
         self.on_wait: Callable[[str], None] = lambda _: None
         self.is_final: Callable[[Exception], bool] = lambda _: False
@@ -144,6 +157,7 @@ class CollectionRequests:
         Raises:
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if the server refuses the request.
+            ServerUnavailableError: if it brings no answer.
         """
         return await self._timely(lambda options: self.io.request(method, *args, **options), kwargs)
 
@@ -153,12 +167,13 @@ class CollectionRequests:
         options: Mapping[str, Any],
         *,
         cut_offs: Callable[[], float] = lambda: math.inf,
+        writes: bool = False,
     ) -> T:
         """Make an attempt with options, as `retried` does, with no larger timeout than allowed."""
         while True:
             try:
                 return await self.retried(
-                    lambda: attempt(self._options(options)), cut_offs=cut_offs
+                    lambda: attempt(self._options(options)), cut_offs=cut_offs, writes=writes
                 )
             except ServerRefusal as error:
                 timeout = self._options(options).get("timeout")
@@ -190,7 +205,11 @@ class CollectionRequests:
         return cap.name == name and cap.most < asked
 
     async def retried(
-        self, attempt: Callable[[], Flow[T]], *, cut_offs: Callable[[], float] = lambda: math.inf
+        self,
+        attempt: Callable[[], Flow[T]],
+        *,
+        cut_offs: Callable[[], float] = lambda: math.inf,
+        writes: bool = False,
     ) -> T:
         """Make an attempt, again and again while that may help, and return what it returns.
 
@@ -201,14 +220,17 @@ class CollectionRequests:
         Args:
             attempt: sends one request.
             cut_offs: returns how many connections may break before that is no passing failure.
+            writes: whether it needs the right to write to the collection, and no more.
 
         Raises:
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if the server refuses the request.
+            ServerUnavailableError: if it brings no answer.
         """
         with self._time or _TimeLimit(math.inf) as limit:
             start, tries, broken, early = time.monotonic(), 0, 0, 0
             while True:
+                began = time.monotonic()
                 waiting = announced(
                     f"a request about collection {self.name!r}", unless=self._is_known_to_be_slow
                 )
@@ -231,16 +253,30 @@ class CollectionRequests:
                     ):
                         wait = requested_wait(error)
                         wait = BACKOFF.seconds(tries) if wait is None else wait
-                    waited = time.monotonic() - start
-                    if wait is None or waited + wait > LONGEST_RETRYING or wait >= limit.left:
-                        explained = self.io.engine.explain(error, self.name)
+                    now = time.monotonic()
+                    asked = Tries(tries, now - start, now - began)
+                    is_late = wait is not None and (
+                        asked.seconds + wait > LONGEST_RETRYING or wait >= limit.left
+                    )
+                    if wait is None or is_late:
+                        explained = self._explained(error, asked, writes=writes)
                         if explained is None:
                             raise
                         raise explained from error
-                    self._tell(error, tries, waited, wait)
+                    self._tell(error, asked, wait)
                 finally:
                     self._is_known_to_be_slow |= waiting.was_said
                 await self.io.sleep(wait)
+
+    def _explained(
+        self, error: Exception, tries: Tries, *, writes: bool
+    ) -> QdrantEmbedError | None:
+        """Return the error that says what came of a request; ``None`` if `error` says it."""
+        return (
+            missing_right(error, self.name, writes=writes)
+            or self.io.engine.explain(error, self.name)
+            or unavailable(error, self.name, tries, lambda grpc: address_of(self.client, grpc=grpc))
+        )
 
     async def _attempt(self, attempt: Callable[[], Flow[T]]) -> T:
         if self._time is None:
@@ -252,22 +288,25 @@ class CollectionRequests:
         finally:
             TIME_LEFT.reset(token)
 
-    def _tell(self, error: Exception, tries: int, waited: float, wait: float) -> None:
-        """Log that a request is tried again, and tell the user once the wait has become long."""
-        is_long = waited + wait > QUIET
+    def _tell(self, error: Exception, tries: Tries, wait: float) -> None:
+        """Log that a request is tried again, and tell the user once the wait has become long.
+
+        Several uploads in flight wait for the same server: the user is told of one of them.
+        """
+        is_long = tries.seconds + wait > QUIET and self._waits.is_first(wait)
         logger.log(
             logging.WARNING if is_long else logging.INFO,
             "collection %r: trying again in %.1f s (retry %d of %d, %.0f s after the first try): "
             "%s",
             self.name,
             wait,
-            tries,
+            tries.count,
             self.max_retries,
-            waited,
-            in_one_line(error),
+            tries.seconds,
+            found_instead(error, tries.last),
         )
         if is_long:
-            self.on_wait(f"waiting for Qdrant, retry {tries} of {self.max_retries}")
+            self.on_wait(f"waiting for Qdrant, retry {tries.count} of {self.max_retries}")
 
     async def define(
         self,
@@ -301,7 +340,7 @@ class CollectionRequests:
                     await self.io.sleep(BACKOFF.seconds(tries))
                     tries += 1
 
-        await self._timely(attempt, kwargs)
+        await self._timely(attempt, kwargs, writes=getattr(method, "__name__", "") in _WRITES)
         self.expect()
 
     async def in_parts(
@@ -322,6 +361,7 @@ class CollectionRequests:
 
         Raises:
             ServerRefusal: if the server refuses a request that cannot be made smaller.
+            ServerUnavailableError: if it brings no answer, whatever the size.
         """
         answers: list[R] = []
         parts = deque(self._parts(items, cap, sizes))
@@ -329,7 +369,7 @@ class CollectionRequests:
             part = parts.popleft()
             try:
                 answers.append(await ask(part))
-            except (*REQUEST_ERRORS, ServerRefusal) as error:
+            except (ServerRefusal, ServerUnavailableError) as error:
                 smaller = self._smaller(part, error, cap, sizes)
                 if not smaller:
                     raise
@@ -358,7 +398,7 @@ class CollectionRequests:
     def _smaller(
         self,
         part: Sequence[T],
-        error: Exception,
+        error: ServerRefusal | ServerUnavailableError,
         cap: CapName | None,
         sizes: Callable[[Any], Sequence[int]] | None,
     ) -> list[Sequence[T]]:
@@ -369,7 +409,7 @@ class CollectionRequests:
         """
         if isinstance(error, ServerRefusal) and cap and self._learns(error, cap, len(part)):
             return [*self._parts(part, cap, sizes)]
-        raised = error.__cause__ if isinstance(error, ServerRefusal) else error
+        raised = error.__cause__
         total = 0 if sizes is None else sum(sizes(part))
         if raised is None or not (
             is_too_large(raised)
@@ -449,7 +489,7 @@ class CollectionRequests:
 
         Args:
             requests: the queries.
-            needed: number of points that each must find; above this, limits may be cut to a cap.
+            needed: number of points that each must find; a cap below it is refused for this number.
             options: those of the client's ``query_batch_points``.
         """
 
@@ -458,7 +498,7 @@ class CollectionRequests:
 
         async def ask(some: Sequence[models.QueryRequest]) -> list[models.QueryResponse]:
             while True:
-                sent = [self.within_limit(request, needed) for request in some]
+                sent = [self._with_small_conditions(request) for request in some]
                 try:
                     return await self._timely(
                         partial(self._query, sent),
@@ -467,8 +507,9 @@ class CollectionRequests:
                     )
                 except ServerRefusal as error:
                     self._learns(error, "limit", 0)
-                    if [self.within_limit(request, needed) for request in some] == sent:
-                        raise
+                    if [self._with_small_conditions(request) for request in some] != sent:
+                        continue
+                    raise above_limit(error, self.name, needed) or error from error.__cause__
 
         parts = await self.in_parts(requests, ask, cap="search batch size", sizes=sizes)
         return [answer for part in parts for answer in part]
@@ -478,28 +519,17 @@ class CollectionRequests:
     ) -> list[models.QueryResponse]:
         return await self.io.request(query_batch, self.client, self.name, requests, **options)
 
-    def within_limit(self, request: models.QueryRequest, needed: int) -> models.QueryRequest:
-        """Return the query with its limits and conditions cut to caps that were named before."""
+    def _with_small_conditions(self, request: models.QueryRequest) -> models.QueryRequest:
+        """Return the query with its conditions cut to a cap that was named before."""
         size = self.cap("condition")
-        if size is not None and isinstance(request.filter, models.Filter):
-            request = request.model_copy(update={"filter": _cut_exclusions(request.filter, size)})
-        most = self.cap("limit")
-        if most is None or _largest_limit(request) <= most:
+        if size is None or not isinstance(request.filter, models.Filter):
             return request
-        cut: dict[str, Any] = {}
-        if isinstance(request.prefetch, list):
-            cut["prefetch"] = [
-                branch.model_copy(update={"limit": min(branch.limit or most, most)})
-                for branch in request.prefetch
-            ]
-        if request.limit is not None and request.limit > most >= needed:
-            cut["limit"] = most
-        return request.model_copy(update=cut)
+        return request.model_copy(update={"filter": _cut_exclusions(request.filter, size)})
 
     async def upsert(
         self,
-        points: Points,
-        on_stored: Callable[[Points], None],
+        points: PointsT,
+        on_stored: Callable[[PointsT], None],
         *,
         wait: bool = True,
         shard_key_selector: models.ShardKeySelector | None = None,
@@ -511,7 +541,7 @@ class CollectionRequests:
         """
         self._check_may_write()
 
-        async def store(part: Points) -> None:
+        async def store(part: PointsT) -> None:
             request = await self.io.compute(
                 upsert_request,
                 self.client,
@@ -526,10 +556,12 @@ class CollectionRequests:
                 on_stored(part)
 
             await self.retried(
-                lambda: self.io.finish(attempt()), cut_offs=partial(_cut_offs, part.sizes())
+                lambda: self.io.finish(attempt()),
+                cut_offs=partial(_cut_offs, part.sizes()),
+                writes=True,
             )
 
-        await self.in_parts(points, store, cap="upsert limit", sizes=Points.sizes)
+        await self.in_parts(points, store, cap="upsert limit", sizes=type(points).sizes)
 
     async def merge(
         self,
@@ -597,7 +629,9 @@ class CollectionRequests:
             if on_updated is not None:
                 on_updated()
 
-        await self.retried(lambda: self.io.finish(attempt()), cut_offs=partial(_cut_offs, sizes))
+        await self.retried(
+            lambda: self.io.finish(attempt()), cut_offs=partial(_cut_offs, sizes), writes=True
+        )
 
     async def delete(
         self,
@@ -621,7 +655,23 @@ class CollectionRequests:
             if on_deleted is not None:
                 on_deleted()
 
-        await self.retried(lambda: self.io.finish(attempt()))
+        await self.retried(lambda: self.io.finish(attempt()), writes=True)
+
+
+class _Waits:
+    """Waits that users are told of, of requests side by side, also in threads and copies."""
+
+    def __init__(self) -> None:
+        self._lock, self._until = ForkLock(), 0.0
+
+    def is_first(self, seconds: float) -> bool:
+        """Return whether no other wait that was told of lasts while one of `seconds` begins."""
+        with self._lock:
+            now = time.monotonic()
+            if now < self._until:
+                return False
+            self._until = now + seconds
+            return True
 
 
 class _TimeLimit:
@@ -675,11 +725,6 @@ def _cut_exclusions(condition: models.Filter, most: int) -> models.Filter:
         else:
             cut.append(each)
     return condition.model_copy(update={"must_not": cut})
-
-
-def _largest_limit(request: models.QueryRequest) -> int:
-    branches = request.prefetch if isinstance(request.prefetch, list) else []
-    return max(request.limit or 0, *(branch.limit or 0 for branch in branches), 0)
 
 
 def _named(item: object) -> str:

@@ -18,7 +18,6 @@ from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.copies import LookUps
-from qdrant_embed.collection.foreign import Foreign
 from qdrant_embed.collection.options import CollectionOptions, checked_options
 from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec
 from qdrant_embed.collection.vectors import CollectionVectors
@@ -33,7 +32,8 @@ from qdrant_embed.flows.progress import ProgressOption, Reporter
 from qdrant_embed.flows.requests import CollectionRequests
 from qdrant_embed.ingest.chunks import Replacement, StoredChunks, chunks_of
 from qdrant_embed.ingest.documents import Document, InputDocument, is_sequence, pair
-from qdrant_embed.ingest.ids import ContentIds, IdScheme, point_ids
+from qdrant_embed.ingest.foreign import Foreign
+from qdrant_embed.ingest.ids import IdScheme, content_scheme, point_ids
 from qdrant_embed.ingest.points import encode_points
 from qdrant_embed.ingest.values import as_column
 
@@ -108,11 +108,8 @@ class Adding:
     ) -> None:
         self._name, self._codec, self._on_existing = collection_name, codec, on_existing
         documents = as_column("documents", documents)
-        self.ids_tell_all = (
-            ids.keys is None
-            if isinstance(ids, ContentIds)
-            else (isinstance(ids, str) and ids == "content")
-        )
+        scheme = content_scheme(ids)
+        self.ids_tell_all = scheme is not None and scheme.keys is None
         self.unchanged = 0
         random_ids = on_existing == "overwrite"
         paired = pair(documents, metadata, ids, codec, random_ids=random_ids)

@@ -15,6 +15,7 @@ from qdrant_embed.ingest.ids import (
     GivenId,
     IdScheme,
     content_id,
+    content_scheme,
     given_id,
 )
 from qdrant_embed.ingest.values import UnstorableError, as_column, describe, json_value, scalar
@@ -96,12 +97,9 @@ def pair(
         InputError: if lengths differ, or an item cannot be used.
     """
     codec = codec or PayloadCodec()
-    scheme: ContentIds | None = None
-    if isinstance(ids, ContentIds) or (isinstance(ids, str) and ids == "content"):
-        scheme = ids if isinstance(ids, ContentIds) else ContentIds()
-        ids = None
+    scheme = content_scheme(ids)
     documents, metadata = as_column("documents", documents), as_column("metadata", metadata)
-    ids = as_column("ids", ids)
+    ids = as_column("ids", None if scheme is not None else ids)
     _check_types(documents, metadata, ids)
     arguments: dict[str, Any] = {"documents": documents, "metadata": metadata, "ids": ids}
     columns: dict[str, Iterable[Any]] = {

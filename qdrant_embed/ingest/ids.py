@@ -61,6 +61,13 @@ class ContentIds:
 IdScheme: TypeAlias = Literal["content"] | ContentIds
 
 
+def content_scheme(ids: object) -> ContentIds | None:
+    """Return the scheme if ``ids`` of `add` is one; ``None`` for ids, and for none of them."""
+    if isinstance(ids, str) and ids == "content":
+        return ContentIds()
+    return ids if isinstance(ids, ContentIds) else None
+
+
 @dataclass(frozen=True)
 class GivenId:
     """An id that a user passed.

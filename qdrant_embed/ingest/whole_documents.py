@@ -27,7 +27,7 @@ from qdrant_embed.ingest.chunks import (
     version_of,
 )
 from qdrant_embed.ingest.documents import Document, checked_metadata
-from qdrant_embed.ingest.ids import chunk_id, point_id, points_by_id
+from qdrant_embed.ingest.ids import canonical_json, chunk_id, point_id, points_by_id
 from qdrant_embed.ingest.values import as_column
 
 DocumentId: TypeAlias = int | str | UUID
@@ -292,7 +292,9 @@ def _changes(
         return {point: _Change(one, same) for one, point in given}
     metadata = as_column("metadata", metadata)
     _check_is_list(metadata)
-    every = [checked_metadata(each, index, codec) for index, each in enumerate(metadata)]
+    one_of: dict[bytes, Mapping[str, Any]] = {}  # equal metadata becomes one operation
+    checked = (checked_metadata(each, index, codec) for index, each in enumerate(metadata))
+    every = [one_of.setdefault(canonical_json(each), each) for each in checked]
     if len(every) != len(given):
         raise InputError(
             f"ids and metadata differ in length: there are {len(given)} ids, {len(every)} "

@@ -19,7 +19,10 @@ each is settled here, for every store alike:
 As a rule that is one request, and one for all texts of a batch. If more is needed, hits come
 without payloads until the ranking is known, and then those of the page are retrieved. A dense
 search for documents goes on while rounds find further ones, each of them with more chunks than the
-one before, unless strict mode has a cap.
+one before.
+
+Strict mode can have a cap for the limit of a request. Then all requests keep to it: hits on either
+side of a page and further tiers give way, so that ties at a page's ends are as the server has them.
 """
 
 from __future__ import annotations
@@ -64,12 +67,17 @@ class Ranking:
         # most payloads would be those of documents before the page
         self._deep = documents and first > last - first
         self._from = 0  # rank of the first of `_hits`
+        self._capped = False  # whether there is no room for hits on either side of the page
         self._hits: Points = []
         self._complete: dict[models.ExtendedPointId, models.ScoredPoint] = {}  # with payloads
         self.known = False
 
-    def requests(self) -> list[models.QueryRequest]:
-        """Return what to request next, all of it in one batch."""
+    def requests(self, most: int | None = None) -> list[models.QueryRequest]:
+        """Return what to request next, all of it in one batch.
+
+        Args:
+            most: the largest limit that the server accepts, if there is such a cap.
+        """
         raise NotImplementedError
 
     def take(
@@ -77,7 +85,7 @@ class Ranking:
         requests: Sequence[models.QueryRequest],
         answers: Sequence[Sequence[models.ScoredPoint]],
     ) -> None:
-        """Learn what the requests found; their limits can be lower than proposed."""
+        """Learn what the requests found."""
         raise NotImplementedError
 
     def page(self) -> Points:
@@ -88,6 +96,16 @@ class Ranking:
     def bare(self) -> list[models.ExtendedPointId]:
         """Return the ids of the page's hits that came without payload."""
         return [point.id for point in self.page() if point.id not in self._complete]
+
+    def _with_slack(self, slack: int, last: int, most: int | None) -> int:
+        """Set the first rank to request, and return how many hits; without slack under a cap."""
+        first = 0 if self._documents else self._first
+        self._from = max(0, first - slack)
+        limit = last + slack - self._from
+        self._capped = _at_most(limit, most) < limit
+        if self._capped:
+            self._from = first
+        return _at_most(limit, most)
 
     def _asked(
         self, limit: int, *, offset: int = 0, bare: bool, **changes: Any
@@ -122,17 +140,17 @@ class DenseRanking(Ranking):
 
     _round = 0
 
-    def requests(self) -> list[models.QueryRequest]:
+    def requests(self, most: int | None = None) -> list[models.QueryRequest]:
         """See `Ranking.requests`."""
         if self._documents:
             limit = CHUNKS_PER_DOCUMENT * self._last
             if self._round:
                 limit = max(limit, min(limit * _GROWTH**self._round, _MOST_CHUNKS))
+            limit = _at_most(limit, most)
             bare = self._deep or self._round > 0
             return [self._asked(limit, bare=bare, filter=self._other_documents())]
         slack = _WIDE_SLACK if self._round else _DENSE_SLACK
-        self._from = max(0, self._first - slack)
-        limit = self._last + slack - self._from
+        limit = self._with_slack(slack, self._last, most)
         return [self._asked(limit, offset=self._from, bare=self._round > 0)]
 
     def take(
@@ -153,8 +171,10 @@ class DenseRanking(Ranking):
             self.known = exhausted or self._reaches(lowest) or len(self._hits) == before
         else:
             self._hits = found
-            self.known = self._round > 1 or (
-                self._starts() and (exhausted or self._reaches(lowest))
+            self.known = (
+                self._capped
+                or self._round > 1
+                or (self._starts() and (exhausted or self._reaches(lowest)))
             )
 
     def _other_documents(self) -> models.Filter | None:
@@ -201,19 +221,24 @@ class FusedRanking(Ranking):
         self._tier = 0
         self._seen: set[models.ExtendedPointId] = set()
 
-    def requests(self) -> list[models.QueryRequest]:
+    def requests(self, most: int | None = None) -> list[models.QueryRequest]:
         """See `Ranking.requests`."""
+        if most is not None:
+            self._depths = sorted({min(depth, most) for depth in self._depths})
         if self._by_page:
-            self._from = 0 if self._documents else max(0, self._first - _FUSED_SLACK)
-            limit = self._candidates + _FUSED_SLACK - self._from
+            limit = self._with_slack(_FUSED_SLACK, self._candidates, most)
             return [self._fused(self._depths[0], limit, bare=False, offset=self._from)]
-        tiers = [self._depths[self._tier]]
+        tiers = [self._depths[min(self._tier, len(self._depths) - 1)]]
         for depth in self._depths[self._tier + 1 :]:
             if tiers[-1] >= self._candidates:
                 break
             tiers.append(depth)
-        branches = len(_branches(self._request))
-        return [self._fused(depth, depth * branches, bare=True) for depth in tiers]
+        limits = [depth * len(_branches(self._request)) for depth in tiers]
+        if most is not None:
+            limits = [min(limit, most) for limit in limits]
+        return [
+            self._fused(depth, limit, bare=True) for depth, limit in zip(tiers, limits, strict=True)
+        ]
 
     def take(
         self,
@@ -246,7 +271,7 @@ class FusedRanking(Ranking):
         if len(points) < (request.limit or 0):  # that is all of the tier
             lowest = None
             self.known = self._tier_ends(request, self._from + len(points), tier=0)
-        self.known = self._starts() and (self.known or self._reaches(lowest))
+        self.known = self._capped or (self._starts() and (self.known or self._reaches(lowest)))
         if not self.known:
             self._by_page, self._from, self._hits = False, 0, []
 
@@ -256,7 +281,7 @@ class FusedRanking(Ranking):
     def _tier_ends(self, request: models.QueryRequest, found: int, *, tier: int) -> bool:
         """Return whether the ranking ends with a tier that has `found` hits."""
         depth = min(branch.limit or 0 for branch in _branches(request))
-        return found < depth or tier == len(self._depths) - 1
+        return found < depth or tier >= len(self._depths) - 1
 
     def _fused(self, depth: int, limit: int, *, bare: bool, offset: int = 0) -> models.QueryRequest:
         branches = _branches(self._request)
@@ -282,6 +307,10 @@ def with_payloads(
             update = {"payload": record.payload, "vector": record.vector}
             complete.append(point.model_copy(update=update))
     return complete
+
+
+def _at_most(limit: int, most: int | None) -> int:
+    return limit if most is None else min(limit, most)
 
 
 def _branches(request: models.QueryRequest) -> list[models.Prefetch]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +16,8 @@ from qdrant_client import models
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.payload import PayloadCodec, user_id
 from qdrant_embed.collection.vectors import CollectionVectors
-from qdrant_embed.errors import InputError, check_whole
-from qdrant_embed.search.filters import combined
+from qdrant_embed.errors import InputError, ServerRefusal, check_whole
+from qdrant_embed.search.filters import combined, fields_of
 from qdrant_embed.search.ranking import (
     CHUNKS_PER_DOCUMENT,
     DEPTHS,
@@ -26,7 +28,11 @@ from qdrant_embed.search.ranking import (
 )
 from qdrant_embed.search.reranking import Reranker, check_reranker, rerank_scores
 
+logger = logging.getLogger(__name__)
+
 Fusion: TypeAlias = Literal["rrf", "dbsf"]
+
+_WITHOUT_INDEX = 20_000  # points that a filter can well read
 
 _MIN_RERANKED = 50
 _RERANKED_PER_HIT = 3
@@ -309,6 +315,7 @@ async def answer(
     collection.requests.limit_time(search.timeout)
     remembered = collection.selection.recent.find(collection.name)
     vectors = remembered or await collection.vectors_for_query()
+    await _advise(collection, search.filter)
     rankings = await collection.io.compute(search.rankings, vectors, texts)
     try:
         answers = await _ask(collection, search, vectors, rankings)
@@ -323,6 +330,39 @@ async def answer(
     return await collection.io.compute(search.responses, vectors, texts, answers, collection.codec)
 
 
+async def _advise(collection: Collection, condition: models.Filter | None) -> None:
+    """Log which fields of a filter should have an index, once for each.
+
+    What was read of the collection may be a minute old: it is read again before something is said.
+    """
+    if condition is None or not collection.io.engine.payload_index:
+        return
+    name, selection = collection.name, collection.selection
+    known = selection.recent.last_read(name)
+    if known is None or (known.points or 0) <= _WITHOUT_INDEX:
+        return
+    fields = {
+        field: kind
+        for field, kind in fields_of(condition).items()
+        if field not in known.indexed and (name, field) not in selection.advised
+    }
+    if not fields:
+        return
+    selection.advised |= {(name, field) for field in fields}
+    known = await collection.read()
+    for field, kind in fields.items():
+        if field not in known.indexed:
+            logger.warning(
+                "collection %r has %s points and no index of %r, so a filter on it is slow: "
+                "client.create_payload_index(%s) makes it fast%s (logged once)",
+                name,
+                f"{known.points or 0:,}",
+                field,
+                ", ".join(json.dumps(given, ensure_ascii=False) for given in (name, field, kind)),
+                '; "float" if it has fractions' if kind == "integer" else "",
+            )
+
+
 async def _ask(
     collection: Collection,
     search: Search,
@@ -331,19 +371,29 @@ async def _ask(
 ) -> list[list[models.ScoredPoint]]:
     """Send requests until each text's page is known, and return the points of each."""
     while unknown := [ranking for ranking in rankings if not ranking.known]:
-        requests = [ranking.requests() for ranking in unknown]
-        found = iter(await _send(collection, search, [r for several in requests for r in several]))
+        most = _most(collection, search)
+        requests = [ranking.requests(most) for ranking in unknown]
+        try:
+            answers = await _send(collection, search, [r for several in requests for r in several])
+        except ServerRefusal:
+            if _most(collection, search) == most:
+                raise
+            continue  # with the cap that the server has named
+        found = iter(answers)
         for ranking, several in zip(unknown, requests, strict=True):
-            # as they were sent: a list that a cap has cut is not the end of the ranking
-            sent = [collection.requests.within_limit(r, search.needed) for r in several]
-            ranking.take(sent, list(islice(found, len(several))))
+            ranking.take(several, list(islice(found, len(several))))
     ids = dict.fromkeys(point for ranking in rankings for point in ranking.bare())
     if not ids:
         return [ranking.page() for ranking in rankings]
-    send, client = collection.requests.send, collection.requests.client
-    retrieved = await send(client.retrieve, collection.name, list(ids), **search.retrieval(vectors))
+    retrieved = await collection.requests.retrieve(list(ids), **search.retrieval(vectors))
     records = {record.id: record for record in retrieved}
     return [with_payloads(ranking.page(), records, ranking.bare()) for ranking in rankings]
+
+
+def _most(collection: Collection, search: Search) -> int | None:
+    """Return the largest limit that the server accepts, as far as that is enough for the search."""
+    most = collection.requests.cap("limit")
+    return None if most is None or most < search.needed else most
 
 
 async def _send(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import ssl
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from listeners import encrypted, listening
 from rest_server import Fault, Server
 from tiny import TinyModel
 
@@ -54,34 +51,6 @@ def error(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return line.removeprefix("qdrant-embed: ")
 
     return run
-
-
-@contextmanager
-def listening(answer: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Answer each connection in a thread of its own; yields the port."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def accept() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-    def serve(connection: socket.socket) -> None:
-        with suppress(OSError), connection:
-            answer(connection)
-
-    thread = threading.Thread(target=accept, daemon=True)
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(5)
 
 
 @contextmanager
@@ -147,6 +116,25 @@ def test_what_has_begun_is_waited_for(grpc: bool, grpc_server: Server, tiny: Tin
     grpc_server.fail_once(name, Fault(0), times=6)
     assert main(["add", *of(grpc_server, tiny, grpc=grpc), "a.txt"]) == 0
     assert grpc_server.database.count("demo").count == 2
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_a_server_that_goes_away_is_said_once(
+    grpc: bool, grpc_server: Server, tiny: TinyModel, error: Callable[..., str]
+) -> None:
+    Path("a.txt").write_text("\n".join(f"text {n}" for n in range(40)))
+    uploads = 0
+
+    def later_ones(request: str) -> Fault | None:
+        nonlocal uploads
+        uploads += request in ("Points/Upsert", "PUT /collections/demo/points")
+        return Fault(0) if uploads > 1 else None
+
+    grpc_server.fault = later_ones
+    line = error(*of(grpc_server, tiny, grpc=grpc), "--batch-size=10")
+    assert "10 documents are stored in 'demo', then add() failed at documents[10]: Qdrant" in line
+    assert line.count("tried 15 times in") == line.count("is not available") == 1
+    assert line.count("server's log" if grpc else "check that the server runs") == 1
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -261,7 +249,7 @@ def test_a_key_with_too_few_rights_says_which(
     at = [f"--url={server.url}", f"--api-key={SECRET}", f"--model={tiny.path}"]
     line = error(*at, "--on-existing=overwrite")
     assert "403" in line
-    assert line.endswith("needs a key with global manage access")
+    assert line.endswith("use a key that may write to collection 'demo'")
 
 
 def test_a_key_over_http_is_warned_of_in_one_line(
@@ -366,51 +354,6 @@ def test_another_protocol_on_the_port_is_said(
         line = error(*options, *url)
         assert "another protocol" in line or "that the server runs" in line
         assert time.monotonic() - start < 10
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ca.pem, and server.pem and server.key for localhost."""
-    if shutil.which("openssl") is None:
-        pytest.skip("makes certificates with openssl")
-    folder = tmp_path_factory.mktemp("certificates")
-    (folder / "names").write_text(
-        "subjectAltName=DNS:localhost\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
-    )
-    ca = ["-x509", "-addext", "keyUsage=critical,keyCertSign", "-subj", "/CN=Test"]
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names"]
-    for command in (
-        ["req", *key, "-keyout", "ca.key", "-out", "ca.pem", *ca],
-        ["req", *key, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost"],
-        ["x509", "-req", "-in", "server.csr", "-out", "server.pem", *signed],
-    ):
-        subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True)
-    return folder
-
-
-@contextmanager
-def encrypted(certificates: Path, port: int) -> Iterator[int]:
-    """Take TLS on a port, and pass what comes to another."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
-    context.set_alpn_protocols(["h2", "http/1.1"])
-
-    def answer(connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) as near:
-            far = socket.create_connection(("127.0.0.1", port))
-            near.settimeout(0.02)
-            far.settimeout(0.02)
-            with far:
-                while True:  # one thread, because a TLS socket is not for two
-                    for source, sink in ((near, far), (far, near)):
-                        with suppress(TimeoutError):
-                            if not (part := source.recv(1 << 16)):
-                                return
-                            sink.sendall(part)
-
-    with listening(answer) as taken:
-        yield taken
 
 
 @pytest.mark.parametrize("grpc", [False, True])

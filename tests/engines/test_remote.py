@@ -14,7 +14,13 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from rest_server import Fault, Server
 from tiny import TinyModel
 
-from qdrant_embed import IngestError, PermissionRefusal, QdrantClient, ServerRefusal
+from qdrant_embed import (
+    IngestError,
+    PermissionRefusal,
+    QdrantClient,
+    ServerRefusal,
+    ServerUnavailableError,
+)
 from qdrant_embed.backoff import Backoff
 from qdrant_embed.engines.server import is_transient
 from qdrant_embed.flows import requests
@@ -58,7 +64,7 @@ def test_an_error_of_looking_is_not_taken_for_absence(remote: QdrantClient, serv
             remote.add("demo", ["cat"])
         server.requests.clear()
         server.fail_once("GET /collections/demo", Fault(503), times=99)
-        with pytest.raises(UnexpectedResponse, match="503"):
+        with pytest.raises(ServerUnavailableError, match="503"):
             remote.add("demo", ["dog"])
         assert not any(asked == "PUT /collections/demo" for asked in server.requests)
         server.fault = lambda _: None
@@ -98,12 +104,13 @@ def test_what_takes_too_long_is_given_up(
     for status, error in ((429, ResourceExhaustedResponse), (503, UnexpectedResponse)):
         server.requests.clear()
         server.fail_once(UPSERT, Fault(status, headers=(("Retry-After", "3600"),)))
-        with pytest.raises(error):
+        with pytest.raises(ServerUnavailableError, match=r"asks to wait 3600 s.*once") as caught:
             remote.add("demo", ["cat"])
+        assert isinstance(caught.value.__cause__, error)
         assert server.requests.count(UPSERT) == 1
     monkeypatch.setattr(requests, "LONGEST_RETRYING", 0.0)
     server.fail_once(UPSERT, Fault(503), times=9)
-    with pytest.raises(UnexpectedResponse, match="503"):
+    with pytest.raises(ServerUnavailableError, match="503"):
         remote.add("demo", ["cat"])
 
 
@@ -138,7 +145,7 @@ def test_queries_are_tried_again_for_a_passing_failure_only(
     server.fail_once(query, Fault(503), times=MAX_RETRIES)
     assert len(remote.query("demo", "cat")) == 1
     server.fail_once(query, Fault(503), times=MAX_RETRIES + 1)
-    with pytest.raises(UnexpectedResponse, match="503"):
+    with pytest.raises(ServerUnavailableError, match="503"):
         remote.query("demo", "cat")
     server.requests.clear()
     server.fail_once(query, Fault(403), times=9)
@@ -197,7 +204,8 @@ def test_what_is_stored_before_a_failure_is_said(remote: QdrantClient, server: S
         remote.add("demo", texts, ids=range(64), batch_size=32, max_retries=1)
     assert caught.value.stored_ids == list(range(32))
     assert caught.value.failed_index == 32
-    assert isinstance(caught.value.__cause__, UnexpectedResponse)
+    assert isinstance(caught.value.__cause__, ServerUnavailableError)
+    assert isinstance(caught.value.__cause__.__cause__, UnexpectedResponse)
     assert upserts == 3
     assert count(server) == 32
 

@@ -14,7 +14,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from qdrant_embed.engines.engine import Engine
 from qdrant_embed.engines.points import Points
-from qdrant_embed.errors import ServerRefusal
+from qdrant_embed.errors import ServerRefusal, ServerUnavailableError
 from qdrant_embed.flows.io import BlockingIo, run_blocking
 from qdrant_embed.flows.requests import CollectionRequests
 
@@ -95,7 +95,7 @@ def test_a_request_is_repeated_as_often_as_allowed(retries: int) -> None:
     assert store(enough, io, retries) == [[0, 1, 2, 3, 4]]
     assert len(io.seconds) == retries
     one_more = Recorder(*[response(503)] * (retries + 1))
-    with pytest.raises(UnexpectedResponse):
+    with pytest.raises(ServerUnavailableError):
         store(one_more, Waits(), retries)
     assert len(one_more.calls) == retries + 1
 
@@ -110,6 +110,6 @@ def test_the_wait_is_that_which_the_server_asks_for() -> None:
 def test_a_server_that_asks_to_wait_for_more_than_five_minutes_is_not_waited_for() -> None:
     io = Waits()
     client = Recorder(response(503, **{"Retry-After": "301"}))
-    with pytest.raises(UnexpectedResponse):
+    with pytest.raises(ServerUnavailableError):
         store(client, io)
     assert (len(client.calls), io.seconds) == (1, [])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from qdrant_embed import Document, InputError, QdrantClient, point_id
 from qdrant_embed.ingest.documents import InputDocument, pair
 from qdrant_embed.ingest.ids import point_ids
+from qdrant_embed.ingest.values import as_column
 
 
 class Scalar:
@@ -136,6 +137,45 @@ def test_a_column_does_like_a_list(everywhere: QdrantClient, column: Any) -> Non
     assert stored(everywhere) == expected
     assert everywhere.add("demo", *arguments, on_existing="skip") == IDS
     assert everywhere.add("demo", TEXTS, METADATA, column(["a", "b"])) == ["a", "b"]
+
+
+class Whole:
+    """A column that is only read as a whole: item by item, it would take a call for each."""
+
+    def __init__(self, values: list[Any], method: str) -> None:
+        setattr(self, method, lambda: [*values])
+        self.length = len(values)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Any:
+        raise AssertionError(index)
+
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("method", ["to_pylist", "to_list", "tolist"])
+def test_a_column_is_read_as_a_whole(client: QdrantClient, method: str) -> None:
+    for values in (TEXTS, METADATA, IDS):
+        assert as_column("documents", Whole(values, method)) == values
+    arguments: list[Any] = [Whole(each, method) for each in (TEXTS, METADATA, IDS)]
+    assert client.add("demo", *arguments) == IDS
+    client.update_metadata("demo", Whole(IDS, method), Whole([{"n": 3}, {"n": 4}], method))
+    found = client.get_documents("demo", Whole(IDS, method))
+    assert [document and document.metadata for document in found] == [{"n": 3}, {"n": 4}]
+    client.delete_documents("demo", Whole(IDS, method))
+    assert stored(client) == {}
+
+
+@given(st.lists(st.text() | st.integers() | st.booleans() | st.none() | st.floats(allow_nan=False)))
+def test_a_column_becomes_a_list_of_plain_values(values: list[Any]) -> None:
+    for column in (ArrowColumn, Series, PolarsSeries, lambda each: np.array(each, dtype=object)):
+        plain = as_column("ids", column(values))
+        assert type(plain) is list
+        assert plain == values
+        assert [*map(type, plain)] == [*map(type, values)]
 
 
 @pytest.mark.parametrize(

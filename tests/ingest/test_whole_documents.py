@@ -313,6 +313,44 @@ def test_thousands_are_changed_all_or_none(kind: str, grpc: bool, grpc_server: S
 
 
 @TRANSPORTS
+@pytest.mark.parametrize(
+    ("metadata", "operations"),
+    [
+        ([{"n": n % 2, "t": True} for n in range(8)], 2),
+        ([{"t": n % 2 and True, "n": [n % 2]} for n in range(8)], 2),
+        ([{"n": value} for value in (1, 1.5, True, "1", [1], {"n": 1}, {}, [])], 8),
+        ({"n": 1}, 1),
+        ({"n": None}, 8),
+    ],
+)
+def test_a_change_is_one_request_with_an_operation_for_equal_metadata(
+    kind: str, grpc: bool, grpc_server: Server, metadata: Any, operations: int
+) -> None:
+    """Also of points that have something from others."""
+    update = "Points/UpdateBatch" if grpc else "POST /collections/demo/points/batch"
+    with opened(kind, **at(grpc_server, grpc=grpc)) as client:
+        client.set_model(LetterEncoder())
+        client.add("demo", ["cat"] * 8, ids=range(8))
+        client.set_payload("demo", {"theirs": 1}, points=[1, 3])
+        sent: list[Any] = []
+        run = grpc_server.node.run
+
+        def noted(operation: str, *arguments: Any, **options: Any) -> Any:
+            sent.extend(arguments[1] if operation == "operations" else [])
+            return run(operation, *arguments, **options)
+
+        grpc_server.node.run = noted  # type: ignore[method-assign]
+        client.update_metadata("demo", range(8), metadata)
+        assert grpc_server.requests.count(update) == 1
+        assert len(sent) == operations
+        each = [metadata] * 8 if isinstance(metadata, dict) else metadata
+        expected = [{"document": "cat", **given} for given in each]
+        for point in (1, 3):
+            expected[point] |= {"theirs": 1}
+        assert [*stored(client).values()] == expected
+
+
+@TRANSPORTS
 def test_a_change_is_cut_to_what_the_server_accepts(
     kind: str, grpc: bool, grpc_server: Server
 ) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from qdrant_client import models
 
 from qdrant_embed import InputError, QdrantClient
-from qdrant_embed.search.filters import combined, to_filter
+from qdrant_embed.search.filters import combined, fields_of, to_filter
 
 POINTS: list[dict[str, Any]] = [
     {"source": "docs", "year": 2019, "ok": True, "score": 0.5, "tags": ["a", "b"], "price": 10},
@@ -294,15 +294,23 @@ def test_the_deepest_filter_passes_on_every_store(anywhere: QdrantClient) -> Non
 
 DAYS = ["2024-01-31", "2024-02-01T10:00:00Z", "2024-02-01T10:00:00+02:00", "2024-03-01 00:00:00"]
 SCALARS = st.sampled_from([0, 1, 1.0, 2.5, -3, True, False, "cat", "dog", "2", *DAYS])
+VALUES = (
+    SCALARS | st.none() | st.lists(SCALARS, max_size=3)
+)  # a null in a list depends on the store
+NESTED = st.fixed_dictionaries({"c": VALUES})
 METADATA = st.dictionaries(
-    st.sampled_from(["a", "b"]), SCALARS | st.lists(SCALARS, max_size=3), max_size=2
+    st.sampled_from(["a", "b"]),
+    VALUES | NESTED | st.lists(NESTED, min_size=1, max_size=2),
+    max_size=2,
 )
+KEYS = st.sampled_from(["a", "b", "a.c", "b.c", "a[].c", '"a"."c"'])
 ORDER = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
 LISTS = st.lists(st.sampled_from(["cat", "dog", "2"]), min_size=1, max_size=2) | st.lists(
     st.sampled_from([1.0, 2.5, -3.0]), min_size=1, max_size=2
 )
 LEAVES = (
     SCALARS
+    | st.none()
     | LISTS
     | st.fixed_dictionaries({"any": LISTS})
     | st.fixed_dictionaries({"all": LISTS})
@@ -311,9 +319,7 @@ LEAVES = (
     | st.dictionaries(st.sampled_from(list(ORDER)), st.sampled_from([0, 1, 2.5]), min_size=1)
     | st.dictionaries(st.sampled_from(list(ORDER)), st.sampled_from(DAYS), min_size=1)
 )
-FIELDS = st.dictionaries(
-    st.sampled_from(["a", "b"]), LEAVES | st.fixed_dictionaries({"not": LEAVES}), max_size=2
-)
+FIELDS = st.dictionaries(KEYS, LEAVES | st.fixed_dictionaries({"not": LEAVES}), max_size=2)
 FILTERS = st.recursive(
     FIELDS,
     lambda inner: (
@@ -343,15 +349,28 @@ def within(stored: Any, bounds: dict[str, Any]) -> bool:
             one, other = moment(stored), moment(bound)
             if one is None or other is None or not ORDER[name](one, other):
                 return False
-        elif isinstance(stored, bool | str) or not ORDER[name](stored, bound):
+        elif type(stored) not in (int, float) or not ORDER[name](stored, bound):
             return False
     return True
 
 
+def values_at(metadata: dict[str, Any], key: str) -> list[Any]:
+    """What there is under a key with dots, without help from the code under test."""
+    name, _, inner = key.replace('"', "").partition(".")
+    found = metadata.get(name.removesuffix("[]"), [])
+    if not inner:
+        return [found]
+    of_list = name.endswith("[]")
+    parts = found if of_list and isinstance(found, list) else [] if of_list else [found]
+    return [part[inner] for part in parts if isinstance(part, dict)]
+
+
 def holds(metadata: dict[str, Any], key: str, condition: Any) -> bool:
     """Whether a condition holds, evaluated in plain Python."""
-    value = metadata.get(key, [])
-    items = value if isinstance(value, list) else [value]
+    values = values_at(metadata, key)
+    items = [item for value in values for item in (value if isinstance(value, list) else [value])]
+    if condition is None:
+        return None in values
     if isinstance(condition, list):
         return any(equal(item, one) for item in items for one in condition)
     if not isinstance(condition, dict):
@@ -359,7 +378,7 @@ def holds(metadata: dict[str, Any], key: str, condition: Any) -> bool:
     if "not" in condition:
         return not holds(metadata, key, condition["not"])
     if "exists" in condition:
-        return bool(items) is condition["exists"]
+        return any(value not in (None, []) for value in values) is condition["exists"]
     if "any" in condition:
         return holds(metadata, key, condition["any"])
     if "all" in condition:
@@ -396,3 +415,44 @@ def test_a_filter_finds_what_python_finds(
         found = {hit.id for hit in anywhere.query(name, "cat", where=where)}
         assert found == {i for i, row in enumerate(rows) if matches(row, where)}, where
     anywhere.delete_collection(name)
+
+
+@pytest.mark.parametrize(
+    ("where", "fields"),
+    [
+        ({"a": 1}, {"a": "integer"}),
+        ({"a": 1.5}, {"a": "float"}),
+        ({"a": {"gte": 1, "lt": 2.5}}, {"a": "float"}),
+        ({"a": [1, 2]}, {"a": "integer"}),
+        ({"a": 2**60}, {"a": "integer"}),
+        ({"a": True}, {"a": "bool"}),
+        ({"a": "x", "b.c[].d": ["x", "y"]}, {"a": "keyword", "b.c[].d": "keyword"}),
+        ({"a": {"text": "x"}}, {"a": "text"}),
+        ({"a": date(2024, 2, 1)}, {"a": "datetime"}),
+        ({"or": [{"a": {"not": 1}}, {"not": {"b": "x"}}]}, {"a": "integer", "b": "keyword"}),
+        ({"a": None, "b": {"exists": True}}, {}),
+        ({}, {}),
+    ],
+)
+def test_the_fields_of_a_filter_and_their_kinds(
+    where: dict[str, Any], fields: dict[str, str]
+) -> None:
+    assert fields_of(to_filter(where)) == fields
+
+
+def test_the_fields_of_any_filter_of_qdrants() -> None:
+    def match(key: str) -> models.FieldCondition:
+        return models.FieldCondition(key=key, match=models.MatchExcept(**{"except": ["x"]}))
+
+    centre = models.GeoPoint(lon=0, lat=0)
+    nested = models.Nested(key="parts", filter=models.Filter(must=match("name")))
+    condition = models.Filter(
+        must=models.NestedCondition(nested=nested),
+        should=[models.HasIdCondition(has_id=[1])],
+        must_not=[
+            models.FieldCondition(key="b", geo_radius=models.GeoRadius(center=centre, radius=1))
+        ],
+        min_should=models.MinShould(conditions=[match("c")], min_count=1),
+    )
+    assert fields_of(condition) == {"parts[].name": "keyword", "b": "geo", "c": "keyword"}
+    assert fields_of(None) == {}

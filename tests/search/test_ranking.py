@@ -476,20 +476,9 @@ def under_a_cap(client: QdrantClient, ranking: Ranking, cap: int) -> list[str]:
     """The documents of a page, where strict mode lets no limit be above a cap."""
     rounds = 0
     while not ranking.known:
-        sent = [
-            request.model_copy(
-                update={
-                    "limit": min(request.limit or cap, cap),
-                    "prefetch": request.prefetch
-                    and [
-                        branch.model_copy(update={"limit": min(branch.limit or cap, cap)})
-                        for branch in request.prefetch
-                        if isinstance(branch, models.Prefetch)
-                    ],
-                }
-            )
-            for request in ranking.requests()
-        ]
+        sent = ranking.requests(cap)
+        for request in sent:
+            assert all(each.limit <= cap for each in (request, *(request.prefetch or [])))
         found = client.query_batch_points("demo", sent)
         ranking.take(sent, [answer.points for answer in found])
         rounds += 1
