@@ -27,6 +27,7 @@ from qdrant_embed.errors import ClientStateError, FolderError
 
 pytest.importorskip("qdrant_edge")
 
+from qdrant_embed.engines.edge import builder
 from qdrant_embed.engines.edge import shard as shards
 from qdrant_embed.engines.edge.folder import Folder
 from qdrant_embed.engines.edge.shard import Shard
@@ -239,7 +240,7 @@ def test_what_cannot_be_stored_is_refused_before_anything_is(
     client: QdrantClient, wrong: dict[str, Any]
 ) -> None:
     before = points(client)
-    good = {"id": 100, "vector": {}, "payload": {}}
+    good: dict[str, Any] = {"id": 100, "vector": {}, "payload": {}}
     batch = [Point.model_construct(**good), Point.model_construct(**good | {"id": 101} | wrong)]
     with pytest.raises(ValueError, match=r"."):
         client.upsert("demo", batch)
@@ -431,9 +432,7 @@ def test_nothing_is_stored_on_a_disk_that_is_almost_full(
 ) -> None:
     before = points(client)
     free = shards.LEAST_SPACE + 10_000
-    monkeypatch.setattr(
-        shards.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 0, free)
-    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 0, free))
     client.upsert("demo", [Point(id=0, vector={}, payload={"n": 0})])  # small enough
     for change in (
         lambda: client.upsert("demo", [Point(id=50, vector={}, payload={"a": "b" * 10_000})]),
@@ -458,7 +457,7 @@ def test_what_was_flushed_is_there_after_a_power_cut(client: QdrantClient, tmp_p
     shard = database(client)._shard("demo")
     shard._settle()
     shutil.copytree(tmp_path / "db", tmp_path / "disk")
-    client.upsert("demo", [Point(id=n, vector={"dense": [7, n]}) for n in range(20, 400)])
+    client.upsert("demo", [Point(id=n, vector={"dense": [7.0, n]}) for n in range(20, 400)])
     client.delete("demo", [1, 399])
     client.set_payload("demo", {"a": 1}, [2])
     database(client).flush("demo")
@@ -515,7 +514,7 @@ def named(size: int) -> models.DenseVectorNameConfig:
 
 def change_all(client: QdrantClient) -> None:
     """Make a change of every kind."""
-    client.upsert("demo", [Point(id=n, vector={"dense": [9, n]}) for n in range(30, 700)])
+    client.upsert("demo", [Point(id=n, vector={"dense": [9.0, n]}) for n in range(30, 700)])
     client.delete("demo", [1, 2, 650])
     client.set_payload("demo", {"a": 1}, [3, 4, 3])
     client.overwrite_payload("demo", {"b": 1}, [5])
@@ -530,8 +529,8 @@ def change_all(client: QdrantClient) -> None:
     client.create_vector_name("demo", "more", named(2))
     client.update_vectors("demo", [models.PointVectors(id=11, vector={"more": [1.0, 2.0]})])
     client.delete_payload_index("demo", "n")
-    client.create_payload_index("demo", "n", "float")
-    client.create_payload_index("demo", "a", "integer")
+    client.create_payload_index("demo", "n", models.PayloadSchemaType.FLOAT)
+    client.create_payload_index("demo", "a", models.PayloadSchemaType.INTEGER)
     client.update_collection(
         "demo", hnsw_config=models.HnswConfigDiff(ef_construct=77), metadata={"x": 1}
     )
@@ -540,7 +539,7 @@ def change_all(client: QdrantClient) -> None:
 def prepared(path: Path) -> QdrantClient:
     client = filled(path)
     client.create_vector_name("demo", "again", named(3))
-    client.create_payload_index("demo", "n", "integer")
+    client.create_payload_index("demo", "n", models.PayloadSchemaType.INTEGER)
     vector = models.PointVectors(id=20, vector={"again": [1.0, 1.0, 1.0]})
     client.update_vectors("demo", [vector])
     return client
@@ -571,16 +570,19 @@ def test_an_index_is_given_up_when_nobody_wants_it_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
     client = filled(tmp_path / "db")
-    database(client)  # a builder that never ends
-    slow = tmp_path / "slow.py"
+    slow = tmp_path / "slow.py"  # a builder that never ends
     slow.write_text("import os, sys; os.read(0, 1)")
-    monkeypatch.setattr(shards.builder, "_command", lambda *_: [sys.executable, str(slow)])
+    monkeypatch.setattr(builder, "_command", lambda *_: [sys.executable, str(slow)])
     building = threading.Event()
     raised: list[BaseException] = []
 
+    def told(step: str) -> None:
+        if step == "indexing":
+            building.set()
+
     def build() -> None:
         try:
-            database(client).optimize("demo", lambda step: step == "indexing" and building.set())
+            database(client).optimize("demo", told)
         except (ClientStateError, ValueError) as error:
             raised.append(error)
 
@@ -716,7 +718,10 @@ def test_what_the_engine_cannot_change_is_refused(client: QdrantClient) -> None:
     config = client.get_collection("demo").config
     with pytest.raises(ValueError, match="cannot be changed"):
         client.update_collection(
-            "demo", sparse_vectors_config={"sparse": models.SparseVectorParams(modifier="idf")}
+            "demo",
+            sparse_vectors_config={
+                "sparse": models.SparseVectorParams(modifier=models.Modifier.IDF)
+            },
         )
     assert client.get_collection("demo").config == config
     client = reopened(client)

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -630,14 +631,15 @@ def _size(file: Path) -> int:
     except FileNotFoundError:
         return 0
     # a log is reserved as a whole, and mostly empty
-    return status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
+    blocks: int | None = getattr(status, "st_blocks", None)  # not on Windows
+    return status.st_size if blocks is None else blocks * 512
 
 
 def _copy_file(source: str, target: str) -> str:
     """Copy a file without making its holes real."""
     with open(source, "rb") as read, open(target, "wb") as written:
         size = os.fstat(read.fileno()).st_size
-        if not hasattr(os, "SEEK_DATA"):
+        if sys.platform == "win32" or not hasattr(os, "SEEK_DATA"):
             shutil.copyfileobj(read, written, 2**20)
             return target
         position = 0
