@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -637,18 +636,20 @@ def _size(file: Path) -> int:
 
 def _copy_file(source: str, target: str) -> str:
     """Copy a file without making its holes real."""
+    data_at: int | None = getattr(os, "SEEK_DATA", None)  # not on Windows
+    hole_at: int | None = getattr(os, "SEEK_HOLE", None)
     with open(source, "rb") as read, open(target, "wb") as written:
         size = os.fstat(read.fileno()).st_size
-        if sys.platform == "win32" or not hasattr(os, "SEEK_DATA"):
+        if data_at is None or hole_at is None:
             shutil.copyfileobj(read, written, 2**20)
             return target
         position = 0
         while position < size:
             try:
-                start = os.lseek(read.fileno(), position, os.SEEK_DATA)
+                start = os.lseek(read.fileno(), position, data_at)
             except OSError:  # a hole up to the end
                 break
-            end = os.lseek(read.fileno(), start, os.SEEK_HOLE)
+            end = os.lseek(read.fileno(), start, hole_at)
             read.seek(start)
             written.seek(start)
             while start < end:
