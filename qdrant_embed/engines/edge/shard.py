@@ -47,6 +47,7 @@ _MISSING = re.compile(r"No point with id (\S+)")
 _BROKEN = re.compile(
     r"os error|No space left|Service (runtime|internal) error|I/O error|Can't (init|write)|WAL|mmap"
 )
+_FIXED = "config is incompatible with existing segments"
 _HELD = "WouldBlock"  # a lock
 _FULL = re.compile(r"No space left|os error 28\b|Disk quota")
 
@@ -585,7 +586,9 @@ def _told(path: Path, collection: str) -> Iterator[None]:
         raise _panic(error, path, collection) from error
 
 
-def _explained(error: Exception, path: Path, collection: str) -> Exception:
+def _explained(  # noqa: PLR0911 - one for each kind
+    error: Exception, path: Path, collection: str
+) -> Exception:
     if isinstance(error, OSError):
         return explained(error, path)
     message = " ".join(str(error).split())
@@ -593,6 +596,8 @@ def _explained(error: Exception, path: Path, collection: str) -> Exception:
         return ValueError(f"No point with id {missing[1]} in collection {collection!r}")
     if _FULL.search(message):
         return FolderError(f"folder {str(path)!r} has no space left ({message})", path=str(path))
+    if _FIXED in message:
+        return ValueError(f"Wrong input: this cannot be changed afterwards: {message:.300}")
     if _HELD in message:
         return FolderError(
             f"collection {collection!r} in {str(path)!r} is open in another process, which may be "
