@@ -143,7 +143,10 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(_HOMES[name]), name)
+    from qdrant_embed.forks import IMPORTING
+
+    with IMPORTING:
+        value: object = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -14,8 +15,10 @@ from qdrant_embed.collection.indexing import optimize
 from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
+from qdrant_embed.collection.transfer import CopyOptions, Database, copy_collections
 from qdrant_embed.encoder.interfaces import DenseEncoder
 from qdrant_embed.engines.connection import OwnAsyncConnections
+from qdrant_embed.errors import InputError
 from qdrant_embed.flows.io import AsyncIo
 from qdrant_embed.flows.opened import OPENING, Opened, open_async
 from qdrant_embed.flows.progress import ProgressOption
@@ -326,6 +329,33 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
         Args and Raises are those of `QdrantEmbedMixin.optimize`.
         """
         await optimize(self._collection(collection_name), progress)
+
+    # collections copied to another database
+
+    async def copy_to(
+        self,
+        other: AsyncQdrantEmbedMixin,
+        collections: Iterable[str] | None = None,
+        *,
+        batch_size: int = 256,
+        max_retries: int = MAX_RETRIES,
+        progress: ProgressOption = None,
+    ) -> dict[str, int]:
+        """Copy collections to another database; return the number of points of each.
+
+        Args and Raises are those of `QdrantEmbedMixin.copy_to`.
+        """
+        if not isinstance(other, AsyncQdrantEmbedMixin):
+            raise InputError(
+                f"other must be a qdrant_embed.AsyncQdrantClient, not {type(other).__module__}."
+                f"{type(other).__name__}"
+            )
+        options = CopyOptions(collections=collections, batch_size=batch_size, progress=progress)
+        source, target = (
+            Database(partial(client._collection, max_retries=max_retries))
+            for client in (self, other)
+        )
+        return await copy_collections(source, target, options)
 
     # known models
 

@@ -15,8 +15,10 @@ from qdrant_embed.collection.indexing import optimize
 from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
+from qdrant_embed.collection.transfer import CopyOptions, Database, copy_collections
 from qdrant_embed.encoder.interfaces import DenseEncoder
 from qdrant_embed.engines.connection import OwnConnections
+from qdrant_embed.errors import InputError
 from qdrant_embed.flows.io import BlockingIo, run_blocking
 from qdrant_embed.flows.opened import OPENING, Opened, open_blocking
 from qdrant_embed.flows.progress import ProgressOption
@@ -532,6 +534,57 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             MissingDependencyError: if ``progress=True``, but tqdm is not installed.
         """
         run_blocking(optimize(self._collection(collection_name), progress))
+
+    # collections copied to another database
+
+    def copy_to(
+        self,
+        other: QdrantEmbedMixin,
+        collections: Iterable[str] | None = None,
+        *,
+        batch_size: int = 256,
+        max_retries: int = MAX_RETRIES,
+        progress: ProgressOption = None,
+    ) -> dict[str, int]:
+        """Copy collections to another database; return the number of points of each.
+
+        Both can be of any kind: in memory, in a folder, on a server. Points keep their ids,
+        payloads and all their vectors, which are moved as they are: no model is loaded. A copy has
+        the name, the vectors, the metadata with the record of the model, the aliases and, where
+        both databases keep them, payload indexes, quantisation and the options of indexes; from
+        server to server also shards, optimisers and strict mode.
+
+        If it is interrupted, even by a kill, the same call continues. Until a copy is complete,
+        `query` and `add` refuse it. Do not write to a collection while it is copied.
+
+        Args:
+            other: a client of the other database, of the same kind as this one.
+            collections: names of the collections, or aliases of them; all by default.
+            batch_size: number of points per request.
+            max_retries: see `add`.
+            progress: see `add`; documents are points here, of all collections together.
+
+        Raises:
+            InputError: if an option cannot be used, or `other` is no other database.
+            CollectionMismatchError: if a collection exists there that is no unfinished copy of the
+                same one, or an alias is taken (nothing is copied then), or if points are missing in
+                a copy at the end, or it has too many.
+            CollectionNotFoundError: if a collection does not exist.
+            ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
+            MissingDependencyError: if ``progress=True``, but tqdm is not installed.
+        """
+        if not isinstance(other, QdrantEmbedMixin):
+            raise InputError(
+                f"other must be a qdrant_embed.QdrantClient, not {type(other).__module__}."
+                f"{type(other).__name__}"
+            )
+        options = CopyOptions(collections=collections, batch_size=batch_size, progress=progress)
+        source, target = (
+            Database(partial(client._collection, max_retries=max_retries))
+            for client in (self, other)
+        )
+        return run_blocking(copy_collections(source, target, options))
 
     # known models
 

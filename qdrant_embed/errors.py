@@ -34,9 +34,22 @@ import pickle
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 
+from qdrant_embed.limits import PREFIX, shortened
+from qdrant_embed.terminals import without_credentials
+
 
 class QdrantEmbedError(Exception):
-    """Base class of all errors that this package defines."""
+    """Base class of all errors that this package defines.
+
+    URLs in messages have no user and password. Of a message of more than 4,000 characters the
+    middle is left out.
+    """
+
+    def __init__(self, *args: object) -> None:
+        shown = (
+            shortened(without_credentials(arg)) if isinstance(arg, str) else arg for arg in args
+        )
+        super().__init__(*shown)
 
 
 class InputError(QdrantEmbedError, ValueError):
@@ -58,10 +71,11 @@ class InputError(QdrantEmbedError, ValueError):
 
 
 class CollectionMismatchError(QdrantEmbedError, ValueError):
-    """A collection that does not fit the encoder.
+    """A collection that does not fit the encoder, or what is to be done with it.
 
     It belongs to another model, or was created by hand with other parameters. Omit `set_model` to
-    use the collection's own model, use another collection, or call `migrate_model`.
+    use the collection's own model, use another collection, or call `migrate_model`. Or it is an
+    unfinished copy, or already there when `copy_to` is to make one.
 
     Attributes:
         expected: the facts that the operation needs, by name.
@@ -241,6 +255,15 @@ def check_str(option: str, value: object) -> None:
     """Raise `InputError` unless `value` is a str."""
     if not isinstance(value, str):
         raise InputError(f"{option} must be a str, not {value!r:.80} ({type(value).__name__})")
+
+
+def check_prefix(option: str, value: object) -> None:
+    """Raise `InputError` unless `value` can be put before every text: a str, and not too long."""
+    check_str(option, value)
+    if len(str(value)) > PREFIX:
+        raise InputError(
+            f"{option} has {len(str(value)):,} characters: a prefix has {PREFIX:,} at most"
+        )
 
 
 def check_path(option: str, value: object) -> None:

@@ -86,6 +86,10 @@ _locks: WeakSet[ForkLock] = WeakSet()
 _inherited: WeakSet[Inherited] = WeakSet()
 _held = _Held()
 
+# held while modules are imported that are left until they are needed: a child whose parent was
+# importing one in another thread would wait for it for ever
+IMPORTING = ForkLock(awaited=True)
+
 
 def _before() -> None:
     deadline, is_logged = time.monotonic() + _LONGEST_WAIT, False

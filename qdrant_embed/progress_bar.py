@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from qdrant_embed.errors import MissingDependencyError
+from qdrant_embed.terminals import escaped
 
 
 class Progress(AbstractContextManager["Progress"]):
@@ -40,7 +41,7 @@ class Progress(AbstractContextManager["Progress"]):
                 raise MissingDependencyError("tqdm", "a progress bar") from error
         else:
             self._bar = tqdm(
-                desc=title,
+                desc=escaped(title),
                 total=total,
                 unit=unit,
                 unit_scale=unit == "B",
@@ -56,19 +57,19 @@ class Progress(AbstractContextManager["Progress"]):
     def step(self, done: str) -> None:
         """Advance by one step, and show `done`, the name of what was completed."""
         if self._bar is not None:
-            self._bar.set_postfix_str(done, refresh=False)
+            self._bar.set_postfix_str(escaped(done), refresh=False)
             self._bar.update()
 
     def advance(self, to: int, note: str = "") -> None:
         """Advance to `to` units in total, and show `note` next to them."""
         if self._bar is not None:
-            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.set_postfix_str(escaped(note), refresh=False)
             self._bar.update(to - self._bar.n)
 
     def show_note(self, note: str) -> None:
         """Show a note, with no progress."""
         if self._bar is not None:
-            self._bar.set_postfix_str(note)
+            self._bar.set_postfix_str(escaped(note))
 
     def __exit__(self, *raised: object) -> None:
         if self._bar is not None:

@@ -7,11 +7,23 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
+
+from qdrant_embed import terminals
+from qdrant_embed.limits import shortened
+from qdrant_embed.terminals import escaped
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 _UNDECODED = re.compile("[\ud800-\udfff]")  # bytes that were not decoded
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose messages steer no terminal, whatever the arguments are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print why the arguments are wrong, and exit."""
+        super().error(terminals.message(shortened(message)))
 
 
 @dataclass(frozen=True)
@@ -84,17 +96,15 @@ def at_least_one(argument: str) -> int:
 
 def printable(text: str) -> str:
     """Return text in one line, with escapes instead of what would steer a terminal."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode()
-        for char in " ".join(text.split())
-    )
+    return escaped(" ".join(text.split()))
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """Return aligned lines, of which the first has the column names; none without rows."""
     if not rows:
         return []
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    cells = [list(rows[0]), *(list(row.values()) for row in rows)]
+    lines = [[escaped(cell) for cell in line] for line in cells]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

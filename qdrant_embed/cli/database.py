@@ -11,7 +11,7 @@ import sys
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 CONNECTING = 5  # seconds that opening one connection may take
 _KEY_VARIABLE = "QDRANT_API_KEY"
+_TARGET_KEY_VARIABLE = "QDRANT_TO_API_KEY"  # no key is sent to another server than it is meant for
+_OF_A_PLACE = ("url", "path", "engine", "api_key", "prefix", "ca", "grpc", "grpc_port")
+_FLAG = re.compile(r"--(?=(url|path|engine|api-key|prefix|ca|grpc|grpc-port)\b)")
 _CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _GRPC_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # in this order
 _OUR_ERRORS = (  # those of requests
@@ -49,6 +52,7 @@ _OUR_ERRORS = (  # those of requests
     IngestError,
 )
 _LIBRARY_SAYS = ": pass api_key= to the client"  # which is no way out of a command
+_EVERY = "*"  # in a request that is about no collection
 _NOT_QDRANT = "what answers there is not Qdrant"
 _LOOPBACK = re.compile(r"localhost|127\..*|::1")
 
@@ -74,45 +78,86 @@ class _Proxy:
 
     @property
     def note(self) -> str:
-        url = urlsplit(self.url if "//" in self.url else f"//{self.url}")
-        return f"asked through the proxy {url.netloc.rpartition('@')[2]} of {self.variable}"
+        address = self.url.partition("//")[2] or self.url
+        host = re.split("[/?#]", address)[0].rpartition("@")[2]
+        return f"asked through the proxy {host} of {self.variable}"
 
 
 def parser(json_option: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Return a parent parser with the options of a database and a collection in it."""
     options = argparse.ArgumentParser(add_help=False, parents=[json_option])
+    _add_place(options, "", key=f"{_KEY_VARIABLE} by default")
+    options.add_argument(
+        "--collection", type=to_text, metavar="NAME", required=True, help="name of the collection"
+    )
+    _add_timeout(options)
+    options.add_argument(
+        "--sparse-model", metavar="MODEL", help="sparse model; the collection's own by default"
+    )
+    # only `add` has the first one
+    options.set_defaults(overflow=None, key_variable=_KEY_VARIABLE)
+    return options
+
+
+def copying_parser(json_option: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Return a parent parser with the options of two databases."""
+    options = argparse.ArgumentParser(add_help=False, parents=[json_option])
+    _add_place(options, "", also="from-", key=f"{_KEY_VARIABLE} by default")
+    key = f"{_TARGET_KEY_VARIABLE} by default, or {_KEY_VARIABLE} if the other is no server"
+    _add_place(options, "to-", key=key)
+    _add_timeout(options)
+    return options
+
+
+def _add_place(
+    options: argparse.ArgumentParser, side: str, *, key: str, also: str | None = None
+) -> None:
+    """Add the options of one database.
+
+    Args:
+        options: the parser.
+        side: what their names begin with.
+        key: what the server's key is by default.
+        also: what the names of the address may begin with as well.
+    """
+
+    def names(option: str) -> list[str]:
+        return [f"--{prefix}{option}" for prefix in (side, also) if prefix is not None]
+
     place = options.add_mutually_exclusive_group(required=True)
-    place.add_argument("--url", type=not_empty, help="URL of a server, like http://localhost:6333")
     place.add_argument(
-        "--path", type=not_empty, metavar="FOLDER", help="folder of a local database"
+        *names("url"), type=not_empty, help="URL of a server, like http://localhost:6333"
+    )
+    place.add_argument(
+        *names("path"), type=not_empty, metavar="FOLDER", help="folder of a local database"
     )
     options.add_argument(
-        "--engine",
+        *names("engine"),
         choices=["edge", "local"],
         help="what opens the folder; that which made it by default, and for a new one edge, the "
         "embedded engine, if it is installed",
     )
+    options.add_argument(f"--{side}api-key", metavar="KEY", help=f"key of the server; {key}")
     options.add_argument(
-        "--collection", type=to_text, metavar="NAME", required=True, help="name of the collection"
-    )
-    options.add_argument("--api-key", help=f"key of the server; {_KEY_VARIABLE} by default")
-    options.add_argument(
-        "--prefix", metavar="PATH", help="path of the server behind a proxy, like /qdrant"
+        f"--{side}prefix", metavar="PATH", help="path of the server behind a proxy, like /qdrant"
     )
     options.add_argument(
-        "--ca",
+        f"--{side}ca",
         type=not_empty,
         metavar="FILE",
         help="certificates of the authorities to trust, in PEM",
     )
-    options.add_argument("--grpc", action="store_true", help="use gRPC instead of REST")
+    options.add_argument(f"--{side}grpc", action="store_true", help="use gRPC instead of REST")
     options.add_argument(
-        "--grpc-port",
+        f"--{side}grpc-port",
         type=at_least_one,
         default=6334,
         metavar="PORT",
         help="port of gRPC; 6334 by default",
     )
+
+
+def _add_timeout(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--timeout",
         type=at_least_one,
@@ -120,11 +165,6 @@ def parser(json_option: argparse.ArgumentParser) -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="timeout of a request; 60 by default",
     )
-    options.add_argument(
-        "--sparse-model", metavar="MODEL", help="sparse model; the collection's own by default"
-    )
-    options.set_defaults(overflow=None)  # only `add` has the option
-    return options
 
 
 @contextmanager
@@ -157,6 +197,42 @@ def connect_to_collection(options: argparse.Namespace) -> Iterator[QdrantClient]
 
 
 @contextmanager
+def connect_to_both(options: argparse.Namespace) -> Iterator[tuple[QdrantClient, QdrantClient]]:
+    """Run the block with clients of both databases of a copy.
+
+    Raises:
+        QdrantEmbedError: also if a request, or opening a database, fails; in one line.
+    """
+    from qdrant_embed.engines.server import NO_ANSWERS, REQUEST_ERRORS, in_one_line
+
+    if options.path is not None and not Path(options.path).is_dir():
+        raise InputError(f"folder {options.path} does not exist")
+    folders = [Path(path).resolve() for path in (options.path, options.to_path) if path is not None]
+    if len(folders) == 2 and folders[0] == folders[1]:
+        raise InputError(f"--to-path {options.to_path} is the folder that is copied; use another")
+    with ExitStack() as opened:
+        source, _ = opened.enter_context(_open(_one_of_both(options, "", _KEY_VARIABLE)))
+        variable = _KEY_VARIABLE if options.url is None else _TARGET_KEY_VARIABLE
+        try:
+            target, _ = opened.enter_context(_open(_one_of_both(options, "to_", variable)))
+        except QdrantEmbedError as error:
+            raise QdrantEmbedError(_FLAG.sub("--to-", str(error))) from error
+        try:
+            yield source, target
+        except (*REQUEST_ERRORS, *_OUR_ERRORS, *NO_ANSWERS) as error:
+            places = f"{options.path or options.url} to {options.to_path or options.to_url}"
+            said = str(error) if isinstance(error, QdrantEmbedError) else in_one_line(error)
+            raise QdrantEmbedError(f"{places}: {said}") from error
+
+
+def _one_of_both(options: argparse.Namespace, side: str, variable: str) -> argparse.Namespace:
+    """Return the options of one database of a copy as other commands have them."""
+    own = {name: getattr(options, side + name) for name in _OF_A_PLACE}
+    none = dict.fromkeys(("collection", "model", "overflow", "sparse_model"))
+    return argparse.Namespace(**own, **none, timeout=options.timeout, key_variable=variable)
+
+
+@contextmanager
 def _open(options: argparse.Namespace) -> Iterator[tuple[QdrantClient, bool]]:
     """Run the block with a client, and whether the collection exists."""
     from qdrant_embed.engines.connection import address_of
@@ -179,14 +255,20 @@ def _open(options: argparse.Namespace) -> Iterator[tuple[QdrantClient, bool]]:
         client.close()
 
 
-def _exists(client: QdrantClient, name: str) -> bool:
-    """Return whether the collection exists, as far as is known without trying again."""
+def _exists(client: QdrantClient, name: str | None) -> bool:
+    """Return whether the collection exists, as far as is known without trying again.
+
+    Without a name, it is only looked whether the database answers.
+    """
     from qdrant_embed.engines.server import is_transient, is_unanswered
     from qdrant_embed.flows.io import run_blocking
     from qdrant_embed.flows.requests import CollectionRequests
 
     try:
-        return run_blocking(CollectionRequests(client._io, client, name, max_retries=0).exists())
+        requests = CollectionRequests(client._io, client, name or _EVERY, max_retries=0)
+        if name is None:
+            return bool(run_blocking(requests.send(client.get_collections)))
+        return run_blocking(requests.exists())
     except ServerUnavailableError as error:
         raised = error.__cause__ or error
         if is_unanswered(raised) or not is_transient(raised):
@@ -222,7 +304,7 @@ def _client(options: argparse.Namespace) -> QdrantClient:
     except (FolderError, MissingDependencyError):
         raise
     except InputError as error:
-        source = "--api-key" if options.api_key else _KEY_VARIABLE
+        source = "--api-key" if options.api_key else options.key_variable
         raise InputError(str(error).replace("api_key", source, 1)) from error
     except httpx.InvalidURL as error:  # of a proxy, or of what is not asked through one
         raise QdrantEmbedError(
@@ -254,7 +336,10 @@ def _server(options: argparse.Namespace) -> dict[str, Any]:
         InputError: if the options cannot be used.
     """
     url = options.url.strip()
-    parts = urlsplit(url if "//" in url else f"//{url}")
+    try:
+        parts = urlsplit(url if "//" in url else f"//{url}")
+    except ValueError as error:  # brackets that hold no address
+        raise InputError(f"--url {url!r:.200} is not a URL: {error}") from error
     if "@" in parts.netloc:
         raise InputError(
             "--url has a user or password, which Qdrant does not know: pass a key as --api-key or "
@@ -268,7 +353,7 @@ def _server(options: argparse.Namespace) -> dict[str, Any]:
     asked: dict[str, Any] = {
         "url": url.rstrip("/"),
         "prefix": f"/{prefix}" if prefix else None,
-        "api_key": options.api_key or os.environ.get(_KEY_VARIABLE) or None,
+        "api_key": options.api_key or os.environ.get(options.key_variable) or None,
         "timeout": options.timeout,
         "prefer_grpc": options.grpc,
         "grpc_port": options.grpc_port,
@@ -344,8 +429,9 @@ def _way_out(error: BaseException, address: str, options: argparse.Namespace) ->
 
     answer = answer_of(error)
     if answer is not None and answer.code.name == "UNAUTHENTICATED":
-        key = "another key" if options.api_key or os.environ.get(_KEY_VARIABLE) else "a key"
-        return f"pass {key} as --api-key, or set {_KEY_VARIABLE}"
+        variable = options.key_variable
+        key = "another key" if options.api_key or os.environ.get(variable) else "a key"
+        return f"pass {key} as --api-key, or set {variable}"
     is_reached = not is_unanswered(error)
     if (not is_reached or _is_page(error)) and (proxy := _proxy(address, options)) is not None:
         host = urlsplit(address).hostname
@@ -354,8 +440,9 @@ def _way_out(error: BaseException, address: str, options: argparse.Namespace) ->
         return "check --url, its port and --prefix"
     content, headers = getattr(error, "content", b""), getattr(error, "headers", {})
     if is_reached and (location := headers.get("Location")):
-        at = urlsplit(location)
-        return f"the server is at {at.scheme}://{at.netloc}, pass that as --url"
+        with suppress(ValueError):
+            at = urlsplit(location)
+            return f"the server is at {at.scheme}://{at.netloc}, pass that as --url"
     if _WANTS_TLS.search(content.decode(errors="replace")):
         return "the server wants TLS, use https://"
     trouble = trouble_of(error)

@@ -287,7 +287,7 @@ def _id_field(argument: str) -> Field:
 
 def _encoding(argument: str) -> str:
     try:
-        "".encode(argument)
+        "a".encode(argument, "ignore")
         return codecs.lookup(argument).name
     except (LookupError, ValueError) as error:  # also base64, which is no encoding of text
         raise argparse.ArgumentTypeError(

@@ -11,9 +11,11 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
-from qdrant_embed.cli import documents, models
-from qdrant_embed.cli.command import Answer
+from qdrant_embed import terminals
+from qdrant_embed.cli import collections, documents, models
+from qdrant_embed.cli.command import Answer, Parser
 from qdrant_embed.errors import QdrantEmbedError
+from qdrant_embed.limits import shortened
 from qdrant_embed.version import VERSION
 
 
@@ -24,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what gRPC logs of itself is not for users
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     warnings.formatwarning = _warning
     run: Callable[[argparse.Namespace], Answer] = options.run
     try:
@@ -35,9 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{error}; this locale has no such names, set PYTHONUTF8=1")
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    return _print(
-        json.dumps(answer.found, indent=2, default=str) if options.json else "\n".join(answer.lines)
-    )
+    if options.json:
+        return _print(json.dumps(answer.found, indent=2, default=str))
+    return _print("\n".join(map(terminals.escaped, answer.lines)))
+
+
+class _Formatter(logging.Formatter):
+    """Log messages as users see them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return terminals.message(shortened(record.getMessage()))
 
 
 def _print(text: str) -> int:
@@ -54,22 +65,23 @@ def _print(text: str) -> int:
 def _fail(reason: str, code: int = 1) -> int:
     """Print why a command failed, and return the exit code."""
     if sys.stderr is not None:  # as it is where a shell has closed it
-        print(f"qdrant-embed: {reason}", file=sys.stderr)
+        print(f"qdrant-embed: {terminals.message(shortened(reason))}", file=sys.stderr)
     return code
 
 
 def _warning(message: Warning | str, *_: object, **__: object) -> str:
     """Return a warning as users see it, without the line of code that it is about."""
-    return f"qdrant-embed: {' '.join(str(message).split())}\n"
+    return f"qdrant-embed: {terminals.message(' '.join(str(message).split()))}\n"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = Parser(
         prog="qdrant-embed",
         description="Store texts in Qdrant, query them, and prepare the models for it.",
     )
     parser.add_argument("--version", action="version", version=VERSION)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     documents.add_to(commands)
+    collections.add_to(commands)
     models.add_to(commands)
     return parser

@@ -15,7 +15,6 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 from qdrant_embed.errors import InputError
 from qdrant_embed.ingest.documents import Document
-from qdrant_embed.search.filters import iso_date
 
 Format: TypeAlias = Literal["jsonl", "csv", "txt"]
 FORMATS: tuple[Format, ...] = ("jsonl", "csv", "txt")
@@ -92,6 +91,8 @@ def _bool(value: str | float) -> bool:
 
 
 def _date(value: str | float) -> date:
+    from qdrant_embed.search.filters import iso_date  # with qdrant_client, which takes long
+
     return iso_date(str(value))
 
 

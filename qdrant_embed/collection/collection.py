@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from qdrant_client import models
 
@@ -28,6 +30,23 @@ from qdrant_embed.flows.io import Io
 from qdrant_embed.flows.requests import SOON, CollectionRequests
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a page of a collection begins: its shard key's position, and an offset."""
+
+    shard: int = 0
+    offset: Any = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of a collection: points of one shard key, and where the next page begins, if any."""
+
+    records: Sequence[models.Record]
+    shard_key: models.ShardKey | None
+    following: Place | None
 
 
 class Collection:
@@ -131,7 +150,7 @@ class Collection:
         vectors = await self.io.compute(self.selection.for_add, existing)
         await self.io.compute(vectors.dense.encoder.check_lengths, texts)
         if existing is not None:
-            await self._create_missing_shards(existing, shard_keys)
+            await self.create_missing_shards(existing, shard_keys)
             await self.index_parents(existing)
         return vectors
 
@@ -148,7 +167,7 @@ class Collection:
         """Prepare the collection for points with `vectors`.
 
         It is created if it does not exist, stamped if it is empty, and given the sparse vector and
-        the index that it lacks.
+        the indexes that it lacks.
 
         Raises:
             CollectionMismatchError: if the vectors do not fit the collection, or the server does
@@ -156,12 +175,15 @@ class Collection:
             InputError: if its sharding cannot be used.
         """
         stored = await self.find()
+        is_new = stored is None
         if stored is None:
-            # to completion, because a collection without its shards must not stay behind
-            await self.io.finish(self._create(vectors, options, shard_keys))
-            stored = await self._read_until(lambda found: found.stamp is not None)
+            check_new_collection_name(self.name)
+            check_shard_keys(options, shard_keys)
+            arguments = await self.io.compute(vectors.creation, options)
+            await self.io.finish(self.create(arguments, options.shard_keys(shard_keys)))
+            stored = await self.read_until(lambda found: found.stamp is not None)
         else:
-            await self._create_missing_shards(stored, shard_keys)
+            await self.create_missing_shards(stored, shard_keys)
         stored = await self._up_to_date(stored)
         if self._was_empty and stored.stamp is None and not stored.is_empty:
             raise CollectionMismatchError(
@@ -188,7 +210,7 @@ class Collection:
                 timeout=self.requests.defining_timeout,
             )
         if stamp is not None or missing:
-            stored = await self._read_until(
+            stored = await self.read_until(
                 lambda found: (
                     missing.keys() <= found.sparse_vectors.keys()
                     and (stamp is None or found.stamp is not None)
@@ -197,6 +219,8 @@ class Collection:
             )
         if stamp is not None:
             check_is_stamped(stored)
+        if is_new or stored.is_empty:
+            await self.index(stored, options.indexes)
         await self.index_parents(stored, chunked=vectors.chunked)
         await self.io.compute(self.selection.remember, stored, vectors)
 
@@ -216,16 +240,87 @@ class Collection:
         """
         if not (stored.chunked if chunked is None else chunked):
             return
-        if PARENT_FIELD in stored.indexed or not self.io.engine.payload_index:
+        await self.index(stored, {PARENT_FIELD: models.PayloadSchemaType.KEYWORD})
+
+    async def index(
+        self, stored: StoredCollection, fields: Mapping[str, models.PayloadFieldSchema]
+    ) -> None:
+        """Create the indexes of payload fields that the collection lacks, if the engine has any.
+
+        Args:
+            stored: the collection.
+            fields: the kind of each field's index.
+        """
+        if not self.io.engine.payload_index:
             return
+        for field, schema in fields.items():
+            if field not in stored.indexed:
+                await self.requests.define(
+                    self._client.create_payload_index,
+                    partial(self._has_index, field),
+                    self.name,
+                    field,
+                    schema,
+                    timeout=self.requests.defining_timeout,
+                )
+
+    async def page(
+        self,
+        place: Place,
+        shard_keys: Sequence[models.ShardKey | None],
+        limit: int,
+        **options: Any,
+    ) -> Page:
+        """Read a page of the points, shard key by shard key.
+
+        Args:
+            place: where it begins.
+            shard_keys: all shard keys; ``[None]`` without any.
+            limit: number of points at most.
+            options: those of the client's ``scroll``.
+        """
+        key = shard_keys[place.shard]
+        records, offset = await self.requests.page(
+            limit, offset=place.offset, shard_key_selector=key, **options
+        )
+        following = None
+        if offset is not None:
+            following = Place(place.shard, offset)
+        elif place.shard + 1 < len(shard_keys):
+            following = Place(place.shard + 1)
+        return Page(records, key, following)
+
+    async def count(self, shard_keys: Sequence[models.ShardKey | None] = (None,)) -> int:
+        """Count the points, those with the same id under two shard keys as two."""
+        counts = [
+            await self.requests.send(
+                self._client.count, self.name, exact=True, shard_key_selector=key
+            )
+            for key in shard_keys
+        ]
+        return sum(found.count for found in counts)
+
+    async def set_alias(self, alias: str) -> None:
+        """Let an alias point to the collection, wherever it has pointed before."""
+        create = models.CreateAlias(collection_name=self.name, alias_name=alias)
+        operations: list[models.AliasOperations] = [
+            models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)),
+            models.CreateAliasOperation(create_alias=create),
+        ]
         await self.requests.define(
-            self._client.create_payload_index,
-            self._has_parents_index,
-            self.name,
-            PARENT_FIELD,
-            models.PayloadSchemaType.KEYWORD,
+            self._client.update_collection_aliases,
+            partial(self._has_alias, alias),
+            operations,
             timeout=self.requests.defining_timeout,
         )
+
+    async def aliases(self) -> list[str]:
+        """Return the aliases that point to the collection."""
+        known = await self.requests.send(self._client.get_collection_aliases, self.name)
+        return [found.alias_name for found in known.aliases]
+
+    async def _has_alias(self, alias: str) -> bool:
+        return alias in await self.aliases()
 
     async def _up_to_date(self, stored: StoredCollection) -> StoredCollection:
         """Read the collection again behind all that others have sent to it, if that matters.
@@ -245,7 +340,7 @@ class Collection:
             await self.requests.delete(selector, shard_key_selector=key)
         return await self.read()
 
-    async def _read_until(self, is_right: Callable[[StoredCollection], bool]) -> StoredCollection:
+    async def read_until(self, is_right: Callable[[StoredCollection], bool]) -> StoredCollection:
         """Read the collection, and again for a moment while another node may answer from before.
 
         Return what was read last, right or not.
@@ -264,21 +359,26 @@ class Collection:
     async def _has_sparse(self, vector_name: str) -> bool:
         return vector_name in (await self.read()).sparse_vectors
 
-    async def _has_parents_index(self) -> bool:
-        return PARENT_FIELD in (await self.read()).indexed
+    async def _has_index(self, field: str) -> bool:
+        return field in (await self.read()).indexed
 
     async def _has_shard(self, key: models.ShardKey) -> bool:
         return key in await self.shard_keys()
 
-    async def _create(
-        self,
-        vectors: CollectionVectors,
-        options: CollectionOptions,
-        shard_keys: models.ShardKeySelector | None,
+    async def create(
+        self, arguments: Mapping[str, Any], shard_keys: Sequence[models.ShardKey]
     ) -> None:
-        check_new_collection_name(self.name)
-        check_shard_keys(options, shard_keys)
-        arguments = await self.io.compute(vectors.creation, options)
+        """Create the collection with its shards.
+
+        Run it to completion, because a collection without its shards must not stay behind.
+
+        Args:
+            arguments: those of ``create_collection`` besides the name.
+            shard_keys: keys of the shards to create.
+
+        Raises:
+            InputError: if its sharding cannot be used.
+        """
         is_ours = True
 
         async def is_done() -> bool:
@@ -295,7 +395,7 @@ class Collection:
             timeout=self.requests.defining_timeout,
         )
         # local databases ignore what only a cluster has
-        keys = options.shard_keys(shard_keys) if self.io.engine.copies else []
+        keys = shard_keys if self.io.engine.copies else []
         try:
             for key in keys:
                 await self._create_shard(key)
@@ -307,10 +407,14 @@ class Collection:
                         await self.requests.send(self._client.delete_collection, self.name)
             raise
 
-    async def _create_missing_shards(
+    async def create_missing_shards(
         self, stored: StoredCollection, selector: models.ShardKeySelector | None
     ) -> None:
-        """Create the shards of a selector that an existing collection lacks."""
+        """Create the shards of a selector that an existing collection lacks.
+
+        Raises:
+            InputError: if its sharding cannot be used.
+        """
         wanted = stored.shard_keys(selector)
         if not wanted:
             return

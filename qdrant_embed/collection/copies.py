@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
+from qdrant_embed.collection.payload import same_json
 from qdrant_embed.engines.missing import is_copy_down
 from qdrant_embed.engines.server import Trouble, in_one_line, is_transient, trouble_of
 from qdrant_embed.errors import ServerUnavailableError
 from qdrant_embed.flows.io import Flow
+from qdrant_embed.flows.requests import CollectionRequests
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _NOBODY: tuple[Trouble | None, ...] = ("refused", "no host")  # whatever number of copies is asked
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The points of a page that another collection lacks or has with another payload.
+
+    Attributes:
+        changed: these points.
+        existing: ids of those that are there.
+    """
+
+    changed: Sequence[models.Record]
+    existing: frozenset[Any]
 
 
 class LookUps:
@@ -65,6 +81,28 @@ class LookUps:
                 self._options["consistency"] = fewer
         # no write would succeed now, either: the copy may come back while this is tried again
         return await look_up(self._collection.requests, *args, **options)
+
+    async def changes(
+        self, records: Sequence[models.Record], shard_key_selector: models.ShardKey | None
+    ) -> Changes:
+        """Return which points the collection lacks or has with another payload.
+
+        Args:
+            records: points of another collection, with their payloads.
+            shard_key_selector: the shard to look in.
+        """
+        ids = [record.id for record in records]
+        there = await self.ask(
+            CollectionRequests.retrieve, ids, shard_key_selector=shard_key_selector
+        )
+        payloads = {record.id: record.payload for record in there}
+        changed = [
+            record
+            for record in records
+            if record.id not in payloads or not same_json(payloads[record.id], record.payload)
+        ]
+        existing = frozenset(record.id for record in changed if record.id in payloads)
+        return Changes(changed, existing)
 
     async def _fewer(self) -> int | None:
         """Return the next smaller number of copies to ask; ``None`` if a write needs more."""

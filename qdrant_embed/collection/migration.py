@@ -12,11 +12,10 @@ from typing import Any, cast
 import numpy as np
 from qdrant_client import models
 
-from qdrant_embed.collection.collection import Collection
+from qdrant_embed.collection.collection import Collection, Place
 from qdrant_embed.collection.copies import LookUps
 from qdrant_embed.collection.encoders import Encoder, adapt
 from qdrant_embed.collection.options import CollectionOptions, checked_options
-from qdrant_embed.collection.payload import same_json
 from qdrant_embed.collection.selection import EncoderSelection
 from qdrant_embed.collection.stored import StoredCollection
 from qdrant_embed.collection.vectors import CollectionVectors
@@ -27,7 +26,6 @@ from qdrant_embed.engines.names import check_collection_name, check_new_collecti
 from qdrant_embed.engines.points import Kept, Points
 from qdrant_embed.errors import CollectionMismatchError, InputError, check_whole
 from qdrant_embed.flows.progress import ProgressOption, Reporter
-from qdrant_embed.flows.requests import CollectionRequests
 
 _CUSTOM = models.ShardingMethod.CUSTOM
 
@@ -102,14 +100,6 @@ async def migrate(old: Collection, options: MigrationOptions) -> int:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a page of the old collection begins: its shard key's position, and an offset."""
-
-    shard: int = 0
-    offset: Any = None
-
-
-@dataclass(frozen=True)
 class _Page:
     """A page of the old collection, and its points that the new one lacks or has changed.
 
@@ -120,7 +110,7 @@ class _Page:
     changed: Sequence[models.Record]
     existing: frozenset[Any]
     shard_key: models.ShardKey | None
-    following: _Place | None
+    following: Place | None
 
 
 class _Migration:
@@ -135,6 +125,7 @@ class _Migration:
     async def run(self) -> int:
         options = self._options
         old = await self._old.read()
+        old.check_is_whole()
         await self._check_names()
         created = await self._check_shards(old)
         shard_keys = [key for key in self._shard_keys if key is not None] or None
@@ -156,7 +147,7 @@ class _Migration:
                     found={"chunked": vectors.chunked},
                 )
             vectors = replace(vectors, chunked=old.chunked)  # a custom encoder does not split
-        total = await self._count(self._old)
+        total = await self._old.count(self._shard_keys)
         encoder = vectors.dense.encoder.counting()
         with Reporter(options.progress, new.name, total, encoder) as reporter:
             self._old.requests.on_wait = new.requests.on_wait = reporter.show_note
@@ -166,7 +157,7 @@ class _Migration:
         count = await self._checked_count()
         await new.requests.flush()
         if options.alias is not None:
-            await self._switch(options.alias)
+            await self._new.set_alias(options.alias)
             self._old.selection.recent.forget(options.alias)
         return count
 
@@ -174,7 +165,7 @@ class _Migration:
         """Encode each page while the one before is stored and the next one is read."""
         done = unchanged = 0
         reporter.report(done)
-        page = await self._page(_Place())
+        page = await self._page(Place())
         coming = self._io.start(partial(self._points, vectors, page.changed))
         try:
             while True:
@@ -257,31 +248,14 @@ class _Migration:
             raise InputError(f"collection {old.name!r} has no shard, and nothing to migrate")
         return replace(options, sharding_method=_CUSTOM)
 
-    async def _page(self, place: _Place) -> _Page:
-        key = self._shard_keys[place.shard]
+    async def _page(self, place: Place) -> _Page:
         # asked as one copy has it: what only some have counts, and is missing in the new one
-        records, offset = await self._old.requests.page(
-            self._options.batch_size,
-            offset=place.offset,
-            with_payload=True,
-            shard_key_selector=key,
+        page = await self._old.page(
+            place, self._shard_keys, self._options.batch_size, with_payload=True
         )
-        ids = [record.id for record in records]
-        there = await self._look_ups.ask(CollectionRequests.retrieve, ids, shard_key_selector=key)
-        payloads = {record.id: record.payload for record in there}
-        changed = [
-            record
-            for record in records
-            if record.id not in payloads or not same_json(payloads[record.id], record.payload)
-        ]
-        existing = (record.id for record in changed if record.id in payloads)
-        kept = frozenset(existing if self._has_other_vectors else ())
-        following = None
-        if offset is not None:
-            following = _Place(place.shard, offset)
-        elif place.shard + 1 < len(self._shard_keys):
-            following = _Place(place.shard + 1)
-        return _Page(len(records), changed, kept, key, following)
+        found = await self._look_ups.changes(page.records, page.shard_key)
+        kept: frozenset[Any] = found.existing if self._has_other_vectors else frozenset()
+        return _Page(len(page.records), found.changed, kept, page.shard_key, page.following)
 
     def _points(
         self, vectors: CollectionVectors, records: Sequence[models.Record]
@@ -332,7 +306,8 @@ class _Migration:
         return text
 
     async def _checked_count(self) -> int:
-        old, new = await self._count(self._old), await self._count(self._new)
+        old = await self._old.count(self._shard_keys)
+        new = await self._new.count(self._shard_keys)
         if old != new:
             raise CollectionMismatchError(
                 f"collection {self._new.name!r} has {new} points, but {self._old.name!r} has "
@@ -343,30 +318,3 @@ class _Migration:
                 found={"points": new},
             )
         return new
-
-    async def _count(self, collection: Collection) -> int:
-        """Count the points, those with the same id under two shard keys as two."""
-        counts = [
-            await collection.requests.send(
-                self._client.count, collection.name, exact=True, shard_key_selector=key
-            )
-            for key in self._shard_keys
-        ]
-        return sum(found.count for found in counts)
-
-    async def _switch(self, alias: str) -> None:
-        create = models.CreateAlias(collection_name=self._new.name, alias_name=alias)
-        operations: list[models.AliasOperations] = [
-            models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)),
-            models.CreateAliasOperation(create_alias=create),
-        ]
-        await self._new.requests.define(
-            self._client.update_collection_aliases,
-            partial(self._is_switched, alias),
-            operations,
-            timeout=self._new.requests.defining_timeout,
-        )
-
-    async def _is_switched(self, alias: str) -> bool:
-        known = await self._new.requests.send(self._client.get_collection_aliases, self._new.name)
-        return alias in {found.alias_name for found in known.aliases}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from qdrant_client import models
 
 from qdrant_embed.encoder.interfaces import EncoderDescription, SparseDescription
-from qdrant_embed.errors import InputError, check_whole
+from qdrant_embed.engines.names import HOW_FIELDS_ARE_NAMED, is_field
+from qdrant_embed.errors import InputError, check_unicode, check_whole
+
+_INDEXES: TypeAdapter[models.PayloadFieldSchema] = TypeAdapter(models.PayloadFieldSchema)
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,12 @@ class CollectionOptions:
             `add` creates.
         replication_factor: number of copies of each shard.
         write_consistency_factor: number of copies that must confirm a write.
+        indexed: fields of the metadata to index, which makes filters on them fast, and the kind of
+            each: ``{"year": "integer", "author.name": "keyword"}``. Names are those of `where`; a
+            kind is ``"keyword"``, ``"integer"``, ``"float"``, ``"bool"``, ``"geo"``,
+            ``"datetime"``, ``"text"`` or ``"uuid"``, or an object with more options, such as
+            `models.TextIndexParams`. They are created before the first document is stored, also in
+            a collection that exists and is empty.
 
     Raises:
         InputError: if an option is invalid.
@@ -73,8 +83,11 @@ class CollectionOptions:
     sharding_method: models.ShardingMethod | None = None
     replication_factor: int | None = None
     write_consistency_factor: int | None = None
+    indexed: Mapping[str, models.PayloadFieldSchema | str] | None = None
 
     def __post_init__(self) -> None:
+        if self.indexed is not None:
+            object.__setattr__(self, "indexed", _checked_indexes(self.indexed))
         for option in ("shard_number", "replication_factor", "write_consistency_factor"):
             if getattr(self, option) is not None:
                 check_whole(option, getattr(self, option), 1)
@@ -92,6 +105,11 @@ class CollectionOptions:
                 f"CollectionOptions: {wrong['loc'][0]} cannot be {wrong['input']!r:.80}; see "
                 f"qdrant_client.models.{error.title}"
             ) from error
+
+    @property
+    def indexes(self) -> Mapping[str, models.PayloadFieldSchema]:
+        """The kind of each index to create, by the name of its field."""
+        return self.indexed or {}  # type: ignore[return-value] # checked above
 
     def vector_params(self, dimension: int, distance: str) -> models.VectorParams:
         """Return the parameters of a dense vector.
@@ -159,6 +177,33 @@ def check_shard_keys(
         raise InputError(
             "sharding_method=CUSTOM stores nothing without a shard key; pass shard_key_selector="
         )
+
+
+def _checked_indexes(indexed: object) -> dict[str, models.PayloadFieldSchema]:
+    """Return the kinds of indexes as Qdrant has them.
+
+    Raises:
+        InputError: if a name or a kind is invalid.
+    """
+    if not isinstance(indexed, Mapping):
+        raise InputError(f'indexed must be a dict like {{"year": "integer"}}, not {indexed!r:.80}')
+    checked: dict[str, models.PayloadFieldSchema] = {}
+    for field, kind in indexed.items():
+        if not isinstance(field, str) or not is_field(field):
+            raise InputError(
+                f"indexed has the key {field!r:.80}, which is not a valid name in Qdrant; "
+                f"{HOW_FIELDS_ARE_NAMED}"
+            )
+        check_unicode(f"the key {field!r:.80} in indexed", field)
+        try:
+            checked[field] = _INDEXES.validate_python(kind)
+        except ValidationError as error:
+            kinds = ", ".join(repr(known.value) for known in models.PayloadSchemaType)
+            raise InputError(
+                f"indexed[{field!r}] must be one of {kinds}, or an object like "
+                f"qdrant_client.models.TextIndexParams(...), not {kind!r:.80}"
+            ) from error
+    return checked
 
 
 def checked_options(options: CollectionOptions | None) -> CollectionOptions:

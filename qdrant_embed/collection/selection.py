@@ -43,6 +43,15 @@ class _Followed:
     overlap: int = 0
 
 
+@dataclass(frozen=True)
+class _Recent:
+    """A collection as it was read, its vectors, and until when they are believed."""
+
+    stored: StoredCollection
+    vectors: CollectionVectors
+    expires: float
+
+
 class RecentVectors:
     """A cache of collections' vectors by name or alias, which saves a request per query.
 
@@ -50,16 +59,21 @@ class RecentVectors:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[str, tuple[CollectionVectors, float]] = {}
+        self._entries: dict[str, _Recent] = {}
 
     def find(self, collection_name: str) -> CollectionVectors | None:
         """Return the vectors of a collection; ``None`` if it must be read from the server."""
-        vectors, expires = self._entries.get(collection_name, (None, 0.0))
-        return vectors if time.monotonic() < expires else None
+        entry = self._entries.get(collection_name)
+        return entry.vectors if entry is not None and time.monotonic() < entry.expires else None
 
-    def remember(self, collection_name: str, vectors: CollectionVectors) -> None:
-        """Store the vectors of a collection that was just read from the server."""
-        self._entries[collection_name] = vectors, time.monotonic() + _LIFETIME
+    def last_read(self, collection_name: str) -> StoredCollection | None:
+        """Return the collection as it was read last; ``None`` if it has not been read."""
+        entry = self._entries.get(collection_name)
+        return None if entry is None else entry.stored
+
+    def remember(self, stored: StoredCollection, vectors: CollectionVectors) -> None:
+        """Store a collection that was just read from the server, and its vectors."""
+        self._entries[stored.name] = _Recent(stored, vectors, time.monotonic() + _LIFETIME)
 
     def forget(self, collection_name: str) -> None:
         """Remove an entry whose name now resolves to another collection."""
@@ -83,6 +97,9 @@ class EncoderSelection:
 
     Threads can share an object. No model is loaded twice, and reading a model's name never waits
     for another model to load.
+
+    Attributes:
+        advised: collections and their fields of which was said that they lack an index.
     """
 
     def __init__(self) -> None:
@@ -91,6 +108,7 @@ class EncoderSelection:
         self._following: dict[_Followed, Encoder] = {}
         self._following_sparse: dict[SparseDescription, SparseEncoder] = {}
         self._warned: set[str] = set()
+        self.advised: set[tuple[str, str]] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the choice: what is chosen and loaded beyond it belongs to this process."""
@@ -159,7 +177,7 @@ class EncoderSelection:
         vectors = self._select(collection, chosen)
         if vectors.sparse is not None:
             check_has_sparse(collection, vectors.sparse.vector_name)
-        chosen.recent.remember(collection.name, vectors)
+        chosen.recent.remember(collection, vectors)
         return vectors
 
     def for_add(self, collection: StoredCollection | None) -> CollectionVectors:
@@ -207,7 +225,7 @@ class EncoderSelection:
             name = check_sparse_collection(collection, description, sparse.vector_name)
             check_has_sparse(collection, name)
         if self._is_of(vectors, chosen):
-            chosen.recent.remember(collection.name, vectors)
+            chosen.recent.remember(collection, vectors)
 
     def _is_of(self, vectors: CollectionVectors, chosen: _Chosen) -> bool:
         """Return whether the vectors were selected with this choice."""
@@ -223,6 +241,7 @@ class EncoderSelection:
         return CollectionVectors(dense, sparse, dense.encoder.splits)
 
     def _select(self, collection: StoredCollection, chosen: _Chosen) -> CollectionVectors:
+        collection.check_is_whole()
         encoder = chosen.dense or self._encoder_of(collection)
         vector_name = check_collection(collection, encoder.describe(), chosen.dense_name)
         chunked = collection.chunked

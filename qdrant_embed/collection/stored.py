@@ -10,9 +10,11 @@ from qdrant_client import models
 
 from qdrant_embed.collection.stamp import (
     STAMP_KEY,
+    CopyMark,
     Stamp,
     check_sparse_stamp,
     check_stamp,
+    read_mark,
     read_stamp,
 )
 from qdrant_embed.encoder.interfaces import EncoderDescription, SparseDescription
@@ -32,22 +34,24 @@ class StoredCollection:
         vectors: parameters of the dense vectors by name; the unnamed one is ``""``.
         sparse_vectors: parameters of the sparse vectors by name.
         stamp: the record of the encoders that wrote it, if it has one.
-        is_empty: whether it has no points.
+        points: number of its points, about; ``None`` if the server does not say.
         indexed: names of the payload fields that have an index.
         has_custom_sharding: whether each point is stored in a shard that its shard key names.
         copies: number of copies of each shard.
         copies_written: number of copies that must confirm a write.
+        mark: what it says of the copy that it is, until all of that is complete.
     """
 
     name: str
     vectors: Mapping[str, models.VectorParams]
     sparse_vectors: Mapping[str, models.SparseVectorParams]
     stamp: Stamp | None
-    is_empty: bool
+    points: int | None
     indexed: frozenset[str] = frozenset()
     has_custom_sharding: bool = False
     copies: int = 1
     copies_written: int = 1
+    mark: CopyMark | None = None
 
     @property
     def vector_names(self) -> set[str]:
@@ -58,6 +62,21 @@ class StoredCollection:
     def has_sparse_stamp(self) -> bool:
         """Whether it says what wrote its sparse vectors."""
         return self.stamp is not None and self.stamp.sparse is not None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no points."""
+        return self.points == 0
+
+    def check_is_whole(self) -> None:
+        """Raise `CollectionMismatchError` if it is a copy that is not complete."""
+        if self.mark is not None and not self.mark.complete:
+            raise CollectionMismatchError(
+                f"collection {self.name!r} is an unfinished copy of {self.mark.origin}: call "
+                "copy_to() again, which completes it",
+                expected={"complete": True},
+                found={"complete": False},
+            )
 
     def check_shard_keys(self, selector: models.ShardKeySelector | None) -> None:
         """Raise `InputError` if documents cannot be added without a shard key."""
@@ -111,11 +130,12 @@ def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
         vectors=vectors,
         sparse_vectors=params.sparse_vectors or {},
         stamp=read_stamp(name, info.config.metadata),
-        is_empty=info.points_count == 0,
+        points=info.points_count,
         indexed=frozenset(info.payload_schema or ()),
         has_custom_sharding=params.sharding_method == models.ShardingMethod.CUSTOM,
         copies=params.replication_factor or 1,
         copies_written=params.write_consistency_factor or 1,
+        mark=read_mark(name, info.config.metadata),
     )
 
 

@@ -47,6 +47,8 @@ class EncoderDescription:
         overflow: how longer texts are handled; see `TextEmbedding`.
         overlap: with ``overflow="mean"`` and ``"chunk"``, tokens that two neighbouring windows
             share.
+        tokenizer_sha256: hex digest of the tokenizer, and of the settings in the model's files
+            that vectors depend on.
     """
 
     model: str
@@ -60,6 +62,7 @@ class EncoderDescription:
     max_tokens: int | None = None
     overflow: Overflow | None = None
     overlap: int | None = None
+    tokenizer_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ class SparseDescription:
         k: BM25's saturation of a word's count.
         b: BM25's penalty for long texts.
         average_length: number of stems in an average document, for BM25.
+        tokenizer_sha256: see `EncoderDescription`.
     """
 
     model: str
@@ -139,6 +143,7 @@ class SparseDescription:
     k: float | None = None
     b: float | None = None
     average_length: float | None = None
+    tokenizer_sha256: str | None = None
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from qdrant_embed.encoder.facts.catalog import find, sparse_name
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.files.cache import cache_folder
+from qdrant_embed.encoder.files.cache import cache_folder, warn_of_others
 from qdrant_embed.encoder.files.model_files import ModelFiles, find_model
 from qdrant_embed.encoder.files.plan import PlanCache, RunPlan, export_plan
 from qdrant_embed.encoder.interfaces import Task
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from qdrant_embed.encoder.run.session import Provider
 
 logger = logging.getLogger(__name__)
+
+_LONGEST_REVISION = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,7 @@ class ModelOptions:
             check_whole("max_tokens", self.max_tokens, 3)  # [CLS], one token, [SEP]
         if self.revision is not None:
             check_str("revision", self.revision)
-        if self.revision == "":
-            raise InputError("revision is empty: name a branch, tag or commit, or leave it out")
+            _check_revision(self.revision)
         _check_spec(self.spec, self.task)
         for option in ("providers", "device_ids"):
             value = getattr(self, option)
@@ -99,6 +100,16 @@ class ModelOptions:
         return self.precision if on_cpu else "fp32"
 
 
+def _check_revision(revision: str) -> None:
+    if not revision:
+        raise InputError("revision is empty: name a branch, tag or commit, or leave it out")
+    is_name = revision.isprintable() and len(revision) <= _LONGEST_REVISION
+    if not is_name or any(part in (".", "..") for part in revision.split("/")):
+        raise InputError(
+            f"revision={revision!r:.80} cannot be the name of a branch or tag, or a commit"
+        )
+
+
 def _check_spec(spec: object, task: Task) -> None:
     if spec is None:
         return
@@ -116,12 +127,14 @@ class ModelFacts:
         files: the model's files.
         spec: its facts, with the dimension that is asked for.
         weights_sha256: digest of its weights.
+        tokenizer_sha256: see `RunPlan`.
         plan: returns the plan to run it; compiles the model if necessary.
     """
 
     files: ModelFiles
     spec: ModelSpec
     weights_sha256: str
+    tokenizer_sha256: str | None
     plan: Callable[[], RunPlan]
 
 
@@ -194,6 +207,7 @@ class Model:
     def _find(self) -> ModelFacts:
         options = self._options
         cache = cache_folder(options.cache_dir)
+        warn_of_others(cache)
         files = find_model(
             options.model_name,
             cache=cache,
@@ -207,13 +221,14 @@ class Model:
         plans = PlanCache(files.folder, asked, cache)
         plan = plans.read()
         if plan is not None:
-            return ModelFacts(files, self._shortened(plan.spec), plan.weights_sha256, lambda: plan)
+            return self._of_plan(files, plan)
         return self._read(files, plans, cache)
 
     def _read(self, files: ModelFiles, plans: PlanCache, cache: Path) -> ModelFacts:
         """Read the files of a model that has no plan yet."""
         # here, because a model that has a plan needs none of it
         from qdrant_embed.encoder.facts.directory import ModelDirectory
+        from qdrant_embed.encoder.facts.tokenizer_file import read_tokenizer_file
         from qdrant_embed.encoder.files.cache import weights_digest
         from qdrant_embed.encoder.files.tensors import tensor_shapes
 
@@ -227,16 +242,34 @@ class Model:
         else:
             spec = directory.accept(options.spec, max_tokens=options.max_tokens)
         digest = weights_digest(weights, cache)
+        tokenizer = read_tokenizer_file(directory.tokenizer)
+        vocabulary = directory.vocabulary
+        if vocabulary is not None and tokenizer.largest_id >= vocabulary:
+            raise ModelFileError(
+                f"{directory.tokenizer} has token id {tokenizer.largest_id}, but the model has "
+                f"vectors for {vocabulary} tokens: they do not belong together"
+            )
+        settings = directory.settings(spec, tokenizer)
 
         def plan() -> RunPlan:
-            made = _make_plan(directory, spec, weights, digest, options.possible_precision, cache)
+            made = _make_plan(
+                directory, spec, weights, digest, settings, options.possible_precision, cache
+            )
             plans.write(made)
             return made
 
-        return ModelFacts(files, self._shortened(spec), digest, plan)
+        return ModelFacts(files, self._shortened(spec), digest, settings, plan)
 
     def _exported(self, files: ModelFiles, plan: RunPlan) -> ModelFacts:
-        """Take an exported model as it was exported."""
+        """Take an exported model as it was exported, once its tokenizer and graph are checked."""
+        from qdrant_embed.encoder.facts.tokenizer_file import read_tokenizer_file
+        from qdrant_embed.encoder.files.cache import once, sha256
+
+        cache = cache_folder(self._options.cache_dir)
+        digest = sha256(plan.tokenizer, cache)
+        once(cache, "tokenizer", digest, partial(read_tokenizer_file, plan.tokenizer))
+        if plan.kind == "onnx":
+            _try_once(plan, cache)
         options, spec, folder = self._options, plan.spec, files.folder
         if options.task != spec.task:
             kinds = {"embed": "dense", "terms": "SPLADE"}
@@ -258,7 +291,11 @@ class Model:
                 )
             spec = replace(spec, max_tokens=options.max_tokens)
             plan = replace(plan, spec=spec)
-        return ModelFacts(files, self._shortened(spec), plan.weights_sha256, lambda: plan)
+        return self._of_plan(files, plan)
+
+    def _of_plan(self, files: ModelFiles, plan: RunPlan) -> ModelFacts:
+        spec = self._shortened(plan.spec)
+        return ModelFacts(files, spec, plan.weights_sha256, plan.tokenizer_sha256, lambda: plan)
 
     def _shortened(self, spec: ModelSpec) -> ModelSpec:
         dimensions = self._options.dimensions
@@ -306,11 +343,25 @@ class Model:
             return load_model(self._facts.plan(), self._facts.spec, providers)
 
 
+def _try_once(plan: RunPlan, cache: Path) -> None:
+    """Run a model's own ONNX file in a child process, unless files like it have been run.
+
+    Raises:
+        ModelFileError: it cannot be run within the limits.
+    """
+    from qdrant_embed.encoder.files.cache import once, weights_digest
+    from qdrant_embed.encoder.run.loaded_model import try_plan
+
+    digest = weights_digest([*plan.run, plan.tokenizer], cache)
+    once(cache, "graph", digest, partial(try_plan, plan))
+
+
 def _make_plan(
     directory: ModelDirectory,
     spec: ModelSpec,
     weights: Sequence[Path],
     weights_sha256: str,
+    tokenizer_sha256: str,
     precision: Precision,
     cache: Path,
 ) -> RunPlan:
@@ -321,6 +372,7 @@ def _make_plan(
         spec: its facts.
         weights: those of its files that are run.
         weights_sha256: their digest.
+        tokenizer_sha256: see `RunPlan`.
         precision: asked for.
         cache: the cache folder.
 
@@ -348,7 +400,8 @@ def _make_plan(
         lower_case=directory.lower_case,
         skips_unknown=isinstance(config, StaticConfig) and config.skips_unknown,
         pooled=directory.has_dense,
-        vocabulary=None if isinstance(config, StaticConfig) else config.vocab_size,
+        vocabulary=directory.vocabulary,
+        tokenizer_sha256=tokenizer_sha256,
     )
     if plan.kind == "static":
         return plan
@@ -356,11 +409,19 @@ def _make_plan(
         logger.info(
             "%s is run from its own file %s (%s)", spec.name, weights[0], plan.report.precision
         )
+        _try_once(plan, cache)
         return plan
     from qdrant_embed.encoder.compile.compiler import compiled_model
     from qdrant_embed.encoder.run.loaded_model import load_tokenizer
 
     compiled = compiled_model(
-        weights, weights_sha256, config, spec, partial(load_tokenizer, plan), precision, cache
+        weights,
+        weights_sha256,
+        tokenizer_sha256,
+        config,
+        spec,
+        partial(load_tokenizer, plan),
+        precision,
+        cache,
     )
     return replace(plan, report=compiled.report, run=compiled.files)

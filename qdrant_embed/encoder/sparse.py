@@ -23,6 +23,7 @@ from qdrant_embed.encoder.run.checked_texts import checked_texts
 from qdrant_embed.encoder.run.cores import worker_count
 from qdrant_embed.encoder.run.pipeline import Pipeline
 from qdrant_embed.errors import InputError, UnknownModelError, check_path, check_whole
+from qdrant_embed.forks import IMPORTING
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.lexical.bm25 import Bm25
@@ -103,7 +104,8 @@ class SparseTextEmbedding:
             if of_networks:
                 raise InputError(f"{BM25} takes no {', '.join(of_networks)}: it runs no network")
             worker_count("threads", threads)
-            from qdrant_embed.encoder.lexical.bm25 import Bm25
+            with IMPORTING:
+                from qdrant_embed.encoder.lexical.bm25 import Bm25
 
             self._encoder = Bm25(**of_bm25)
             return
@@ -232,6 +234,7 @@ class _Splade:
             model=facts.spec.name,
             revision=facts.files.revision,
             weights_sha256=facts.weights_sha256,
+            tokenizer_sha256=facts.tokenizer_sha256,
             max_tokens=facts.spec.max_tokens,
             max_terms=self._max_terms,
         )

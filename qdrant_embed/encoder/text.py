@@ -237,6 +237,7 @@ class TextEmbedding:
             max_tokens=spec.max_tokens,
             overflow=self._overflow.overflow,
             overlap=self._overflow.overlap if self._overflow.splits else None,
+            tokenizer_sha256=facts.tokenizer_sha256,
         )
 
     def variant(

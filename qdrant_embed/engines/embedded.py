@@ -56,4 +56,5 @@ def recognise(database: object) -> Engine | None:
         refusals=(ServerRefusal, CollectionNotFoundError),
         explain=explain,
         flushes=True,
+        keeps_settings=True,
     )

@@ -28,6 +28,8 @@ class Engine:
             of some versions change what is deleted, and say nothing.
         flushes: whether it must be told when the disk shall keep what was stored, also if the
             machine fails.
+        keeps_settings: whether a collection has the options of indexes, quantisation and storage
+            that it was created with, and tells them. What local databases tell is made up.
     """
 
     name: str
@@ -39,3 +41,4 @@ class Engine:
     copies: bool = False
     refuses_missing: bool = True
     flushes: bool = False
+    keeps_settings: bool = False

@@ -1,4 +1,4 @@
-"""Names of collections and of vectors, by the rules of a Qdrant server, on every engine.
+"""Names of collections, vectors and payload fields, by the rules of a server, on every engine.
 
 A server makes folders of these names, and refuses what some file system could not have. Local
 databases refuse the same, but at different times; checked here, a bad name is one error everywhere,
@@ -8,6 +8,7 @@ before a model is loaded or anything is stored.
 from __future__ import annotations
 
 import hashlib
+import re
 
 from qdrant_embed.errors import InputError, check_str, check_unicode
 
@@ -16,6 +17,12 @@ _NOWHERE = f'<>:"/\\|?*{_CONTROL}'  # in no new name
 _NEVER = f"/{_CONTROL}"  # not even in names from before Qdrant 1.5
 _LONGEST = 255  # characters of a collection's name
 _LONGEST_VECTOR = 200  # bytes of a vector's
+_PART = r'(?:"[^"]+"|[\w-]+)(?:\[\d*\])*'
+_FIELD = re.compile(rf"{_PART}(?:\.{_PART})*")
+HOW_FIELDS_ARE_NAMED = (
+    "use letters, digits, _ and -, or put the name in double quotes ('\"page number\"'); separate "
+    "nested names with dots, and append [] to a name for any item of its list"
+)
 
 
 def check_collection_name(name: str, option: str = "collection_name") -> None:
@@ -41,6 +48,11 @@ def check_vector_name(name: str, option: str = "vector_name") -> None:
             f"{option} {name!r:.80} has {len(name.encode())} bytes: a vector's name has "
             f"{_LONGEST_VECTOR} at most"
         )
+
+
+def is_field(name: str) -> bool:
+    """Return whether `name` is a path of payload fields as Qdrant reads it."""
+    return _FIELD.fullmatch(name) is not None
 
 
 def as_vector_name(name: str) -> str:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from pydantic_core import to_jsonable_python
 from qdrant_client import models
 
+from qdrant_embed.engines.bodies import point_size
+
 _BYTES_OF_NUMBER = 16  # a float32 as text, with its comma, or the like
 
 
@@ -97,6 +99,41 @@ class Points(Sequence[models.PointStruct]):
             return {self.dense_name: dense, self.sparse_name: sparse}
         # the unnamed vector goes without its name, unless a sparse one comes with it
         return {self.dense_name: dense} if self.dense_name else dense
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPoints(Sequence[models.PointStruct]):
+    """Points as one database returned them, to be stored in another with all that they have.
+
+    Attributes:
+        records: the points, each with its payload and all its vectors.
+    """
+
+    records: Sequence[models.Record]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, index: int) -> models.PointStruct: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> StoredPoints: ...
+
+    def __getitem__(self, index: int | slice) -> models.PointStruct | StoredPoints:
+        if isinstance(index, slice):
+            return StoredPoints(self.records[index])
+        record = self.records[index]
+        vector = record.vector or {}
+        if isinstance(vector, list):  # without its name, where others have theirs, it is refused
+            vector = {"": vector}
+        return models.PointStruct.model_construct(  # what was read is valid
+            id=record.id, vector=vector, payload=record.payload
+        )
+
+    def sizes(self) -> list[int]:
+        """See `Points.sizes`."""
+        return [point_size(point) for point in self]
 
 
 @dataclass(frozen=True)

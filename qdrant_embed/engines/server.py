@@ -558,4 +558,5 @@ _SERVER = Engine(
     refusals=(ServerRefusal, CollectionNotFoundError),
     explain=explain,
     copies=True,
+    keeps_settings=True,
 )

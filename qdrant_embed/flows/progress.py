@@ -1,4 +1,4 @@
-"""Progress of an `add` or a migration, reported to a function or shown on the terminal."""
+"""Progress of an `add`, a migration or a copy, reported to a function or shown on the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qdrant_embed.progress_bar import Progress
 
 @dataclass(frozen=True)
 class IngestProgress:
-    """The progress of an `add` or a `migrate_model`.
+    """The progress of an `add`, a `migrate_model` or, in points, a `copy_to`.
 
     Attributes:
         documents: number of documents known to be stored, from the first one on without a gap.
@@ -24,11 +24,11 @@ class IngestProgress:
         unchanged: number of documents that are already stored and unchanged, and are not encoded
             again; `add` looks them up somewhat ahead of what it stores.
         tokens: number of tokens encoded so far, including prefixes and special tokens, and also
-            ahead of what is stored; ``None`` with a custom encoder, which does not count them.
-        truncated: number of texts truncated at the model's limit; ``None`` with a custom encoder.
+            ahead of what is stored; ``None`` with a custom encoder, which does not count them, and
+            of `copy_to`, which encodes nothing.
+        truncated: number of texts truncated at the model's limit; ``None`` as `tokens`.
         seconds: time since the start.
-        unknown: number of texts of which the tokenizer knows no word; ``None`` with a custom
-            encoder.
+        unknown: number of texts of which the tokenizer knows no word; ``None`` as `tokens`.
     """
 
     documents: int
@@ -85,7 +85,8 @@ class Reporter(AbstractContextManager["Reporter"]):
             is a terminal and tqdm is installed.
         collection_name: name of the collection that is written.
         total: number of documents in the input; ``None`` if it is unknown.
-        encoder: encodes the documents and counts them.
+        encoder: encodes the documents and counts them; ``None`` if nothing is encoded.
+        unit: what is counted.
 
     Raises:
         InputError: if `option` is something else.
@@ -93,7 +94,12 @@ class Reporter(AbstractContextManager["Reporter"]):
     """
 
     def __init__(
-        self, option: ProgressOption, collection_name: str, total: int | None, encoder: Counted
+        self,
+        option: ProgressOption,
+        collection_name: str,
+        total: int | None,
+        encoder: Counted | None = None,
+        unit: str = " documents",
     ) -> None:
         if inspect.iscoroutinefunction(option) or not (
             callable(option) or isinstance(option, bool | None)
@@ -107,7 +113,7 @@ class Reporter(AbstractContextManager["Reporter"]):
         self._bar = Progress(
             f"into {collection_name}",
             total,
-            " documents",
+            unit,
             shown=option if isinstance(option, bool | None) else False,
         )
         self._tell: Callable[[IngestProgress], object] | None
@@ -115,7 +121,7 @@ class Reporter(AbstractContextManager["Reporter"]):
 
     def report(self, documents: int, unchanged: int = 0) -> None:
         """Report the number of stored documents, and how many were found unchanged."""
-        stats = self._encoder.stats
+        stats = None if self._encoder is None else self._encoder.stats
         progress = IngestProgress(
             documents=documents,
             total=self._total,
@@ -136,4 +142,5 @@ class Reporter(AbstractContextManager["Reporter"]):
 
     def __exit__(self, *raised: object) -> None:
         self._bar.__exit__(*raised)
-        self._encoder.warn_of_truncation(self._name)
+        if self._encoder is not None:
+            self._encoder.warn_of_truncation(self._name)

@@ -20,7 +20,7 @@ from qdrant_embed.engines.connection import TIME_LEFT, address_of
 from qdrant_embed.engines.embedded import embedded
 from qdrant_embed.engines.missing import may_come
 from qdrant_embed.engines.names import check_collection_name
-from qdrant_embed.engines.points import Kept, Points, update_operations
+from qdrant_embed.engines.points import Kept, Points, StoredPoints, update_operations
 from qdrant_embed.engines.server import (
     NO_ANSWERS,
     REQUEST_ERRORS,
@@ -57,6 +57,7 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
+PointsT = TypeVar("PointsT", Points, StoredPoints)
 
 BACKOFF = Backoff(first=0.25, longest=8.0)  # seconds
 LONGEST_RETRYING = 300.0  # seconds after a request's first attempt
@@ -527,8 +528,8 @@ class CollectionRequests:
 
     async def upsert(
         self,
-        points: Points,
-        on_stored: Callable[[Points], None],
+        points: PointsT,
+        on_stored: Callable[[PointsT], None],
         *,
         wait: bool = True,
         shard_key_selector: models.ShardKeySelector | None = None,
@@ -540,7 +541,7 @@ class CollectionRequests:
         """
         self._check_may_write()
 
-        async def store(part: Points) -> None:
+        async def store(part: PointsT) -> None:
             request = await self.io.compute(
                 upsert_request,
                 self.client,
@@ -560,7 +561,7 @@ class CollectionRequests:
                 writes=True,
             )
 
-        await self.in_parts(points, store, cap="upsert limit", sizes=Points.sizes)
+        await self.in_parts(points, store, cap="upsert limit", sizes=type(points).sizes)
 
     async def merge(
         self,

@@ -18,7 +18,6 @@ from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.copies import LookUps
-from qdrant_embed.collection.foreign import Foreign
 from qdrant_embed.collection.options import CollectionOptions, checked_options
 from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec
 from qdrant_embed.collection.vectors import CollectionVectors
@@ -33,6 +32,7 @@ from qdrant_embed.flows.progress import ProgressOption, Reporter
 from qdrant_embed.flows.requests import CollectionRequests
 from qdrant_embed.ingest.chunks import Replacement, StoredChunks, chunks_of
 from qdrant_embed.ingest.documents import Document, InputDocument, is_sequence, pair
+from qdrant_embed.ingest.foreign import Foreign
 from qdrant_embed.ingest.ids import IdScheme, content_scheme, point_ids
 from qdrant_embed.ingest.points import encode_points
 from qdrant_embed.ingest.values import as_column

@@ -36,7 +36,8 @@ as a local database of qdrant-client 1.19 does; that of 1.20 finds all its words
 case.
 
 On a server, an index makes a filter fast, and strict mode, as in Qdrant Cloud, refuses filters on a
-field without an index: ``client.create_payload_index("notes", "year", "integer")``. Numbers are
+field without an index: ``client.create_payload_index("notes", "year", "integer")``, or
+``CollectionOptions(indexed={"year": "integer"})`` for a new collection. Numbers are
 compared as ranges, which an integer index and a float index both serve. Only a whole number above
 2**53 needs an integer index, and equals whole numbers alone. A list of numbers takes a condition
 for each, which strict mode can limit. Use a float index for fractions: an
@@ -58,6 +59,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from qdrant_client import models
 
+from qdrant_embed.engines.names import HOW_FIELDS_ARE_NAMED, is_field
 from qdrant_embed.errors import InputError, check_unicode
 
 _BOUNDS = ("gt", "gte", "lt", "lte")
@@ -91,13 +93,54 @@ _ELSEWHERE = {  # operators and groups of other databases, without "$" and in lo
 _EXACT = 2**53  # up to here, every whole number is a float
 _END = 2**63  # Qdrant's whole numbers are below
 _DEPTH = 12  # levels of dicts and lists; servers read 100 levels of messages, of which one takes 4
-_NAME = r'(?:"[^"]+"|[\w-]+)(?:\[\d*\])*'  # in the syntax of Qdrant's paths
-_PATH = re.compile(rf"{_NAME}(?:\.{_NAME})*")
 _ISO = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d)(?:(:\d\d)(?:(:\d\d)(\.\d+)?)?)?"
     r"(?: ?(?:([Zz])|([+-]\d\d):?(\d\d)?))?)?",
     re.ASCII,
 )
+
+
+def fields_of(condition: models.Filter | None) -> dict[str, str]:
+    """Return the fields that a filter compares, and the kind of index that seems right for each."""
+    found: dict[str, str] = {}
+    pending: list[tuple[str, object]] = [("", condition)]
+    while pending:
+        path, part = pending.pop()
+        if isinstance(part, models.Filter):
+            least = None if part.min_should is None else part.min_should.conditions
+            for several in (part.must, part.should, part.must_not, least):
+                conditions = several if isinstance(several, list) else [several]
+                pending += ((path, inner) for inner in conditions)
+        elif isinstance(part, models.NestedCondition):
+            pending.append((f"{path}{part.nested.key.removesuffix('[]')}[].", part.nested.filter))
+        elif isinstance(part, models.FieldCondition):
+            found[path + part.key] = _kind_of_index(part)
+    return found
+
+
+def _kind_of_index(condition: models.FieldCondition) -> str:
+    if isinstance(condition.range, models.DatetimeRange):
+        return "datetime"
+    if condition.geo_bounding_box or condition.geo_polygon or condition.geo_radius:
+        return "geo"
+    match = condition.match
+    if isinstance(match, models.MatchText | models.MatchTextAny | models.MatchPhrase):
+        return "text"
+    values: list[Any] = []
+    if condition.range is not None:
+        bounds = (getattr(condition.range, bound) for bound in _BOUNDS)
+        values = [bound for bound in bounds if bound is not None]
+    elif isinstance(match, models.MatchValue):
+        values = [match.value]
+    elif isinstance(match, models.MatchAny):
+        values = [*match.any]
+    elif isinstance(match, models.MatchExcept):
+        values = [*match.except_]
+    if not all(isinstance(value, int | float) for value in values):
+        return "keyword"
+    if any(isinstance(value, bool) for value in values):
+        return "bool"
+    return "integer" if all(float(value).is_integer() for value in values) else "float"
 
 
 def combined(
@@ -140,14 +183,10 @@ def _filter(name: str, where: object) -> models.Filter:
         check_unicode(f"the key {key!r:.80} in where", key)
         if key in GROUPS:
             conditions.append(_group(key, condition))
-        elif _PATH.fullmatch(key):
+        elif is_field(key):
             conditions.extend(_conditions(key, condition))
         else:
-            hint = _hint(key) or (
-                "use letters, digits, _ and -, or put the name in double quotes "
-                "('\"page number\"'); separate nested names with dots, and append [] to a name for "
-                "any item of its list"
-            )
+            hint = _hint(key) or HOW_FIELDS_ARE_NAMED
             raise InputError(
                 f"where has the key {key!r:.80}, which is not a valid name in Qdrant; {hint}"
             )

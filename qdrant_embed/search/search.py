@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +17,7 @@ from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.payload import PayloadCodec, user_id
 from qdrant_embed.collection.vectors import CollectionVectors
 from qdrant_embed.errors import InputError, ServerRefusal, check_whole
-from qdrant_embed.search.filters import combined
+from qdrant_embed.search.filters import combined, fields_of
 from qdrant_embed.search.ranking import (
     CHUNKS_PER_DOCUMENT,
     DEPTHS,
@@ -26,7 +28,11 @@ from qdrant_embed.search.ranking import (
 )
 from qdrant_embed.search.reranking import Reranker, check_reranker, rerank_scores
 
+logger = logging.getLogger(__name__)
+
 Fusion: TypeAlias = Literal["rrf", "dbsf"]
+
+_WITHOUT_INDEX = 20_000  # points that a filter can well read
 
 _MIN_RERANKED = 50
 _RERANKED_PER_HIT = 3
@@ -312,6 +318,7 @@ async def answer(
     collection.requests.limit_time(search.timeout)
     remembered = collection.selection.recent.find(collection.name)
     vectors = remembered or await collection.vectors_for_query()
+    await _advise(collection, search.filter)
     rankings = await collection.io.compute(search.rankings, vectors, texts)
     try:
         answers = await _ask(collection, search, vectors, rankings)
@@ -324,6 +331,39 @@ async def answer(
         rankings = await collection.io.compute(search.rankings, vectors, texts)
         answers = await _ask(collection, search, vectors, rankings)
     return await collection.io.compute(search.responses, vectors, texts, answers, collection.codec)
+
+
+async def _advise(collection: Collection, condition: models.Filter | None) -> None:
+    """Log which fields of a filter should have an index, once for each.
+
+    What was read of the collection may be a minute old: it is read again before something is said.
+    """
+    if condition is None or not collection.io.engine.payload_index:
+        return
+    name, selection = collection.name, collection.selection
+    known = selection.recent.last_read(name)
+    if known is None or (known.points or 0) <= _WITHOUT_INDEX:
+        return
+    fields = {
+        field: kind
+        for field, kind in fields_of(condition).items()
+        if field not in known.indexed and (name, field) not in selection.advised
+    }
+    if not fields:
+        return
+    selection.advised |= {(name, field) for field in fields}
+    known = await collection.read()
+    for field, kind in fields.items():
+        if field not in known.indexed:
+            logger.warning(
+                "collection %r has %s points and no index of %r, so a filter on it is slow: "
+                "client.create_payload_index(%s) makes it fast%s (logged once)",
+                name,
+                f"{known.points or 0:,}",
+                field,
+                ", ".join(json.dumps(given, ensure_ascii=False) for given in (name, field, kind)),
+                '; "float" if it has fractions' if kind == "integer" else "",
+            )
 
 
 async def _ask(

@@ -31,7 +31,7 @@ def written_by(vectors: CollectionVectors) -> StoredCollection:
     sparse = (
         {} if vectors.sparse is None else {vectors.sparse.vector_name: models.SparseVectorParams()}
     )
-    return StoredCollection("demo", dense, sparse, vectors.stamp(), is_empty=False)
+    return StoredCollection("demo", dense, sparse, vectors.stamp(), points=1)
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ import asyncio
 import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from qdrant_client import models
 
 import qdrant_embed
 from qdrant_embed import (
@@ -103,6 +105,16 @@ def test_hybrid_search_with_encoders_of_ones_own_needs_no_extra() -> None:
         await client.close()
 
     asyncio.run(program())
+
+
+def test_collections_are_copied_without_the_model_that_wrote_them(tmp_path: Path) -> None:
+    source, target = QdrantClient(":memory:"), QdrantClient(path=str(tmp_path))
+    source.create_collection("demo", source.get_fastembed_vector_params())
+    vector: Any = {source.get_vector_field_name(): [1.0] * 384}
+    source.upsert("demo", [models.PointStruct(id=1, vector=vector, payload={"document": "a"})])
+    assert source.copy_to(target) == {"demo": 1}
+    assert [one.text for one in target.get_documents("demo", [1]) if one] == ["a"]
+    target.close()
 
 
 def test_what_needs_no_encoder_works() -> None:

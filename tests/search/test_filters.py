@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from qdrant_client import models
 
 from qdrant_embed import InputError, QdrantClient
-from qdrant_embed.search.filters import combined, to_filter
+from qdrant_embed.search.filters import combined, fields_of, to_filter
 
 POINTS: list[dict[str, Any]] = [
     {"source": "docs", "year": 2019, "ok": True, "score": 0.5, "tags": ["a", "b"], "price": 10},
@@ -415,3 +415,44 @@ def test_a_filter_finds_what_python_finds(
         found = {hit.id for hit in anywhere.query(name, "cat", where=where)}
         assert found == {i for i, row in enumerate(rows) if matches(row, where)}, where
     anywhere.delete_collection(name)
+
+
+@pytest.mark.parametrize(
+    ("where", "fields"),
+    [
+        ({"a": 1}, {"a": "integer"}),
+        ({"a": 1.5}, {"a": "float"}),
+        ({"a": {"gte": 1, "lt": 2.5}}, {"a": "float"}),
+        ({"a": [1, 2]}, {"a": "integer"}),
+        ({"a": 2**60}, {"a": "integer"}),
+        ({"a": True}, {"a": "bool"}),
+        ({"a": "x", "b.c[].d": ["x", "y"]}, {"a": "keyword", "b.c[].d": "keyword"}),
+        ({"a": {"text": "x"}}, {"a": "text"}),
+        ({"a": date(2024, 2, 1)}, {"a": "datetime"}),
+        ({"or": [{"a": {"not": 1}}, {"not": {"b": "x"}}]}, {"a": "integer", "b": "keyword"}),
+        ({"a": None, "b": {"exists": True}}, {}),
+        ({}, {}),
+    ],
+)
+def test_the_fields_of_a_filter_and_their_kinds(
+    where: dict[str, Any], fields: dict[str, str]
+) -> None:
+    assert fields_of(to_filter(where)) == fields
+
+
+def test_the_fields_of_any_filter_of_qdrants() -> None:
+    def match(key: str) -> models.FieldCondition:
+        return models.FieldCondition(key=key, match=models.MatchExcept(**{"except": ["x"]}))
+
+    centre = models.GeoPoint(lon=0, lat=0)
+    nested = models.Nested(key="parts", filter=models.Filter(must=match("name")))
+    condition = models.Filter(
+        must=models.NestedCondition(nested=nested),
+        should=[models.HasIdCondition(has_id=[1])],
+        must_not=[
+            models.FieldCondition(key="b", geo_radius=models.GeoRadius(center=centre, radius=1))
+        ],
+        min_should=models.MinShould(conditions=[match("c")], min_count=1),
+    )
+    assert fields_of(condition) == {"parts[].name": "keyword", "b": "geo", "c": "keyword"}
+    assert fields_of(None) == {}

@@ -151,6 +151,11 @@ def program() -> None:
     client.query("demo", "b", where=where, fusion="dbsf", prefetch_limit=50, reranker=reranker)
     client.query("demo", "b", fusion="sum")  # type: ignore[arg-type] # must be refused
     client.add("demo", ["a"], collection_options=CollectionOptions(on_disk=True, shard_number=2))
+    indexed = CollectionOptions(indexed={"year": "integer", "lang": "keyword"})
+    client.add("demo", ["a"], collection_options=indexed)
+    copied: dict[str, int] = client.copy_to(QdrantClient(path="notes"), ["demo"], progress=tell)
+    print(copied, MyClient(":memory:").copy_to(client, batch_size=64))
+    client.copy_to(AsyncQdrantClient(":memory:"))  # type: ignore[arg-type] # must be refused
     client.document_key = "page_content"
     print(sparse, client.list_sparse_models(), client.list_text_models())
     client.query("demo", "b", no_such_option=1)  # type: ignore[call-arg] # must be refused
@@ -178,6 +183,8 @@ async def asynchronous_program() -> None:
     print(ids, hits, batches, known, client.get_vector_field_name())
     await client.query("demo", "b", no_such_option=1)  # type: ignore[call-arg] # must be refused
     await client.delete_documents("demo", ids)
+    copied: dict[str, int] = await client.copy_to(AsyncQdrantClient(":memory:"))
+    print(copied)
     await client.update_metadata("demo", ids, {"seen": True})
     found: list[StoredDocument | None] = await client.get_documents("demo", ids)
     print(found, [document.id async for document in client.scroll_documents("demo")])

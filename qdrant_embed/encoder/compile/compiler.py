@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,12 @@ from qdrant_embed.encoder.facts.precision import (
     Precision,
 )
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.files.cache import file_sha256, new_folder
+from qdrant_embed.encoder.files.cache import (
+    file_sha256,
+    new_folder,
+    sealed,
+    weights_digest,
+)
 from qdrant_embed.encoder.files.compiled import (
     CONSTANTS,
     GRAPH,
@@ -34,6 +39,7 @@ from qdrant_embed.encoder.files.compiled import (
     find_compiled,
 )
 from qdrant_embed.encoder.files.tensors import read_tensors
+from qdrant_embed.errors import ModelFileError
 from qdrant_embed.progress_bar import Progress
 from qdrant_embed.stalls import announced
 
@@ -47,6 +53,7 @@ logger = logging.getLogger(__name__)
 def compiled_model(
     files: Sequence[Path],
     weights_sha256: str,
+    tokenizer_sha256: str,
     config: TransformerConfig,
     spec: ModelSpec,
     load_tokenizer: Callable[[], Tokenizer],
@@ -57,7 +64,8 @@ def compiled_model(
 
     Args:
         files: the model's safetensors file, or its index and then its shards.
-        weights_sha256: their hex digest, part of the name in the cache.
+        weights_sha256: their hex digest.
+        tokenizer_sha256: hex digest of the tokenizer and the model's settings.
         config: the model's ``config.json``.
         spec: task, pooling, normalisation, length and prefixes.
         load_tokenizer: returns the model's tokenizer, to calibrate with.
@@ -65,12 +73,27 @@ def compiled_model(
         cache: the cache folder.
 
     Raises:
-        ModelFileError: the weights do not fit the config, or `cache` cannot be written.
+        ModelFileError: the weights do not fit the config, or change meanwhile, or `cache` cannot be
+            written.
         MissingDependencyError: ``onnx`` or ``safetensors`` is not installed.
     """
-    folder = compiled_folder(cache, _key(weights_sha256, config, spec, precision))
-    if (kept := find_compiled(folder)) is not None:
-        return kept
+    facts = _facts(config, spec, precision)
+    made_from = _digest(
+        {
+            **facts,
+            "weights_sha256": weights_sha256,
+            # which an int8 graph is calibrated with
+            "tokenizer_sha256": tokenizer_sha256 if precision == "int8" else None,
+        }
+    )
+    name = f"{Path(spec.name).name.lower()}-{precision}"
+    folder = compiled_folder(cache, f"{name}-{made_from}")
+    # how folders were called before
+    old = compiled_folder(cache, f"{name}-{weights_sha256[:16]}-{_digest(facts)[:16]}")
+    for place, of in ((folder, made_from), (old, None)):
+        kept = find_compiled(place, cache, weights_sha256=weights_sha256, made_from=of)
+        if kept is not None:
+            return kept
     from qdrant_embed.encoder.compile.mixed_precision import MixedPrecisionSearch
 
     started = time.perf_counter()
@@ -98,6 +121,11 @@ def compiled_model(
                 )
         plan = found.plan if found else NOTHING_QUANTIZED
         graph(plan).save(temporary / GRAPH)
+        if weights_digest(files, cache, again=True) != weights_sha256:
+            raise ModelFileError(
+                f"{files[0]} is not the file that it was: it changed before or while it was "
+                "compiled; load the model again"
+            )
         report = CompileReport(
             model=spec.name,
             file=files[0].name,
@@ -111,17 +139,16 @@ def compiled_model(
             graph_sha256=file_sha256(temporary / GRAPH),
             constants_sha256=file_sha256(temporary / CONSTANTS),
             seconds=round(time.perf_counter() - started, 3),
+            made_from=made_from,
         )
-        (temporary / REPORT).write_text(json.dumps(asdict(report), indent=2))
+        (temporary / REPORT).write_text(sealed(asdict(report)))
     logger.info("compiled %s to %s in %.1f s", spec.name, report.precision, report.seconds)
     return CompiledModel(folder / GRAPH, report)
 
 
-def _key(
-    weights_sha256: str, config: TransformerConfig, spec: ModelSpec, precision: Precision
-) -> str:
-    """Name the folder: the model's name, for people, then digests of all the graph depends on."""
-    facts = {
+def _facts(config: TransformerConfig, spec: ModelSpec, precision: Precision) -> dict[str, object]:
+    """Collect all that a graph depends on, but for weights and tokenizer."""
+    facts: dict[str, object] = {
         "graph_version": GRAPH_VERSION,
         "architecture": type(config).__name__,
         "config": config.model_dump(),
@@ -135,6 +162,8 @@ def _key(
         facts["task"] = spec.task
     if precision == "int8":  # which is calibrated with the prefixes
         facts |= {"query_prefix": spec.query_prefix, "document_prefix": spec.document_prefix}
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    short_name = Path(spec.name).name.lower()
-    return f"{short_name}-{precision}-{weights_sha256[:16]}-{digest[:16]}"
+    return facts
+
+
+def _digest(facts: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +26,7 @@ from qdrant_embed.encoder.facts.jsonfile import JsonFile, checked, read_json
 from qdrant_embed.encoder.facts.modules import read_chain, read_prompts, read_sentence_config
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.facts.tokenizer_file import TokenizerFile
 from qdrant_embed.encoder.facts.weights import weight_files
 from qdrant_embed.encoder.interfaces import Pooling, Task, assert_never
 from qdrant_embed.errors import InputError, ModelFileError
@@ -85,6 +88,29 @@ class ModelDirectory:
     def has_dense(self) -> bool:
         """Whether linear layers follow the pooling."""
         return self._chain is not None and self._chain.dense_folder is not None
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Number of token ids that the model has vectors for, if its files state it."""
+        if not isinstance(self.config, StaticConfig):
+            return self.config.vocab_size
+        shapes = self._tensor_shapes(self.weights("fp32"))
+        mapped = shapes.get("mapping", ())
+        return mapped[0] if mapped else table_shape(shapes)[0]
+
+    def settings(self, spec: ModelSpec, tokenizer: TokenizerFile) -> str:
+        """Return a hex digest of all but the weights that the vectors of `spec` depend on.
+
+        Of values that are left out, and of those that other programs read, it says nothing.
+        """
+        decisive = {
+            "tokenizer": tokenizer.digest,
+            "lower_case": self.lower_case,
+            "has_dense": self.has_dense,
+            "normalize": spec.normalize,
+            "config": self.config.model_dump(mode="json", exclude_defaults=True),
+        }
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def weights(self, precision: Precision) -> list[Path]:
         """Find the files with the weights to run, as `weight_files` chooses them.

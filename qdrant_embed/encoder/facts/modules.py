@@ -12,6 +12,7 @@ from qdrant_embed.encoder.facts.architectures import SHORTEST
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
 from qdrant_embed.encoder.interfaces import Pooling
 from qdrant_embed.errors import ModelFileError
+from qdrant_embed.limits import PREFIX, shortened
 
 MODULES_FILE = "modules.json"
 
@@ -33,6 +34,10 @@ _LEGACY_POOLINGS = {  # in files of sentence-transformers before 5.2
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+
+
+# what patterns of file names mean something else by, and what no folder of a model has in its name
+_NEVER = frozenset('*?[]<>|"\\:' + "".join(map(chr, range(32))))
 
 
 class _Module(JsonFile):
@@ -169,16 +174,20 @@ def read_chain(folder: Path) -> ModuleChain | None:
     names = [module.type.rpartition(".")[2] for module in modules]
     kind = next((kind for kind, chain in _CHAINS.items() if names[:1] == chain[:1]), None)
     if kind is None or not _can_run(names, _CHAINS[kind]):
+        chained = shortened(", ".join(names), 200) or "nothing"
         raise ModelFileError(
-            f"{file} chains {', '.join(names) or 'nothing'}: only Transformer, Pooling, Dense and "
-            "Normalize, StaticEmbedding and Normalize, or MLMTransformer and SpladePooling, in "
-            "this order, can be run"
+            f"{file} chains {chained}: only Transformer, Pooling, Dense and Normalize, "
+            "StaticEmbedding and Normalize, or MLMTransformer and SpladePooling, in this order, "
+            "can be run"
         )
     root = folder.resolve()
     for module in modules:
-        path = (root / module.path).resolve()
-        if not path.is_relative_to(root):
-            raise ModelFileError(f"{file} points out of its folder: {path}")
+        try:
+            stays = (root / module.path).resolve().is_relative_to(root)
+        except (OSError, ValueError):  # no file system has such names
+            stays = False
+        if not stays or set(module.path) & _NEVER:
+            raise ModelFileError(f"{file} points out of its folder: {module.path!r:.200}")
     # of several Dense layers the last one's dimension counts
     folders = {name: folder / module.path for name, module in zip(names, modules, strict=True)}
     return ModuleChain(
@@ -193,11 +202,25 @@ def read_chain(folder: Path) -> ModuleChain | None:
 
 
 def read_prompts(folder: Path) -> dict[str, str]:
-    """Read a model's prompts; sentence-transformers saves empty ones where none were set."""
+    """Read a model's prompts; sentence-transformers saves empty ones where none were set.
+
+    Raises:
+        ModelFileError: the file is damaged, or a prompt cannot be used.
+    """
     path = folder / "config_sentence_transformers.json"
     if not path.is_file():
         return {}
     prompts = read_json(path, TypeAdapter(_Prompts)).prompts
+    for name, prompt in prompts.items():
+        if len(prompt) > PREFIX:
+            raise ModelFileError(
+                f"{path}: the prompt {name!r:.80} has {len(prompt):,} characters: a prompt has "
+                f"{PREFIX:,} at most"
+            )
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise ModelFileError(f"{path}: prompt {name!r:.80} is not Unicode: {error}") from error
     return prompts if any(prompts.values()) else {}
 
 

@@ -59,6 +59,7 @@ class CompileReport(ModelReport):
         graph_sha256: hex digest of the graph file.
         constants_sha256: hex digest of the file with its constants.
         seconds: wall time of the compilation.
+        made_from: hex digest of all that the graph depends on; ``None`` in older reports.
     """
 
     graph_version: int
@@ -68,3 +69,4 @@ class CompileReport(ModelReport):
     graph_sha256: str
     constants_sha256: str
     seconds: float
+    made_from: str | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from qdrant_embed.encoder.interfaces import Pooling, Task
-from qdrant_embed.errors import InputError, check_str, check_whole
+from qdrant_embed.errors import InputError, check_prefix, check_str, check_unicode, check_whole
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,10 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         check_str("name", self.name)
-        check_str(f"{self.name}: query_prefix", self.query_prefix)
-        check_str(f"{self.name}: document_prefix", self.document_prefix)
+        for option in ("query_prefix", "document_prefix"):
+            prefix = getattr(self, option)
+            check_prefix(f"{self.name:.80}: {option}", prefix)
+            check_unicode(f"{self.name:.80}: {option}", prefix)
         check_whole(f"{self.name}: dimension", self.dimension, 1)
         check_whole(f"{self.name}: max_tokens", self.max_tokens, 3)  # [CLS], one token, [SEP]
         if self.smallest_dimension is not None:

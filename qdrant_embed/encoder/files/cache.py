@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
+import re
 import secrets
 import shutil
+import stat
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 from qdrant_embed.errors import MissingDependencyError, ModelFileError
 from qdrant_embed.stalls import NOTICE, announced
@@ -19,6 +25,15 @@ logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE = "QDRANT_EMBED_CACHE"
 
+_SEAL = "digest"  # of a record, in it
+_DIGEST = re.compile("[0-9a-f]{64}")
+# folders of the cache; "recall" is where plans were kept once
+PARTS = ("hub", "compiled", "plans", "recall", "sha256", "checked")
+
+_FOLDER_MODE, _FILE_MODE = 0o775, 0o664  # less what the umask takes away
+_TEMPORARY = re.compile(r"\..+-([0-9]{1,20})-[0-9a-f]{8}")  # as `_beside` calls them
+_ABANDONED, _DAY = 3600.0, 86400.0  # seconds
+_warned: set[Path] = set()
 _NEXT_NOTICE = 60.0  # seconds between messages while another process holds a lock
 _LARGE = 1 << 28  # bytes that take a second or so to hash
 
@@ -104,12 +119,19 @@ def new_folder(target: Path, *, in_cache: bool = True) -> Iterator[Path]:
         ModelFileError: the folder cannot be written.
     """
     with explained(target, in_cache=in_cache):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
+        if in_cache:
+            sweep(target.parent)
         temporary = _beside(target)
-        temporary.mkdir()
+        temporary.mkdir(_FOLDER_MODE)
+        mode = temporary.stat().st_mode
+        temporary.chmod(0o700)  # until it is whole, it is nobody else's
     try:
         with explained(target, in_cache=in_cache):
             yield temporary
+            for path in temporary.rglob("*"):
+                _close_to_others(path)
+            temporary.chmod(mode)
             try:
                 temporary.rename(target)
             except OSError:
@@ -119,8 +141,10 @@ def new_folder(target: Path, *, in_cache: bool = True) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def sha256(path: Path, cache: Path) -> str:
+def sha256(path: Path, cache: Path, *, again: bool = False) -> str:
     """Compute the hex sha256 of a file, noted in `cache` until the file's size or time changes.
+
+    With `again`, it is hashed whatever is noted.
 
     Raises:
         ModelFileError: the file cannot be read.
@@ -131,18 +155,24 @@ def sha256(path: Path, cache: Path) -> str:
         raise ModelFileError(f"{path} cannot be read: {error}") from error
     state = f"{path.resolve()}\n{status.st_size}\n{status.st_mtime_ns}\n{status.st_ino}"
     note = cache / "sha256" / hashlib.sha256(state.encode()).hexdigest()
-    with suppress(OSError):
-        remembered = note.read_text()
-        if len(remembered) == 64:
+    with suppress(OSError, UnicodeDecodeError):
+        remembered = note.read_text("ascii")
+        if _DIGEST.fullmatch(remembered) and not again:
             return remembered
     digest = file_sha256(path)
     note_down(note, digest)
     return digest
 
 
-def weights_digest(files: Sequence[Path], cache: Path) -> str:
-    """Compute the hex sha256 of a model's weights: of a single file, or of the digests of all."""
-    digests = [sha256(file, cache) for file in files]
+def weights_digest(files: Sequence[Path], cache: Path, *, again: bool = False) -> str:
+    """Compute the hex sha256 of a model's weights: of a single file, or of the digests of all.
+
+    Args:
+        files: the files.
+        cache: keeps the digest of each until its size or time changes.
+        again: hash them whatever is noted.
+    """
+    digests = [sha256(file, cache, again=again) for file in files]
     if len(digests) == 1:
         return digests[0]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
@@ -165,6 +195,52 @@ def file_sha256(path: Path) -> str:
     return total.hexdigest()
 
 
+def is_as_written(path: Path, size: int, digest: str | None, cache: Path | None) -> bool:
+    """Return whether a file has that size and sha256; with `cache`, by the digest noted there."""
+    try:
+        if path.stat().st_size != size:
+            return False
+        return (sha256(path, cache) if cache else file_sha256(path)) == digest
+    except (OSError, ModelFileError):
+        return False
+
+
+def sealed(content: Mapping[str, object]) -> str:
+    """Return a record as JSON, with a digest of itself, by which edits are noticed."""
+    return json.dumps({**content, _SEAL: _seal(content)}, indent=2)
+
+
+def unsealed(text: bytes) -> dict[str, Any]:
+    """Return the content of a record; one that was written before there were seals has none.
+
+    Raises:
+        ValueError: it is not JSON, no object, or was edited.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(content, dict):
+        raise ValueError("it is not a JSON object")  # noqa: TRY004 - as documented
+    seal = content.pop(_SEAL, None)
+    if seal is not None and seal != _seal(content):
+        raise ValueError("it was edited: its digest is that of other content")
+    return content
+
+
+def _seal(content: Mapping[str, object]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def once(cache: Path, what: str, digest: str, check: Callable[[], object]) -> None:
+    """Call `check`, unless it has succeeded for content with that digest; note down if it does."""
+    note = cache / "checked" / f"{what}-{digest}"
+    if not os.path.isfile(note):
+        check()
+        note_down(note, "")
+
+
 def note_down(note: Path, text: str) -> None:
     """Write a small file atomically or, where the cache cannot be written, not at all.
 
@@ -176,13 +252,135 @@ def note_down(note: Path, text: str) -> None:
 
 def write_whole(file: Path, text: str) -> None:
     """Write a small file atomically: a reader sees the old content or the new, never a part."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     temporary = _beside(file)
     try:
-        temporary.write_text(text, "utf-8")
+        with open_private(temporary) as stream:
+            stream.write(text.encode())
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, which the world cannot write whatever the umask is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for path in reversed((folder, *folder.parents)):
+        if not path.is_dir():
+            with suppress(FileExistsError):
+                path.mkdir(_FOLDER_MODE)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is not a folder")
+
+
+def open_private(path: Path, *, append: bool = False) -> FileIO:
+    """Open a file to write it, unbuffered; if it is new, the world cannot write it."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_BINARY", 0), _FILE_MODE)
+
+    return FileIO(path, "ab" if append else "wb", opener=opener)
+
+
+def _close_to_others(path: Path) -> None:
+    mode = path.stat().st_mode
+    if mode & stat.S_IWOTH:
+        path.chmod(mode & ~stat.S_IWOTH)
+
+
+def warn_of_others(cache: Path) -> None:
+    """Log a warning, once, if other users can write what this process will read from `cache`."""
+    if cache in _warned:
+        return
+    _warned.add(cache)
+    for folder in (cache, *(cache / part for part in PARTS)):
+        try:
+            status = folder.stat()
+        except OSError:
+            continue
+        reason = _open_to(status)
+        if reason is not None:
+            logger.warning(
+                "the cache folder %s is not safe: %s, and so decide which models run here; use a "
+                "folder of your own (cache_dir=, --cache-dir or %s), or run chmod o-w (logged "
+                "once)",
+                folder,
+                reason,
+                CACHE_VARIABLE,
+            )
+            return
+
+
+def _open_to(status: os.stat_result) -> str | None:
+    """Return why others can write a folder; ``None`` if they cannot, or nothing is known."""
+    if sys.platform != "win32":
+        if status.st_mode & stat.S_IWOTH:
+            return "every user of this machine can write it"
+        if os.geteuid() and status.st_uid not in (0, os.geteuid()):
+            return f"it belongs to another user (uid {status.st_uid})"
+    return None
+
+
+def leftovers(folder: Path, *, unchanged: float = 0.0) -> list[Path]:
+    """List the temporary files and folders in `folder` whose process has ended.
+
+    Args:
+        folder: of the cache.
+        unchanged: seconds for which nothing in them has changed. Another machine that shares the
+            cache has processes of its own, of which nothing is known here.
+    """
+    try:
+        names = [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]
+    except OSError:
+        return []
+    now = time.time()
+    return sorted(
+        path for path in names if not _is_running(path) and now - _changed(path) >= unchanged
+    )
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that have ended left in `folder` an hour ago or earlier."""
+    for path in leftovers(folder, unchanged=_ABANDONED):
+        logger.info("removing %s, which a process left that has ended", path)
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _changed(path: Path) -> float:
+    """Return when a file, or anything in a folder, was last changed; never if it is gone."""
+    try:
+        return max(inner.lstat().st_mtime for inner in (path, *path.rglob("*")))
+    except OSError:
+        return float("inf")
+
+
+def _is_running(temporary: Path) -> bool:
+    """Return whether the process runs that made a temporary file."""
+    found = _TEMPORARY.fullmatch(temporary.name)
+    if found is None:
+        return True
+    if sys.platform == "win32":  # where nobody can be asked without a signal
+        return time.time() - _changed(temporary) < _DAY
+    else:
+        try:
+            os.kill(int(found[1]), 0)
+        except (ProcessLookupError, OverflowError):
+            return False
+        except PermissionError:  # another user's
+            return True
+        return True
 
 
 def _beside(target: Path) -> Path:

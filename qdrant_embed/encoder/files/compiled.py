@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from qdrant_embed.encoder.facts.precision import CompileReport
-from qdrant_embed.encoder.files.cache import file_sha256
+from qdrant_embed.encoder.files.cache import is_as_written, unsealed
 
 GRAPH, CONSTANTS, REPORT = "model.onnx", "model.onnx.weights", "compiled.json"
 
@@ -27,13 +26,21 @@ class CompiledModel:
         """The graph, and the constants that it reads from beside itself."""
         return self.graph, self.graph.with_name(CONSTANTS)
 
-    def damaged_files(self) -> list[str]:
-        """Hash the files again and list those that have changed."""
-        written = (self.report.graph_sha256, self.report.constants_sha256)
+    def damaged_files(self, cache: Path | None = None) -> list[str]:
+        """List the files that are missing or not as written; hash them again.
+
+        With `cache`, a digest that is noted there will do, if the file's size and time are those of
+        then.
+        """
+        report = self.report
+        written = (
+            (report.graph_bytes, report.graph_sha256),
+            (report.weights_bytes, report.constants_sha256),
+        )
         return [
             file.name
-            for file, digest in zip(self.files, written, strict=True)
-            if file_sha256(file) != digest
+            for file, (size, digest) in zip(self.files, written, strict=True)
+            if not is_as_written(file, size, digest, cache)
         ]
 
 
@@ -42,23 +49,39 @@ def compiled_folder(cache: Path, key: str) -> Path:
     return cache / "compiled" / key
 
 
-def find_compiled(folder: Path) -> CompiledModel | None:
-    """Return the compiled model in `folder`, if its files have the sizes that were written."""
+def compiled_folders(cache: Path) -> list[Path]:
+    """List the folders of compiled models in `cache`, whole or not."""
+    folders = sorted((cache / "compiled").glob("*"))
+    return [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
+
+
+def read_compiled(folder: Path) -> CompiledModel | None:
+    """Return the compiled model in `folder`, if its report can be read."""
     try:
-        report = TypeAdapter(CompileReport).validate_json((folder / REPORT).read_bytes())
-        sizes = ((folder / GRAPH).stat().st_size, (folder / CONSTANTS).stat().st_size)
-    except (OSError, ValidationError):
-        return None
-    if sizes != (report.graph_bytes, report.weights_bytes):
+        content = unsealed((folder / REPORT).read_bytes())
+        report = TypeAdapter(CompileReport).validate_python(content)
+    except (OSError, ValueError):
         return None
     return CompiledModel(folder / GRAPH, report)
 
 
-def compiled_models(cache: Path) -> Iterator[CompiledModel]:
-    """Yield every compiled model in `cache` that is whole."""
-    for folder in sorted((cache / "compiled").glob("*")):
-        if (model := find_compiled(folder)) is not None:
-            yield model
+def find_compiled(
+    folder: Path, cache: Path, *, weights_sha256: str, made_from: str | None
+) -> CompiledModel | None:
+    """Return the compiled model in `folder`, if it was made from that and its files are whole.
+
+    Args:
+        folder: where it may be.
+        cache: the cache folder; keeps digests of files.
+        weights_sha256: the weights that it must have been made from.
+        made_from: what else it must have been made from, as `CompileReport` has it.
+    """
+    found = read_compiled(folder)
+    if found is None or found.report.weights_sha256 != weights_sha256:
+        return None
+    if found.report.made_from != made_from or found.damaged_files(cache):
+        return None
+    return found
 
 
 def discard(graph: Path) -> None:

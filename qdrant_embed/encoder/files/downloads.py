@@ -6,12 +6,13 @@ import hashlib
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from io import FileIO
 from pathlib import Path
 
-from qdrant_embed.encoder.files.cache import explained, file_sha256
+from qdrant_embed.encoder.files.cache import explained, file_sha256, make_folder, open_private
 from qdrant_embed.encoder.files.repository import (
     Body,
     RemoteFile,
@@ -20,6 +21,7 @@ from qdrant_embed.encoder.files.repository import (
     wait_before_retry,
 )
 from qdrant_embed.errors import ModelDownloadError, ModelFileError
+from qdrant_embed.limits import JSON_FILE, TOKENIZER_FILE, UNSTATED_FILE
 from qdrant_embed.progress_bar import Progress
 from qdrant_embed.stalls import announced
 
@@ -70,13 +72,19 @@ class Download:
                     f"revision={self._repository.commit!r}"
                 )
             remote = RemoteFile(remote.size, pinned)
+        largest = _largest(path)
+        if remote.size is not None and not 0 <= remote.size <= largest:
+            raise ModelFileError(
+                f"{path} of {self._repository.name} has {remote.size:,} bytes: it can have "
+                f"{largest:,} at most"
+            )
         target = self._folder / path
         if target.is_file() and _problem(target, remote) is None:
             return
         partial = self._partial / hashlib.sha256(f"{path} {remote.digest}".encode()).hexdigest()
         with explained(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._partial.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
+            make_folder(self._partial)
         if not self._copied(copies, remote, partial):
             self._transferred(path, remote, partial)
         with explained(target):
@@ -92,6 +100,7 @@ class Download:
                     try:
                         os.link(copy.resolve(), partial)
                     except OSError:  # another disk, or a file system without links
+                        open_private(partial).close()
                         shutil.copyfile(copy, partial)
                 return True
         return False
@@ -132,6 +141,7 @@ class Download:
             raise ModelDownloadError(f"{path} of {name} is not in the local cache")
         with self._open(self._repository, path, start) as body:
             size = body.remote.size if remote.size is None else remote.size
+            largest = _largest(path) if size is not None else min(UNSTATED_FILE, _largest(path))
             if body.remote.size not in (None, size):
                 raise TransientHubError(
                     f"{body.remote.size} bytes ({body.kind}) were sent for {path} of {name}, "
@@ -139,7 +149,7 @@ class Download:
                 )
             title = f"downloading {name} {path}"
             with explained(partial):
-                file = FileIO(partial, "ab" if body.start else "wb")  # unbuffered
+                file = open_private(partial, append=bool(body.start))
             arrived = body.start
             bar = Progress(title, size or 0, "B")
             with file, bar as progress, announced(title, unless=bar.is_visible):
@@ -147,12 +157,23 @@ class Download:
                     arrived += len(block)
                     if size is not None and arrived > size:
                         break
+                    if arrived > largest:
+                        raise ModelFileError(
+                            f"{path} of {name} has more than {largest:,} bytes, which is the limit"
+                        )
                     with explained(partial):
                         _write(file, block)
                     progress.advance(arrived)
             if size is not None and arrived < size:
                 raise TransientHubError(f"{path} of {name} ended after {arrived} of {size} bytes")
             return body.remote
+
+
+def _largest(path: str) -> int:
+    """Return how many bytes a file may have: of weights any number, if it is stated."""
+    if path.rpartition("/")[2] == "tokenizer.json":
+        return TOKENIZER_FILE
+    return JSON_FILE if path.endswith(".json") else sys.maxsize
 
 
 def _write(file: FileIO, block: bytes) -> None:

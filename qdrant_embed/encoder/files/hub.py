@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from socket import gaierror
 from ssl import SSLCertVerificationError
 from typing import Any
@@ -34,7 +37,9 @@ from qdrant_embed.encoder.files.repository import (
     wait_before_retry,
 )
 from qdrant_embed.errors import MissingDependencyError, ModelDownloadError
+from qdrant_embed.limits import FIRST_BYTE, HUB_ANSWER, HUB_ANSWER_SECONDS
 from qdrant_embed.stalls import announced
+from qdrant_embed.terminals import without_credentials
 
 try:
     from huggingface_hub import constants, errors, get_session
@@ -55,15 +60,29 @@ _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 # without network or a wrong HF_ENDPOINT, and its user should be told at once; what has arrived of
 # a file is kept, and the next run continues it
 _PERMANENT = (ConnectionRefusedError, gaierror, SSLCertVerificationError)
+_WHOLE = re.compile(r"[0-9]{1,18}")  # below 2**63
 _DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 
 # the hub's HTTP library changed twice (requests, httpx, httpx2); its errors are bases of this
-_HTTP_ERRORS: tuple[type[BaseException], ...] = (*errors.HfHubHTTPError.__bases__, OSError)
+_LIBRARY = sys.modules[errors.HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]
+_HTTP_ERRORS: tuple[type[BaseException], ...] = (
+    *errors.HfHubHTTPError.__bases__,
+    OSError,
+    getattr(_LIBRARY, "InvalidURL", OSError),
+    # of addresses and headers that are none
+    ValueError,
+    OverflowError,
+)
 
 
 def endpoint() -> str:
     """Return the hub's address: ``HF_ENDPOINT``, else huggingface.co."""
     return constants.ENDPOINT
+
+
+def shown_endpoint() -> str:
+    """Return the hub's address for messages, without a user and password."""
+    return without_credentials(endpoint())
 
 
 def is_offline() -> bool:
@@ -116,7 +135,7 @@ def _ask(name: str, revision: str | None) -> Repository:
     for tries in range(1, TRIES + 1):
         try:
             with _opened(url, name, revision) as response:
-                content = b"".join(_blocks(response, name))
+                content = _whole(response, name)
             break
         except TransientHubError as error:
             wait_before_retry(error, tries)
@@ -125,9 +144,31 @@ def _ask(name: str, revision: str | None) -> Repository:
     except ValidationError as error:
         begin = content[:100].decode("utf-8", "replace").strip()
         raise ModelDownloadError(
-            f"{endpoint()} did not answer like a model hub when asked for {name}: {begin!r}. "
+            f"{shown_endpoint()} did not answer like a model hub when asked for {name}: {begin!r}. "
             "Something is in between: a login page, a proxy, or a mirror of another kind"
         ) from error
+
+
+def _whole(response: Any, name: str) -> bytes:
+    """Read an answer about a repository.
+
+    Raises:
+        TransientHubError: it breaks off.
+        ModelDownloadError: it is too large, or takes too long.
+    """
+    started, blocks, size = time.monotonic(), [], 0
+    for block in _blocks(response, name):
+        blocks.append(block)
+        size += len(block)
+        if size > HUB_ANSWER:
+            raise ModelDownloadError(
+                f"{_failed(name)}: its answer has more than {HUB_ANSWER:,} bytes"
+            )
+        if time.monotonic() - started > HUB_ANSWER_SECONDS:
+            raise ModelDownloadError(
+                f"{_failed(name)}: its answer takes more than {HUB_ANSWER_SECONDS:.0f} s"
+            )
+    return b"".join(blocks)
 
 
 @contextmanager
@@ -144,10 +185,11 @@ def opened(repository: Repository, path: str, start: int = 0) -> Iterator[Body]:
         headers = response.headers
         continues = response.status_code == 206 and _first_byte(headers) == start
         if response.status_code == 206 and not continues:
-            raise TransientHubError(f"{endpoint()} sent the wrong part of {name}/{path}")
+            raise TransientHubError(f"{shown_endpoint()} sent the wrong part of {name}/{path}")
         length = headers.get("Content-Length")
         start = start if continues else 0
-        size = start + int(length) if length is not None and length.isdigit() else None
+        stated = _WHOLE.fullmatch(length or "")
+        size = start + int(stated[0]) if stated else None
         remote = RemoteFile(size, _stated_digest(response))
         kind = headers.get("Content-Type") or "no stated type"
         yield Body(start, remote, kind, _blocks(response, name))
@@ -161,17 +203,71 @@ def _opened(url: str, name: str, revision: str | None, start: int = 0) -> Iterat
         headers["Range"] = f"bytes={start}-"
     session: Any = get_session()
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+
+    def opening() -> Any:
+        if callable(session.stream):  # in requests it is a setting
+            return session.stream(
+                "GET", url, headers=headers, timeout=timeout, follow_redirects=True
+            )
+        return session.get(url, headers=headers, timeout=timeout, stream=True)
+
     with ExitStack() as stack:
-        with _connected(name), announced(f"waiting for {endpoint()} to answer about {name}"):
-            if callable(session.stream):  # in requests it is a setting
-                opening = session.stream(
-                    "GET", url, headers=headers, timeout=timeout, follow_redirects=True
-                )
-            else:
-                opening = session.get(url, headers=headers, timeout=timeout, stream=True)
-            response = stack.enter_context(opening)
+        with _connected(name), announced(f"waiting for {shown_endpoint()} to answer about {name}"):
+            response = _Answer(opening).within(FIRST_BYTE, stack)
+        if response is None:
+            raise ModelDownloadError(f"{_failed(name)}: no answer begins within {FIRST_BYTE:.0f} s")
         _check_status(response, name, revision)
         yield response
+
+
+class _Answer:
+    """An answer that is waited for in a thread, because no library limits the whole wait.
+
+    Their limits are of each read: who sends a byte now and then may take for ever.
+    """
+
+    def __init__(self, opening: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._opening, self._lock = opening, threading.Lock()
+        self._found: SimpleQueue[Any] = SimpleQueue()
+        self._is_awaited = True
+
+    def within(self, seconds: float, stack: ExitStack) -> Any:
+        """Return the answer, closed by `stack`; ``None`` if it does not begin in time.
+
+        Raises:
+            BaseException: what opening it raised.
+        """
+        threading.Thread(target=self._open, name="hub", daemon=True).start()
+        try:
+            found = self._found.get(timeout=seconds)
+        except Empty:
+            found = None
+        finally:
+            with self._lock:
+                self._is_awaited = False
+        if found is None and not self._found.empty():  # just now
+            found = self._found.get()
+        if isinstance(found, BaseException):
+            raise found
+        if found is None:
+            return None
+        context, response = found
+        stack.push(context)
+        return response
+
+    def _open(self) -> None:
+        found: Any
+        try:
+            context = self._opening()
+            found = context, context.__enter__()
+        except BaseException as error:  # noqa: BLE001 - raised where the answer is awaited
+            found = error
+        with self._lock:
+            if self._is_awaited:
+                self._found.put(found)
+                return
+        if not isinstance(found, BaseException):
+            found[0].__exit__(None, None, None)
 
 
 def _blocks(response: Any, name: str) -> Iterator[bytes]:
@@ -228,15 +324,17 @@ def _check_status(response: Any, name: str, revision: str | None) -> None:
         return
     if code == "GatedRepo":
         raise ModelDownloadError(
-            f"{name} is gated: accept its terms on {endpoint()}/{name}, then set HF_TOKEN to a "
-            "token of that account"
+            f"{name} is gated: accept its terms on {shown_endpoint()}/{name}, then set HF_TOKEN to "
+            "a token of that account"
         )
     if code == "RevisionNotFound":
-        raise RevisionNotOnHubError(f"{endpoint()} has no revision {revision!r} of {name}")
+        raise RevisionNotOnHubError(f"{shown_endpoint()} has no revision {revision!r} of {name}")
     if status == 401 and message == "Invalid credentials in Authorization header":
         raise ModelDownloadError(f"{_failed(name)}: it rejects the token in HF_TOKEN")
     if status == 401 or code == "RepoNotFound":
-        raise RepositoryNotOnHubError(f"{endpoint()} has no {name} (a private one needs HF_TOKEN)")
+        raise RepositoryNotOnHubError(
+            f"{shown_endpoint()} has no {name} (a private one needs HF_TOKEN)"
+        )
     if status == 403:
         raise ModelDownloadError(
             f"{_failed(name)}: access is denied; the token in HF_TOKEN has no right to read it"
@@ -249,7 +347,7 @@ def _check_status(response: Any, name: str, revision: str | None) -> None:
 
 
 def _failed(name: str) -> str:
-    return f"{name} could not be downloaded from {endpoint()}"
+    return f"{name} could not be downloaded from {shown_endpoint()}"
 
 
 def _stated_digest(response: Any) -> str | None:
@@ -263,7 +361,7 @@ def _stated_digest(response: Any) -> str | None:
 
 
 def _first_byte(headers: Mapping[str, str]) -> int | None:
-    found = re.match(r"bytes (\d+)-", headers.get("Content-Range") or "")
+    found = re.match(r"bytes ([0-9]{1,18})-", headers.get("Content-Range") or "")
     return int(found[1]) if found else None
 
 

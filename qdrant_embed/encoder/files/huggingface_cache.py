@@ -18,7 +18,7 @@ def copies_of(cache: Path, name: str, path: str) -> list[Path]:
 def cached_repository(cache: Path, name: str, revision: str | None) -> Repository | None:
     """Describe what is there of `name` at `revision` (by default ``main``), if anything."""
     commit = revision or "main"
-    with suppress(OSError):  # a commit is its own name
+    with suppress(OSError, ValueError):  # a commit is its own name
         commit = (_folder(cache, name) / "refs" / commit).read_text().strip()
     snapshot = _folder(cache, name) / "snapshots" / commit
     if not re.fullmatch("[0-9a-f]{40}", commit) or not snapshot.is_dir():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from qdrant_embed.encoder.files.compiled import compiled_models
+from qdrant_embed.encoder.files.cache import PARTS, leftovers
+from qdrant_embed.encoder.files.compiled import REPORT, compiled_folders, read_compiled
 from qdrant_embed.encoder.files.plan import MANIFEST, damaged_files, read_exported
-from qdrant_embed.encoder.files.snapshots import kept_models
+from qdrant_embed.encoder.files.snapshots import kept_models, records
 from qdrant_embed.errors import ModelFileError
 
 
@@ -19,14 +21,15 @@ class CacheEntry:
     """A folder in the cache.
 
     Attributes:
-        kind: ``downloaded`` files, or a graph ``compiled`` from files.
-        name: the model's.
-        version: the model's commit on the hub, or its precision.
+        kind: ``downloaded`` files, a graph ``compiled`` from files, or a ``leftover`` of a process
+            that has ended before it was done.
+        name: the model's; of a leftover, its last part.
+        version: the model's commit on the hub, or its precision; of a leftover, nothing.
         folder: where it is.
         size: bytes.
     """
 
-    kind: Literal["downloaded", "compiled"]
+    kind: Literal["downloaded", "compiled", "leftover"]
     name: str
     version: str
     folder: Path
@@ -53,14 +56,31 @@ def cache_entries(cache: Path, name: str | None = None) -> list[CacheEntry]:
     compiled = [
         CacheEntry(
             "compiled",
-            model.report.model,
-            model.report.precision,
-            model.graph.parent,
-            _size(model.graph.parent),
+            model.report.model if model else folder.name,
+            model.report.precision if model else "damaged",
+            folder,
+            _size(folder),
         )
-        for model in compiled_models(cache)
+        for folder in compiled_folders(cache)
+        for model in [read_compiled(folder)]
     ]
-    return [entry for entry in downloaded + compiled if _is_meant(entry.name, name)]
+    entries = [entry for entry in downloaded + compiled if _is_meant(entry.name, name)]
+    return entries + _leftovers(cache, name)
+
+
+def _leftovers(cache: Path, name: str | None) -> list[CacheEntry]:
+    """List what processes that have ended left in the cache; with `name`, of that model alone."""
+    hub = sorted((cache / "hub").glob("*"))
+    folders = [cache, *(cache / part for part in PARTS), *hub, *(base / "refs" for base in hub)]
+    entries = []
+    for folder in folders:
+        for path in leftovers(folder):
+            of = re.split("-(?:int8|fp32)-", path.name[1:])[0]
+            if folder in hub or folder.parent in hub:
+                of = (folder if folder in hub else folder.parent).name.partition("--")[2]
+            if name is None or of == name.rpartition("/")[2].lower():
+                entries.append(CacheEntry("leftover", of, "", path, _size(path)))
+    return entries
 
 
 def clear(cache: Path, name: str | None = None) -> int:
@@ -73,13 +93,16 @@ def clear(cache: Path, name: str | None = None) -> int:
         entry.folder.parent if entry.kind == "downloaded" else entry.folder
         for entry in cache_entries(cache, name)
     ]
-    if name is None:  # incomplete ones too, and "recall", where plans were kept once
-        folders = [cache / part for part in ("hub", "compiled", "plans", "recall", "sha256")]
+    if name is None:  # incomplete ones too
+        folders = [*(cache / part for part in PARTS), *leftovers(cache)]
     freed = 0
     for folder in dict.fromkeys(folders):
         size = _size(folder)
         try:
-            shutil.rmtree(folder)
+            if folder.is_file():
+                folder.unlink()
+            else:
+                shutil.rmtree(folder)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -90,25 +113,26 @@ def clear(cache: Path, name: str | None = None) -> int:
 
 def check_cache(cache: Path, name: str | None = None) -> list[Checked]:
     """Hash downloads and compiled models in `cache` again; with `name`, of that model alone."""
-    downloaded = [
-        Checked(
-            model.name,
-            model.commit,
-            folder,
-            len(model.files),
-            [path for path, file in model.files.items() if not file.is_at(folder / path)],
-        )
-        for folder, model in kept_models(cache)
-        if _is_meant(model.name, name)
-    ]
-    compiled = [
-        Checked(
-            model.report.model, None, model.graph.parent, len(model.files), model.damaged_files()
-        )
-        for model in compiled_models(cache)
-        if _is_meant(model.report.model, name)
-    ]
-    return downloaded + compiled
+    found: list[Checked] = []
+    for record, kept in records(cache):
+        folder = record.with_suffix("")
+        if kept is None:  # the record itself is what is damaged
+            owner_name = record.parent.name.replace("--", "/", 1)
+            found.append(Checked(owner_name, record.stem, record.parent, 1, [record.name]))
+            continue
+        damaged = [path for path, file in kept.files.items() if not file.is_at(folder / path)]
+        found.append(Checked(kept.name, kept.commit, folder, len(kept.files), damaged))
+    for folder in compiled_folders(cache):
+        model = read_compiled(folder)
+        if model is None:
+            short_name = folder.name.partition("-int8-")[0].partition("-fp32-")[0]
+            if name is not None and short_name == name.rpartition("/")[2].lower():
+                short_name = name
+            found.append(Checked(short_name, None, folder, 1, [REPORT]))
+            continue
+        files, damaged = len(model.files), model.damaged_files()
+        found.append(Checked(model.report.model, None, folder, files, damaged))
+    return [checked for checked in found if _is_meant(checked.name, name)]
 
 
 def check_folder(folder: Path) -> Checked:
@@ -132,4 +156,5 @@ def _is_meant(name: str, asked: str | None) -> bool:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    files = [folder] if folder.is_file() else folder.rglob("*")
+    return sum(path.stat().st_size for path in files if path.is_file())

@@ -97,7 +97,9 @@ def find_model(
             packaged = _from_package(package, entry, cache)
             if packaged is not None:
                 return packaged
-    if entry is None and (text.count("/") != 1 or len(text) > _LONGEST_NAME or "\0" in text):
+    if entry is None and (
+        text.count("/") != 1 or len(text) > _LONGEST_NAME or not text.isprintable()
+    ):
         raise _unknown(text)
     return _from_hub(text, entry, cache, revision, precision, local_files_only, update)
 

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
-from pathlib import Path
+from mmap import ACCESS_READ, mmap
+from pathlib import Path, PureWindowsPath
 from typing import Any, ClassVar, Literal
 
 from qdrant_embed.encoder.facts.precision import (
@@ -27,14 +29,27 @@ from qdrant_embed.encoder.facts.precision import (
     ModelReport,
 )
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.files.cache import explained, file_sha256, new_folder, note_down, sha256
+from qdrant_embed.encoder.files.cache import (
+    explained,
+    is_as_written,
+    make_folder,
+    new_folder,
+    note_down,
+    sealed,
+    sha256,
+    unsealed,
+)
 from qdrant_embed.errors import InputError, ModelFileError
+from qdrant_embed.limits import JSON_FILE
 from qdrant_embed.version import VERSION
 
 MANIFEST = "qdrant-embed.json"
 
+_LONGEST_NAME = 200  # characters of a file's name
 _FOLDER = "plans"  # of the cache folder
 _TOKENIZER, _TABLE = "tokenizer.json", "static.npz"
+# what building a plan from any JSON may raise
+_NOT_A_PLAN = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 _MOST_FILES = 100  # a folder with more is not a model's alone: its plan is not kept
 
 
@@ -70,6 +85,8 @@ class RunPlan:
         skips_unknown: leave unknown tokens out of a static model's mean.
         pooled: only the file itself can pool, as with Dense layers after the pooling.
         vocabulary: tokens that the model has vectors for, where it says so.
+        tokenizer_sha256: digest of the tokenizer, and of the settings in the model's files that
+            vectors depend on; ``None`` in folders that were exported before there was one.
         files: every file that the plan depends on, by name or path.
         version: of this format.
     """
@@ -88,12 +105,13 @@ class RunPlan:
     skips_unknown: bool = False
     pooled: bool = False
     vocabulary: int | None = None
+    tokenizer_sha256: str | None = None
     files: Mapping[str, FileState] = field(default_factory=dict)
     version: Literal[1] = 1
 
     def to_json(self) -> str:
         """Return the manifest."""
-        return json.dumps(asdict(self), default=str, indent=2)
+        return sealed(json.loads(json.dumps(asdict(self), default=str)))
 
 
 class PlanCache:
@@ -113,9 +131,10 @@ class PlanCache:
     def read(self) -> RunPlan | None:
         """Return the plan, if every file is still as it was then."""
         try:
-            plan = _parsed(json.loads(self._file.read_bytes()))
-            return plan if plan.files == self._states(plan) else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
+            plan = _parsed(unsealed(self._file.read_bytes()))
+            is_current = plan.tokenizer_sha256 is not None and plan.files == self._states(plan)
+            return plan if is_current else None
+        except (OSError, *_NOT_A_PLAN):
             return None
 
     def write(self, plan: RunPlan) -> None:
@@ -134,6 +153,11 @@ class PlanCache:
             name: FileState(size=state.st_size, modified=state.st_mtime_ns)
             for name, state in states.items()
         }
+
+
+def plan_of_json(text: str) -> RunPlan:
+    """Return the plan that `RunPlan.to_json` wrote, in this process or its parent."""
+    return _parsed(unsealed(text.encode()))
 
 
 def _parsed(content: dict[str, Any]) -> RunPlan:
@@ -201,7 +225,7 @@ def check_new(folder: Path) -> None:
     with explained(folder, in_cache=False):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} already exists: export to a new folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         with TemporaryDirectory(prefix=f".{folder.name[:50]}-", dir=folder.parent):
             pass
 
@@ -212,39 +236,65 @@ def read_exported(folder: Path) -> RunPlan:
     Raises:
         ModelFileError: it cannot be read, or names files elsewhere.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import TypeAdapter
 
     path = folder / MANIFEST
+    if os.path.getsize(path) > JSON_FILE:
+        raise ModelFileError(f"{path} cannot be used: it can have {JSON_FILE:,} bytes at most")
     try:
-        plan = TypeAdapter(RunPlan).validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        plan = TypeAdapter(RunPlan).validate_python(unsealed(path.read_bytes()))
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(
             f"{path} cannot be used: it is damaged, or was written by a newer qdrant-embed; export "
             "the model again"
         ) from error
     names = [*plan.files, *map(str, (*plan.run, plan.tokenizer))]
-    if any(Path(name).name != name for name in names):
+    if not plan.run or not all(map(_is_name, names)):
         raise ModelFileError(f"{path} names files outside of its folder")
+    if missing := set(names) - plan.files.keys():
+        raise ModelFileError(
+            f"{path} cannot be used: it records no digest of {', '.join(sorted(missing))}; export "
+            "the model again"
+        )
     run = tuple(folder / name for name in plan.run)
     return replace(plan, run=run, tokenizer=folder / plan.tokenizer)
+
+
+def _is_name(name: str) -> bool:
+    """Return whether `name` is that of a file in the same folder, on every system."""
+    return (
+        PureWindowsPath(name).name == name
+        and name not in (".", "..")
+        and not set(name) & {*map(chr, range(32)), ":"}
+        and len(name) <= _LONGEST_NAME
+        and name.isprintable()
+    )
 
 
 def damaged_files(folder: Path, plan: RunPlan, cache: Path | None) -> list[str]:
     """List the files of an exported folder that are missing or not as they were written.
 
-    With `cache`, a digest that is remembered there will do.
+    Also those that the manifest does not record, but the graph may read. With `cache`, a digest
+    that is remembered there will do.
     """
-    files = plan.files.items()
-    return [name for name, state in files if not _is_as_written(folder / name, state, cache)]
+    changed = [
+        name
+        for name, state in plan.files.items()
+        if not is_as_written(folder / name, state.size, state.sha256, cache)
+    ]
+    return changed + _unrecorded(folder, plan)
 
 
-def _is_as_written(path: Path, state: FileState, cache: Path | None) -> bool:
+def _unrecorded(folder: Path, plan: RunPlan) -> list[str]:
+    """List files in the folder that the manifest does not record, although the graph names them."""
     try:
-        if path.stat().st_size != state.size:
-            return False
-        return (sha256(path, cache) if cache else file_sha256(path)) == state.sha256
-    except (OSError, ModelFileError):
-        return False
+        others = {path.name for path in folder.iterdir()} - plan.files.keys() - {MANIFEST}
+        if not others or plan.kind == "static":
+            return []
+        with plan.run[0].open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as graph:
+            return sorted(name for name in others if graph.find(os.fsencode(name)) >= 0)
+    except (OSError, ValueError):  # it is missing or empty, which is damage anyway
+        return []
 
 
 def check_exported(folder: Path, plan: RunPlan, cache: Path) -> None:
@@ -256,5 +306,5 @@ def check_exported(folder: Path, plan: RunPlan, cache: Path) -> None:
     if damaged := damaged_files(folder, plan, cache):
         raise ModelFileError(
             f"the exported model in {folder} is damaged: {', '.join(damaged)} missing or not as "
-            "written; export the model again"
+            "written, or not recorded; export the model again"
         )

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 TRIES = 5  # without progress
 BACKOFF = Backoff(first=0.5, longest=8.0)
+# of paths; file systems have 255 bytes for a name
+_LONGEST_NAME, _LONGEST_PATH, _IN_NO_NAME = 200, 500, frozenset('<>:"|?*')
 _LONGEST_ASKED_WAIT = 300.0  # seconds
 
 
@@ -118,7 +120,7 @@ def read_repository(name: str, content: bytes) -> Repository:
     """
     info = _ModelInfo.model_validate_json(content)
     files = {
-        file.rfilename: file.remote() for file in info.siblings if _stays_inside(file.rfilename)
+        file.rfilename: file.remote() for file in info.siblings if is_file_inside(file.rfilename)
     }
     return Repository(name, info.sha, files)
 
@@ -138,7 +140,15 @@ def wait_before_retry(error: TransientHubError, tries: int) -> None:
     time.sleep(seconds)
 
 
-def _stays_inside(path: str) -> bool:
-    """Whether a path from the hub stays inside the folder that it is relative to."""
+def is_file_inside(path: str) -> bool:
+    """Return whether a path from outside is that of a file inside a folder, on every system."""
     parts = PureWindowsPath(path)  # knows drives and every separator
-    return not (parts.is_absolute() or parts.drive or parts.root or ".." in parts.parts)
+    names = parts.parts
+    return (
+        not (parts.is_absolute() or parts.drive or parts.root or ".." in names)
+        and bool(names)
+        and path.isprintable()  # also not with lone surrogates
+        and not set(path) & _IN_NO_NAME
+        and max(len(name.encode()) for name in names) <= _LONGEST_NAME
+        and len(path) <= _LONGEST_PATH
+    )

@@ -14,17 +14,28 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from qdrant_embed.encoder.facts.jsonfile import read_json
 from qdrant_embed.encoder.facts.modules import MODULES_FILE, ModuleChain, read_chain
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.weights import weight_files
-from qdrant_embed.encoder.files.cache import explained, file_sha256, locked, sha256, write_whole
+from qdrant_embed.encoder.files.cache import (
+    explained,
+    is_as_written,
+    locked,
+    make_folder,
+    sealed,
+    sha256,
+    sweep,
+    unsealed,
+    write_whole,
+)
 from qdrant_embed.encoder.files.downloads import Download
+from qdrant_embed.encoder.files.repository import is_file_inside
 from qdrant_embed.errors import ModelDownloadError, ModelFileError
 
 if TYPE_CHECKING:
@@ -58,12 +69,16 @@ class KeptFile(BaseModel):
 
     def is_at(self, path: Path, cache: Path | None = None) -> bool:
         """Return whether `path` is still that file; with `cache`, by the digest noted there."""
-        try:
-            if path.stat().st_size != self.size:
-                return False
-            return (sha256(path, cache) if cache else file_sha256(path)) == self.sha256
-        except (OSError, ModelFileError):
-            return False
+        return is_as_written(path, self.size, self.sha256, cache)
+
+
+def _checked_path(path: str) -> str:
+    if not is_file_inside(path):
+        raise ValueError("not the path of a file inside a folder")
+    return path
+
+
+_Inside: TypeAlias = Annotated[str, AfterValidator(_checked_path)]
 
 
 class KeptModel(BaseModel):
@@ -79,9 +94,9 @@ class KeptModel(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    commit: str
-    paths: frozenset[str]
-    files: Mapping[str, KeptFile] = {}
+    commit: Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
+    paths: frozenset[_Inside]
+    files: Mapping[_Inside, KeptFile] = {}
 
 
 class Snapshots:
@@ -138,7 +153,8 @@ class Snapshots:
         offline = local_files_only or hub.is_offline()
         with ExitStack() as stack:
             with explained(self._base):
-                self._base.mkdir(parents=True, exist_ok=True)
+                make_folder(self._base)
+                sweep(self._base)
                 stack.enter_context(locked(self._base / ".lock"))
             # another process may have been faster
             if not update and (found := self.find(revision, precision)) is not None:
@@ -146,7 +162,7 @@ class Snapshots:
             repository = hub.find_repository(self._name, revision, offline=offline, fresh=update)
             model = self._completed(repository, precision, pinned, offline)
             with explained(self._base):
-                write_whole(self._record(model.commit), model.model_dump_json())
+                write_whole(self._record(model.commit), sealed(model.model_dump(mode="json")))
                 write_whole(self._ref(revision), model.commit)
                 shutil.rmtree(self._base / "partial", ignore_errors=True)
         return Snapshot(self._base / model.commit, model.commit)
@@ -170,7 +186,10 @@ class Snapshots:
         for path in _needed(paths, folder, precision):
             if path not in repository.files:
                 raise ModelDownloadError(f"{path} of {self._name} is not in the local cache")
-            copies = chain(self._base.glob(f"*/{path}"), hub.cached_copies(self._name, path))
+            others = (other / path for other in self._base.iterdir() if is_commit(other.name))
+            copies = chain(
+                (copy for copy in others if copy.is_file()), hub.cached_copies(self._name, path)
+            )
             download.fetch(path, copies, pinned.get(path))
             target = folder / path
             files[path] = KeptFile(size=target.stat().st_size, sha256=sha256(target, self._cache))
@@ -180,9 +199,10 @@ class Snapshots:
         if is_commit(revision):
             return revision
         try:
-            return self._ref(revision).read_text()
-        except OSError:
+            commit = self._ref(revision).read_text("ascii")
+        except (OSError, ValueError):
             return None
+        return commit if is_commit(commit) else None
 
     def _record(self, commit: str) -> Path:
         return self._base / f"{commit}.json"
@@ -196,10 +216,20 @@ def is_commit(revision: str | None) -> bool:
     return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
+def records(cache: Path) -> Iterator[tuple[Path, KeptModel | None]]:
+    """Yield the record of every snapshot in the cache folder, and what it says, if it is whole.
+
+    The snapshot is the folder beside it, without the ending.
+    """
+    for record in sorted((cache / _FOLDER).glob("*/*.json")):
+        if is_commit(record.stem):
+            yield record, _read(record)
+
+
 def kept_models(cache: Path) -> Iterator[tuple[Path, KeptModel]]:
     """Yield every snapshot in the cache folder: its folder, and the record of what it holds."""
-    for record in sorted((cache / _FOLDER).glob("*/*.json")):
-        if (model := _read(record)) is not None:
+    for record, model in records(cache):
+        if model is not None:
             yield record.with_suffix(""), model
 
 
@@ -232,6 +262,7 @@ def _needed(paths: Collection[str], folder: Path, precision: Precision) -> Itera
 
 def _read(record: Path) -> KeptModel | None:
     try:
-        return KeptModel.model_validate_json(record.read_bytes())
-    except (OSError, ValidationError):
+        model = KeptModel.model_validate(unsealed(record.read_bytes()))
+    except (OSError, ValueError):
         return None
+    return model if model.commit == record.stem else None

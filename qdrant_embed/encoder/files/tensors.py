@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from struct import error as StructError  # noqa: N812 - it is one
+from tokenize import TokenError
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 from weakref import WeakValueDictionary
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +38,7 @@ class _Tensors(Mapping[str, NDArray[Any]]):
         tensor = self._in_use.get(name)
         if tensor is None:
             with _explained(path), _library().safe_open(path, "numpy") as file:
-                tensor = _converted(file.get_tensor(own_name))
+                tensor = _finite(path, name, file.get_tensor(own_name))
             self._in_use[name] = tensor
         return tensor
 
@@ -105,10 +107,42 @@ def _decoded_file(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
 
 def _archived(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except (OSError, ValueError, BadZipFile) as error:
+        with path.open("rb") as file:
+            _check_archive(file, path.stat().st_size)
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: _finite(path, name, archive[name]) for name in archive.files}
+    except ModelFileError:
+        raise
+    except _NO_ARCHIVE as error:
         raise ModelFileError(f"{path} cannot be read as an archive of arrays: {error}") from error
+
+
+# what zipfile and numpy raise of damaged archives, whose arrays may state any size and type
+_NO_ARCHIVE = (
+    OSError,
+    ValueError,
+    BadZipFile,
+    EOFError,
+    KeyError,
+    OverflowError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,  # also a RecursionError
+    TypeError,
+    AttributeError,
+    SyntaxError,
+    TokenError,
+    StructError,
+)
+
+
+def _check_archive(file: BinaryIO, size: int) -> None:
+    """Raise `ValueError` unless an archive's parts are stored as they are, as numpy writes them."""
+    with ZipFile(file) as archive:
+        for part in archive.infolist():
+            if part.compress_type != ZIP_STORED or part.flag_bits & 1 or part.file_size > size:
+                raise ValueError(f"{part.filename!r:.80} is compressed or encrypted")
+    file.seek(0)
 
 
 def _library() -> ModuleType:
@@ -123,15 +157,34 @@ def _library() -> ModuleType:
 def _explained(path: Path) -> Iterator[None]:
     try:
         yield
-    except (_library().SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ModelFileError):
-            raise
+    except ModelFileError:
+        raise
+    # AttributeError: of numpy, which does not have all types
+    except (
+        _library().SafetensorError,
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        AttributeError,
+    ) as error:
         raise ModelFileError(f"{path} cannot be read as safetensors: {error}") from error
 
 
-def _converted(tensor: NDArray[Any]) -> NDArray[Any]:
-    kind = np.int64 if tensor.dtype.kind in "iub" else np.float32
-    return np.asarray(tensor, kind)
+def _finite(path: Path, name: str, tensor: NDArray[Any]) -> NDArray[Any]:
+    """Convert a tensor to float32 or int64.
+
+    Raises:
+        ModelFileError: it has values that are not finite.
+    """
+    if tensor.dtype.kind in "iub":
+        return np.asarray(tensor, np.int64)
+    with np.errstate(all="ignore"):
+        converted = np.asarray(tensor, np.float32)
+    if not np.isfinite(converted).all():
+        raise ModelFileError(f"{path}: tensor {name!r:.200} has values that are no finite numbers")
+    return converted
 
 
 _KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I8": "i1"}
@@ -141,8 +194,8 @@ def _decoded(path: Path, name: str, tensor: Mapping[str, Any]) -> NDArray[Any]:
     """Decode a tensor's bytes; numpy has no bfloat16, which is the upper half of a float32."""
     if tensor["dtype"] == "BF16":
         halves = np.frombuffer(tensor["data"], "<u2").astype(np.uint32)
-        return (halves << 16).view(np.float32).reshape(tensor["shape"])
+        return _finite(path, name, (halves << 16).view(np.float32).reshape(tensor["shape"]))
     kind = _KINDS.get(tensor["dtype"])
     if kind is None:
         raise ModelFileError(f"{path}: tensor {name!r} has the unknown type {tensor['dtype']}")
-    return _converted(np.frombuffer(tensor["data"], kind).reshape(tensor["shape"]))
+    return _finite(path, name, np.frombuffer(tensor["data"], kind).reshape(tensor["shape"]))

@@ -95,7 +95,7 @@ class LongTexts:
         """
         for some in windows(texts, _CHECKED_TOGETHER):
             model = self._load()
-            for position in model.tokenizer.tokenize(some).truncated:
+            for position in model.tokenizer.tokenize(some, first).truncated:
                 tokens = model.tokenizer.count(some[position])
                 raise InputError(
                     f"text number {first + position} has {tokens} tokens with its prefix, but "
@@ -155,8 +155,10 @@ class LongTexts:
         model = self._load()
         tokenizer = model.tokenizer
         cutter = _Cutter(tokenizer, model.spec.max_tokens, prefix, self._options)
+        first = 0
         for some in windows(texts, window):
-            whole = tokenizer.tokenize([prefix + text for text in some])
+            whole = tokenizer.tokenize([prefix + text for text in some], first)
+            first += len(some)
             long = set(whole.truncated)
             for position, (text, ids) in enumerate(zip(some, whole.ids, strict=True)):
                 spans, parts = [Span(0, len(text))], [ids]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from qdrant_embed.errors import InputError, check_str, check_unicode
+from qdrant_embed.errors import InputError, check_prefix, check_unicode
 
 
 def checked_texts(
@@ -40,8 +40,9 @@ def checked_prefix(option: str, prefix: str | None) -> str | None:
     """Return `prefix` itself.
 
     Raises:
-        InputError: it is neither a str nor ``None``.
+        InputError: it is neither a str nor ``None``, not valid Unicode, or too long.
     """
     if prefix is not None:
-        check_str(option, prefix)
+        check_prefix(option, prefix)
+        check_unicode(option, prefix)
     return prefix

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,16 +17,26 @@ from numpy.typing import NDArray
 
 from qdrant_embed.encoder.facts.precision import ModelReport
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.files.plan import RunPlan
+from qdrant_embed.encoder.files.plan import RunPlan, plan_of_json
 from qdrant_embed.encoder.interfaces import assert_never
 from qdrant_embed.encoder.run.backend import Backend, Inputs, ShortenedVectors
 from qdrant_embed.encoder.run.cores import usable_cores
 from qdrant_embed.encoder.run.single_text import SingleTextBackend
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
-from qdrant_embed.errors import ModelFileError
+from qdrant_embed.errors import ModelError, ModelFileError, QdrantEmbedError
+from qdrant_embed.limits import TRIAL_MEMORY, TRIAL_SECONDS
+from qdrant_embed.stalls import announced
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.run.session import Provider
+
+logger = logging.getLogger(__name__)
+
+_TEXT = "a text"
+_CHILD = (
+    "import json, sys; job = json.load(sys.stdin.buffer); sys.path[:] = job['path']; "
+    "from qdrant_embed.encoder.run.loaded_model import run_trial; run_trial(job)"
+)
 
 
 @dataclass(frozen=True)
@@ -52,10 +66,25 @@ class LoadedModel:
         Args:
             inputs: the texts.
             alone: a single text is waited for, and the other cores are idle.
+
+        Raises:
+            ModelError: the model failed, or its outputs are no finite numbers.
         """
         if not inputs.ids.size:
             return np.zeros((len(inputs.ids), self.spec.dimension), np.float32)
-        return (self.single_text_backend if alone else self.backend).run(inputs)
+        # of NaN and infinite values, an error says more than numpy's warnings
+        with np.errstate(all="ignore"):
+            outputs = (self.single_text_backend if alone else self.backend).run(inputs)
+        if len(outputs) != len(inputs.ids):
+            raise ModelError(
+                f"{self.spec.name} returned {len(outputs)} outputs for {len(inputs.ids)} texts"
+            )
+        if not np.isfinite(outputs).all():
+            raise ModelError(
+                f"{self.spec.name} returned values that are not finite numbers: its weights cannot "
+                "be used, or not for every text"
+            )
+        return outputs
 
 
 def load_model(plan: RunPlan, spec: ModelSpec, providers: Sequence[Provider] | None) -> LoadedModel:
@@ -143,3 +172,78 @@ def _backend(
     if spec.dimension == plan.spec.dimension:
         return backend
     return ShortenedVectors(backend, spec.dimension)
+
+
+def try_plan(plan: RunPlan, seconds: float | None = None) -> None:
+    """Load and run a model in a child process, as is done once with an ONNX file of others.
+
+    A graph is a program that somebody else wrote. It may never end, or take all memory; what
+    happens to it here happens to a child, which has a limit of time and, on Linux, of memory. The
+    child is a new interpreter and no fork, and runs none of its parent's modules.
+
+    Args:
+        plan: what to run.
+        seconds: limit of time; `TRIAL_SECONDS` by default.
+
+    Raises:
+        ModelFileError: it cannot be run, or not within the limits.
+    """
+    path, limit = plan.run[0], TRIAL_SECONDS if seconds is None else seconds
+    if not sys.executable or getattr(sys, "frozen", False):  # there is no interpreter to start
+        return
+    size = sum(file.stat().st_size for file in plan.run)
+    memory = TRIAL_MEMORY + 4 * size
+    job = {"path": sys.path, "plan": plan.to_json(), "memory": memory}
+    command = [sys.executable, "-I", "-c", _CHILD]
+    try:
+        with announced(f"trying {path} for the first time"):
+            done = subprocess.run(  # noqa: S603 - this interpreter
+                command,
+                input=json.dumps(job).encode(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=limit,
+                check=False,
+            )
+    except subprocess.TimeoutExpired as error:
+        raise ModelFileError(
+            f"{path} cannot be run: a short text took more than {limit:.0f} s in a first trial"
+        ) from error
+    except OSError as error:
+        logger.warning("%s is run without a trial, because no process starts: %s", path, error)
+        return
+    if done.returncode == 0:
+        return
+    said = done.stdout.decode("utf-8", "replace").strip()
+    raise ModelFileError(
+        said
+        or f"{path} cannot be run: it ended the process of its first trial "
+        f"(exit code {done.returncode}, {memory >> 30} GB of memory allowed)"
+    )
+
+
+def run_trial(job: dict[str, object]) -> None:
+    """Do a trial, in the child: print why it failed and exit with 1, or exit with 0."""
+    if sys.platform == "linux":
+        import resource
+
+        memory = int(str(job["memory"]))
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        if soft == resource.RLIM_INFINITY or soft > memory:
+            resource.setrlimit(resource.RLIMIT_AS, (memory, hard))
+    plan = plan_of_json(str(job["plan"]))
+    try:
+        model = load_model(plan, plan.spec, None)
+        [text] = model.tokenizer.tokenize([_TEXT]).ids
+        other = [max(0, token - 1) for token in text]
+        together = model.run(Inputs(np.array([text, other], np.int64)))
+        for row, ids in zip(together, (text, other), strict=True):
+            [alone] = model.run(Inputs(np.array([ids], np.int64)))
+            if not np.allclose(row, alone, 0.01, 0.01):
+                raise ModelFileError(
+                    f"{plan.run[0]} returns other vectors for two texts than for one: export it "
+                    "again, with a dynamic axis for the batch"
+                )
+    except QdrantEmbedError as error:
+        print(error)  # noqa: T201 - to the parent
+        sys.exit(1)

@@ -62,17 +62,19 @@ class OnnxFile:
                 "which can be run only as part of the file"
             )
         try:
-            found = self.run(Inputs(np.array([trial], np.int64))).shape
+            self.run(Inputs(np.array([trial], np.int64)))
+        except ModelFileError:
+            raise
         except ModelError as error:
             raise ModelFileError(f"{path} cannot be run: {error.__cause__}") from error
-        if found != (1, spec.dimension):
-            raise ModelFileError(
-                f"{path} returns vectors of {', '.join(map(str, found[1:]))} numbers, but by its "
-                f"other files {spec.name} has {spec.dimension}"
-            )
 
     def run(self, inputs: Inputs) -> NDArray[np.float32]:
-        """Return vectors, float32 [batch, dimension]."""
+        """Return vectors, float32 [batch, dimension].
+
+        Raises:
+            ModelFileError: the file returns something else.
+            ModelError: it failed.
+        """
         ids, types = inputs.ids, inputs.token_types
         if types is None:
             types = np.zeros_like(ids)
@@ -89,7 +91,20 @@ class OnnxFile:
             name: values[name].astype(_KINDS[taken.kind], copy=False)
             for name, taken in self._inputs.items()
         }
-        vectors = self._pooled(self._session.feed(fed, [self._output])[0].astype(np.float32))
+        output = self._session.feed(fed, [self._output])[0]
+        if not isinstance(output, np.ndarray) or output.dtype.kind not in "fiu":
+            raise ModelFileError(f"{self._path} returns {self._output}, which is no numbers")
+        vectors = self._pooled(output.astype(np.float32))
+        if vectors.ndim != 2 or len(vectors) != len(ids):
+            raise ModelFileError(
+                f"{self._path} returns {self._output} of shape {list(output.shape)} for "
+                f"{len(ids)} texts of {ids.shape[1]} tokens, which is not a vector for each"
+            )
+        if vectors.shape[1] != self._spec.dimension:
+            raise ModelFileError(
+                f"{self._path} returns vectors of {vectors.shape[1]} numbers, but by its other "
+                f"files {self._spec.name} has {self._spec.dimension}"
+            )
         return l2_normalized(vectors) if self._spec.normalize else vectors
 
     def _pooled(self, output: Vector) -> Vector:

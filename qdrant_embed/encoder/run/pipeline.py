@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -84,15 +83,15 @@ class Pipeline(Generic[T]):
                 when texts are cut, and one when they have no known word.
             prefix: what every text begins with.
         """
-        parts = map(partial(self._tokenized, job=job, prefix=prefix), windows(texts, window))
+        parts = self._token_ids(windows(texts, window), job, prefix)
         return self.run_tokens(parts, window, workers, job)
 
     def run_singly(
         self, texts: Iterable[str], workers: int, job: EncodeJob | None = None, prefix: str = ""
     ) -> Iterator[T]:
         """Do the same text by text: nothing delays a single one, which is a query."""
-        for text in texts:
-            yield from self._single(self._tokenized([text], job, prefix), workers)
+        for ids in self._token_ids(([text] for text in texts), job, prefix):
+            yield from self._single(ids, workers)
 
     def run_tokens(
         self,
@@ -128,11 +127,20 @@ class Pipeline(Generic[T]):
             if running is not None:
                 yield from waited_for(running)
 
+    def _token_ids(
+        self, windows: Iterable[Sequence[str]], job: EncodeJob | None, prefix: str
+    ) -> Iterator[list[list[int]]]:
+        """Yield the token ids of each window's texts."""
+        first = 0
+        for texts in windows:
+            yield self._tokenized(texts, job, prefix, first)
+            first += len(texts)
+
     def _tokenized(
-        self, texts: Sequence[str], job: EncodeJob | None, prefix: str
+        self, texts: Sequence[str], job: EncodeJob | None, prefix: str, first: int
     ) -> list[list[int]]:
         model = self._load()
-        tokens = model.tokenizer.tokenize(texts)
+        tokens = model.tokenizer.tokenize(texts, first)
         unknown = model.tokenizer.unknown_texts(tokens.ids, prefix)
         if job is None:
             self._warn_of_truncation(model, tokens.truncated)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qdrant_embed.encoder.facts.architectures import TABLES, table_shape
 from qdrant_embed.encoder.run.backend import Inputs, l2_normalized
-from qdrant_embed.errors import ModelFileError
+from qdrant_embed.errors import ModelError, ModelFileError
 
 
 class StaticModel:
@@ -41,15 +41,15 @@ class StaticModel:
             np.float32, copy=False
         )
         self._rows = tensors.get("mapping", np.arange(rows))
-        self._weights = tensors.get("weights", np.ones(len(self._rows), np.float32)).astype(
-            np.float32
-        )
+        self._weights = tensors.get("weights", np.ones(self._rows.shape)).astype(np.float32)
         self._counted = np.ones_like(self._weights)
         if (
-            self._rows.shape != self._weights.shape
-            or self._rows.ndim != 1
+            self._rows.ndim != 1
+            or self._rows.shape != self._weights.shape
             or len(self._rows) < vocabulary_size
+            or not len(self._rows)
             or self._rows.dtype.kind != "i"
+            or not (unknown or 0) < len(self._rows)
             or not 0 <= self._rows.min() <= self._rows.max() < rows
         ):
             raise ModelFileError(
@@ -63,6 +63,10 @@ class StaticModel:
     def run(self, inputs: Inputs) -> NDArray[np.float32]:
         """Compute the vectors of texts, float32 [batch, dimension]."""
         token_ids = inputs.ids
+        if token_ids.max(initial=0) >= len(self._rows):
+            raise ModelError(
+                f"token {token_ids.max()} has no vector in a table of {len(self._rows)}"
+            )
         weights = self._weights[token_ids][:, None]
         counts = self._counted[token_ids].sum(axis=1, keepdims=True)
         sums = np.matmul(weights, self._table[self._rows[token_ids]])[:, 0]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from qdrant_embed.encoder.run.batching import runs
-from qdrant_embed.errors import MissingDependencyError, ModelFileError
+from qdrant_embed.errors import InputError, MissingDependencyError, ModelFileError
 
 try:
     import tokenizers
@@ -29,6 +30,24 @@ class TokenizedTexts:
 
     ids: list[list[int]]
     truncated: list[int]
+
+
+class _TokenizerError(Exception):
+    """What went wrong inside of ``tokenizers``."""
+
+
+@contextmanager
+def _caught() -> Iterator[None]:
+    """Turn whatever ``tokenizers`` raises in the block into `_TokenizerError`.
+
+    It raises bare Exceptions, and panics, which are no Exceptions.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime":
+            raise _TokenizerError(str(error)) from error
+        raise
 
 
 class _Marks(dict[int, bool]):
@@ -57,7 +76,7 @@ class Tokenizer:
         lower_case: lower-case texts first, whatever the file does.
 
     Raises:
-        ModelFileError: the file cannot be read as a tokenizer.
+        ModelFileError: the file cannot be read as a tokenizer, or not every text can be tokenised.
     """
 
     def __init__(
@@ -68,26 +87,29 @@ class Tokenizer:
         special_tokens: bool = True,
         lower_case: bool = False,
     ) -> None:
-        self._special_tokens, self._lower_case = special_tokens, lower_case
+        self._path, self._special_tokens, self._lower_case = path, special_tokens, lower_case
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises nothing narrower
+            with _caught():
+                self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+                self._tokenizer.no_padding()
+                self._tokenizer.enable_truncation(max_tokens)
+                self._tokenizer.encode(_FOREIGN)  # where the unknown token is missing, this fails
+                self._unknown = self._find_unknown()
+                special = self._tokenizer.get_added_tokens_decoder()
+                self._special = {token for token, added in special.items() if added.special}
+                around = self._tokenizer.encode("").ids if special_tokens else []
+        except _TokenizerError as error:
             raise ModelFileError(f"{path} cannot be read as a tokenizer: {error}") from error
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_tokens)
-        self._unknown = self._find_unknown()
-        special = self._tokenizer.get_added_tokens_decoder()
-        self._special = {token for token, added in special.items() if added.special}
-        if special_tokens:  # some files add tokens that they do not call special
-            self._special.update(self._tokenizer.encode("").ids)
+        self._largest = max([*special, *around], default=0)
+        self._special.update(around)  # some files add tokens that they do not call special
         unknown = [] if self._unknown is None else [self._unknown]
         self._marks = _Marks([*self._special, *unknown], self._tokenizer.id_to_token)
         self._prefix_lengths: dict[str, int] = {}
 
     @property
     def vocabulary_size(self) -> int:
-        """Token ids are below this, added tokens included."""
-        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+        """Number of tokens, added ones included; more if an added one has a larger id."""
+        return max(self._largest + 1, self._tokenizer.get_vocab_size(with_added_tokens=True))
 
     @property
     def unknown_id(self) -> int | None:
@@ -101,8 +123,9 @@ class Tokenizer:
     def _find_unknown(self) -> int | None:
         """Return the unknown token, without reading the whole vocabulary."""
         try:
-            found = self._tokenizer.model.tokenize(_FOREIGN)
-        except Exception:  # noqa: BLE001 - there is none, which tokenizers says by a bare Exception
+            with _caught():
+                found = self._tokenizer.model.tokenize(_FOREIGN)
+        except _TokenizerError:  # there is none
             return None
         if len(found) != 1 or self._tokenizer.id_to_token(found[0].id) == _FOREIGN:
             return None
@@ -149,32 +172,69 @@ class Tokenizer:
         )
 
     def special_tokens_around(self, text: str) -> tuple[list[int], list[int]]:
-        """Return the special tokens that are put before and after `text`."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=self._special_tokens)
+        """Return the special tokens that are put before and after `text`.
+
+        Raises:
+            InputError: the text cannot be tokenised.
+        """
+        encoding = self._encoded(text, special_tokens=self._special_tokens)
         ids, mask = encoding.ids, encoding.special_tokens_mask
         if 0 not in mask:
             return ids, []
         start, end = mask.index(0), len(mask) - mask[::-1].index(0)
         return ids[:start], ids[end:]
 
-    def tokenize(self, texts: Sequence[str]) -> TokenizedTexts:
-        """Tokenise each of `texts`, in order."""
+    def tokenize(self, texts: Sequence[str], first: int = 0) -> TokenizedTexts:
+        """Tokenise each of `texts`, in order.
+
+        Args:
+            texts: the texts.
+            first: position of the first in the input, for errors.
+
+        Raises:
+            InputError: one cannot be tokenised; its position is the error's.
+        """
         if self._lower_case:
             texts = [text.lower() for text in texts]
         found = TokenizedTexts([], [])
         for run in [texts] if len(texts) == 1 else runs(texts, len, _CHARACTERS_TOGETHER):
-            for encoding in self._tokenizer.encode_batch_fast(
-                run, add_special_tokens=self._special_tokens
-            ):
+            try:
+                with _caught():
+                    encodings = self._tokenizer.encode_batch_fast(
+                        run, add_special_tokens=self._special_tokens
+                    )
+            except _TokenizerError as error:
+                for position, text in enumerate(run, first + len(found.ids)):
+                    self._encoded(text, special_tokens=self._special_tokens, position=position)
+                raise ModelFileError(f"{self._path} cannot tokenise texts: {error}") from error
+            for encoding in encodings:
                 if encoding.overflowing:
                     found.truncated.append(len(found.ids))
                 found.ids.append(encoding.ids)
         return found
 
+    def _encoded(
+        self, text: str, *, special_tokens: bool, position: int | None = None
+    ) -> tokenizers.Encoding:
+        """Tokenise one text; Raises `InputError`, which states its `position`."""
+        try:
+            with _caught():
+                return self._tokenizer.encode(text, add_special_tokens=special_tokens)
+        except _TokenizerError as error:
+            which = "a text" if position is None else f"text number {position}"
+            raise InputError(
+                f"{which} cannot be tokenised with {self._path} ({error}): {text!r:.80}",
+                index=position,
+            ) from error
+
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Find where each token of the whole `text` starts and ends, without special tokens."""
+        """Find where each token of the whole `text` starts and ends, without special tokens.
+
+        Raises:
+            InputError: the text cannot be tokenised.
+        """
         read = text.lower() if self._lower_case else text
-        whole = self._tokenizer.encode(read, add_special_tokens=False)
+        whole = self._encoded(read, special_tokens=False)
         spans = [span for part in (whole, *whole.overflowing) for span in part.offsets]
         if len(read) == len(text):
             return spans

@@ -513,10 +513,13 @@ class EdgeDatabase(QdrantBase):
         shard = self._shard(collection_name)
         if not len(points.ids if isinstance(points, models.Batch) else points):
             raise ValueError("Empty update request")
-        made = _edge_points(points, _Shape.of(shard.collection))
+        shape = _Shape.of(shard.collection)
+        made = _edge_points(points, shape)
         condition = conversion.edge_filter(update_filter)
         mode = update_mode and conversion.named(edge.UpdateMode, update_mode.value)
         with shard.change() as update:
+            if (now := _Shape.of(shard.collection)) != shape:  # another thread has changed it
+                made = _edge_points(points, now)
             for some, size in _short(made):
                 part = [each.item for each in some]
                 operation = edge.UpdateOperation.upsert_points(part, condition, mode)
@@ -577,21 +580,25 @@ class EdgeDatabase(QdrantBase):
         shard = self._shard(collection_name)
         if not points:
             raise ValueError("must specify points to update")
-        shape = _Shape.of(shard.collection)
-        made, size = {}, 0
-        for point in points:
-            point_id, vectors = conversion.edge_id(point.id), shape.vectors(point.vector)
-            made[point_id] = conversion.made(edge.PointVectors, point_id, vectors)
-            size = max(size, _bytes(vectors, None))
         condition = conversion.edge_filter(update_filter)
-        self._change(
-            shard,
-            list(made),
-            lambda ids: edge.UpdateOperation.update_vectors(
-                [made[point] for point in ids], condition
-            ),
-            size,
-        )
+        changed: dict[Any, dict[str, Any]] = {}
+        with shard.change():  # nobody changes what points can have before this is done
+            shape = _Shape.of(shard.collection)
+            for point in points:
+                vectors = shape.vectors(point.vector)
+                changed.setdefault(conversion.edge_id(point.id), {}).update(vectors)
+            made = {
+                point: conversion.made(edge.PointVectors, point, vectors)
+                for point, vectors in changed.items()
+            }
+            self._change(
+                shard,
+                list(made),
+                lambda some: edge.UpdateOperation.update_vectors(
+                    [made[point] for point in some], condition
+                ),
+                max(_bytes(vectors, None) for vectors in changed.values()),
+            )
         return _DONE
 
     def delete_vectors(
@@ -601,9 +608,10 @@ class EdgeDatabase(QdrantBase):
         if not vectors:
             raise ValueError("must specify vector names to delete")
         ids = self._selected(shard, points)
-        _Shape.of(shard.collection).check_names(vectors)
         names = list(vectors)
-        self._change(shard, ids, lambda some: edge.UpdateOperation.delete_vectors(some, names))
+        with shard.change():
+            _Shape.of(shard.collection).check_names(names)
+            self._change(shard, ids, lambda some: edge.UpdateOperation.delete_vectors(some, names))
         return _DONE
 
     def delete(
@@ -710,7 +718,8 @@ class EdgeDatabase(QdrantBase):
         if isinstance(selector, list | tuple):
             if not selector:
                 raise ValueError("Empty update request")
-            return conversion.ids_of(selector)
+            # seen in 0.9.0: where one in an index is named twice, others are left as they were
+            return list(dict.fromkeys(conversion.ids_of(selector)))
         if isinstance(selector, models.FilterSelector):
             selector = selector.filter
         if isinstance(selector, models.Filter):

@@ -122,6 +122,45 @@ def test_forks_while_another_thread_loads(tiny: TinyModel) -> None:
     run(BEGIN + work.replace("\n    ", "\n"), tiny.path)
 
 
+@pytest.mark.parametrize(
+    ("module", "work"),
+    [
+        ("mmh3", "qdrant_embed.SparseTextEmbedding()"),
+        ("qdrant_embed.encoder.text", "qdrant_embed.TextEmbedding"),
+        ("onnxruntime", "qdrant_embed.TextEmbedding(sys.argv[1], precision='fp32')"),
+    ],
+)
+def test_a_fork_while_another_thread_imports(module: str, work: str, tiny: TinyModel) -> None:
+    """A child would wait for ever for a module that its parent's other thread was importing."""
+    script = f"""
+    import os, sys, threading, time
+    import qdrant_embed
+
+    class Slow:
+        def find_spec(self, name, path=None, target=None):
+            if name == "{module}":
+                begun.set()
+                time.sleep(0.3)
+
+    begun = threading.Event()
+    sys.meta_path.insert(0, Slow())
+    thread = threading.Thread(target=lambda: {work})
+    thread.start()
+    begun.wait()
+    if not (pid := os.fork()):
+        {work}
+        os._exit(7)
+    deadline = time.monotonic() + 20
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if not ended[0]:
+        os.kill(pid, 9)
+    assert os.waitstatus_to_exitcode(ended[1]) == 7, "a child hangs"
+    thread.join()
+    """
+    run(script, tiny.path)
+
+
 def test_a_pool_of_forked_processes(tiny: TinyModel) -> None:
     work = """
     import multiprocessing

@@ -1,0 +1,60 @@
+"""The limits of what comes from outside: every number in one table.
+
+What is larger is refused by a typed error that names the file or argument, what was found, and the
+limit. Each number is several times the largest that models in use have.
+
+====================== ============ ==========================================================
+name                   limit        of what
+====================== ============ ==========================================================
+`PREFIX`               16,384       characters of a query or document prefix, or of a prompt
+`JSON_FILE`            16 MB        a config, manifest or record
+`JSON_DEPTH`           64           levels of lists and objects in any JSON of a model
+`TOKENIZER_FILE`       128 MB       ``tokenizer.json``
+`TOKEN_IDS`            4,194,304    token ids, of which each is below this
+`ADDED_TOKENS`         20,000       tokens that a tokenizer adds to its vocabulary
+`ADDED_TOKEN`          1,000        characters of one of them
+`TOKENIZER_STEPS`      64           steps of a normaliser, a pre-tokeniser or a post-processor
+`TOKENIZER_PATTERN`    10,000       characters of a regular expression
+`TOKENIZER_GROWTH`     64           times that a normaliser may lengthen a text
+`TOKENIZER_PREPENDED`  1,000        characters that a normaliser may put before a text
+`SPECIAL_TOKENS`       256          special tokens around a text
+`HUB_ANSWER`           32 MB        a hub's answer about a repository
+`HUB_ANSWER_SECONDS`   300 s        until that answer is complete
+`UNSTATED_FILE`        8 GB         a file whose size the hub does not state
+`FIRST_BYTE`           60 s         from a request to a hub until its answer begins
+`TRIAL_SECONDS`        60 s         the first run of a model's own ONNX file, in a child process
+`TRIAL_MEMORY`         8 GB         memory of that process, besides four times the file's size
+`ERROR_MESSAGE`        4,000        characters of an error's message; the middle is left out
+====================== ============ ==========================================================
+"""
+
+from __future__ import annotations
+
+PREFIX = 1 << 14
+JSON_FILE = 16 << 20
+JSON_DEPTH = 64
+TOKENIZER_FILE = 128 << 20
+TOKEN_IDS = 1 << 22
+ADDED_TOKENS = 20_000
+ADDED_TOKEN = 1_000
+TOKENIZER_STEPS = 64
+TOKENIZER_PATTERN = 10_000
+TOKENIZER_GROWTH = 64
+TOKENIZER_PREPENDED = 1_000
+SPECIAL_TOKENS = 256
+HUB_ANSWER = 32 << 20
+HUB_ANSWER_SECONDS = 300.0
+UNSTATED_FILE = 8 << 30
+FIRST_BYTE = 60.0
+TRIAL_SECONDS = 60.0
+TRIAL_MEMORY = 8 << 30
+ERROR_MESSAGE = 4_000
+
+
+def shortened(message: str, longest: int = ERROR_MESSAGE) -> str:
+    """Return `message` with its middle left out, if it is longer than `longest` characters."""
+    if len(message) <= longest:
+        return message
+    left_out = f" ... ({len(message):,} characters in all) ... "
+    end = longest // 4
+    return f"{message[: longest - end - len(left_out)]}{left_out}{message[-end:]}"

@@ -1,0 +1,373 @@
+"""Fuzzers of what reads bytes from outside: each returns, or raises an error of ours.
+
+``QDRANT_EMBED_FUZZ=20000`` is how many examples each tries, 30 without it; ``tox -e fuzz`` sets it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import shutil
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from hostile import models
+from qdrant_embed import QdrantEmbedError, TextEmbedding
+from qdrant_embed.backoff import retry_after_seconds
+from qdrant_embed.cli.records import FORMATS, Field, Fields, Format, RecordFile
+from qdrant_embed.encoder.facts.directory import ModelDirectory
+from qdrant_embed.encoder.facts.tokenizer_file import read_tokenizer_file
+from qdrant_embed.encoder.files.cache import sealed, unsealed
+from qdrant_embed.encoder.files.compiled import read_compiled
+from qdrant_embed.encoder.files.inventory import cache_entries, check_cache
+from qdrant_embed.encoder.files.plan import MANIFEST, PlanCache, check_exported, read_exported
+from qdrant_embed.encoder.files.repository import is_file_inside, read_repository
+from qdrant_embed.encoder.files.snapshots import Snapshots
+from qdrant_embed.encoder.files.tensors import read_tensors, tensor_shapes
+from qdrant_embed.encoder.run.tokenizer import Tokenizer
+
+fuzz = settings(
+    max_examples=int(os.environ.get("QDRANT_EMBED_FUZZ", "30")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+_NUMBERS = st.sampled_from(
+    [
+        0,
+        -1,
+        1,
+        2**31,
+        2**63,
+        2**64,
+        -(2**63) - 1,
+        10**400,
+        1e308,
+        -1e-320,
+        math.inf,
+        -math.inf,
+        math.nan,
+    ]
+)
+_TEXTS = st.text(max_size=20) | st.sampled_from(
+    ["\ud800", "\0", "..", "**", "x" * 5000, "\x1b[31m"]
+)
+_LEAVES = st.none() | st.booleans() | _NUMBERS | st.integers() | st.floats() | _TEXTS
+JSON = st.recursive(
+    _LEAVES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXTS, inner, max_size=4),
+    max_leaves=12,
+)
+TEXTS = ["cat", "the cat sat on the mat", "paris \U00012000 zz", "", "mat " * 200]
+
+
+def places(content: Any) -> list[tuple[Any, Any]]:
+    """List every container in `content` with each of its keys."""
+    found, waiting = [], [content]
+    while waiting:
+        outer = waiting.pop()
+        keys = outer.keys() if isinstance(outer, dict) else range(len(outer))
+        for key in list(keys)[:50]:
+            found.append((outer, key))
+            if isinstance(outer[key], dict | list) and outer[key]:
+                waiting.append(outer[key])
+    return found
+
+
+@st.composite
+def mutated(draw: st.DrawFn, content: bytes) -> bytes:
+    """Draw a JSON file that is like `content`, or bytes that are near it, or anything."""
+    how = draw(st.sampled_from(["values", "values", "values", "keys", "bytes", "json", "any"]))
+    if how == "any":
+        return draw(st.binary(max_size=200))
+    if how == "json":
+        return json.dumps(draw(JSON)).encode("utf-8", "surrogatepass")
+    if how == "bytes":
+        data = bytearray(content)
+        for _ in range(draw(st.integers(1, 8))):
+            position = draw(st.integers(0, len(data) - 1))
+            cut = draw(st.integers(0, 3))
+            data[position : position + cut] = draw(st.binary(max_size=4))
+            if not data:
+                return b""
+        return bytes(data)
+    found = json.loads(content)
+    for _ in range(draw(st.integers(1, 3))):
+        known = places(found)
+        if not known:
+            break
+        outer, key = draw(st.sampled_from(known))
+        if how == "keys":
+            del outer[key]
+        else:
+            outer[key] = draw(JSON)
+    return json.dumps(found).encode("utf-8", "surrogatepass")
+
+
+def ours(work: Callable[[], object], *also: type[Exception]) -> None:
+    """Do the work; an error of ours, or one of `also`, is an answer."""
+    with suppress(QdrantEmbedError, *also):
+        work()
+
+
+@pytest.fixture(scope="module", params=["bert", "static", "onnx"])
+def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return models.sound(request.param, tmp_path_factory.mktemp("sound") / "model")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+def copied(folder: Path, work: Path) -> Path:
+    shutil.rmtree(work / "model", ignore_errors=True)
+    shutil.copytree(folder, work / "model")
+    return work / "model"
+
+
+@fuzz
+@given(data=st.data())
+def test_configs_and_module_chains(data: st.DataObject, sound: Path, work: Path) -> None:
+    folder = copied(sound, work)
+    names = sorted(path.relative_to(sound) for path in sound.rglob("*.json"))
+    name = data.draw(st.sampled_from([n for n in names if n.name != "tokenizer.json"]))
+    (folder / name).write_bytes(data.draw(mutated((sound / name).read_bytes())))
+
+    def read() -> None:
+        directory = ModelDirectory(folder, tensor_shapes=tensor_shapes)
+        spec = directory.spec("m")
+        directory.settings(spec, read_tokenizer_file(directory.tokenizer))
+        assert directory.vocabulary is None or directory.vocabulary >= 0
+        assert directory.weights("fp32")[0].resolve().is_relative_to(folder.resolve())
+
+    ours(read)
+
+
+@fuzz
+@given(data=st.data())
+def test_tokenizer_files(data: st.DataObject, sound: Path, work: Path) -> None:
+    path = work / "tokenizer.json"
+    path.write_bytes(data.draw(mutated((sound / "tokenizer.json").read_bytes())))
+
+    def read() -> None:
+        largest = read_tokenizer_file(path).largest_id
+        tokenizer = Tokenizer(path, 64)
+        for text in TEXTS:
+            [ids] = tokenizer.tokenize([text]).ids
+            assert max(ids, default=0) <= max(largest, tokenizer.vocabulary_size)
+            assert len(ids) <= 64
+            tokenizer.count(text)
+
+    ours(read)
+
+
+@fuzz
+@given(data=st.data())
+def test_whole_static_models(data: st.DataObject, work: Path, tmp_path_factory: Any) -> None:
+    base = work / "static"
+    if not base.exists():
+        models.sound("static", base)
+    folder = copied(base, work)
+    name = data.draw(st.sampled_from(["config.json", "tokenizer.json"]))
+    (folder / name).write_bytes(data.draw(mutated((base / name).read_bytes())))
+
+    def load() -> None:
+        encoder = TextEmbedding(folder, cache_dir=work / "cache")
+        vectors = list(encoder.embed(TEXTS))
+        assert np.isfinite(np.stack(vectors)).all()
+
+    ours(load)
+
+
+def _header(content: bytes, length: int | None = None) -> bytes:
+    return struct.pack("<Q", len(content) if length is None else length) + content
+
+
+@fuzz
+@given(data=st.data())
+def test_safetensors(data: st.DataObject, sound: Path, work: Path) -> None:
+    if not (sound / "model.safetensors").exists():
+        return
+    whole = (sound / "model.safetensors").read_bytes()
+    size = struct.unpack("<Q", whole[:8])[0]
+    header = data.draw(mutated(whole[8 : 8 + size]))
+    length = data.draw(st.none() | st.integers(0, 2**64 - 1))
+    rest = whole[8 + size :][: data.draw(st.sampled_from([None, 0, 100]))]
+    path = work / "model.safetensors"
+    path.write_bytes(_header(header, length) + rest)
+
+    def read() -> None:
+        tensor_shapes([path])
+        for tensor in read_tensors([path]).values():
+            assert tensor.dtype.kind in "fi"
+
+    ours(read)
+
+
+@fuzz
+@given(data=st.data())
+def test_archives_of_arrays(data: st.DataObject, work: Path) -> None:
+    stream = io.BytesIO()
+    np.savez(stream, embeddings=np.ones((4, 4), np.float32))
+    content = bytearray(stream.getvalue())
+    for _ in range(data.draw(st.integers(1, 6))):
+        position = data.draw(st.integers(0, len(content) - 1))
+        content[position : position + data.draw(st.integers(0, 2))] = data.draw(
+            st.binary(max_size=3)
+        )
+    path = work / "static.npz"
+    path.write_bytes(bytes(content))
+    ours(lambda: dict(read_tensors([path])))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    sound = models.sound("static", folder / "model")
+    TextEmbedding(sound, cache_dir=folder / "cache").export(folder / "out")
+    return folder
+
+
+@fuzz
+@given(data=st.data(), seal=st.booleans())
+def test_manifests(data: st.DataObject, seal: bool, exported: Path, work: Path) -> None:
+    folder = copied(exported / "out", work)
+    content = unsealed((folder / MANIFEST).read_bytes())
+    made = data.draw(mutated(json.dumps(content).encode()))
+    if seal:
+        try:
+            made = sealed(json.loads(made)).encode()
+        except (ValueError, TypeError, RecursionError):
+            return
+    (folder / MANIFEST).write_bytes(made)
+
+    def read() -> None:
+        plan = read_exported(folder)
+        for path in (*plan.run, plan.tokenizer):
+            assert path.parent == folder
+        check_exported(folder, plan, work / "cache")
+        encoder = TextEmbedding(folder, cache_dir=work / "cache")
+        assert len(list(encoder.embed(TEXTS))) == len(TEXTS)
+        encoder.describe()
+
+    ours(read)
+
+
+@fuzz
+@given(data=st.data())
+def test_records_and_notes(data: st.DataObject, exported: Path, work: Path) -> None:
+    """What is kept in the cache is no error, whatever it is: it is made again."""
+    cache = work / "notes"
+    record = {"name": "a/b", "commit": "0" * 40, "paths": ["x.json"], "files": {}}
+    made = data.draw(mutated(json.dumps(record).encode()))
+    base = cache / "hub" / "a--b"
+    (base / "refs").mkdir(parents=True, exist_ok=True)
+    (base / f"{'0' * 40}.json").write_bytes(made)
+    (base / "refs" / "main").write_bytes(data.draw(st.just(b"0" * 40) | st.binary(max_size=50)))
+    compiled = cache / "compiled" / "m-fp32-x"
+    compiled.mkdir(parents=True, exist_ok=True)
+    report = {"model": "m", "weights_sha256": "x", "file": "f", "precision": "fp32", "seconds": 1.0}
+    sizes = {"graph_bytes": 1, "weights_bytes": 1, "graph_version": 4}
+    digests = {"graph_sha256": "x", "constants_sha256": "y"}
+    (compiled / "compiled.json").write_bytes(
+        data.draw(mutated(json.dumps(report | sizes | digests).encode()))
+    )
+    read_compiled(compiled)
+    ours(lambda: Snapshots(cache, "a/b").find(None, "int8"))
+    cache_entries(cache)
+    check_cache(cache)
+    plans = PlanCache(exported / "model", ("options",), cache)
+    [kept] = (exported / "cache" / "plans").iterdir()
+    plans._file.parent.mkdir(exist_ok=True)
+    plans._file.write_bytes(data.draw(mutated(kept.read_bytes())))
+    plans.read()
+
+
+_ANSWER = {
+    "id": "a/b",
+    "sha": "0" * 40,
+    "siblings": [
+        {"rfilename": "config.json", "size": 3, "blobId": "0" * 40},
+        {"rfilename": "model.safetensors", "lfs": {"sha256": "0" * 64, "size": 3}},
+    ],
+}
+
+
+@fuzz
+@given(content=mutated(json.dumps(_ANSWER).encode()))
+def test_hub_answers(content: bytes) -> None:
+    def read() -> None:
+        repository = read_repository("a/b", content)
+        for path in repository.files:
+            assert is_file_inside(path)
+            assert os.path.normpath(f"/cache/{path}").startswith("/cache/")
+
+    ours(read, ValidationError)
+
+
+@fuzz
+@given(path=st.text(max_size=30) | st.from_regex(r"[./\\:a~*\x00]{1,12}", fullmatch=True))
+def test_paths_of_a_hub(path: str) -> None:
+    if is_file_inside(path):
+        assert os.path.normpath(f"/cache/{path}").startswith("/cache/")
+        assert "\\" not in os.path.normpath(path) or ".." not in path.split("\\")
+        path.encode()
+
+
+@fuzz
+@given(
+    value=st.text(max_size=80)
+    | st.from_regex(r"\w{3}, [0-9]{1,3} \w{3} [0-9]{1,20} [0-9:]{1,12} [+-]?[0-9A-Z]{1,12}")
+)
+def test_waits_that_are_asked_for(value: str) -> None:
+    seconds = retry_after_seconds(value)
+    assert seconds is None or 0 <= seconds < math.inf
+
+
+_LINES = ['{"text": "cat", "id": 1, "day": "2024-01-01"}', '{"text": "dog", "id": "x", "day": 3}']
+_ROWS = ["text,id,day", "cat,1,2024-01-01", '"d,og",x,', '"two\nlines",2,2024-01-01T00:00:00Z']
+
+
+@fuzz
+@given(
+    data=st.data(),
+    file_format=st.sampled_from(FORMATS),
+    encoding=st.sampled_from(
+        ["utf-8", "utf-16", "cp1252", "utf-7", "utf-32-le", "cp037", "gb18030"]
+    ),
+    type_of=st.sampled_from([None, "str", "int", "float", "bool", "date"]),
+)
+def test_lines_of_files(
+    data: st.DataObject, file_format: Format, encoding: str, type_of: str | None
+) -> None:
+    lines = _ROWS if file_format == "csv" else _LINES
+    content = bytearray("\n".join(lines).encode(encoding))
+    for _ in range(data.draw(st.integers(0, 6))):
+        position = data.draw(st.integers(0, len(content)))
+        inserted = data.draw(
+            st.binary(max_size=6) | _TEXTS.map(lambda t: t.encode("utf-8", "ignore"))
+        )
+        content[position : position + data.draw(st.integers(0, 4))] = inserted
+    deep = data.draw(
+        st.sampled_from([b"", b'{"text": "x", "a": ' + b"[" * 3000 + b"]" * 3000 + b"}"])
+    )
+    stream = io.BufferedReader(io.BytesIO(bytes(content) + b"\n" + deep))
+    fields = Fields("text", Field("id"), [Field("day", type_of)])
+
+    def read() -> None:
+        for document in RecordFile(stream, file_format, fields, encoding):
+            assert isinstance(document.text, str)
+
+    ours(read)
