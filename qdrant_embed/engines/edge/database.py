@@ -990,7 +990,7 @@ class EdgeDatabase(QdrantBase):
                 params=conversion.search_params(asked.params),
             ),
         )
-        points = [conversion.scored_point(point) for point in found]
+        points = conversion.scored_points(found)
         if kind != "SampleQuery":
             points = _with_ties_in_order(points)
         return points[offset : offset + limit] if more else points
@@ -1632,8 +1632,7 @@ def _as_scored(found: models.Record) -> models.ScoredPoint:
 
 def _with_ties_in_order(points: list[models.ScoredPoint]) -> list[models.ScoredPoint]:
     """Return points with those of equal score, which follow one another, ordered by id."""
-    scores = [(point.score, point.order_value) for point in points]
-    if len(set(scores)) == len(scores):
+    if len({point.score for point in points}) == len(points):
         return points
     ordered: list[models.ScoredPoint] = []
     for _, tied in groupby(points, key=lambda point: (point.score, point.order_value)):
