@@ -26,7 +26,7 @@ from qdrant_client.conversions.conversion import GrpcToRest
 
 edge: Any = qdrant_edge  # its types are wrong in places, and it has attributes that they lack
 
-NOTHING = "qdrant-embed: no vector"  # of a collection without any, which the engine does not allow
+NOTHING = "qdrant-embed: no vector"  # of a collection without any, which the engine forbids
 UNNAMED = ""
 LARGEST_ID = 2**64 - 1
 LARGEST_NUMBER = float(np.finfo(np.float32).max)  # of a vector
