@@ -515,8 +515,9 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         """Build the index of a collection in a folder now, and wait until it is in use.
 
         With the embedded engine, a search compares all vectors one by one until they are indexed;
-        `add` has that done in the background once it would take more than about 5 ms. Queries and
-        changes go on meanwhile: another process builds, on a copy, for which there must be space.
+        that is done in the background once it takes more than about 1 ms, during an `add` once it
+        takes more than 5 ms. Queries and changes go on meanwhile: another process builds, on a
+        copy, for which there must be space.
         On a server, which indexes by itself, this waits until it has. Local mode has no index.
 
         Args:

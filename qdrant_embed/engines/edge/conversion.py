@@ -31,8 +31,8 @@ UNNAMED = ""
 LARGEST_ID = 2**64 - 1
 LARGEST_NUMBER = float(np.finfo(np.float32).max)  # of a vector
 _SCORED = TypeAdapter(list[models.ScoredPoint])
-# Candidates that a search of an index looks at. Of 100,000 vectors of sentences, the ten nearest are
-# found to 98% with the engine's own 100, in 0.5 ms, and all with 200, in 0.7.
+# Candidates that a search of an index looks at. Of 100,000 vectors of sentences, 98% of the ten
+# nearest are found with the engine's own 100, in 0.5 ms, and all with 200, in 0.7.
 EF = 200
 _HNSW = {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000}  # Qdrant's own defaults
 
