@@ -38,11 +38,12 @@ and so does the embedded engine.
 On a server and in the embedded engine, an index makes a filter fast, and strict mode, as in Qdrant
 Cloud, refuses filters on a field without an index. Make one by ``client.create_payload_index(
 "notes", "year", "integer")``, or ``CollectionOptions(indexed={"year": "integer"})`` for a new
-collection. Numbers are compared as ranges, which an integer index and a float index both serve. Only a whole number above
-2**53 needs an integer index, and equals whole numbers alone. A list of numbers takes a condition
-for each, which strict mode can limit. Use a float index for fractions: an integer index does not
-contain them, so that no filter on the field finds them. A list that contains a null ``is stored as
-null`` in memory, in folders, and in a server's indexed field, but not in one without an index.
+collection. Numbers are compared as ranges, which an integer index and a float index both serve.
+Only a whole number above 2**53 needs an integer index, and equals whole numbers alone. A list of
+numbers takes a condition for each, which strict mode can limit. Use a float index for fractions: an
+integer index does not contain them, so that no filter on the field finds them. A list that contains
+a null ``is stored as null`` in memory, in folders, and in a server's indexed field, but not in one
+without an index.
 """
 
 from __future__ import annotations
