@@ -39,7 +39,8 @@ _POLL = 0.05  # seconds between two looks at a process that builds
 # more. Until then its log is kept on the disk, from which 20,000 are read in about a second.
 _LOGGED = 20_000
 _TIMES_WRITTEN = 3  # of what is stored: in the log, in a segment, in indices
-_SMALL_SPACE = 4 * 2**20  # free bytes that deletions need, and opening
+_SMALL_SPACE = 4 * 2**20  # free bytes that deletions need
+_OPENING_SPACE = 40 * 2**20  # and opening, which begins another part of the log, of 32 MB
 _FEW = 512  # changed points that are brought over while others wait
 _LOG = "wal"  # folder of what has been changed, in a shard's
 _CLOSED = "Shard is not initialized"
@@ -481,7 +482,7 @@ class Shard:
                 f"{path.name}: restore it, or call client.delete_collection({self.name!r})",
                 path=str(self._folder.path),
             )
-        _check_space(self._folder.path, _SMALL_SPACE)
+        _check_space(self._folder.path, _OPENING_SPACE)
         with _told(self._folder.path, self.name):
             shard = edge.EdgeShard.load(str(path))
         try:
@@ -568,7 +569,7 @@ def _check_space(path: Path, needed: int) -> None:
     if free < needed:
         raise FolderError(
             f"the disk of {str(path)!r} has {free / 1e6:.0f} MB left, and {needed / 1e6:.0f} are "
-            "needed to store that safely: make space",
+            "needed to go on safely: make space",
             path=str(path),
         )
 
