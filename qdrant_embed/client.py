@@ -42,7 +42,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
     """A mixin that adds `add` and `query` to your own Qdrant client class.
 
     All methods of ``qdrant_client.QdrantClient`` stay unchanged. Threads can share a client; with
-    a local database, `add` and `query` send one request at a time. In a process that was forked,
+    local mode, `add` and `query` send one request at a time. In a process that was forked,
     these and the other methods of this package open connections of their own; a folder can only be
     read there, and only with local mode.
     """
@@ -103,8 +103,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 one point. Or `ContentIds` to choose the metadata that the id depends on; of
                 documents with equal ids, the first one in the input is stored. Without ids, each
                 text gets a random UUID, as a str with hyphens.
-            batch_size: number of points per request; by default 256 on a server, with three
-                requests in flight, and 32 on a local database.
+            batch_size: number of points per request; by default 256, on a server with three
+                requests in flight, and 32 with local mode.
             parallel: number of threads that encode; 0 for one per usable core. By default, it is
                 the ``threads`` of `set_model`. Omit it with a custom encoder.
             wait: whether to return only when the points can be found, rather than when the request
@@ -515,8 +515,9 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         """Build the index of a collection in a folder now, and wait until it is in use.
 
         With the embedded engine, a search compares all vectors one by one until they are indexed;
-        `add` has that done in the background once it would take more than about 5 ms. Queries and
-        changes go on meanwhile: another process builds, on a copy, for which there must be space.
+        that is done in the background once it takes more than about 1 ms, during an `add` once it
+        takes more than 5 ms. Queries and changes go on meanwhile: another process builds, on a
+        copy, for which there must be space.
         On a server, which indexes by itself, this waits until it has. Local mode has no index.
 
         Args:

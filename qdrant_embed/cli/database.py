@@ -129,7 +129,7 @@ def _add_place(
         *names("url"), type=not_empty, help="URL of a server, like http://localhost:6333"
     )
     place.add_argument(
-        *names("path"), type=not_empty, metavar="FOLDER", help="folder of a local database"
+        *names("path"), type=not_empty, metavar="FOLDER", help="folder of a database"
     )
     options.add_argument(
         *names("engine"),

@@ -93,7 +93,7 @@ def add_to(commands: Commands) -> None:
     adding.add_argument(
         "--batch-size",
         type=int,
-        help="number of points per request; by default 256 on a server, 32 in a local database",
+        help="number of points per request; by default 256, with local mode 32",
     )
     adding.add_argument(
         "--overflow",

@@ -238,10 +238,10 @@ class ModelSettings:
         """Set the sparse model, which makes searches hybrid.
 
         New collections get both vectors, and `add` adds the sparse vector to a collection that
-        lacks it. Adding a sparse vector to an existing collection needs Qdrant 1.18 or newer, or a
-        local database; documents stored earlier are found by their dense vectors alone until they
-        are added again. A server weighs rare words by the documents of each shard, so that scores
-        of BM25 differ a little with the number of shards.
+        lacks it. Adding a sparse vector to an existing collection needs Qdrant 1.18 or newer, or
+        memory or a folder; documents stored earlier are found by their dense vectors alone until
+        they are added again. A server weighs rare words by the documents of each shard, so that
+        scores of BM25 differ a little with the number of shards.
 
         Without this call, collections with sparse vectors are searched with their own sparse model.
         After ``set_sparse_model(None)``, they are searched by their dense vectors only.

@@ -85,7 +85,7 @@ class OwnConnections(qdrant_client.QdrantClient):
             mode of ``qdrant_client``. By default that which made the folder, and for a new one
             ``"edge"`` if it is installed.
         optimize: whether the embedded engine builds indices in the background once a search
-            without one takes more than about 5 ms.
+            without one takes more than about 1 ms, or 5 ms while much is stored.
     """
 
     if not TYPE_CHECKING:  # its signature, too, is that of the next class

@@ -32,18 +32,18 @@ metadata. Only ranges understand dates in text: ``{"day": "2024-02-01"}`` compar
 
 ``text`` depends on the store. With a text index on the field, a server compares words as the index
 is configured. Without it, Qdrant 1.18 finds the text anywhere, case-sensitively, also within words,
-as a local database of qdrant-client 1.19 does; that of 1.20 finds all its words, in any order and
-case.
+as local mode of qdrant-client 1.19 does; that of 1.20 finds all its words, in any order and case,
+and so does the embedded engine.
 
-On a server, an index makes a filter fast, and strict mode, as in Qdrant Cloud, refuses filters on a
-field without an index: ``client.create_payload_index("notes", "year", "integer")``, or
-``CollectionOptions(indexed={"year": "integer"})`` for a new collection. Numbers are
-compared as ranges, which an integer index and a float index both serve. Only a whole number above
-2**53 needs an integer index, and equals whole numbers alone. A list of numbers takes a condition
-for each, which strict mode can limit. Use a float index for fractions: an
+On a server and in the embedded engine, an index makes a filter fast, and strict mode, as in Qdrant
+Cloud, refuses filters on a field without an index. Make one by ``client.create_payload_index(
+"notes", "year", "integer")``, or ``CollectionOptions(indexed={"year": "integer"})`` for a new
+collection. Numbers are compared as ranges, which an integer index and a float index both serve.
+Only a whole number above 2**53 needs an integer index, and equals whole numbers alone. A list of
+numbers takes a condition for each, which strict mode can limit. Use a float index for fractions: an
 integer index does not contain them, so that no filter on the field finds them. A list that contains
-a null ``is stored as null`` in local databases and in an indexed field, but not in a field without
-an index.
+a null ``is stored as null`` in memory, in folders, and in a server's indexed field, but not in one
+without an index.
 """
 
 from __future__ import annotations

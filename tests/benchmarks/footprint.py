@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SPECS = {  # what users are told to install
     "qdrant-embed[fastembed]": f"{ROOT}[fastembed]",
+    "qdrant-embed[all]": f"{ROOT}[all]",
     "qdrant-embed": str(ROOT),
     "qdrant-client": "qdrant-client",
     "qdrant-client[fastembed]": "qdrant-client[fastembed]",

@@ -451,6 +451,11 @@ class TextWorker:
             for question in self._questions
         ]
 
+    def index(self) -> None:
+        """What is done in the background, once nothing is stored."""
+        assert self._client is not None
+        self._client.optimize(NAME, progress=False)
+
     def query(self) -> list[float]:
         """Seconds of each."""
         client = self._client
@@ -678,6 +683,7 @@ class Bench:
             for _ in range(self._arguments.rounds):
                 encoded.append(alone("encode"))
                 added.append(both("add"))
+            both("index")
             for peer, method in ((alone, "encode_queries"), (both, "query")):
                 peer(method)
             shares = []

@@ -413,7 +413,7 @@ def rounded(vector: Any) -> Any:
 
 
 @settings(
-    max_examples=150,
+    max_examples=40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(

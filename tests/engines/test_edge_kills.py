@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ pytest.importorskip("qdrant_edge")
 TESTS = Path(__file__).parents[1]
 SETUP = "import sys; sys.path.append('engines'); import test_edge_kills as t"
 SIZE, POINTS = 16, 1500
-Kills = Callable[[], Iterator[tuple[str, random.Random]]]
 
 
 def point(number: int, change: int) -> models.PointStruct:
@@ -60,7 +59,7 @@ def made(path: str) -> None:
         models.VectorParams(size=SIZE, distance=models.Distance.EUCLID),
         optimizers_config=models.OptimizersConfigDiff(indexing_threshold=1),
     )
-    client.create_payload_index("demo", "change", "integer")
+    client.create_payload_index("demo", "change", models.PayloadSchemaType.INTEGER)
     client.upsert("demo", [point(number, -1) for number in range(POINTS)])
     client.close()
 
@@ -96,7 +95,8 @@ def indexing(path: str) -> None:
             time.sleep(0.005)
 
     threading.Thread(target=change, daemon=True).start()
-    client._client.optimize("demo", tell)
+    database: Any = client._client
+    database.optimize("demo", tell)
     tell("end")
     time.sleep(60)
 

@@ -184,7 +184,7 @@ def test_optimize_builds_an_index_in_a_folder_and_waits_for_that_of_a_server(
 def test_a_large_collection_is_indexed_in_the_background(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(database, "FLAT", 1000)
+    monkeypatch.setattr(database, "FLAT_AT_REST", 1000)
     monkeypatch.setattr(database, "FLUSH_EVERY", 0.05)
     caplog.set_level("INFO", "qdrant_embed")
     with opened("sync", path=str(tmp_path / "db")) as client:

@@ -98,6 +98,7 @@ def environment(home: Path) -> dict[str, str]:
         "XDG_CACHE_HOME": str(home / "cache"),
         "HF_HOME": str(home / "hf"),
         "HF_ENDPOINT": os.environ.get("HF_ENDPOINT", "http://127.0.0.1:9"),
+        "HF_HUB_DOWNLOAD_TIMEOUT": "1",  # seconds of each read
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *map(str, sys.path)]),
     }

@@ -39,7 +39,8 @@ _POLL = 0.05  # seconds between two looks at a process that builds
 # more. Until then its log is kept on the disk, from which 20,000 are read in about a second.
 _LOGGED = 20_000
 _TIMES_WRITTEN = 3  # of what is stored: in the log, in a segment, in indices
-_SMALL_SPACE = 4 * 2**20  # free bytes that deletions need, and opening
+_SMALL_SPACE = 4 * 2**20  # free bytes that deletions need
+_OPENING_SPACE = 40 * 2**20  # and opening, which begins another part of the log, of 32 MB
 _FEW = 512  # changed points that are brought over while others wait
 _LOG = "wal"  # folder of what has been changed, in a shard's
 _CLOSED = "Shard is not initialized"
@@ -47,6 +48,7 @@ _MISSING = re.compile(r"No point with id (\S+)")
 _BROKEN = re.compile(
     r"os error|No space left|Service (runtime|internal) error|I/O error|Can't (init|write)|WAL|mmap"
 )
+_FIXED = "config is incompatible with existing segments"
 _HELD = "WouldBlock"  # a lock
 _FULL = re.compile(r"No space left|os error 28\b|Disk quota")
 
@@ -492,7 +494,7 @@ class Shard:
                 f"{path.name}: restore it, or call client.delete_collection({self.name!r})",
                 path=str(self._folder.path),
             )
-        _check_space(self._folder.path, _SMALL_SPACE)
+        _check_space(self._folder.path, _OPENING_SPACE)
         with _told(self._folder.path, self.name):
             shard = edge.EdgeShard.load(str(path))
         try:
@@ -579,7 +581,7 @@ def _check_space(path: Path, needed: int) -> None:
     if free < needed:
         raise FolderError(
             f"the disk of {str(path)!r} has {free / 1e6:.0f} MB left, and {needed / 1e6:.0f} are "
-            "needed to store that safely: make space",
+            "needed to go on safely: make space",
             path=str(path),
         )
 
@@ -597,7 +599,9 @@ def _told(path: Path, collection: str) -> Iterator[None]:
         raise _panic(error, path, collection) from error
 
 
-def _explained(error: Exception, path: Path, collection: str) -> Exception:
+def _explained(  # noqa: PLR0911 - one for each kind
+    error: Exception, path: Path, collection: str
+) -> Exception:
     if isinstance(error, OSError):
         return explained(error, path)
     message = " ".join(str(error).split())
@@ -605,6 +609,8 @@ def _explained(error: Exception, path: Path, collection: str) -> Exception:
         return ValueError(f"No point with id {missing[1]} in collection {collection!r}")
     if _FULL.search(message):
         return FolderError(f"folder {str(path)!r} has no space left ({message})", path=str(path))
+    if _FIXED in message:
+        return ValueError(f"Wrong input: this cannot be changed afterwards: {message:.300}")
     if _HELD in message:
         return FolderError(
             f"collection {collection!r} in {str(path)!r} is open in another process, which may be "
@@ -637,23 +643,26 @@ def _size(file: Path) -> int:
     except FileNotFoundError:
         return 0
     # a log is reserved as a whole, and mostly empty
-    return status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
+    blocks: int | None = getattr(status, "st_blocks", None)  # not on Windows
+    return status.st_size if blocks is None else blocks * 512
 
 
 def _copy_file(source: str, target: str) -> str:
     """Copy a file without making its holes real."""
+    data_at: int | None = getattr(os, "SEEK_DATA", None)  # not on Windows
+    hole_at: int | None = getattr(os, "SEEK_HOLE", None)
     with open(source, "rb") as read, open(target, "wb") as written:
         size = os.fstat(read.fileno()).st_size
-        if not hasattr(os, "SEEK_DATA"):
+        if data_at is None or hole_at is None:
             shutil.copyfileobj(read, written, 2**20)
             return target
         position = 0
         while position < size:
             try:
-                start = os.lseek(read.fileno(), position, os.SEEK_DATA)
+                start = os.lseek(read.fileno(), position, data_at)
             except OSError:  # a hole up to the end
                 break
-            end = os.lseek(read.fileno(), start, os.SEEK_HOLE)
+            end = os.lseek(read.fileno(), start, hole_at)
             read.seek(start)
             written.seek(start)
             while start < end:
