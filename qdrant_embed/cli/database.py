@@ -311,6 +311,8 @@ def _client(options: argparse.Namespace) -> QdrantClient:
             f"{options.url}: {error} in the environment variables of proxies: {_proxy_variables()}"
         ) from error
     except ImportError as error:
+        if options.path is not None:
+            raise
         raise QdrantEmbedError(
             f"{options.url}: a SOCKS proxy ({_proxy_variables()}) needs a package: "
             "pip install 'httpx[socks]', or set NO_PROXY to the server's host"

@@ -371,7 +371,7 @@ def test_a_folder_that_was_removed_while_open_is_named(
     client: QdrantClient, tmp_path: Path
 ) -> None:
     shutil.rmtree(tmp_path / "db")
-    with pytest.raises(FolderError, match="does not exist any more"):
+    with pytest.raises(FolderError, match="does not exist"):
         client.upsert("demo", [Point(id=1, vector={})])
     with pytest.raises(FolderError):
         client.create_collection("other", models.VectorParams(size=2, distance=DOT))

@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -412,6 +413,9 @@ def rounded(vector: Any) -> Any:
     return (np.round(np.asarray(vector, np.float64), 4) + 0.0).tolist()
 
 
+@pytest.mark.skipif(
+    version("qdrant-client").startswith("1.19."), reason="its local mode has other faults"
+)
 @settings(
     max_examples=40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],

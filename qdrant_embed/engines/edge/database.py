@@ -33,7 +33,6 @@ from qdrant_client.http import models as rest
 from qdrant_client.local.local_collection import ignore_mentioned_ids_filter
 from qdrant_client.local.order_by import to_order_value
 from qdrant_client.local.payload_value_extractor import parse_uuid, value_by_key
-from qdrant_client.local.payload_value_setter import merge_payload
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from qdrant_embed.engines.edge import conversion
@@ -351,8 +350,9 @@ class EdgeDatabase(QdrantBase):
         def record(collection: Collection) -> None:
             config = collection.config
             if added is not None:
-                config.metadata = {} if config.metadata is None else config.metadata
-                merge_payload(config.metadata, added)
+                merged = {**(config.metadata or {}), **added}
+                # a null removes its key, as on a server
+                config.metadata = {key: one for key, one in merged.items() if one is not None}
             for name, params in (sparse_vectors_config or {}).items():
                 assert config.sparse_vectors is not None  # noqa: S101 - it has this name
                 config.sparse_vectors[name] = params
