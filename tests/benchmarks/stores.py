@@ -413,7 +413,9 @@ class Worker:
     def size(self) -> list[float]:
         """MB of memory that are the store's, and of the disk."""
         used = sum(
-            file.stat().st_blocks * 512 for file in self._folder.rglob("*") if file.is_file()
+            512 * getattr(file.stat(), "st_blocks", 0)
+            for file in self._folder.rglob("*")
+            if file.is_file()
         )
         return [resident_mb() - self._before, used / 2**20]
 
