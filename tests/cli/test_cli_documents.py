@@ -336,16 +336,24 @@ def test_a_failure_is_a_message_and_exit_code_1(
 
 
 @pytest.mark.slow
-def test_a_database_in_use_is_a_message(to: list[str], database: Path) -> None:
-    client = QdrantClient(path=str(database))
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        ("edge", "'{}' is open in another process"),
+        ("local", "{}: Storage folder {} is already accessed by another instance"),
+    ],
+)
+def test_a_database_in_use_is_a_message(
+    to: list[str], database: Path, engine: str, said: str
+) -> None:
+    client = QdrantClient(path=str(database), engine=engine)
     try:
         command = [sys.executable, "-c", PROGRAM, "query", *to, "x"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     finally:
         client.close()
     assert done.returncode == 1
-    assert done.stderr.startswith(f"qdrant-embed: {database}: ")
-    assert "already accessed by another instance" in done.stderr
+    assert done.stderr.startswith(f"qdrant-embed: {said.replace('{}', str(database))}")
 
 
 @pytest.mark.parametrize(
