@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from qdrant_embed.errors import QdrantEmbedError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,3 +47,17 @@ class Engine:
     refuses_missing: bool = True
     flushes: bool = False
     keeps_settings: bool = False
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Like `asyncio.to_thread`; in this thread where the interpreter starts no more of them."""
+    context = contextvars.copy_context()
+
+    def in_context() -> T:
+        return context.run(function)
+
+    try:
+        future = asyncio.get_running_loop().run_in_executor(None, in_context)
+    except RuntimeError:
+        return in_context()
+    return await future

@@ -74,8 +74,6 @@ def _check_name(name: str, option: str, refused: str) -> None:
     if not name:
         raise InputError(f"{option} is empty: name a collection")
     check_unicode(f"{option} {name!r:.80}", name)
-    if name in (".", ".."):
-        raise InputError(f"{option} cannot be {name!r}, which names a folder")
     _check_characters(name, option, refused)
     if len(name) > _LONGEST:
         raise InputError(
@@ -84,6 +82,8 @@ def _check_name(name: str, option: str, refused: str) -> None:
 
 
 def _check_characters(name: str, option: str, refused: str) -> None:
+    if name in (".", ".."):
+        raise InputError(f"{option} cannot be {name!r}, which names a folder")
     found = next((character for character in name if character in refused), None)
     if found is not None:
         raise InputError(f"{option} {name!r:.80} cannot contain {found!r}: Qdrant refuses it")

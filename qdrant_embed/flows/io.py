@@ -9,7 +9,6 @@ completes a flow in a single step: without a loop, and with a traceback of ordin
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -18,7 +17,7 @@ from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
-from qdrant_embed.engines.engine import Engine
+from qdrant_embed.engines.engine import Engine, in_thread
 from qdrant_embed.engines.server import CapName
 from qdrant_embed.forks import ForkLock
 
@@ -215,7 +214,7 @@ class AsyncIo:
         """See `Io.request`."""
         coroutine = cast("Callable[P, Flow[T]]", method)
         if self.engine.off_loop:
-            return await _in_thread(
+            return await in_thread(
                 lambda: self._in_turn(lambda: _run_coroutine(coroutine(*args, **kwargs)))
             )
         return await coroutine(*args, **kwargs)
@@ -228,7 +227,7 @@ class AsyncIo:
 
     async def compute(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """See `Io.compute`."""
-        return await _in_thread(partial(function, *args, **kwargs))
+        return await in_thread(partial(function, *args, **kwargs))
 
     async def sleep(self, seconds: float) -> None:
         """See `Io.sleep`."""
@@ -262,25 +261,11 @@ class AsyncIo:
 
     def start(self, function: Callable[[], T]) -> Background[T]:
         """See `Io.start`."""
-        return _Task(asyncio.create_task(_in_thread(function)))
+        return _Task(asyncio.create_task(in_thread(function)))
 
     def begin(self, flow: Callable[[], Flow[T]]) -> Background[T]:
         """See `Io.begin`: as a task."""
         return _Task(asyncio.create_task(flow()))
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    """Like `asyncio.to_thread`; in this thread where the interpreter starts no more of them."""
-    context = contextvars.copy_context()
-
-    def in_context() -> T:
-        return context.run(function)
-
-    try:
-        future = asyncio.get_running_loop().run_in_executor(None, in_context)
-    except RuntimeError:
-        return in_context()
-    return await future
 
 
 def _run_coroutine(coroutine: Flow[T]) -> T:

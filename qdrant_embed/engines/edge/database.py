@@ -7,9 +7,7 @@ index. Answers are repeatable: equal scores are ordered by id.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import contextvars
 import importlib.metadata
 import logging
 import os
@@ -38,8 +36,9 @@ from qdrant_client.local.qdrant_local import QdrantLocal
 from qdrant_embed.engines.edge import conversion
 from qdrant_embed.engines.edge.conversion import UNNAMED, edge
 from qdrant_embed.engines.edge.folder import Collection, Folder
-from qdrant_embed.engines.edge.shard import PART, PART_BYTES, Shard
-from qdrant_embed.engines.names import check_collection_name
+from qdrant_embed.engines.edge.shard import PART, PART_BYTES, Shard, parts
+from qdrant_embed.engines.engine import in_thread
+from qdrant_embed.engines.names import check_new_collection_name, check_vector_name
 from qdrant_embed.engines.points import Points
 from qdrant_embed.errors import ClientStateError, QdrantEmbedError
 from qdrant_embed.forks import ForkLock, on_fork
@@ -60,7 +59,6 @@ _FACETS = ("keyword", "integer", "bool", "uuid")  # indices of fields whose valu
 _ORDERS = ("integer", "float", "datetime")  # and of those whose values can be compared
 _COUNTED = (bool, int, str)  # values that can be counted
 _MOST_MMR = 16_384
-_INVALID_IN_NAMES = ("<", ">", ":", '"', "/", "\\", "|", "?", "*", "\0", "\x1f")
 _DONE = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
 
 
@@ -85,9 +83,7 @@ class EdgeDatabase(QdrantBase):
         self._shards: dict[str, Shard] = {}
         self._lock = ForkLock()  # of collections, aliases, and the two above
         self._keeper: threading.Thread | None = None
-        self._changed = threading.Event()
         self._is_closed = False
-        self._pid = os.getpid()
         on_fork(self)
 
     @property
@@ -98,10 +94,10 @@ class EdgeDatabase(QdrantBase):
     @property
     def is_inherited(self) -> bool:
         """Whether it belongs to the process that forked this one."""
-        return self._pid != os.getpid()
+        return self._folder.is_inherited
 
     def __del__(self) -> None:
-        if hasattr(self, "_pid"):  # it was opened
+        if hasattr(self, "_keeper"):  # it was opened
             with contextlib.suppress(QdrantEmbedError):  # nobody would hear of it
                 self.close()
 
@@ -119,7 +115,6 @@ class EdgeDatabase(QdrantBase):
             if self._is_closed:
                 return
             self._is_closed = True
-            self._changed.set()
             try:
                 with contextlib.ExitStack() as closing:
                     for shard in self._shards.values():
@@ -142,17 +137,22 @@ class EdgeDatabase(QdrantBase):
         return self._shard(collection_name).unindexed() >= FLAT
 
     def _note_change(self) -> None:
-        self._changed.set()
-        if self._keeper is None or not self._keeper.is_alive():
-            with self._lock:
-                if self._keeper is None or not self._keeper.is_alive():
-                    self._keeper = threading.Thread(
-                        target=_keep,
-                        args=(weakref.ref(self), self._changed),
-                        name="qdrant-embed-flush",
-                        daemon=True,
-                    )
-                    self._keeper.start()
+        if self._keeper is not None:
+            return
+        with self._lock:
+            if self._keeper is None:
+                self._keeper = threading.Thread(
+                    target=_keep, args=(weakref.ref(self),), name="qdrant-embed-flush", daemon=True
+                )
+                self._keeper.start()
+
+    def retire(self) -> bool:
+        """Have the thread that flushes end, unless something has changed; return whether it may."""
+        with self._lock:
+            if any(shard.is_dirty for shard in self._shards.values()):
+                return False
+            self._keeper = None
+            return True
 
     def keep(self) -> bool:
         """Flush what has changed, and begin indices that pay; return whether anything changed."""
@@ -174,13 +174,8 @@ class EdgeDatabase(QdrantBase):
     # collections
 
     def _check_open(self) -> None:
-        if self.is_inherited:
-            raise ClientStateError(
-                f"this client had {self.location!r} open before the process was forked, and only "
-                "the parent can use it: open a folder after the fork, in one process"
-            )
-        if self._is_closed:
-            raise ClientStateError(f"this client of {self.location!r} is closed: create a new one")
+        if self._is_closed or self.is_inherited:
+            raise self._folder.closed_error()
 
     def _named(self, collection_name: str) -> str:
         """Return the name of a collection, given that or an alias."""
@@ -242,11 +237,7 @@ class EdgeDatabase(QdrantBase):
                     on_disk_payload=config.on_disk_payload,
                 ),
                 hnsw_config=models.HnswConfig(
-                    m=16 if hnsw.m is None else hnsw.m,
-                    ef_construct=hnsw.ef_construct or 100,
-                    full_scan_threshold=hnsw.full_scan_threshold or 10_000,
-                    on_disk=hnsw.on_disk,
-                    payload_m=hnsw.payload_m,
+                    **{**conversion.HNSW, **conversion.given(hnsw)},
                 ),
                 optimizer_config=models.OptimizersConfig(
                     deleted_threshold=tuned.deleted_threshold or 0.2,
@@ -271,17 +262,7 @@ class EdgeDatabase(QdrantBase):
         **kwargs: Any,
     ) -> bool:
         self._check_open()
-        check_collection_name(collection_name)
-        if isinstance(vectors_config, Mapping):
-            for name, params in vectors_config.items():
-                _check_vector_name(name, "dense")
-                _check_size(params.size)
-        elif vectors_config is not None:
-            _check_size(vectors_config.size)
-        for name in sparse_vectors_config or {}:
-            _check_vector_name(name, "sparse")
-            if not name:
-                raise ValueError("Sparse vector name cannot be empty")
+        check_new_collection_name(collection_name)
         options = ("hnsw_config", "quantization_config", "optimizers_config", "on_disk_payload")
         kept = {name: kwargs.get(name) for name in (*options, "payload", "id_tracker")}
         config = models.CreateCollection.model_validate(
@@ -292,6 +273,13 @@ class EdgeDatabase(QdrantBase):
                 **{name: value for name, value in kept.items() if value is not None},
             }
         )
+        for name, params in conversion.dense_of(config).items():
+            check_vector_name(name)
+            _check_size(params.size)
+        for name in config.sparse_vectors or {}:
+            check_vector_name(name)
+            if not name:
+                raise ValueError("Sparse vector name cannot be empty")
         with self._lock:
             if collection_name in self._folder.manifest.collections:
                 raise ValueError(f"Collection {collection_name} already exists")
@@ -323,7 +311,7 @@ class EdgeDatabase(QdrantBase):
     def recreate_collection(
         self, collection_name: str, vectors_config: Any = None, **kwargs: Any
     ) -> bool:
-        check_collection_name(collection_name)
+        check_new_collection_name(collection_name)
         self.delete_collection(collection_name)
         return self.create_collection(collection_name, vectors_config, **kwargs)
 
@@ -357,9 +345,7 @@ class EdgeDatabase(QdrantBase):
                 assert config.sparse_vectors is not None  # noqa: S101 - it has this name
                 config.sparse_vectors[name] = params
             for name, diff in (vectors_config or {}).items():
-                vectors = config.vectors
-                named = {UNNAMED: vectors} if isinstance(vectors, models.VectorParams) else vectors
-                params_of = (named or {})[name]
+                params_of = conversion.dense_of(config)[name]
                 for option, value in conversion.given(diff).items():
                     setattr(params_of, option, _merged(getattr(params_of, option), value))
             for option, value in changed.items():
@@ -404,7 +390,7 @@ class EdgeDatabase(QdrantBase):
     ) -> models.UpdateResult:
         shard = self._shard(collection_name)
         is_dense = isinstance(vector_name_config, models.DenseVectorNameConfig)
-        _check_vector_name(vector_name, "dense" if is_dense else "sparse")
+        check_vector_name(vector_name)
         if is_dense:
             _check_size(vector_name_config.dense.size)
         operation = conversion.new_vector(vector_name, vector_name_config)
@@ -419,16 +405,13 @@ class EdgeDatabase(QdrantBase):
                 config.sparse_vectors = {**(config.sparse_vectors or {}), vector_name: sparse}
                 return
             dense = vector_name_config.dense
-            named = config.vectors
-            if isinstance(named, models.VectorParams):
-                named = {UNNAMED: named}
             params = models.VectorParams(
                 size=dense.size,
                 distance=dense.distance,
                 multivector_config=dense.multivector_config,
                 datatype=dense.datatype and models.Datatype(dense.datatype.value),
             )
-            config.vectors = {**(named or {}), vector_name: params}
+            config.vectors = {**conversion.dense_of(config), vector_name: params}
 
         shard.reshape(operation, first=True, record=record)
         return _DONE
@@ -443,20 +426,12 @@ class EdgeDatabase(QdrantBase):
 
         def record(collection: Collection) -> None:
             config = collection.config
-            if vector_name in (config.sparse_vectors or {}):
-                config.sparse_vectors = {
-                    name: params
-                    for name, params in (config.sparse_vectors or {}).items()
-                    if name != vector_name
-                }
-            elif isinstance(config.vectors, models.VectorParams):
-                config.vectors = {}
+            dense, sparse = conversion.dense_of(config), {**(config.sparse_vectors or {})}
+            if sparse.pop(vector_name, None) is None:
+                del dense[vector_name]
+                config.vectors = dense
             else:
-                config.vectors = {
-                    name: params
-                    for name, params in (config.vectors or {}).items()
-                    if name != vector_name
-                }
+                config.sparse_vectors = sparse
 
         operation = edge.UpdateOperation.delete_vector_name(vector_name)
         shard.reshape(operation, first=False, record=record)
@@ -480,10 +455,7 @@ class EdgeDatabase(QdrantBase):
             kind: Any = schema
             if not isinstance(schema, BaseModel):
                 kind = models.PayloadSchemaType(conversion.index_kind(schema))
-            collection.indices = {
-                **collection.indices,
-                field_name: kind,
-            }
+            collection.indices = {**collection.indices, field_name: kind}
 
         shard.reshape(operation, first=True, record=record)
         return _DONE
@@ -541,7 +513,7 @@ class EdgeDatabase(QdrantBase):
         update_mode: models.UpdateMode | None = None,
         **kwargs: Any,
     ) -> None:
-        for part in _batches(points, batch_size):
+        for part in parts(points, batch_size):
             self.upsert(collection_name, part, update_filter, update_mode)
 
     def upload_collection(
@@ -625,7 +597,7 @@ class EdgeDatabase(QdrantBase):
         shard = self._shard(collection_name)
         ids = self._selected(shard, points_selector)
         with shard.change() as update:
-            for part in _parts(ids):
+            for part in parts(ids):
                 update(part, edge.UpdateOperation.delete_points(part), grows=False)
         self._note_change()
         return _DONE
@@ -638,47 +610,44 @@ class EdgeDatabase(QdrantBase):
         key: str | None = None,
         **kwargs: Any,
     ) -> models.UpdateResult:
-        shard, plain = self._shard(collection_name), conversion.edge_payload(payload)
-        ids = self._selected(shard, points)
-        self._change(
-            shard,
-            ids,
-            lambda some: conversion.made(edge.UpdateOperation.set_payload, some, plain, key),
+        plain, operation = conversion.edge_payload(payload), edge.UpdateOperation.set_payload
+        return self._change_payload(
+            collection_name,
+            points,
+            lambda some: conversion.made(operation, some, plain, key),
             _bytes({}, plain),
         )
-        return _DONE
 
     def overwrite_payload(
         self, collection_name: str, payload: Mapping[str, Any], points: Any, **kwargs: Any
     ) -> models.UpdateResult:
-        shard, plain = self._shard(collection_name), conversion.edge_payload(payload)
-        ids = self._selected(shard, points)
-        self._change(
-            shard,
-            ids,
-            lambda some: conversion.made(edge.UpdateOperation.overwrite_payload, some, plain),
+        plain, operation = conversion.edge_payload(payload), edge.UpdateOperation.overwrite_payload
+        return self._change_payload(
+            collection_name,
+            points,
+            lambda some: conversion.made(operation, some, plain),
             _bytes({}, plain),
         )
-        return _DONE
 
     def delete_payload(
         self, collection_name: str, keys: Sequence[str], points: Any, **kwargs: Any
     ) -> models.UpdateResult:
-        shard, names = self._shard(collection_name), list(keys)
-        ids = self._selected(shard, points)
-        self._change(
-            shard,
-            ids,
-            lambda some: conversion.made(edge.UpdateOperation.delete_payload, some, names),
+        names, operation = list(keys), edge.UpdateOperation.delete_payload
+        return self._change_payload(
+            collection_name, points, lambda some: conversion.made(operation, some, names)
         )
-        return _DONE
 
     def clear_payload(
         self, collection_name: str, points_selector: Any, **kwargs: Any
     ) -> models.UpdateResult:
+        operation = edge.UpdateOperation.clear_payload
+        return self._change_payload(collection_name, points_selector, operation)
+
+    def _change_payload(
+        self, collection_name: str, selector: Any, operation: Any, size: int = 0
+    ) -> models.UpdateResult:
         shard = self._shard(collection_name)
-        ids = self._selected(shard, points_selector)
-        self._change(shard, ids, edge.UpdateOperation.clear_payload)
+        self._change(shard, self._selected(shard, selector), operation, size)
         return _DONE
 
     def batch_update_points(
@@ -768,7 +737,7 @@ class EdgeDatabase(QdrantBase):
         selected = conversion.with_payload(with_payload), conversion.with_vectors(with_vectors)
         found = {
             point.id: point
-            for part in _parts(wanted, _PAGE)
+            for part in parts(wanted, _PAGE)
             for point in shard.ask("retrieve", part, *selected)
         }
         # each as often as it was asked for, as local mode does
@@ -1088,9 +1057,7 @@ class EdgeDatabase(QdrantBase):
             filter=query_filter,
             params=search_params,
             limit=min(total, 8 * limit * group_size),
-            offset=None,
             with_payload=[group_by],
-            with_vector=False,
             score_threshold=score_threshold,
             lookup_from=lookup_from,
         )
@@ -1177,18 +1144,12 @@ class EdgeDatabase(QdrantBase):
             shard,
             models.QueryRequest.model_construct(
                 query=models.SampleQuery(sample=models.Sample.RANDOM),
-                using=None,
-                prefetch=None,
                 filter=has_vector
                 if query_filter is None
                 else models.Filter(must=[query_filter, has_vector]),
-                params=None,
                 limit=sample,
-                offset=None,
                 with_payload=False,
                 with_vector=[name],
-                score_threshold=None,
-                lookup_from=None,
             ),
         )
         if len(sampled) < 2:
@@ -1202,15 +1163,9 @@ class EdgeDatabase(QdrantBase):
             asked = models.QueryRequest.model_construct(
                 query=vectors[name] if isinstance(vectors, Mapping) else vectors,
                 using=using,
-                prefetch=None,
                 filter=models.Filter(must=[others]),
-                params=None,
                 limit=limit,
-                offset=None,
                 with_payload=False,
-                with_vector=False,
-                score_threshold=None,
-                lookup_from=None,
             )
             scores.append(self._ranked(shard, asked))
         return ids, scores
@@ -1259,28 +1214,23 @@ class AsyncEdgeDatabase:
         if name.startswith("_") or not callable(method):
             return method
 
-        async def in_thread(*args: Any, **kwargs: Any) -> Any:
-            call = partial(contextvars.copy_context().run, method, *args, **kwargs)
-            try:
-                answer = asyncio.get_running_loop().run_in_executor(None, call)
-            except RuntimeError:  # the interpreter ends, and starts no more threads
-                return call()
-            return await answer
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await in_thread(partial(method, *args, **kwargs))
 
-        return in_thread
+        return call
 
 
-def _keep(reference: weakref.ref[EdgeDatabase], changed: threading.Event) -> None:
+def _keep(reference: weakref.ref[EdgeDatabase]) -> None:
     """Flush a database about once a second while it changes, and for as long as it lives."""
     idle = 0
-    while idle < _IDLE:
-        changed.wait(FLUSH_EVERY)
+    while True:
         time.sleep(FLUSH_EVERY)
-        changed.clear()
         database = reference()
         if database is None or database.closed or database.is_inherited:
             return
         idle = 0 if database.keep() else idle + 1
+        if idle >= _IDLE and database.retire():
+            return
         del database
 
 
@@ -1300,8 +1250,7 @@ class _Shape:
 
     @classmethod
     def of(cls, collection: Collection) -> _Shape:
-        vectors = collection.config.vectors
-        dense = {UNNAMED: vectors} if isinstance(vectors, models.VectorParams) else vectors or {}
+        dense = conversion.dense_of(collection.config)
         return cls(
             {name: params.size for name, params in dense.items()},
             frozenset(name for name, params in dense.items() if params.multivector_config),
@@ -1551,13 +1500,6 @@ def _check_least(name: str, value: float, least: int) -> None:
         raise ValueError(f"{name} value {value} is invalid. Must be {least} or larger.")
 
 
-def _check_vector_name(name: str, kind: str) -> None:
-    if len(name.encode()) > 200:
-        raise ValueError(f"Invalid {kind} vector name `{name:.80}`: must be at most 200 bytes long")
-    if name in (".", "..") or any(char in name for char in _INVALID_IN_NAMES):
-        raise ValueError(f"Invalid {kind} vector name `{name}`: no folder could have it")
-
-
 def _check_size(size: int) -> None:
     if not 1 <= size <= 65536:
         raise ValueError(f"Vector size {size} is invalid. Must be from 1 to 65536.")
@@ -1660,10 +1602,6 @@ def _listed(given: Any) -> list[Any]:
     return [each for each in given if each is not None] if isinstance(given, list) else [given]
 
 
-def _parts(items: Sequence[T], size: int = PART) -> Iterator[Sequence[T]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
 def _short(items: Sequence[_Sized]) -> Iterator[tuple[list[_Sized], int]]:
     """Yield items in parts that the engine takes a few milliseconds for, and the size of each."""
     part: list[_Sized] = []
@@ -1676,8 +1614,3 @@ def _short(items: Sequence[_Sized]) -> Iterator[tuple[list[_Sized], int]]:
         total += item.size
     if part:
         yield part, total
-
-
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    return iter(lambda: list(islice(iterator, size)), [])

@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from qdrant_client import models
 
 from qdrant_embed.engines.folders import MANIFEST
-from qdrant_embed.errors import FolderError
+from qdrant_embed.errors import ClientStateError, FolderError
 from qdrant_embed.forks import ForkLock
 from qdrant_embed.version import VERSION
 
@@ -75,7 +75,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal[1] = 1
+    format: Annotated[int, Field(ge=1, le=FORMAT)] = FORMAT
     engine: Literal["edge"] = "edge"
     engine_version: str = ""
     written_by: str = VERSION
@@ -100,7 +100,7 @@ class Folder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
-        self._changing = ForkLock()
+        self._changing, self._pid = ForkLock(), os.getpid()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "collections").mkdir(exist_ok=True)
@@ -117,6 +117,20 @@ class Folder:
         except BaseException:
             self.release()
             raise
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether the process that opened the folder has forked this one."""
+        return self._pid != os.getpid()
+
+    def closed_error(self) -> ClientStateError:
+        """Return the error that says why the folder cannot be used by this client any more."""
+        if self.is_inherited:
+            return ClientStateError(
+                f"this client had {str(self.path)!r} open before the process was forked, and only "
+                "the parent can use it: open a folder after the fork, in one process"
+            )
+        return ClientStateError(f"this client of {str(self.path)!r} is closed: create a new one")
 
     def shard(self, collection: Collection) -> Path:
         """Return the folder of a collection's shard."""

@@ -14,18 +14,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from qdrant_client import models
 
 from qdrant_embed.engines.edge import builder, conversion
-from qdrant_embed.engines.edge.conversion import NOTHING, UNNAMED, edge
+from qdrant_embed.engines.edge.conversion import NOTHING, edge
 from qdrant_embed.engines.edge.folder import Collection, Folder, explained, sync_folder
 from qdrant_embed.errors import ClientStateError, FolderError
 from qdrant_embed.forks import ForkLock, keep_forever
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Points that are changed at a time, and bytes: the engine lets no other thread run meanwhile.
 PART = 256
@@ -68,7 +70,6 @@ class Shard:
 
     def __init__(self, folder: Folder, name: str) -> None:
         self._folder, self.name = folder, name
-        self._pid = os.getpid()
         self._changing = ForkLock()
         self._open = self._loaded(self.collection)
         self._is_closed, self._is_dirty = False, False
@@ -310,9 +311,8 @@ class Shard:
 
     def unindexed(self) -> int:
         """Return how many numbers a search compares one by one, because no index has them."""
-        vectors = self.collection.config.vectors
-        dense = [vectors] if isinstance(vectors, models.VectorParams) else (vectors or {}).values()
-        size = max((params.size for params in dense), default=0)
+        dense = conversion.dense_of(self.collection.config)
+        size = max((params.size for params in dense.values()), default=0)
         # what the engine counts as indexed are vectors of all kinds, and those that were replaced
         points: int = self.info().points_count
         return max(points - self.collection.indexed, min(points, self._restored)) * size
@@ -426,13 +426,13 @@ class Shard:
         indexed: int = fresh.info().points_count
         try:
             while self._meanwhile is not None and len(self._meanwhile.points) > _FEW:
-                for part in _parts(self._changed_meanwhile()):
+                for part in parts(self._changed_meanwhile()):
                     with self._changing:
                         self._bring_over(fresh, part)
             with self._changing:
                 self._check()
                 before = self.collection
-                for part in [[], *_parts(self._changed_meanwhile())]:
+                for part in [[], *parts(self._changed_meanwhile())]:
                     self._bring_over(fresh, part)
                 if _options(before) != _options(copied):
                     fresh = self._with_config(fresh, before.model_copy(update={"key": key}))
@@ -534,7 +534,7 @@ class Shard:
             is_gone: whether the collection is deleted: nothing need be kept.
         """
         self._stop.set()
-        if self._pid != os.getpid():
+        if self._folder.is_inherited:
             return
         with self._indexing, self._changing:
             if self._is_closed:
@@ -556,17 +556,10 @@ class Shard:
         keep_forever(self._open)
 
     def _check(self) -> None:
-        if self._pid != os.getpid():
-            raise ClientStateError(
-                f"this client had {str(self._folder.path)!r} open before the process was forked, "
-                "and only the parent can use it: open a folder after the fork, in one process"
-            )
-        if self._is_gone:
-            raise ValueError(f"Collection {self.name} not found")
-        if self._is_closed:
-            raise ClientStateError(
-                f"this client of {str(self._folder.path)!r} is closed: create a new one"
-            )
+        if self._is_closed or self._folder.is_inherited:
+            if self._is_gone and not self._folder.is_inherited:
+                raise ValueError(f"Collection {self.name} not found")
+            raise self._folder.closed_error()
 
     def _explained(self, error: Exception) -> Exception:
         return _explained(error, self._folder.path, self.name)
@@ -697,8 +690,6 @@ def _vector_names(path: Path) -> set[str]:
 
 def _names(collection: Collection) -> dict[str, Any]:
     """Return the configuration of each vector that points can have, by name."""
-    vectors = collection.config.vectors
-    dense = {UNNAMED: vectors} if isinstance(vectors, models.VectorParams) else vectors or {}
     named: dict[str, Any] = {
         name: models.DenseVectorNameConfig(
             dense=models.DenseVectorConfig(
@@ -710,7 +701,7 @@ def _names(collection: Collection) -> dict[str, Any]:
                 else None,
             )
         )
-        for name, params in dense.items()
+        for name, params in conversion.dense_of(collection.config).items()
     }
     for name, sparse in (collection.config.sparse_vectors or {}).items():
         named[name] = models.SparseVectorNameConfig(
@@ -739,6 +730,7 @@ def _options(collection: Collection) -> Any:
     return collection.config.model_copy(update={"metadata": None})
 
 
-def _parts(ids: Iterable[int | UUID]) -> Iterator[list[int | UUID]]:
-    left = iter(ids)
-    return iter(lambda: list(islice(left, PART)), [])
+def parts(items: Iterable[T], size: int = PART) -> Iterator[list[T]]:
+    """Yield items in lists of `size`; the last one can be shorter."""
+    left = iter(items)
+    return iter(lambda: list(islice(left, size)), [])
