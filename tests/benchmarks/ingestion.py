@@ -45,6 +45,15 @@ class Figure:
         return self.value <= self.limit if self.at_most else self.value >= self.limit
 
 
+def judged(figures: Sequence[Figure]) -> int:
+    """Prints each figure beside its limit; the exit code, which is 1 if one is not kept."""
+    for figure in figures:
+        bound = "at most" if figure.at_most else "at least"
+        kept = "" if figure.is_kept else "  NOT KEPT"
+        print(f"{figure.name:60} {figure.value:>8,.4g} {bound:>10} {figure.limit:.3g}{kept}")
+    return 0 if all(figure.is_kept for figure in figures) else 1
+
+
 class StubStore(QdrantClient):
     """A client whose points go nowhere; with `keeps`, their payloads can be looked up."""
 
@@ -202,15 +211,12 @@ def main() -> int:
         memory_worker(*map(int, arguments.worker.split(",")))
         return 0
     found = list(measured(arguments.figures.split(","), arguments.rounds))
-    for figure in found:
-        bound = "at most" if figure.at_most else "at least"
-        kept = "" if figure.is_kept else "  NOT KEPT"
-        print(f"{figure.name:45} {figure.value:>10,} {bound:>10} {figure.limit:>6,}{kept}")
+    code = judged(found)
     lines = [asdict(figure) for figure in found]
     print(json.dumps(lines))
     if arguments.json:
         arguments.json.write_text(json.dumps(lines, indent=2))
-    return 0 if all(figure.is_kept for figure in found) else 1
+    return code
 
 
 if __name__ == "__main__":

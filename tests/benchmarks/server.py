@@ -28,7 +28,7 @@ from typing import Any
 import httpx
 import numpy as np
 import qdrant_client
-from ingestion import MINILM, Figure
+from ingestion import MINILM, Figure, judged
 from numpy.typing import NDArray
 from qdrant_client import models
 
@@ -428,11 +428,7 @@ def main() -> int:
     found: list[Figure] = []
     for name in arguments.figures.split(","):
         found += getattr(bench, name)()
-    for figure in found:
-        bound = "at most" if figure.at_most else "at least"
-        kept = "" if figure.is_kept else "  NOT KEPT"
-        print(f"{figure.name:60} {figure.value:>8,} {bound:>10} {figure.limit:.3g}{kept}")
-    return 0 if all(figure.is_kept for figure in found) else 1
+    return judged(found)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from typing import Any
 
 import numpy as np
 from corpora import docstrings, queries
-from ingestion import MINILM, Figure
+from ingestion import MINILM, Figure, judged
 from memory import resident_mb
 from numpy.typing import NDArray
 from qdrant_client import models
@@ -807,11 +807,7 @@ def main() -> int:
         bench = Bench(arguments, Path(folder))
         for name in arguments.figures.split(","):
             found += getattr(bench, name)()
-    for figure in found:
-        bound = "at most" if figure.at_most else "at least"
-        kept = "" if figure.is_kept else "  NOT KEPT"
-        print(f"{figure.name:60} {figure.value:>8,.4g} {bound:>10} {figure.limit:.3g}{kept}")
-    return 0 if all(figure.is_kept for figure in found) else 1
+    return judged(found)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,30 @@ def test_an_index_is_due_again_once_its_points_were_stored_again(
     due.append(embedded.is_index_due(client, "demo"))
     client.close()
     assert due == [True, False, True, False, False]
+
+
+def test_what_changes_after_a_rest_is_flushed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that flushes ends when nothing changes; the next change begins another."""
+    monkeypatch.setattr(database, "FLUSH_EVERY", 0.01)
+
+    def flushing() -> bool:
+        return any(thread.name == "qdrant-embed-flush" for thread in threading.enumerate())
+
+    def becomes(expected: bool) -> bool:
+        deadline = time.monotonic() + 30
+        while flushing() != expected and time.monotonic() < deadline:
+            time.sleep(0.002)
+        return flushing() == expected
+
+    with opened("sync", path=str(tmp_path)) as client:
+        client.set_model(LetterEncoder())
+        for number in range(3):
+            client.add("demo", [f"cat {number}"])
+            assert flushing()
+            assert becomes(False)
+    assert not flushing()
 
 
 def test_a_server_whose_optimisation_failed_says_so(
