@@ -23,8 +23,8 @@ Each also inherits the built-in that a caller would catch. Every message names t
 file at fault, what was found, and what to do. A request of `add`, `query` and the other methods of
 this package that Qdrant refuses is the same error on every store and transport, in one line, and
 the error of ``qdrant_client`` is its cause. So is a request that brought no answer, or an overload
-instead of one, after all tries. A client that was closed, and methods of ``qdrant_client`` that you
-call yourself, raise its own errors.
+instead of one, after all tries. Methods of ``qdrant_client`` that you call yourself raise its own
+errors, and so does a client of a server, or of local mode, that was closed.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from qdrant_embed.terminals import without_credentials
 class QdrantEmbedError(Exception):
     """Base class of all errors that this package defines.
 
-    URLs in messages have no user and password. Of a message of more than 4,000 characters the
-    middle is left out.
+    URLs in messages have no user and password. Of a very long message the middle is left out
+    (``ERROR_MESSAGE`` in `qdrant_embed.limits`).
     """
 
     def __init__(self, *args: object) -> None:
