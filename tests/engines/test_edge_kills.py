@@ -167,24 +167,20 @@ def moments(request: pytest.FixtureRequest) -> Iterator[tuple[int, random.Random
 
 
 @pytest.mark.slow
-def test_killed_while_points_are_stored(
-    tmp_path: Path, moments: Iterator[tuple[int, random.Random]]
+@pytest.mark.parametrize(
+    ("doing", "said", "longest"), [("storing", "changed", 0.5), ("closing", "now", 0.15)]
+)
+def test_killed_while_points_are_stored_or_it_is_closed(
+    tmp_path: Path,
+    moments: Iterator[tuple[int, random.Random]],
+    doing: str,
+    said: str,
+    longest: float,
 ) -> None:
     for kill, chance in moments:
         path = tmp_path / str(kill)
         made(str(path))
-        with killed("storing", path, "changed", chance.uniform(0, 0.5)) as lines:
-            assert check(path, lines) == 0
-
-
-@pytest.mark.slow
-def test_killed_while_it_is_closed(
-    tmp_path: Path, moments: Iterator[tuple[int, random.Random]]
-) -> None:
-    for kill, chance in moments:
-        path = tmp_path / str(kill)
-        made(str(path))
-        with killed("closing", path, "now", chance.uniform(0, 0.15)) as lines:
+        with killed(doing, path, said, chance.uniform(0, longest)) as lines:
             assert check(path, lines) == 0
 
 
