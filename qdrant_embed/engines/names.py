@@ -15,6 +15,7 @@ from qdrant_embed.errors import InputError, check_str, check_unicode
 _CONTROL = "".join(map(chr, (*range(32), 127)))  # which some versions of httpx put into no URL
 _NOWHERE = f'<>:"/\\|?*{_CONTROL}'  # in no new name
 _NEVER = f"/{_CONTROL}"  # not even in names from before Qdrant 1.5
+_FOLDERS = (".", "..")  # which every file system has
 _LONGEST = 255  # characters of a collection's name
 _LONGEST_VECTOR = 200  # bytes of a vector's
 _PART = r'(?:"[^"]+"|[\w-]+)(?:\[\d*\])*'
@@ -58,11 +59,14 @@ def is_field(name: str) -> bool:
 def as_vector_name(name: str) -> str:
     """Return `name` with what a vector's name cannot have replaced.
 
-    Each character that Qdrant refuses becomes ``-``. A name of more than 200 bytes is cut, and ends
-    in ``-`` and the first 8 digits of the SHA-256 of the complete name.
+    Each character that Qdrant refuses becomes ``-``, and so do the dots of a name that is nothing
+    but one or two of them. A name of more than 200 bytes is cut, and ends in ``-`` and the first 8
+    digits of the SHA-256 of the complete name.
     """
     encoded = name.encode("utf-8", "replace")
     allowed = encoded.decode().translate(dict.fromkeys(map(ord, _NOWHERE), "-"))
+    if allowed in _FOLDERS:
+        return "-" * len(allowed)
     if len(encoded) <= _LONGEST_VECTOR:
         return allowed
     end = f"-{hashlib.sha256(encoded).hexdigest()[:8]}"
@@ -82,7 +86,7 @@ def _check_name(name: str, option: str, refused: str) -> None:
 
 
 def _check_characters(name: str, option: str, refused: str) -> None:
-    if name in (".", ".."):
+    if name in _FOLDERS:
         raise InputError(f"{option} cannot be {name!r}, which names a folder")
     found = next((character for character in name if character in refused), None)
     if found is not None:

@@ -60,7 +60,7 @@ def test_other_names_are_fine(client: QdrantClient, name: str) -> None:
     assert client.query(name, "cat")[0].document == "cat"
 
 
-@pytest.mark.parametrize("name", ["a/b", "a:b", "x" * 201, "é" * 101, 7])
+@pytest.mark.parametrize("name", ["a/b", "a:b", ".", "..", "x" * 201, "é" * 101, 7])
 def test_a_bad_name_of_a_vector_is_refused_when_it_is_set(client: QdrantClient, name: Any) -> None:
     with pytest.raises(InputError, match="vector_name"):
         client.set_model(LetterEncoder(), vector_name=name)
@@ -93,6 +93,7 @@ def test_a_long_name_is_cut_and_stays_distinct() -> None:
         assert len(name.encode()) > 190
     check_vector_name(sparse_field_name("o/" + "m" * 400))
     assert as_vector_name("plain") == "plain"
+    assert [as_vector_name(name) for name in (".", "..", "...")] == ["-", "--", "..."]
 
 
 class Versioned(LetterEncoder):
