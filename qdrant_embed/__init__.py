@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         ServerRefusal,
         ServerUnavailableError,
         UnknownModelError,
+        UntrustedModelError,
     )
     from qdrant_embed.flows.progress import IngestProgress
     from qdrant_embed.ingest.documents import Document
@@ -89,6 +90,7 @@ __all__ = [
     "StoredDocument",
     "TextEmbedding",
     "UnknownModelError",
+    "UntrustedModelError",
     "point_id",
 ]
 
@@ -136,6 +138,7 @@ _HOMES = {
     "StoredDocument": "qdrant_embed.ingest.whole_documents",
     "TextEmbedding": "qdrant_embed.encoder.text",
     "UnknownModelError": "qdrant_embed.errors",
+    "UntrustedModelError": "qdrant_embed.errors",
     "point_id": "qdrant_embed.ingest.ids",
 }
 

@@ -15,6 +15,7 @@
     ├─ IngestError                          .stored_ids .failed_index, the reason is __cause__
     ├─ ModelError
     │  ├─ UnknownModelError(LookupError)    .name .close_matches
+    │  ├─ UntrustedModelError(PermissionError) .name .collection_name
     │  ├─ ModelDownloadError(OSError)
     │  └─ ModelFileError(ValueError)
     └─ MissingDependencyError(ImportError)  .package .command
@@ -214,6 +215,23 @@ class UnknownModelError(ModelError, LookupError):
         super().__init__(message)
         self.name = name
         self.close_matches = list(close_matches)
+
+
+class UntrustedModelError(ModelError, PermissionError):
+    """A collection names a model that this client does not fetch or run for that alone.
+
+    Whoever writes to a collection can write what it says of its model. Models of the catalog are
+    followed, and those that the cache folder holds with the same digests. For any other, call
+    `set_model` or `set_sparse_model` with its name, or make the client with ``trust_stamps=True``.
+
+    Attributes:
+        name: name of the model.
+        collection_name: name of the collection.
+    """
+
+    def __init__(self, message: str, *, name: str, collection_name: str) -> None:
+        super().__init__(message)
+        self.name, self.collection_name = name, collection_name
 
 
 class ModelDownloadError(ModelError, OSError):

@@ -7,6 +7,7 @@ limit. Each number is several times the largest that models in use have.
 name                   limit        of what
 ====================== ============ ==========================================================
 `PREFIX`               16,384       characters of a query or document prefix, or of a prompt
+`STAMP_TEXT`           4,096        characters of any other text in a collection's stamp
 `JSON_FILE`            16 MB        a config, manifest or record
 `JSON_DEPTH`           64           levels of lists and objects in any JSON of a model
 `TOKENIZER_FILE`       128 MB       ``tokenizer.json``
@@ -31,6 +32,7 @@ name                   limit        of what
 from __future__ import annotations
 
 PREFIX = 1 << 14
+STAMP_TEXT = 4_096
 JSON_FILE = 16 << 20
 JSON_DEPTH = 64
 TOKENIZER_FILE = 128 << 20

@@ -24,6 +24,7 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="qdrant-embed-tests-hf-")
 os.environ["SSL_CERT_DIR"] = tempfile.mkdtemp(prefix="qdrant-embed-tests-no-certificates-")
 
 from clients import KINDS, at, named_server, opened, prefixed
+from hub_server import downloaded
 from rest_server import Server, serving
 from tiny import TinyModel, tiny_bert
 
@@ -154,6 +155,18 @@ def tiny_e5(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
         prompts={"query": "query: ", "document": "passage: "},
         seed=5,
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_name(tiny: TinyModel, cache: Path) -> str:
+    """The name of the tiny model, downloaded: collections that it wrote can be followed."""
+    return downloaded("someone/tiny-bert", tiny.path)
+
+
+@pytest.fixture(scope="session")
+def tiny_e5_name(tiny_e5: TinyModel, cache: Path) -> str:
+    """The same of the other model."""
+    return downloaded("someone/tiny-e5", tiny_e5.path)
 
 
 @pytest.fixture(params=KINDS)

@@ -15,6 +15,12 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from huggingface_hub import constants
+
+from qdrant_embed.encoder.facts.precision import Precision
+from qdrant_embed.encoder.files.cache import cache_folder
+from qdrant_embed.encoder.files.model_files import find_model
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -184,3 +190,23 @@ def serving(name: str, folder: Path) -> Iterator[Hub]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def asked(hub: Hub) -> Iterator[Hub]:
+    """Have models be fetched from `hub` while the block runs."""
+    before, constants.ENDPOINT = constants.ENDPOINT, hub.url
+    try:
+        yield hub
+    finally:
+        constants.ENDPOINT = before
+
+
+def downloaded(name: str, folder: Path, precision: Precision = "int8") -> str:
+    """Download `folder` as repository `name` into the cache folder in use; return the name.
+
+    A client that has no model follows a collection of such a model, and of no folder.
+    """
+    with serving(name, folder) as hub, asked(hub):
+        find_model(name, cache=cache_folder(), precision=precision)
+    return name

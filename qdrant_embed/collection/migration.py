@@ -16,7 +16,7 @@ from qdrant_embed.collection.collection import Collection, Place
 from qdrant_embed.collection.copies import LookUps
 from qdrant_embed.collection.encoders import Encoder, adapt
 from qdrant_embed.collection.options import CollectionOptions, checked_options
-from qdrant_embed.collection.selection import EncoderSelection
+from qdrant_embed.collection.selection import EncoderSelection, ModelPolicy
 from qdrant_embed.collection.stored import StoredCollection
 from qdrant_embed.collection.vectors import CollectionVectors
 from qdrant_embed.encoder.interfaces import DenseEncoder, Vector
@@ -52,10 +52,10 @@ class MigrationOptions:
                 f"alias {self.alias!r} is the name of the new collection itself; omit alias"
             )
 
-    def selection(self, old: StoredCollection) -> EncoderSelection:
+    def selection(self, old: StoredCollection, policy: ModelPolicy) -> EncoderSelection:
         """Return a selection of the new model, which is not loaded yet.
 
-        A model by name handles long texts as the old collection does.
+        A model by name handles long texts as the old collection does. `policy` is the client's.
 
         Raises:
             InputError: if `new_model` is not a model, or splits documents while the old collection
@@ -64,7 +64,8 @@ class MigrationOptions:
         new_model, stamp = self.new_model, old.stamp
         encoder: Encoder
         if by_name := isinstance(new_model, str | os.PathLike):
-            encoder = adapt(TextEmbedding(new_model, lazy_load=True))
+            offline = policy.offline
+            encoder = adapt(TextEmbedding(new_model, lazy_load=True, local_files_only=offline))
         else:
             encoder = adapt(new_model)
         if stamp is not None and stamp.overflow is not None and (by_name or old.chunked):
@@ -75,7 +76,7 @@ class MigrationOptions:
                 f"collection {old.name!r} has one point for each document, and migrate_model does "
                 "not split points; add the documents to a new collection to store them in chunks"
             )
-        selection = EncoderSelection()
+        selection = EncoderSelection(policy)
         selection.choose(encoder)
         return selection
 
@@ -116,7 +117,7 @@ class _Page:
 class _Migration:
     def __init__(self, old: Collection, options: MigrationOptions) -> None:
         self._old, self._options = old, options
-        self._new = old.sibling(options.new_collection_name, EncoderSelection())
+        self._new = old.sibling(options.new_collection_name, EncoderSelection(old.selection.policy))
         self._client, self._io = old.requests.client, old.io
         self._shard_keys: Sequence[models.ShardKey | None] = [None]
         self._look_ups = LookUps(self._new)
@@ -129,7 +130,8 @@ class _Migration:
         await self._check_names()
         created = await self._check_shards(old)
         shard_keys = [key for key in self._shard_keys if key is not None] or None
-        selection = await self._io.compute(options.selection, old)
+        policy = self._old.selection.policy
+        selection = await self._io.compute(options.selection, old, policy)
         self._new = new = self._old.sibling(options.new_collection_name, selection)
         self._look_ups = LookUps(new)
         sparse = self._old.selection.current_sparse

@@ -1,11 +1,31 @@
-"""Selection of the encoders for a collection."""
+"""Selection of the encoders for a collection, and what a collection may decide about it.
+
+Whoever can write to a collection can write its stamp, and so can whoever runs the server. So the
+stamp of a collection chooses among models that this client would trust anyway:
+
+1. A model of the catalog, as the hub's main branch or an installed package has it.
+2. Any model that the cache folder holds, downloaded earlier because somebody on this machine asked
+   for it, if it has the stamp's digests.
+3. With ``trust_stamps=True``, or ``QDRANT_EMBED_TRUST_STAMPS=1``, any repository on the hub, and
+   any commit of it: anybody can propose a commit to a repository, of known models too.
+
+In all cases the digests are compared before anything is compiled, no token is sent, and what is
+fetched is logged. The name is never that of a folder: not even a look at a path of a stamp's
+choosing is harmless, because Windows sends the user's credentials to the server that one names.
+
+A stamp's prefixes are believed. They are put before texts inside the encoder and go nowhere else;
+they change what is found in this collection alone, which its writer decides anyway; and without
+them, the collection of a user who chose other prefixes than the model's would be searched wrongly.
+Their length is limited (`qdrant_embed.limits`).
+"""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from qdrant_embed.collection.encoders import Encoder, adapt
 from qdrant_embed.collection.stored import (
@@ -17,16 +37,181 @@ from qdrant_embed.collection.stored import (
     vector_field_name,
 )
 from qdrant_embed.collection.vectors import CollectionVectors, DenseVectors, SparseVectors
-from qdrant_embed.encoder.facts.catalog import BM25, CATALOG, DEFAULT_MODEL, SPARSE_MODELS
-from qdrant_embed.encoder.interfaces import Overflow, SparseDescription, SparseEncoder
-from qdrant_embed.encoder.sparse import SparseTextEmbedding
-from qdrant_embed.encoder.text import TextEmbedding
-from qdrant_embed.errors import CollectionMismatchError
+from qdrant_embed.encoder.facts.catalog import (
+    BM25,
+    CATALOG,
+    DEFAULT_MODEL,
+    SPARSE_MODELS,
+    find,
+    is_repository_name,
+    sparse_name,
+)
+from qdrant_embed.encoder.interfaces import (
+    EncoderDescription,
+    NotAsRecordedError,
+    NotInCacheError,
+    Overflow,
+    Recorded,
+    SparseDescription,
+    SparseEncoder,
+)
+from qdrant_embed.encoder.sparse import SparseTextEmbedding, sparse_of_record
+from qdrant_embed.encoder.text import TextEmbedding, text_of_record
+from qdrant_embed.environment import TRUST_VARIABLE, is_on
+from qdrant_embed.errors import CollectionMismatchError, InputError, UntrustedModelError
 from qdrant_embed.forks import ForkLock
 
 logger = logging.getLogger(__name__)
 
 _LIFETIME = 60.0  # seconds; other clients can move an alias or add sparse vectors to a collection
+
+
+class _Described(Protocol):
+    def describe(self) -> EncoderDescription | SparseDescription: ...
+
+
+E = TypeVar("E", bound=_Described)
+
+
+@dataclass(frozen=True)
+class ModelPolicy:
+    """What a client's constructor says about models.
+
+    Attributes:
+        trust_stamps: whether any model that a collection names is fetched and run.
+        offline: whether nothing is fetched.
+    """
+
+    trust_stamps: bool = False
+    offline: bool = False
+
+    @property
+    def trusts(self) -> bool:
+        """Whether any model that a collection names is fetched and run.
+
+        Raises:
+            InputError: if the variable in the environment is neither 1 nor 0.
+        """
+        return self.trust_stamps or is_on(TRUST_VARIABLE)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A model as a collection's stamp names it.
+
+    Attributes:
+        collection: name of the collection.
+        description: the stamp, of the dense or of the sparse vectors.
+        setter: the method that chooses a model in its place.
+    """
+
+    collection: str
+    description: EncoderDescription | SparseDescription
+    setter: str = "set_model"
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.description.model
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is of the catalog."""
+        known = find if self.setter == "set_model" else sparse_name
+        return known(self.model) is not None
+
+    def attempts(self, policy: ModelPolicy) -> Iterator[tuple[str | None, Recorded]]:
+        """Yield the revisions at which the model may be found, each with what is demanded of it."""
+        fetches = self.is_known or policy.trusts
+        commit = self.description.revision
+        if commit is not None:  # a look into the cache folder, before anything is fetched
+            yield commit, self._recorded(fetched=False)
+        yield None, self._recorded(fetched=fetches)
+        if commit is not None and policy.trusts:
+            yield commit, self._recorded(fetched=True)
+
+    def _recorded(self, *, fetched: bool) -> Recorded:
+        facts = self.description
+        return Recorded(facts.weights_sha256, facts.tokenizer_sha256, may_be_fetched=fetched)
+
+
+def _followed(named: _Named, policy: ModelPolicy, load: Callable[[str | None, Recorded], E]) -> E:
+    """Return the encoder that a stamp names, if the rule above allows it.
+
+    Args:
+        named: the model.
+        policy: the client's.
+        load: returns its encoder at a revision, which is not loaded yet.
+
+    Raises:
+        UntrustedModelError: if the rule does not allow it.
+        CollectionMismatchError: if the model has other digests, or the stamp's options do not fit
+            the model.
+        ModelError: if it cannot be fetched or read.
+    """
+    if not named.is_known and not is_repository_name(named.model):
+        raise _untrusted(named, is_name=False)
+    other: NotAsRecordedError | None = None
+    for revision, recorded in named.attempts(policy):
+        try:
+            encoder = load(revision, recorded)
+            encoder.describe()
+        except NotInCacheError:
+            continue
+        except NotAsRecordedError as error:
+            other = error
+            continue
+        except InputError as error:
+            raise CollectionMismatchError(
+                f"the stamp of collection {named.collection!r} cannot be followed: {error}; if "
+                f"its documents are yours, call {named.setter}({named.model!r:.200}) with the "
+                "options they were added with",
+                expected={},
+                found={"model": named.model},
+            ) from error
+        return encoder
+    if other is None:
+        raise _untrusted(named)
+    if policy.trusts or named.description.revision is None:
+        raise CollectionMismatchError(
+            f"collection {named.collection!r} was written by {named.model!r:.200} with other files "
+            f"than it has today: {other}; to use today's, call migrate_model()",
+            expected={"weights_sha256": named.description.weights_sha256},
+            found={},
+        ) from other
+    raise _untrusted(named, other) from other
+
+
+def _untrusted(
+    named: _Named, other: NotAsRecordedError | None = None, *, is_name: bool = True
+) -> UntrustedModelError:
+    collection, model = named.collection, named.model
+    begin = f"collection {collection!r} names {model!r:.200} as its model"
+    if not is_name:
+        message = (
+            f"{begin}, which is a folder or not the name of a model; a collection never chooses "
+            f"a folder. Call {named.setter}() with the folder of that model on this machine"
+        )
+    elif other is not None:
+        revision = named.description.revision
+        message = (
+            f"{begin}, at commit {revision!r:.80}, and its main branch has other files: {other}. "
+            f"If you trust that commit, call {named.setter}({model!r}, revision={revision!r:.80})"
+            f"{_FOR_ALL}"
+        )
+    else:
+        message = (
+            f"{begin}, which is not in the catalog, and the cache folder has no model of that name "
+            "with the digests that the collection records; a collection does not choose what is "
+            f"downloaded and run. If you trust that model, call {named.setter}({model!r}){_FOR_ALL}"
+        )
+    return UntrustedModelError(message, name=model, collection_name=collection)
+
+
+_FOR_ALL = (
+    f". For all collections of a client: trust_stamps=True, or {TRUST_VARIABLE}=1 in the "
+    "environment. For one command: --model, --sparse-model"
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +226,7 @@ class _Followed:
     dimensions: int | None = None
     overflow: Overflow = "truncate"
     overlap: int = 0
+    recorded: Recorded | None = None
 
 
 @dataclass(frozen=True)
@@ -98,24 +284,32 @@ class EncoderSelection:
     Threads can share an object. No model is loaded twice, and reading a model's name never waits
     for another model to load.
 
+    Args:
+        policy: what the client's constructor says about models.
+
     Attributes:
+        policy: the argument.
         advised: collections and their fields of which was said that they lack an index.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, policy: ModelPolicy | None = None) -> None:
+        self.policy = policy or ModelPolicy()
         self._lock = ForkLock()
         self._chosen = _Chosen()
         self._following: dict[_Followed, Encoder] = {}
-        self._following_sparse: dict[SparseDescription, SparseEncoder] = {}
+        self._following_sparse: dict[tuple[SparseDescription, Recorded], SparseEncoder] = {}
         self._warned: set[str] = set()
         self.advised: set[tuple[str, str]] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the choice: what is chosen and loaded beyond it belongs to this process."""
-        return {"chosen": replace(self._chosen, recent=RecentVectors())}
+        return {
+            "chosen": replace(self._chosen, recent=RecentVectors()),
+            "policy": self.policy,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__()  # type: ignore[misc]
+        self.__init__(state["policy"])  # type: ignore[misc]
         self._chosen = state["chosen"]
 
     @property
@@ -171,6 +365,7 @@ class EncoderSelection:
 
         Raises:
             CollectionMismatchError: if the chosen encoders do not fit, or none can be found.
+            UntrustedModelError: if the collection names a model that it may not choose.
             ModelError: if a model cannot be found, downloaded or read.
         """
         chosen = self._chosen
@@ -263,7 +458,7 @@ class EncoderSelection:
         if stamp is None:
             for entry in CATALOG:
                 if vector_field_name(entry.spec.name) in collection.vectors:
-                    return self._follow(_Followed(entry.spec.name))
+                    return self._follow(_Followed(entry.spec.name, recorded=Recorded()))
             if collection.is_empty:
                 return self.current
             raise CollectionMismatchError(
@@ -288,22 +483,26 @@ class EncoderSelection:
             overflow=stamp.overflow or "truncate",
             overlap=stamp.overlap or 0,
         )
-        encoder = self._follow(followed)
-        if stamp.revision and encoder.describe().weights_sha256 != stamp.weights_sha256:
-            encoder = self._follow(replace(followed, revision=stamp.revision))
-        return encoder
+        return _followed(
+            _Named(collection.name, stamp),
+            self.policy,
+            lambda revision, recorded: self._follow(
+                replace(followed, revision=revision, recorded=recorded)
+            ),
+        )
 
     def followed_sparse(self, collection: StoredCollection) -> SparseEncoder | None:
         """Return the encoder of a collection's own sparse vectors; ``None`` if it has none.
 
         Raises:
             CollectionMismatchError: if they were written with a custom encoder.
+            UntrustedModelError: if the collection names a model that it may not choose.
             ModelError: if the model cannot be found, downloaded or read.
         """
         if collection.stamp is None:
             for name in SPARSE_MODELS:  # the predecessor's collections
                 if sparse_field_name(name) in collection.sparse_vectors:
-                    return self._follow_sparse(SparseDescription(name))
+                    return self._follow_sparse(SparseDescription(name), Recorded())
             return None
         stamp = collection.stamp.sparse
         if stamp is None:
@@ -315,34 +514,40 @@ class EncoderSelection:
                 expected={"sparse model": stamp.model},
                 found={"sparse model": None},
             )
-        followed = replace(stamp, vector_name="", revision=None)
-        encoder = self._follow_sparse(followed)
-        if stamp.revision and encoder.describe().weights_sha256 != stamp.weights_sha256:
-            encoder = self._follow_sparse(replace(followed, revision=stamp.revision))
-        return encoder
+        followed = replace(stamp, vector_name="")
+        return _followed(
+            _Named(collection.name, stamp, "set_sparse_model"),
+            self.policy,
+            lambda revision, recorded: self._follow_sparse(
+                replace(followed, revision=revision), recorded
+            ),
+        )
 
     def _follow(self, followed: _Followed) -> Encoder:
         with self._lock:
             if followed not in self._following:
-                self._following[followed] = adapt(
-                    TextEmbedding(
-                        followed.model,
-                        max_tokens=followed.max_tokens,
-                        query_prefix=followed.query_prefix,
-                        document_prefix=followed.document_prefix,
-                        revision=followed.revision,
-                        dimensions=followed.dimensions,
-                        overflow=followed.overflow,
-                        overlap=followed.overlap,
-                        lazy_load=True,
-                    )
+                embedding = TextEmbedding(
+                    followed.model,
+                    max_tokens=followed.max_tokens,
+                    query_prefix=followed.query_prefix,
+                    document_prefix=followed.document_prefix,
+                    revision=followed.revision,
+                    dimensions=followed.dimensions,
+                    overflow=followed.overflow,
+                    overlap=followed.overlap,
+                    local_files_only=self.policy.offline,
+                    lazy_load=True,
                 )
+                if followed.recorded is not None:
+                    embedding = text_of_record(embedding, followed.recorded)
+                self._following[followed] = adapt(embedding)
             return self._following[followed]
 
-    def _follow_sparse(self, followed: SparseDescription) -> SparseEncoder:
+    def _follow_sparse(self, followed: SparseDescription, recorded: Recorded) -> SparseEncoder:
         with self._lock:
-            if followed not in self._following_sparse:
-                self._following_sparse[followed] = SparseTextEmbedding(
+            key = followed, recorded
+            if key not in self._following_sparse:
+                embedding = SparseTextEmbedding(
                     followed.model,
                     max_tokens=followed.max_tokens,
                     max_terms=followed.max_terms,
@@ -351,9 +556,11 @@ class EncoderSelection:
                     k=followed.k,
                     b=followed.b,
                     average_length=followed.average_length,
+                    local_files_only=self.policy.offline,
                     lazy_load=True,
                 )
-            return self._following_sparse[followed]
+                self._following_sparse[key] = sparse_of_record(embedding, recorded)
+            return self._following_sparse[key]
 
     def _without_prefixes(self, encoder: Encoder, collection_name: str) -> Encoder:
         """Return the encoder for a collection of the predecessor, which added no prefixes."""

@@ -14,7 +14,7 @@ from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.encoders import adapt
 from qdrant_embed.collection.options import CollectionOptions, sparse_vector_params
 from qdrant_embed.collection.payload import DOCUMENT_KEY, PayloadCodec
-from qdrant_embed.collection.selection import EncoderSelection
+from qdrant_embed.collection.selection import EncoderSelection, ModelPolicy
 from qdrant_embed.encoder.facts.catalog import CATALOG
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
@@ -84,7 +84,7 @@ class ModelSettings:
         return dict(client.init_options)
 
     def _copied_state(self) -> dict[str, Any]:
-        names = ("_encoder_selection", "document_key")
+        names = ("_encoder_selection", "_model_keywords", "document_key")
         return {name: self.__dict__[name] for name in names if name in self.__dict__}
 
     @property
@@ -97,7 +97,10 @@ class ModelSettings:
     @property
     def _selection(self) -> EncoderSelection:
         selection: EncoderSelection | None = self.__dict__.get("_encoder_selection")
-        return selection or self.__dict__.setdefault("_encoder_selection", EncoderSelection())
+        if selection is None:
+            policy = ModelPolicy(**self.__dict__.get("_model_keywords", {}))
+            selection = self.__dict__.setdefault("_encoder_selection", EncoderSelection(policy))
+        return selection
 
     @property
     def _io(self) -> Io:
@@ -209,6 +212,7 @@ class ModelSettings:
             check_whole("max_length", max_length, 3)  # two special tokens and one of the text
         if isinstance(embedding_model_name, str | os.PathLike):
             lazy = lazy_load or not self._loads_eagerly
+            options["local_files_only"] = local_files_only or self._selection.policy.offline
             encoder = adapt(TextEmbedding(embedding_model_name, lazy_load=lazy, **options))
         else:
             encoder = adapt(embedding_model_name)
@@ -293,6 +297,7 @@ class ModelSettings:
             check_vector_name(vector_name)
         if isinstance(embedding_model_name, str | os.PathLike):
             lazy = lazy_load or not self._loads_eagerly
+            options["local_files_only"] = local_files_only or self._selection.policy.offline
             encoder = SparseTextEmbedding(embedding_model_name, lazy_load=lazy, **options)
         else:
             encoder = (
@@ -332,7 +337,8 @@ class ModelSettings:
         """
         if model_name is None:
             return self._selection.current.dimension
-        return TextEmbedding(model_name, lazy_load=True).dimension
+        offline = self._selection.policy.offline
+        return TextEmbedding(model_name, lazy_load=True, local_files_only=offline).dimension
 
     def get_fastembed_vector_params(
         self,

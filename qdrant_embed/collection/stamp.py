@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from qdrant_embed.encoder.interfaces import EncoderDescription, SparseDescription
 from qdrant_embed.errors import CollectionMismatchError
+from qdrant_embed.limits import PREFIX, STAMP_TEXT
 
 STAMP_KEY = "qdrant_embed"
 MARK_KEY = "qdrant_embed_copy"
@@ -67,7 +68,7 @@ def read_stamp(name: str, metadata: Mapping[str, Any] | None) -> Stamp | None:
     """Return the stamp in the metadata of the collection `name`, if there is one.
 
     Raises:
-        CollectionMismatchError: if the stamp is invalid, or of a newer version.
+        CollectionMismatchError: if the stamp is invalid, too large, or of a newer version.
     """
     stored = (metadata or {}).get(STAMP_KEY)
     if stored is None:
@@ -82,6 +83,17 @@ def read_stamp(name: str, metadata: Mapping[str, Any] | None) -> Stamp | None:
             expected={"version": 1},
             found={STAMP_KEY: stored},
         ) from error
+    for part in (stamp, stamp.sparse):
+        for fact, value in ({} if part is None else vars(part)).items():
+            longest = PREFIX if fact.endswith("_prefix") else STAMP_TEXT
+            if isinstance(value, str) and len(value) > longest:
+                raise CollectionMismatchError(
+                    f"the stamp of collection {name!r} cannot be used: its {fact} has "
+                    f"{len(value):,} characters, and {longest:,} at most are allowed; restore its "
+                    f"metadata {STAMP_KEY!r}, or add the documents to a new collection",
+                    expected={"characters": longest},
+                    found={"characters": len(value)},
+                )
     if stamp.version != 1:
         raise CollectionMismatchError(
             f"collection {name!r} was written by a newer qdrant-embed (stamp version "

@@ -9,7 +9,13 @@ from typing import Any, Literal, NoReturn, Protocol, TypeAlias, cast, runtime_ch
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_embed.errors import InputError, check_str, check_whole
+from qdrant_embed.errors import (
+    InputError,
+    ModelDownloadError,
+    ModelFileError,
+    check_str,
+    check_whole,
+)
 
 Vector: TypeAlias = NDArray[np.float32]
 Pooling: TypeAlias = Literal["cls", "mean", "last_token"]
@@ -63,6 +69,44 @@ class EncoderDescription:
     overflow: Overflow | None = None
     overlap: int | None = None
     tokenizer_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The record by which a collection names its model, which somebody else may have written.
+
+    A model that is named so is never a folder. It is fetched without a token, and it is not
+    compiled, loaded or run unless it has these digests.
+
+    Attributes:
+        weights_sha256: see `EncoderDescription`; ``None`` fits any.
+        tokenizer_sha256: see `EncoderDescription`; ``None`` fits any.
+        may_be_fetched: whether it can come from the hub or a package; if not, only what the cache
+            folder already holds is used.
+    """
+
+    weights_sha256: str | None = None
+    tokenizer_sha256: str | None = None
+    may_be_fetched: bool = True
+
+    def check(self, name: str, weights_sha256: str, tokenizer_sha256: str | None) -> None:
+        """Raise `NotAsRecordedError` unless model `name`, which has these digests, is the one."""
+        found = {"weights_sha256": weights_sha256, "tokenizer_sha256": tokenizer_sha256}
+        for fact, digest in found.items():
+            recorded = getattr(self, fact)
+            if recorded is not None and digest is not None and recorded != digest:
+                raise NotAsRecordedError(
+                    f"{name} is not the model that the collection records: {fact} {digest}, not "
+                    f"{recorded!r:.80}"
+                )
+
+
+class NotAsRecordedError(ModelFileError):
+    """Raised when a model is found that has other digests than a collection records."""
+
+
+class NotInCacheError(ModelDownloadError):
+    """Raised when a model that must not be fetched is not in the cache folder."""
 
 
 @dataclass(frozen=True)

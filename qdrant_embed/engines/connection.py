@@ -49,7 +49,10 @@ _NOT_SENT = ("cloud_inference", "local_inference_batch_size")
 _KEYWORDS: Mapping[str, tuple[Any, str]] = {
     "engine": (None, "str | None"),
     "optimize": (True, "bool"),
+    "trust_stamps": (False, "bool"),
+    "offline": (False, "bool"),
 }
+_OF_MODELS = ("trust_stamps", "offline")  # of every client, whatever it is connected to
 # what qdrant_client passes on to httpx, and takes for itself
 _OF_REQUESTS = {*inspect.signature(httpx.Client).parameters, "metadata"}
 _UNSENDABLE = re.compile(r"[^\t\x20-\x7e]|^[\t ]|[\t ]$")  # in a header's value
@@ -75,10 +78,10 @@ def _with_keywords(constructor: Callable[..., None]) -> Callable[..., Any]:
 class OwnConnections(qdrant_client.QdrantClient):
     """A synchronous client that keeps its connections, and asks for uncompressed answers.
 
-    The constructor is that of the next class, with two keywords more for a folder (``path=``). What
-    its user passes is respected. A key that no header can carry is an `InputError`, and so is a
-    keyword that nothing knows; a gRPC channel connects again at once after its server was
-    restarted.
+    The constructor is that of the next class, with two keywords more for a folder (``path=``), and
+    two for models. What its user passes is respected. A key that no header can carry is an
+    `InputError`, and so is a keyword that nothing knows; a gRPC channel connects again at once
+    after its server was restarted.
 
     Args of the constructor, in addition:
         engine: ``"edge"`` for the embedded engine, of the extra ``edge``; ``"local"`` for the local
@@ -86,12 +89,16 @@ class OwnConnections(qdrant_client.QdrantClient):
             ``"edge"`` if it is installed.
         optimize: whether the embedded engine builds indices in the background once a search
             without one takes more than about 1 ms, or 5 ms while much is stored.
+        trust_stamps: whether collections may name any model on the hub; see
+            `qdrant_embed.collection.selection`.
+        offline: whether models that this client finds by name are never fetched.
     """
 
     if not TYPE_CHECKING:  # its signature, too, is that of the next class
 
         @_with_keywords(qdrant_client.QdrantClient.__init__)
         def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._model_keywords = _of_models(super().__init__, kwargs)
             opening = _opening(super().__init__, args, kwargs)
             super().__init__(*opening.args, **opening.kwargs)
             if opening.folder is not None:
@@ -111,6 +118,7 @@ class OwnAsyncConnections(qdrant_client.AsyncQdrantClient):
 
         @_with_keywords(qdrant_client.AsyncQdrantClient.__init__)
         def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._model_keywords = _of_models(super().__init__, kwargs)
             opening = _opening(super().__init__, args, kwargs)
             super().__init__(*opening.args, **opening.kwargs)
             if opening.folder is not None:
@@ -154,6 +162,20 @@ class _Opening:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     folder: _EmbeddedFolder | None = None
+
+
+def _of_models(constructor: Callable[..., None], kwargs: dict[str, Any]) -> dict[str, bool]:
+    """Take our keywords about models out of `kwargs`, unless the next class has such itself.
+
+    Raises:
+        InputError: if one is neither true nor false.
+    """
+    theirs = inspect.signature(constructor).parameters
+    names = [name for name in _OF_MODELS if name in kwargs and name not in theirs]
+    for name in names:
+        if not isinstance(kwargs[name], bool):
+            raise InputError(f"{name} must be True or False, not {kwargs[name]!r:.80}")
+    return {name: kwargs.pop(name) for name in names}
 
 
 def _opening(

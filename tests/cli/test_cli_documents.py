@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from clients import SENTENCES, stamp, stored
 from rest_server import Fault, Server
-from tiny import TinyModel
 
 from qdrant_embed import Document, IngestProgress, QdrantClient
 from qdrant_embed.cli.main import main
@@ -46,9 +45,9 @@ def database(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def to(database: Path, tiny: TinyModel) -> list[str]:
+def to(database: Path, tiny_name: str) -> list[str]:
     """Options that name a collection, and a model quick to start."""
-    return ["--path", str(database), "--collection", "demo", "--model", str(tiny.path)]
+    return ["--path", str(database), "--collection", "demo", "--model", tiny_name]
 
 
 def points(database: Path) -> dict[Any, dict[str, Any]]:
@@ -157,7 +156,7 @@ def test_a_second_run_repeats_nothing(
 def test_a_collection_is_migrated_to_another_model(
     to: list[str],
     database: Path,
-    tiny_e5: TinyModel,
+    tiny_e5_name: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -165,14 +164,14 @@ def test_a_collection_is_migrated_to_another_model(
     place = ["--path", str(database), "--collection"]
     asked = ["migrate", *place, "demo", "--to", "new", "--alias", "docs"]
     capsys.readouterr()
-    assert main([*asked, "--model", str(tiny_e5.path)]) == 0
+    assert main([*asked, "--model", tiny_e5_name]) == 0
     assert capsys.readouterr().out == "5 documents of 'demo' are in 'new'\n"
     assert main(["query", *place, "docs", "--json", "--limit", "9", "a ship"]) == 0
     hits = json.loads(capsys.readouterr().out)
     assert {hit["id"] for hit in hits} == set(points(database))
     client = QdrantClient(path=str(database))
     try:
-        assert stamp(client, "new")["model"] == str(tiny_e5.path)
+        assert stamp(client, "new")["model"] == tiny_e5_name
     finally:
         client.close()
 
@@ -280,14 +279,14 @@ def test_a_bad_line_far_down_says_what_is_stored(
 
 def test_a_server_is_asked_with_the_key(
     server: Server,
-    tiny: TinyModel,
+    tiny_name: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     at = ["--url", server.url, "--collection", "demo"]
     file = jsonl(tmp_path / "a.jsonl", ROWS)
-    model = ["--model", str(tiny.path), "--sparse-model", "Qdrant/bm25"]
+    model = ["--model", tiny_name, "--sparse-model", "Qdrant/bm25"]
     assert main(["add", *at, *model, str(file)]) == 0
     monkeypatch.setenv("QDRANT_API_KEY", "from the environment")
     assert main(["query", *at, "--limit", "1", "Paris"]) == 0

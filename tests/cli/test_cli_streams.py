@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import downloaded
 from tiny import TinyModel
 
 from qdrant_embed.cli.main import main
@@ -38,23 +39,23 @@ class Streams:
 
 
 @pytest.fixture
-def to(tmp_path: Path, tiny: TinyModel) -> list[str]:
+def to(tmp_path: Path, tiny_name: str) -> list[str]:
     """A collection with one document, in all of whose parts are other scripts."""
-    return with_document(tmp_path, tiny, NAME)
+    return with_document(tmp_path, tiny_name, NAME)
 
 
 @pytest.fixture
-def to_ascii(tmp_path: Path, tiny: TinyModel) -> list[str]:
+def to_ascii(tmp_path: Path, tiny_name: str) -> list[str]:
     """The same document in a collection that every file system has a name for."""
-    return with_document(tmp_path, tiny, "demo")
+    return with_document(tmp_path, tiny_name, "demo")
 
 
-def with_document(tmp_path: Path, tiny: TinyModel, collection: str) -> list[str]:
+def with_document(tmp_path: Path, model: str, collection: str) -> list[str]:
     file = tmp_path / f"{NAME}.jsonl"
     row = {"text": TEXT, "id": f"{NAME}\x1b[0m", "ключ": [TEXT]}
     file.write_text(json.dumps(row), encoding="utf-8")
     to = [f"--path={tmp_path / NAME}", f"--collection={collection}"]
-    assert main(["add", *to, f"--model={tiny.path}", "--id-field=id", str(file)]) == 0
+    assert main(["add", *to, f"--model={model}", "--id-field=id", str(file)]) == 0
     return to
 
 
@@ -63,12 +64,14 @@ def test_every_command_prints_in_any_encoding(
     encoding: str,
     to: list[str],
     tmp_path: Path,
+    tiny: TinyModel,
     tiny_e5: TinyModel,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     more = tmp_path / f"more-{NAME}.txt"
     more.write_text(TEXT, encoding="utf-8")
     monkeypatch.setenv("QDRANT_EMBED_CACHE", str(tmp_path / f"cache-{NAME}"))
+    downloaded("someone/tiny-bert", tiny.path)
     nowhere = tmp_path / f"{NAME}-is-missing"
     commands: list[tuple[int, list[str]]] = [
         (0, ["query", *to, TEXT]),

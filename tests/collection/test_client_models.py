@@ -22,10 +22,10 @@ from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL, MINILM
 
 
 def test_a_database_on_disk_opens_again_and_follows_its_own_models(
-    kind: str, tiny_e5: TinyModel, tmp_path: Path
+    kind: str, tiny_e5_name: str, tmp_path: Path
 ) -> None:
     with opened(kind, path=str(tmp_path / "db")) as first:
-        first.set_model(tiny_e5.path)
+        first.set_model(tiny_e5_name)
         first.set_sparse_model("qdrant/BM25", language="german", k=1.5)
         ids = first.add("demo", ["cat", "dog", "ship"])
         expected = first.query("demo", "cat")
@@ -97,11 +97,11 @@ def test_another_model_on_the_same_collection_is_a_mismatch(
 
 
 def test_one_client_follows_collections_of_different_models(
-    kind: str, tiny: TinyModel, tiny_e5: TinyModel, tmp_path: Path
+    kind: str, tiny_name: str, tiny_e5_name: str, tmp_path: Path
 ) -> None:
-    for name, model in (("plain", tiny), ("prefixed", tiny_e5)):
+    for name, model in (("plain", tiny_name), ("prefixed", tiny_e5_name)):
         with opened(kind, path=str(tmp_path)) as writer:
-            writer.set_model(model.path)
+            writer.set_model(model)
             writer.add(name, ["cat", "dog"])
     with opened(kind, path=str(tmp_path)) as reader:
         for name in ("plain", "prefixed", "plain"):

@@ -255,17 +255,17 @@ def test_any_collection_is_the_same_in_any_store(
 @pytest.mark.parametrize("overflow", ["truncate", "chunk"])
 @pytest.mark.parametrize("of", STORES)
 def test_a_copy_is_searched_by_the_model_of_its_stamp(
-    client_of: Callable[[str], QdrantClient], of: str, tiny: TinyModel, overflow: Any
+    client_of: Callable[[str], QdrantClient], of: str, tiny_name: str, overflow: Any
 ) -> None:
     source, target = client_of(of), client_of("memory")
-    source.set_model(tiny.path, overflow=overflow)
+    source.set_model(tiny_name, overflow=overflow)
     ids = source.add("demo", [*SENTENCES, "cat " * 200], [{"n": n} for n in range(6)])
     assert source.copy_to(inner(target)) == {"demo": source.count("demo").count}
     for text in ("a ship at sea", "a cat"):
         expected = source.query("demo", text, limit=6)
         assert same(target.query("demo", text, limit=6), expected)
     assert [one and one.id for one in target.get_documents("demo", ids)] == ids
-    target.set_model(tiny.path, overflow=overflow)
+    target.set_model(tiny_name, overflow=overflow)
     assert target.add("demo", ["one more"], ids=[7]) == [7]
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
-from shutil import copytree
 from threading import Event
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clients import SENTENCES, LetterEncoder, at, opened, stamp, stored, vectors
+from hub_server import downloaded
 from numpy.typing import NDArray
 from qdrant_client import models
 from rest_server import Fault, Server
@@ -144,12 +143,10 @@ def test_what_cannot_be_is_refused_before_anything_is_created(
 
 
 def test_queries_follow_the_alias(
-    kind: str, server: Server, tiny: TinyModel, tiny_e5: TinyModel, tmp_path: Path
+    kind: str, server: Server, tiny: TinyModel, tiny_e5: TinyModel
 ) -> None:
-    """Though the models are called the same, and so are their vectors."""
-    first, second = tmp_path / "1" / "model", tmp_path / "2" / "model"
-    copytree(tiny.path, first)
-    copytree(tiny_e5.path, second)
+    """Though the models are called nearly the same, and their vectors are."""
+    first, second = downloaded("one/model", tiny.path), downloaded("two/model", tiny_e5.path)
     with opened(kind, **at(server)) as client:
         client.set_model(first)
         client.add("old", TEXTS)
@@ -164,15 +161,15 @@ def test_queries_follow_the_alias(
 
 
 def test_an_alias_that_another_client_moves_is_noticed_within_a_minute(
-    kind: str, server: Server, tiny: TinyModel, tiny_e5: TinyModel, monkeypatch: pytest.MonkeyPatch
+    kind: str, server: Server, tiny_name: str, tiny_e5_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
     monkeypatch.setattr(
         "qdrant_embed.collection.selection.time", SimpleNamespace(monotonic=lambda: now)
     )
     with opened(kind, **at(server)) as reader, opened(kind, **at(server)) as writer:
-        for name, model in (("one", tiny), ("two", tiny_e5)):
-            writer.set_model(model.path, vector_name="text")
+        for name, model in (("one", tiny_name), ("two", tiny_e5_name)):
+            writer.set_model(model, vector_name="text")
             writer.add(name, TEXTS)
         for name in ("one", "two"):
             now += 61
@@ -182,7 +179,7 @@ def test_an_alias_that_another_client_moves_is_noticed_within_a_minute(
             scores = [hit.score for hit in found]
             assert scores == pytest.approx([hit.score for hit in expected], abs=1e-5)
             if name == "one":
-                writer.set_model(tiny.path, vector_name="text")
+                writer.set_model(tiny_name, vector_name="text")
                 writer.query("docs", TEXTS[3])
         with pytest.raises(CollectionMismatchError, match="tiny"):
             writer.query("docs", TEXTS[3])  # which has the first model for every collection

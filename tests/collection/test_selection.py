@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from clients import LetterEncoder, WordEncoder
+from hub_server import downloaded
 from qdrant_client import models
 
 from qdrant_embed import CollectionMismatchError
@@ -87,7 +88,8 @@ def test_a_collections_own_model_is_followed_with_all_its_options(
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     writer = EncoderSelection()
-    writer.choose(adapt(TextEmbedding(TINY, lazy_load=True, **options)))
+    name = downloaded("someone/tiny-bert", TINY)
+    writer.choose(adapt(TextEmbedding(name, lazy_load=True, **options)))
     vectors = writer.for_add(None)
     followed = EncoderSelection().for_query(written_by(vectors))
     assert followed.dense.encoder.describe() == vectors.dense.encoder.describe()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from qdrant_embed import QdrantClient
+from qdrant_embed import QdrantClient, UntrustedModelError
 from qdrant_embed.collection.stamp import read_stamp
 from qdrant_embed.encoder.files.cache import CACHE_VARIABLE
 
@@ -30,7 +30,7 @@ def test_a_stamp_is_read_and_written_as_it_was(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "points"), [("chunked", 2), ("whole", 1)])
-def test_the_collection_is_followed_and_extended(
+def test_the_collection_is_extended_once_its_folder_is_set(
     name: str, points: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
@@ -47,6 +47,9 @@ def test_the_collection_is_followed_and_extended(
     later = QdrantClient(":memory:")
     later._client = client._client  # another client, on which nobody has set a model
     text = "the cat sat on the mat. " * 12
+    with pytest.raises(UntrustedModelError, match="never chooses a folder"):
+        later.query("demo", text)
+    later.set_model(MODELS / "tiny-bert", precision="fp32", **overflow)
     later.add("demo", [text], ids=["b"], on_existing="skip")
     assert [hit.id for hit in later.query("demo", text, limit=1)] == ["b"]
     assert client.count("demo").count == 1 + points

@@ -88,12 +88,12 @@ def test_urls_lose_user_and_password(text: str, shown: str) -> None:
     assert str(InputError(text)) == str(ModelDownloadError(text)) == shown
 
 
-def test_documents_ids_and_metadata(run: Run, tiny: TinyModel, tmp_path: Path) -> None:
+def test_documents_ids_and_metadata(run: Run, tiny_name: str, tmp_path: Path) -> None:
     where = ["--path", str(tmp_path / "db"), "--collection", "c"]
     documents = tmp_path / "documents.jsonl"
     records = [{"text": f"cat {EVIL}", "id": f"id {EVIL}", f"key {EVIL}": {EVIL: [EVIL]}}]
     documents.write_text("\n".join(map(json.dumps, records)))
-    added = run("add", str(documents), *where, "--model", str(tiny.path), "--id-field", "id")
+    added = run("add", str(documents), *where, "--model", tiny_name, "--id-field", "id")
     assert added[0] == 0
     code, out, _ = run("query", "cat", *where)
     assert code == 0

@@ -5,20 +5,19 @@ from __future__ import annotations
 import pytest
 from clients import LetterEncoder, at, opened
 from rest_server import Fault, Server
-from tiny import TinyModel
 
 from qdrant_embed import PermissionRefusal
 
 
 def test_a_collection_replaced_by_one_with_other_vectors_is_read_again(
-    kind: str, server: Server, tiny: TinyModel, tiny_e5: TinyModel
+    kind: str, server: Server, tiny_name: str, tiny_e5_name: str
 ) -> None:
     with opened(kind, **at(server)) as writer, opened(kind, **at(server)) as reader:
-        writer.set_model(tiny.path, vector_name="one")
+        writer.set_model(tiny_name, vector_name="one")
         writer.add("demo", ["cat"], ids=[1])
         assert [hit.id for hit in reader.query("demo", "cat")] == [1]
         writer.delete_collection("demo")
-        writer.set_model(tiny_e5.path, vector_name="other")
+        writer.set_model(tiny_e5_name, vector_name="other")
         writer.add("demo", ["dog"], ids=[2])
         server.fail_once("points/query", Fault(400))  # it has no vector of the first name
         assert [hit.id for hit in reader.query("demo", "cat")] == [2]

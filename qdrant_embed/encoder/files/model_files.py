@@ -16,11 +16,14 @@ from qdrant_embed.encoder.facts.catalog import (
     PackagedModel,
     close_matches,
     find,
+    is_known,
+    is_repository_name,
     sparse_name,
 )
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.files.cache import sha256
 from qdrant_embed.encoder.files.plan import MANIFEST, RunPlan, check_exported, read_exported
+from qdrant_embed.encoder.interfaces import NotInCacheError, Recorded
 from qdrant_embed.errors import ModelDownloadError, UnknownModelError
 
 logger = logging.getLogger(__name__)
@@ -29,6 +32,9 @@ logger = logging.getLogger(__name__)
 _DECISIVE = ("model.safetensors", "tokenizer.json")
 
 _LONGEST_NAME = 96  # that the hub allows
+
+_OF_A_MODEL = (MANIFEST, "config.json", "modules.json")
+_warned: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -58,21 +64,74 @@ def find_model(
     precision: Precision = "int8",
     local_files_only: bool = False,
     update: bool = False,
+    recorded: Recorded | None = None,
 ) -> ModelFiles:
     """Find the files of model `name`: in a folder, else an installed package, else on the hub.
 
     Args:
-        name: a folder; or a model's name, the catalog's without regard to case.
+        name: a folder; or a model's name, the catalog's without regard to case. A str that is in
+            the catalog is never a folder.
         cache: the cache folder; keeps downloads, and remembers digests of files.
         revision: a branch, tag or commit on the hub; with it, packages are not looked at.
         precision: decides between several kinds of weights in one repository.
         local_files_only: never use the network.
         update: ask the hub what a branch or tag is now, even if the model is here.
+        recorded: if a collection names the model, its record; see there what is different.
 
     Raises:
+        NotInCacheError: the model is not in the cache folder, and `recorded` forbids to fetch it.
         UnknownModelError: no such folder, and no model of that name.
         ModelDownloadError: the hub did not answer, or not with the files.
         ModelFileError: files are damaged, or not those of the model.
+    """
+    text = os.fspath(name)
+    entry = find(text) if isinstance(name, str) else None
+    if recorded is not None:
+        if not is_repository_name(text):
+            raise _unknown(text)
+        if not recorded.may_be_fetched:
+            return _from_cache(text, entry, cache, revision, precision)
+    elif isinstance(name, str) and is_known(name):
+        _warn_of_folder(name)
+    elif (found := _in_folder(name, cache)) is not None:
+        return found
+    if entry is not None and revision is None:
+        for package in entry.packages:
+            packaged = _from_package(package, entry, cache)
+            if packaged is not None:
+                return packaged
+    if entry is None and (
+        text.count("/") != 1 or len(text) > _LONGEST_NAME or not text.isprintable()
+    ):
+        raise _unknown(text)
+    return _from_hub(
+        text, entry, cache, revision, precision, local_files_only, update, recorded is not None
+    )
+
+
+def names_folder(name: str | os.PathLike[str]) -> bool:
+    """Return whether `name` is that of a folder, which a name in the catalog never is."""
+    return not (isinstance(name, str) and is_known(name)) and os.path.isdir(name)
+
+
+def _warn_of_folder(name: str) -> None:
+    """Log that a folder in the working directory is not used, if it has the name of the model."""
+    if name not in _warned and any(os.path.isfile(Path(name) / file) for file in _OF_A_MODEL):
+        _warned.add(name)
+        logger.warning(
+            "the folder %s in the working directory is not used, because a known model has that "
+            "name; pass %r to use the folder (logged once)",
+            name,
+            os.path.join(".", name),
+        )
+
+
+def _in_folder(name: str | os.PathLike[str], cache: Path) -> ModelFiles | None:
+    """Return the files in the folder `name`; ``None`` if that is a model's name.
+
+    Raises:
+        UnknownModelError: it is a path, and there is no model.
+        ModelFileError: an exported model is damaged.
     """
     text = os.fspath(name)
     folder = Path(text).expanduser()
@@ -83,25 +142,14 @@ def find_model(
         return ModelFiles(plan.spec.name, folder, None, plan.revision, plan)
     if os.path.isfile(folder / "config.json") or os.path.isfile(folder / "modules.json"):
         return _from_folder(folder, cache)
-    if _looks_like_path(name):
-        found = "does not exist"
-        if os.path.isdir(folder):
-            found = "has no config.json"
-        elif os.path.isfile(folder):
-            found = "is a file; name the folder that holds the model's files"
-        raise UnknownModelError(f"no model in folder {text!r:.200}: it {found}", name=text)
-
-    entry = find(text)
-    if entry is not None and revision is None:
-        for package in entry.packages:
-            packaged = _from_package(package, entry, cache)
-            if packaged is not None:
-                return packaged
-    if entry is None and (
-        text.count("/") != 1 or len(text) > _LONGEST_NAME or not text.isprintable()
-    ):
-        raise _unknown(text)
-    return _from_hub(text, entry, cache, revision, precision, local_files_only, update)
+    if not _looks_like_path(name):
+        return None
+    found = "does not exist"
+    if os.path.isdir(folder):
+        found = "has no config.json"
+    elif os.path.isfile(folder):
+        found = "is a file; name the folder that holds the model's files"
+    raise UnknownModelError(f"no model in folder {text!r:.200}: it {found}", name=text)
 
 
 def _from_folder(folder: Path, cache: Path) -> ModelFiles:
@@ -137,6 +185,27 @@ def _locations(module: str) -> Iterator[Path]:
         yield Path(location)
 
 
+def _from_cache(
+    text: str,
+    entry: CatalogEntry | None,
+    cache: Path,
+    revision: str | None,
+    precision: Precision,
+) -> ModelFiles:
+    """Return the files of a repository that the cache folder holds.
+
+    Raises:
+        NotInCacheError: it does not hold them.
+    """
+    from qdrant_embed.encoder.files.snapshots import Snapshots
+
+    name = entry.spec.name if entry else text
+    snapshot = Snapshots(cache, name).find(revision, precision)
+    if snapshot is None:
+        raise NotInCacheError(f"{name} is not in the cache folder {cache}")
+    return ModelFiles(name, snapshot.folder, entry, snapshot.commit)
+
+
 def _from_hub(
     text: str,
     entry: CatalogEntry | None,
@@ -145,6 +214,7 @@ def _from_hub(
     precision: Precision,
     local_files_only: bool,
     update: bool,
+    for_collection: bool,
 ) -> ModelFiles:
     # here, because models that come from elsewhere need not wait for it
     from qdrant_embed.encoder.files.repository import (
@@ -165,6 +235,7 @@ def _from_hub(
             pinned={file: digest for file, digest in pins.items() if file in _DECISIVE},
             update=update,
             local_files_only=local_files_only,
+            for_collection=for_collection,
         )
     except RevisionNotOnHubError as error:
         raise UnknownModelError(

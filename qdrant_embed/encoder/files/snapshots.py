@@ -7,11 +7,13 @@ folder without a record, and a file that is not as recorded, is not used.
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -34,12 +36,14 @@ from qdrant_embed.encoder.files.cache import (
     unsealed,
     write_whole,
 )
-from qdrant_embed.encoder.files.downloads import Download
+from qdrant_embed.encoder.files.downloads import Download, Open
 from qdrant_embed.encoder.files.repository import is_file_inside
 from qdrant_embed.errors import ModelDownloadError, ModelFileError
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.files.repository import Repository
+
+logger = logging.getLogger(__name__)
 
 _FOLDER = "hub"
 _CONFIGS = (
@@ -133,6 +137,7 @@ class Snapshots:
         pinned: Mapping[str, str],
         update: bool,
         local_files_only: bool,
+        for_collection: bool = False,
     ) -> Snapshot:
         """Return the snapshot of `revision`; download the files that are missing.
 
@@ -142,6 +147,8 @@ class Snapshots:
             pinned: the sha256 that files must have.
             update: ask the hub even if the snapshot is complete.
             local_files_only: never use the network.
+            for_collection: a collection names the repository: send no token, and log what is
+                fetched.
 
         Raises:
             RepositoryNotOnHubError: the hub answers that it has no such repository or revision.
@@ -159,8 +166,18 @@ class Snapshots:
             # another process may have been faster
             if not update and (found := self.find(revision, precision)) is not None:
                 return found
-            repository = hub.find_repository(self._name, revision, offline=offline, fresh=update)
-            model = self._completed(repository, precision, pinned, offline)
+            if for_collection and not offline:
+                logger.info(
+                    "fetching %s at %s from %s, because a collection names it as its model",
+                    self._name,
+                    revision or "main",
+                    hub.shown_endpoint(),
+                )
+            repository = hub.find_repository(
+                self._name, revision, offline=offline, fresh=update, anonymous=for_collection
+            )
+            opened = None if offline else partial(hub.opened, anonymous=for_collection)
+            model = self._completed(repository, precision, pinned, opened)
             with explained(self._base):
                 write_whole(self._record(model.commit), sealed(model.model_dump(mode="json")))
                 write_whole(self._ref(revision), model.commit)
@@ -172,14 +189,12 @@ class Snapshots:
         repository: Repository,
         precision: Precision,
         pinned: Mapping[str, str],
-        offline: bool,
+        opened: Open | None,
     ) -> KeptModel:
         from qdrant_embed.encoder.files import hub
 
         folder = self._base / repository.commit
-        download = Download(
-            repository, folder, self._base / "partial", None if offline else hub.opened
-        )
+        download = Download(repository, folder, self._base / "partial", opened)
         known = _read(self._record(repository.commit))
         files = dict(known.files) if known else {}
         paths = frozenset(repository.files) | (known.paths if known else frozenset())
