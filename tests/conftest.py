@@ -89,7 +89,7 @@ def _is_further_combination(item: pytest.Item) -> bool:
 def _runs_on_named_server(item: pytest.Item) -> bool:
     """Return whether the test runs on any server, and over a transport that is named."""
     place = (
-        item.callspec.params.get("anywhere")
+        item.callspec.params.get("unset")
         if isinstance(item, pytest.Function) and hasattr(item, "callspec")
         else None
     )
@@ -225,17 +225,14 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["memory", "path", "edge", "server", "grpc"])
-def anywhere(
-    request: pytest.FixtureRequest, kind: str, tiny: TinyModel, tmp_path: Path
-) -> Iterator[QdrantClient]:
-    """A client of either kind on a database of every kind, on the tiny model.
+def unset(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> Iterator[QdrantClient]:
+    """A client of either kind on a database of every kind, on which no model is set.
 
     If the command line names a server, its collections carry a prefix, and are removed.
     """
     named = named_server(request.config, grpc=request.param == "grpc")
     if named is not None:
         with opened(kind, **named) as client, prefixed(client) as own:
-            own.set_model(tiny.path)
             yield own
         return
     places: dict[str, Callable[[], dict[str, Any]]] = {
@@ -246,8 +243,14 @@ def anywhere(
         "grpc": lambda: at(request.getfixturevalue("grpc_server"), grpc=True),
     }
     with opened(kind, **places[request.param]()) as client:
-        client.set_model(tiny.path)
         yield client
+
+
+@pytest.fixture
+def anywhere(unset: QdrantClient, tiny: TinyModel) -> QdrantClient:
+    """The same on the tiny model."""
+    unset.set_model(tiny.path)
+    return unset
 
 
 @pytest.fixture(params=["rest", "grpc"])

@@ -62,6 +62,7 @@ class Hub:
     faults: list[Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)
+    tokens: set[str | None] = field(default_factory=set)
 
     def asked(self, what: str) -> int:
         """How many requests had `what` in their path."""
@@ -83,6 +84,8 @@ def serving(name: str, folder: Path) -> Iterator[Hub]:
 
         def do_GET(self) -> None:
             hub.requests.append(f"{self.command} {self.path}")
+            if name in self.path:  # huggingface_hub has a question of its own
+                hub.tokens.add(self.headers.get("Authorization"))
             path = self.path.partition("?")[0]
             if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
                 self.answer(401, b"{}", {"X-Error-Code": "RepoNotFound"})

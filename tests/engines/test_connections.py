@@ -141,7 +141,7 @@ def test_constructors_have_the_signature_of_qdrant_client() -> None:
         common = [
             parameter
             for name, parameter in shown.parameters.items()
-            if name not in ("engine", "optimize")
+            if name not in ("engine", "optimize", "trust_stamps", "offline")
         ]
         assert shown.replace(parameters=common) == inspect.signature(theirs)
 

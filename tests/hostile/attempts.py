@@ -82,6 +82,39 @@ def named(name: str, cache: str, endpoint: str | None = None, **options: Any) ->
     assert all(np.isfinite(vector).all() for vector in encoder.embed(TEXTS))
 
 
+def follow(
+    stamp: dict[str, Any], cache: str, endpoint: str, directory: str, size: int, trust: bool
+) -> Any:
+    """Query a collection with a stamp; return the names of the folders in the cache.
+
+    Args:
+        stamp: of the collection.
+        cache: the cache folder.
+        endpoint: of the hub.
+        directory: the working directory and home.
+        size: of the collection's dense vector.
+        trust: whether the client trusts stamps.
+    """
+    from huggingface_hub import constants
+    from qdrant_client import models
+
+    from qdrant_embed import QdrantClient
+
+    constants.ENDPOINT = endpoint
+    os.environ["QDRANT_EMBED_CACHE"], os.environ["HOME"] = cache, directory
+    os.chdir(directory)
+    client = QdrantClient(":memory:", trust_stamps=trust)
+    client.create_collection(
+        "c",
+        {"v": models.VectorParams(size=size, distance=models.Distance.COSINE)},
+        sparse_vectors_config={"s": models.SparseVectorParams()},
+        metadata={"qdrant_embed": stamp},
+    )
+    client.upsert("c", [models.PointStruct(id=1, vector={"v": [1.0] * size})])
+    hits = client.query("c", "cat")
+    return [hit.id for hit in hits]
+
+
 def command(arguments: list[str]) -> Any:
     """Run the command in this process; its exit code and output."""
     import contextlib
@@ -99,7 +132,7 @@ def command(arguments: list[str]) -> Any:
 
 
 ATTEMPTS: dict[str, Callable[..., Any]] = {
-    attempt.__name__: attempt for attempt in (load, export, sparse, named, command)
+    attempt.__name__: attempt for attempt in (load, export, sparse, named, follow, command)
 }
 
 

@@ -420,9 +420,9 @@ def test_what_a_server_is_asked(remote: QdrantClient, server: Server) -> None:
 # which collections
 
 
-def test_a_chunked_collection_is_followed(kind: str, tiny: TinyModel, tmp_path: Path) -> None:
+def test_a_chunked_collection_is_followed(kind: str, tiny_name: str, tmp_path: Path) -> None:
     with opened(kind, path=str(tmp_path / "db")) as first:
-        first.set_model(tiny.path, overflow="chunk", overlap=5)
+        first.set_model(tiny_name, overflow="chunk", overlap=5)
         first.add("demo", [text(60), "cat"], ids=["a", "b"])
         expected = first.query("demo", "cat")
         assert len(expected) == 2
@@ -432,7 +432,7 @@ def test_a_chunked_collection_is_followed(kind: str, tiny: TinyModel, tmp_path: 
         second.add("demo", [text(60, 1)], ids=["c"])
         assert len(parts(second, "c")) == parts(second, "c")[0][KEY]["count"] > 1
         assert len(second.query("demo", "cat")) == 3
-        second.set_model(tiny.path)
+        second.set_model(tiny_name)
         with pytest.raises(CollectionMismatchError, match="overflow 'chunk', not 'truncate'"):
             second.query("demo", "cat")
 

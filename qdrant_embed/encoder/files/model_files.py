@@ -87,7 +87,7 @@ def find_model(
     text = os.fspath(name)
     entry = find(text) if isinstance(name, str) else None
     if recorded is not None:
-        if not is_repository_name(text):
+        if not is_known(text) and not is_repository_name(text):
             raise _unknown(text)
         if not recorded.may_be_fetched:
             return _from_cache(text, entry, cache, revision, precision)

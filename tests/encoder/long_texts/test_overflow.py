@@ -200,22 +200,22 @@ def test_error_refuses_a_text_of_a_stream_when_its_turn_comes(
 
 
 def test_a_collection_written_with_mean_is_followed(
-    kind: str, tiny: TinyModel, tmp_path: Path
+    kind: str, tiny_name: str, tmp_path: Path
 ) -> None:
     with opened(kind, path=str(tmp_path / "db")) as first:
-        first.set_model(tiny.path, overflow="mean", overlap=10)
+        first.set_model(tiny_name, overflow="mean", overlap=10)
         (written,) = first.add("demo", [LONG])
         assert (stamp(first)["overflow"], stamp(first)["overlap"]) == ("mean", 10)
         (wrote,) = vectors(first, written).values()
         expected = first.query("demo", LONG)
-    encoder = TextEmbedding(tiny.path, overflow="mean", overlap=10)
+    encoder = TextEmbedding(tiny_name, overflow="mean", overlap=10)
     assert wrote == pytest.approx(next(encoder.embed(LONG)), abs=1e-6)
     with opened(kind, path=str(tmp_path / "db")) as second:
         assert same(second.query("demo", LONG), expected)
         (added,) = second.add("demo", [LONG])
         (again,) = vectors(second, added).values()
         assert again == pytest.approx(wrote, abs=1e-6)
-        second.set_model(tiny.path)
+        second.set_model(tiny_name)
         with pytest.raises(CollectionMismatchError, match="overflow 'mean', not 'truncate'"):
             second.query("demo", "cat")
 

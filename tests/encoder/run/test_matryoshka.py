@@ -70,10 +70,10 @@ def test_dimensions_that_cannot_be_are_refused(dimensions: int, tiny: TinyModel)
 
 
 def test_a_collection_is_sized_and_stamped_by_it_and_followed_with_it(
-    tiny: TinyModel, tmp_path: Path
+    tiny_name: str, tmp_path: Path
 ) -> None:
     with opened("sync", path=str(tmp_path)) as writer:
-        writer.set_model(tiny.path, dimensions=16)
+        writer.set_model(tiny_name, dimensions=16)
         assert writer.get_embedding_size() == 16
         writer.add("demo", ["the cat sat", "the ship sailed"])
         params = writer.get_collection("demo").config
