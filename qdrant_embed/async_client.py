@@ -375,7 +375,8 @@ class AsyncQdrantClient(AsyncQdrantEmbedMixin):
     """``qdrant_client.AsyncQdrantClient`` with `add`, `query` and `query_batch`.
 
     The constructor is that of ``qdrant_client``: ``":memory:"``, ``path="folder"``,
-    ``url="http://host:6333"`` and so on; see `QdrantClient`, also for `engine` and `optimize`.
+    ``url="http://host:6333"`` and so on; see `QdrantClient`, also for `engine`, `optimize`,
+    `trust_stamps` and `offline`.
 
     In another event loop it opens connections of its own; two loops that run concurrently need a
     client each.

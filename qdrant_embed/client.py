@@ -146,7 +146,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             IngestError: if it failed after a part was stored; it names that part and the reason.
                 After a ``KeyboardInterrupt``, use `IngestError.behind`.
             ModelError: if the model cannot be found, downloaded or read, or an encoder does not
-                return one valid vector per text.
+                return one valid vector per text. `UntrustedModelError` if the collection names
+                a model that this client does not run for that alone.
             MissingDependencyError: if ``progress=True``, but tqdm is not installed, or a model by
                 name is used, but the extra ``fastembed`` is not installed.
         """
@@ -237,7 +238,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 index of a field in a filter; `PermissionRefusal` if because of the key.
             ServerUnavailableError: if a request brings no answer, however often it was tried.
             ModelError: if the model cannot be found, downloaded or read, or an encoder or reranker
-                does not return one valid vector or score per text.
+                does not return one valid vector or score per text. `UntrustedModelError` if the
+                collection names a model that this client does not run for that alone.
             MissingDependencyError: if a model by name is used, but the extra ``fastembed`` is not
                 installed.
         """
@@ -616,6 +618,13 @@ class QdrantClient(QdrantEmbedMixin):
     extra ``edge`` is installed, else by the local mode of ``qdrant_client``. ``engine="edge"`` or
     ``"local"`` asks for one of them, and the attribute `engine` says which it is. The embedded
     engine builds indices in the background, unless ``optimize=False``; `optimize` builds one now.
+
+    A collection chooses its model among the known ones, and those that the cache folder holds with
+    the digests that the collection records. For any other, `UntrustedModelError` says what to call;
+    ``trust_stamps=True`` (or ``QDRANT_EMBED_TRUST_STAMPS=1`` in the environment) lets collections
+    name any model on the hub, whose own ONNX file may be run here. Without `set_model`, no folder
+    is ever used, and no token sent. ``offline=True`` (or ``QDRANT_EMBED_OFFLINE=1``) fetches no
+    model that this client names; encoder objects that you pass have ``local_files_only``.
 
     Threads can share a client. A forked process uses the models that its parent loaded, shares
     their memory, and opens connections of its own; a fork waits while another thread loads a model.

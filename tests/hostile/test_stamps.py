@@ -452,7 +452,8 @@ def in_a_child(url: str) -> None:
     client = QdrantClient(url=url, check_compatibility=False)
     with suppress(UntrustedModelError):
         client.query("demo", "cat")
-    if (child := os.fork()) == 0:
+    fork: Callable[[], int] = getattr(os, "fork")  # noqa: B009 - not on Windows
+    if (child := fork()) == 0:
         try:
             client.query("demo", "cat")
         except UntrustedModelError:
