@@ -152,9 +152,10 @@ class ModelSettings:
         """Set the model for all collections that this client uses from now on.
 
         Without this call, new collections get the default model, and existing ones are used with
-        their own, as far as they may choose it (see `QdrantClient`). A collection that was written with another model, or with other options that
-        affect its vectors, is refused. The asynchronous client always loads the model at its first
-        `add` or `query`, off the event loop.
+        their own, as far as they may choose it (see `QdrantClient`). A collection that was written
+        with another model, or with other options that affect its vectors, is refused. The
+        asynchronous client always loads the model at its first `add` or `query`, off the event
+        loop.
 
         Args:
             embedding_model_name: a known model's name in any case, a folder, ``owner/name`` on
