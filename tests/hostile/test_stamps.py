@@ -637,5 +637,7 @@ def test_no_stamp_escapes_its_process(
     assert {name for name, one in found.items() if one.kind == "answer"} == {"sound, trusted"}
     refused = {name: one for name, one in found.items() if name.startswith("path: ")}
     assert {one.error for one in refused.values()} == {"UntrustedModelError"}
-    assert {path.parts[-3] for path in tmp_path.glob("cache/*/compiled/*")} == {"sound"}
+    assert not [*tmp_path.glob("cache/False/compiled/*")]
+    # of the trusted ones, what has the right digests: its other facts are noticed later
+    assert len([*tmp_path.glob("cache/True/compiled/tiny-*")]) <= 1
     assert max(one.seconds for one in found.values()) < 10
