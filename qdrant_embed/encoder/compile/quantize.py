@@ -43,13 +43,16 @@ class LinearGroup:
         layer: number of the transformer layer, from 0.
         kind: ``qkv`` (query, key and value), ``o`` (the attention's output projection), ``f1`` or
             ``f2`` (the feed-forward block's first, two if it is gated, and its second).
+        expert: number of the expert, of layers that only the tokens that chose it go through.
     """
 
     layer: int
     kind: Kind
+    expert: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.layer}.{self.kind}"
+        name = f"{self.layer}.{self.kind}"
+        return name if self.expert is None else f"{name}.{self.expert}"
 
 
 @dataclass(frozen=True)

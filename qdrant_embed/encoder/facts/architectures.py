@@ -49,6 +49,11 @@ class TransformerConfig(JsonFile):
     max_position_embeddings: PositiveInt
 
     @property
+    def architecture(self) -> str:
+        """The name among `ARCHITECTURES`."""
+        return self.model_type
+
+    @property
     def positions(self) -> int:
         """The most tokens that one text can have, special tokens included."""
         return self.max_position_embeddings
@@ -96,6 +101,20 @@ class BertConfig(BertFamilyConfig):
 
     model_type: Literal["bert"]
     position_embedding_type: Literal["absolute"] = "absolute"
+
+
+class JinaBertConfig(BertFamilyConfig):
+    """``config.json`` of Jina's BERT, which calls itself ``bert`` in most repositories."""
+
+    model_type: Literal["bert", "jina_bert"]
+    max_position_embeddings: Positions
+    position_embedding_type: Literal["alibi"]
+    feed_forward_type: Literal["geglu", "reglu"] = "geglu"
+
+    @property
+    def architecture(self) -> str:
+        """The name among `ARCHITECTURES`."""
+        return "jina_bert"
 
 
 class RobertaConfig(BertFamilyConfig):
@@ -251,6 +270,82 @@ class NomicBertConfig(RotaryConfig):
         return self.rotary_emb_base
 
 
+class XlmRobertaFlashConfig(BertFamilyConfig, RotaryConfig):
+    """``config.json`` of Jina's XLM-RoBERTa, which calls itself ``xlm-roberta``.
+
+    Attributes:
+        lora_adaptations: the tasks that the weights have changes for, if any.
+        lora_task: the task whose changes are compiled in, for documents and queries alike. The
+            vendor's own code takes ``retrieval.query`` for queries; because what is stored is by
+            far the most, and other programs may read it, the default is what documents need.
+    """
+
+    model_type: Literal["xlm-roberta"]
+    max_position_embeddings: Positions
+    position_embedding_type: Literal["rotary"]
+    pad_token_id: NonNegativeInt = 1
+    rotary_emb_base: Theta = 10_000.0
+    lora_adaptations: tuple[str, ...] | None = None
+    lora_alpha: float = 1.0
+    lora_task: str = "retrieval.passage"
+
+    @property
+    def architecture(self) -> str:
+        """The name among `ARCHITECTURES`."""
+        return "xlm-roberta-flash"
+
+    @property
+    def positions(self) -> int:
+        """The most tokens that one text can have, special tokens included."""
+        return self.max_position_embeddings - self.pad_token_id - 1
+
+    @property
+    def adapter(self) -> int | None:
+        """The number of the task whose changes are compiled in."""
+        tasks = self.lora_adaptations
+        return tasks.index(self.lora_task) if tasks else None
+
+    @model_validator(mode="after")
+    def _check_task(self) -> XlmRobertaFlashConfig:
+        tasks = self.lora_adaptations
+        if tasks and self.lora_task not in tasks:
+            raise ValueError(
+                f"there are changes for the tasks {', '.join(tasks)}, but none for "
+                f"{self.lora_task!r}"
+            )
+        return self
+
+
+class NomicMoeConfig(NomicBertConfig):
+    """``config.json`` of architecture ``nomic_bert`` with experts in some layers (v2)."""
+
+    activation: Activation = Field(
+        "gelu", validation_alias=AliasChoices("activation_function", "hidden_act")
+    )
+    num_experts: Annotated[int, Field(ge=2, le=256)]
+    moe_top_k: Annotated[int, Field(ge=1, le=256)] = 2
+    moe_every_n_layers: Annotated[int, Field(ge=2)] = 2
+    moe_normalize_expert_weights: Literal[False] = False
+    num_shared_experts: Literal[0] = 0
+    expert_choice_router: Literal[False] = False
+    ffn_div: Literal[1] = 1
+
+    @property
+    def architecture(self) -> str:
+        """The name among `ARCHITECTURES`."""
+        return "nomic_bert_moe"
+
+    def has_experts(self, layer: int) -> bool:
+        """Return whether the feed-forward block of a layer is one of experts."""
+        return layer % self.moe_every_n_layers == 1
+
+    @model_validator(mode="after")
+    def _check_experts(self) -> NomicMoeConfig:
+        if self.moe_top_k > self.num_experts:
+            raise ValueError(f"{self.moe_top_k} of {self.num_experts} experts cannot be chosen")
+        return self
+
+
 class StaticConfig(JsonFile):
     """``config.json`` of a model2vec model; sentence-transformers writes none.
 
@@ -286,21 +381,42 @@ class OtherConfig(JsonFile):
     )
 
 
-# the architectures that are compiled, by `model_type`
+# the architectures that are compiled, by `architecture_name`
 ARCHITECTURES: Mapping[str, type[TransformerConfig]] = {
     "bert": BertConfig,
     "distilbert": DistilBertConfig,
+    "jina_bert": JinaBertConfig,
     "modernbert": ModernBertConfig,
     "mpnet": MPNetConfig,
     "nomic_bert": NomicBertConfig,
+    "nomic_bert_moe": NomicMoeConfig,
     "roberta": RobertaConfig,
     "xlm-roberta": RobertaConfig,
+    "xlm-roberta-flash": XlmRobertaFlashConfig,
 }
 
 
-def config_class(model_type: object) -> type[TransformerConfig] | None:
-    """Find the class for a ``model_type``; ``None`` for architectures that are not compiled."""
-    return ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
+def architecture_name(config: Mapping[str, Any]) -> str | None:
+    """Name the architecture that the content of a ``config.json`` describes.
+
+    It is the ``model_type``, but for variants that call themselves by their relative's.
+    """
+    match config:
+        case {"model_type": "bert", "position_embedding_type": "alibi"}:
+            return "jina_bert"
+        case {"model_type": "xlm-roberta", "position_embedding_type": "rotary"}:
+            return "xlm-roberta-flash"
+        case {"model_type": "nomic_bert", "num_experts": experts} if experts:
+            return "nomic_bert_moe"
+        case {"model_type": str(name)}:
+            return name
+        case _:
+            return None
+
+
+def config_class(name: str | None) -> type[TransformerConfig] | None:
+    """Find the class for an architecture; ``None`` for those that are not compiled."""
+    return ARCHITECTURES.get(name) if name is not None else None
 
 
 def can_compile(config: Mapping[str, Any]) -> bool:
@@ -308,10 +424,9 @@ def can_compile(config: Mapping[str, Any]) -> bool:
 
     Models that call themselves ``bert`` may be variants: all values are checked.
     """
-    model_type = config.get("model_type")
-    if not config or model_type == STATIC:
+    if not config or config.get("model_type") == STATIC:
         return True
-    kind = config_class(model_type)
+    kind = config_class(architecture_name(config))
     if kind is None:
         return False
     try:

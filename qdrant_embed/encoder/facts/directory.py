@@ -19,6 +19,7 @@ from qdrant_embed.encoder.facts.architectures import (
     OtherConfig,
     StaticConfig,
     TransformerConfig,
+    architecture_name,
     config_class,
     table_shape,
 )
@@ -211,16 +212,16 @@ class ModelDirectory:
 
     def _config(self) -> TransformerConfig | StaticConfig | OtherConfig:
         path, content = self._first / "config.json", self._content
-        model_type = content.get("model_type")
-        if self._is_static or model_type == STATIC:
+        if self._is_static or content.get("model_type") == STATIC:
             return checked(path, content, TypeAdapter(StaticConfig))
         files = self._weight_files("int8")
         if files and files[0].endswith(".onnx"):
             return checked(path, content, TypeAdapter(OtherConfig))
-        kind = config_class(model_type)
+        name = architecture_name(content)
+        kind = config_class(name)
         if kind is None:
             raise ModelFileError(
-                f"{path} is of architecture {model_type!r}, and there is no ONNX file to run: "
+                f"{path} is of architecture {name!r}, and there is no ONNX file to run: "
                 f"{', '.join(sorted(ARCHITECTURES))} can do without one"
             )
         if self.has_dense:

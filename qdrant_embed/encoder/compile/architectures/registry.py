@@ -13,15 +13,18 @@ from qdrant_embed.encoder.facts.spec import ModelSpec
 if TYPE_CHECKING:
     from qdrant_embed.encoder.compile.architectures.transformer import TransformerGraph
 
-# `model_type` in config.json: file and class of the graph
+# name of the architecture, as in `facts.architectures`: file and class of the graph
 GRAPHS = {
     "bert": ("bert", "BertGraph"),
     "distilbert": ("distilbert", "DistilBertGraph"),
+    "jina_bert": ("jina_bert", "JinaBertGraph"),
     "modernbert": ("modernbert", "ModernBertGraph"),
     "mpnet": ("mpnet", "MPNetGraph"),
     "nomic_bert": ("nomic_bert", "NomicBertGraph"),
+    "nomic_bert_moe": ("nomic_bert_moe", "NomicMoeGraph"),
     "roberta": ("bert", "BertGraph"),
     "xlm-roberta": ("bert", "BertGraph"),
+    "xlm-roberta-flash": ("xlm_roberta_flash", "XlmRobertaFlashGraph"),
 }
 
 
@@ -32,6 +35,6 @@ def model_graph(
     plan: QuantizationPlan = NOTHING_QUANTIZED,
 ) -> TransformerGraph[Any]:
     """Build the graph of a model; see `TransformerGraph` for the arguments and errors."""
-    module, name = GRAPHS[config.model_type]
+    module, name = GRAPHS[config.architecture]
     kind: type[TransformerGraph[Any]] = getattr(import_module(f"{__package__}.{module}"), name)
     return kind(weights, config, spec, plan)

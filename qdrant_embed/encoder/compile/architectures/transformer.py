@@ -44,9 +44,11 @@ class LayerTensors:
         o: the attention's output.
         attention_norm: the attention's layer norm.
         f1: the feed-forward block's first linear layer. Of a gated block the activated one, then
-            the one it is multiplied with: two modules, or one with both in this order.
+            the one it is multiplied with: two modules, or one with both in this order, unless
+            `gate_last`.
         f2: its second.
         output_norm: its layer norm.
+        gate_last: whether `f1`, one module with both, has the activated one last.
     """
 
     layers: str
@@ -56,6 +58,7 @@ class LayerTensors:
     f1: tuple[str, ...]
     f2: tuple[str, ...]
     output_norm: str
+    gate_last: bool = False
 
     def linears(self, kind: Kind) -> tuple[str, ...]:
         """Name the modules of a group of linear layers."""
@@ -212,7 +215,7 @@ class TransformerGraph(ABC, Generic[C]):
 
     def _no_head(self) -> ModelFileError:
         return ModelFileError(
-            f"{self.spec.name}: models of architecture {self.config.model_type!r} cannot be run "
+            f"{self.spec.name}: models of architecture {self.config.architecture!r} cannot be run "
             f"for the task {self.spec.task!r}"
         )
 
@@ -225,12 +228,16 @@ class TransformerGraph(ABC, Generic[C]):
         rows = self.first_row(shared) if first_row_only else shared
         residual = self.first_row(hidden) if first_row_only else hidden
         attended = self.attention(rows, shared, number, first_row_only=first_row_only)
-        hidden = self.layer_norm(
-            self.graph.node("Add", attended, residual), f"{name}.{self.tensors.attention_norm}"
-        )
+        hidden = self.after_attention(attended, residual, name)
         expanded = self.feed_forward(hidden, number)
         return self.layer_norm(
             self.graph.node("Add", expanded, hidden), f"{name}.{self.tensors.output_norm}"
+        )
+
+    def after_attention(self, attended: str, residual: str, name: str) -> str:
+        """Add what the attention of the layer called `name` gave to its input, normed."""
+        return self.layer_norm(
+            self.graph.node("Add", attended, residual), f"{name}.{self.tensors.attention_norm}"
         )
 
     def attention(self, rows: str, shared: str, number: int, *, first_row_only: bool) -> str:
@@ -377,7 +384,7 @@ class TransformerGraph(ABC, Generic[C]):
             else:
                 bias = np.zeros(fused * outputs, np.float32)
             linears += zip(np.split(weight, fused, axis=1), np.split(bias, fused), strict=True)
-        return linears
+        return linears[::-1] if kind == "f1" and self.tensors.gate_last else linears
 
     def parameters(self, group: LinearGroup, position: int) -> Parameters:
         """Find what one linear layer of a group multiplies with and adds, as the plan says."""
