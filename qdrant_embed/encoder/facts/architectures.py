@@ -270,6 +270,32 @@ class NomicBertConfig(RotaryConfig):
         return self.rotary_emb_base
 
 
+class T5Config(TransformerConfig):
+    """``config.json`` of architecture ``t5``, whose encoder is run."""
+
+    model_type: Literal["t5"]
+    hidden_size: PositiveInt = Field(validation_alias="d_model")
+    num_hidden_layers: PositiveInt = Field(validation_alias="num_layers")
+    num_attention_heads: PositiveInt = Field(validation_alias="num_heads")
+    intermediate_size: PositiveInt = Field(validation_alias="d_ff")
+    # no weights depend on it
+    max_position_embeddings: Positions = Field(512, validation_alias="n_positions")
+    d_kv: PositiveInt = 64
+    layer_norm_epsilon: Epsilon = 1e-6
+    feed_forward_proj: Literal["relu", "gated-gelu"] = "relu"
+    relative_attention_num_buckets: Literal[32] = 32
+    relative_attention_max_distance: Literal[128] = 128
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> T5Config:
+        if self.d_kv * self.num_attention_heads != self.hidden_size:
+            raise ValueError(
+                f"{self.num_attention_heads} heads of {self.d_kv} numbers are not as wide as "
+                f"d_model, {self.hidden_size}"
+            )
+        return self
+
+
 class XlmRobertaFlashConfig(BertFamilyConfig, RotaryConfig):
     """``config.json`` of Jina's XLM-RoBERTa, which calls itself ``xlm-roberta``.
 
@@ -391,6 +417,7 @@ ARCHITECTURES: Mapping[str, type[TransformerConfig]] = {
     "nomic_bert": NomicBertConfig,
     "nomic_bert_moe": NomicMoeConfig,
     "roberta": RobertaConfig,
+    "t5": T5Config,
     "xlm-roberta": RobertaConfig,
     "xlm-roberta-flash": XlmRobertaFlashConfig,
 }

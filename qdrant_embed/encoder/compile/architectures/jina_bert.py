@@ -44,7 +44,7 @@ class JinaBertGraph(TransformerGraph[JinaBertConfig]):
     def __init__(self, weights: Mapping[str, Array], *arguments: Any) -> None:
         named = {name.partition(f"{_FIRST.layers}.0.")[2] for name in weights}
         if f"{_LATER.f1[0]}.weight" in named:
-            self.tensors = _LATER  # type: ignore[misc]  # of an instance, as its weights say
+            self.tensors = _LATER
         self._norms = {norm for norm in (_QUERY_NORM, _SECOND_NORM) if f"{norm}.weight" in named}
         super().__init__(weights, *arguments)
 

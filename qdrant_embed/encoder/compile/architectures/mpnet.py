@@ -15,7 +15,7 @@ class MPNetGraph(BertGraph):
     """The graph of a model of architecture ``mpnet``; see `TransformerGraph`."""
 
     plain_attention = False
-    tensors: ClassVar[LayerTensors] = LayerTensors(
+    tensors = LayerTensors(
         layers="encoder.layer",
         qkv=("attention.attn.q", "attention.attn.k", "attention.attn.v"),
         o=("attention.attn.o",),

@@ -14,7 +14,7 @@ class NomicBertGraph(TransformerGraph[NomicBertConfig]):
     """The graph of a model of architecture ``nomic_bert``; see `TransformerGraph`."""
 
     gated = True
-    tensors: ClassVar[LayerTensors] = LayerTensors(
+    tensors = LayerTensors(
         layers="encoder.layers",
         qkv=("attn.Wqkv",),
         o=("attn.out_proj",),

@@ -18,8 +18,8 @@ class NomicMoeGraph(NomicBertGraph):
     """The graph of a model of architecture ``nomic_bert_moe``; see `TransformerGraph`."""
 
     config: NomicMoeConfig
-    gated: ClassVar[bool] = False
-    tensors: ClassVar[LayerTensors] = LayerTensors(
+    gated: bool = False
+    tensors = LayerTensors(
         layers="encoder.layers",
         qkv=("attn.Wqkv",),
         o=("attn.out_proj",),

@@ -23,6 +23,7 @@ GRAPHS = {
     "nomic_bert": ("nomic_bert", "NomicBertGraph"),
     "nomic_bert_moe": ("nomic_bert_moe", "NomicMoeGraph"),
     "roberta": ("bert", "BertGraph"),
+    "t5": ("t5", "T5Graph"),
     "xlm-roberta": ("bert", "BertGraph"),
     "xlm-roberta-flash": ("xlm_roberta_flash", "XlmRobertaFlashGraph"),
 }

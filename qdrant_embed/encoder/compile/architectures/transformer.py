@@ -94,8 +94,8 @@ class TransformerGraph(ABC, Generic[C]):
     """
 
     words: ClassVar[str] = "embeddings.word_embeddings.weight"
-    tensors: ClassVar[LayerTensors]
-    gated: ClassVar[bool] = False
+    tensors: LayerTensors
+    gated: bool = False
 
     def __init__(
         self,

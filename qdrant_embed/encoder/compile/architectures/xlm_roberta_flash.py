@@ -26,7 +26,7 @@ _ROWS = 4096  # of a table of words that are changed together
 class XlmRobertaFlashGraph(TransformerGraph[XlmRobertaFlashConfig]):
     """The graph of a model of architecture ``xlm-roberta-flash``; see `TransformerGraph`."""
 
-    tensors: ClassVar[LayerTensors] = LayerTensors(
+    tensors = LayerTensors(
         layers="encoder.layers",
         qkv=("mixer.Wqkv",),
         o=("mixer.out_proj",),
