@@ -270,6 +270,51 @@ class NomicBertConfig(RotaryConfig):
         return self.rotary_emb_base
 
 
+class _NtkScaling(JsonFile):
+    type: Literal["ntk"] = Field(validation_alias=AliasChoices("type", "rope_type"))
+    factor: Annotated[float, Field(ge=1, le=1e6)]
+    mixed_b: None = None
+
+
+class GteConfig(RotaryConfig):
+    """``config.json`` of architecture ``gte``, which its own repositories call ``new``.
+
+    The vendor's code scales positions alike for texts of every length.
+    """
+
+    model_type: Literal["gte", "new"]
+    type_vocab_size: NonNegativeInt = 1
+    layer_norm_eps: Epsilon = 1e-12
+    layer_norm_type: Literal["layer_norm"] = "layer_norm"
+    hidden_act: Activation = "gelu"
+    position_embedding_type: Literal["rope"] = "rope"
+    rope_theta: Theta = 160_000.0
+    rope_scaling: _NtkScaling | None = None
+    rope_parameters: RopeParameters | None = None
+    logn_attention_scale: Literal[False] = False
+    logn_attention_clip1: Literal[False] = False
+    pack_qkv: Literal[True] = True
+
+    @property
+    def architecture(self) -> str:
+        """The name among `ARCHITECTURES`."""
+        return "gte"
+
+    @property
+    def theta(self) -> float:
+        """Base of the wavelengths."""
+        if self.rope_parameters is not None:
+            return self.rope_parameters.rope_theta
+        return self.rope_theta * (self.rope_scaling.factor if self.rope_scaling else 1)
+
+    @property
+    def stretch(self) -> float:
+        """How much longer all wavelengths are than by `theta` alone."""
+        if self.rope_scaling is None:
+            return 1.0
+        return float(self.rope_scaling.factor ** (2 / self.head_size))
+
+
 class T5Config(TransformerConfig):
     """``config.json`` of architecture ``t5``, whose encoder is run."""
 
@@ -411,6 +456,7 @@ class OtherConfig(JsonFile):
 ARCHITECTURES: Mapping[str, type[TransformerConfig]] = {
     "bert": BertConfig,
     "distilbert": DistilBertConfig,
+    "gte": GteConfig,
     "jina_bert": JinaBertConfig,
     "modernbert": ModernBertConfig,
     "mpnet": MPNetConfig,
@@ -431,6 +477,8 @@ def architecture_name(config: Mapping[str, Any]) -> str | None:
     match config:
         case {"model_type": "bert", "position_embedding_type": "alibi"}:
             return "jina_bert"
+        case {"model_type": "new"}:
+            return "gte"
         case {"model_type": "xlm-roberta", "position_embedding_type": "rotary"}:
             return "xlm-roberta-flash"
         case {"model_type": "nomic_bert", "num_experts": experts} if experts:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 GRAPHS = {
     "bert": ("bert", "BertGraph"),
     "distilbert": ("distilbert", "DistilBertGraph"),
+    "gte": ("gte", "GteGraph"),
     "jina_bert": ("jina_bert", "JinaBertGraph"),
     "modernbert": ("modernbert", "ModernBertGraph"),
     "mpnet": ("mpnet", "MPNetGraph"),

@@ -15,12 +15,15 @@ class Rotary:
         head_size: dimension of one head, an even number.
         positions: the most tokens that a text can have.
         theta: base of the wavelengths.
+        stretch: factor of all wavelengths.
     """
 
-    def __init__(self, graph: Graph, head_size: int, positions: int, theta: float) -> None:
+    def __init__(
+        self, graph: Graph, head_size: int, positions: int, theta: float, stretch: float = 1.0
+    ) -> None:
         # in float32, as transformers does: at thousands of positions the rounding shows
         exponents = np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size)
-        frequencies = np.float32(1) / np.float32(theta) ** exponents
+        frequencies = np.float32(1) / np.float32(theta) ** exponents / np.float32(stretch)
         angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies
         self._graph = graph
         self._first = graph.integers(0)
