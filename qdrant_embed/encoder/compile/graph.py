@@ -195,7 +195,9 @@ def _node_proto(helper: Any, node: _Node) -> Any:
 
 def _body_proto(helper: Any, body: _Body) -> Any:
     """Convert the body of a loop, which by ONNX's rules also passes on whether to continue."""
-    integer, boolean = (helper.np_dtype_to_tensor_dtype(np.dtype(kind)) for kind in (np.int64, bool))
+    integer, boolean = (
+        helper.np_dtype_to_tensor_dtype(np.dtype(kind)) for kind in (np.int64, bool)
+    )
     continues, goes_on = f"{body.number}_continues", f"{body.number}_goes_on"
     nodes = [_node_proto(helper, node) for node in body.nodes]
     return helper.make_graph(

@@ -212,8 +212,8 @@ class ModernBertConfig(RotaryConfig):
         return self.local_rope_theta
 
 
-class NomicBertConfig(RotaryConfig):
-    """``config.json`` of architecture ``nomic_bert``, in the vendor's words or transformers'.
+class NomicFamilyConfig(RotaryConfig):
+    """``config.json`` of Nomic's models, in the vendor's words or transformers'.
 
     The vendor's come first: repositories have both, and state the length in theirs alone.
     """
@@ -235,9 +235,6 @@ class NomicBertConfig(RotaryConfig):
     layer_norm_eps: Epsilon = Field(
         1e-12, validation_alias=AliasChoices("layer_norm_epsilon", "layer_norm_eps")
     )
-    activation: Literal["swiglu", "silu"] = Field(
-        "swiglu", validation_alias=AliasChoices("activation_function", "hidden_act")
-    )
     type_vocab_size: NonNegativeInt = 2
     qkv_proj_bias: bool = False
     mlp_fc1_bias: bool = False
@@ -253,7 +250,6 @@ class NomicBertConfig(RotaryConfig):
     prenorm: Literal[False] = False
     causal: Literal[False] = False
     use_rms_norm: Literal[False] = False
-    num_experts: Literal[0] | None = None
 
     @property
     def positions(self) -> int:
@@ -268,6 +264,45 @@ class NomicBertConfig(RotaryConfig):
         if self.rope_parameters is not None:
             return self.rope_parameters.rope_theta
         return self.rotary_emb_base
+
+
+class NomicBertConfig(NomicFamilyConfig):
+    """``config.json`` of architecture ``nomic_bert``."""
+
+    activation: Literal["swiglu", "silu"] = Field(
+        "swiglu", validation_alias=AliasChoices("activation_function", "hidden_act")
+    )
+    num_experts: Literal[0] | None = None
+
+
+class NomicMoeConfig(NomicFamilyConfig):
+    """``config.json`` of architecture ``nomic_bert`` with experts in some layers."""
+
+    activation: Activation = Field(
+        "gelu", validation_alias=AliasChoices("activation_function", "hidden_act")
+    )
+    num_experts: Annotated[int, Field(ge=2, le=256)]
+    moe_top_k: Annotated[int, Field(ge=1, le=256)] = 2
+    moe_every_n_layers: Annotated[int, Field(ge=2)] = 2
+    moe_normalize_expert_weights: Literal[False] = False
+    num_shared_experts: Literal[0] = 0
+    expert_choice_router: Literal[False] = False
+    ffn_div: Literal[1] = 1
+
+    @property
+    def architecture(self) -> str:
+        """The name among `ARCHITECTURES`."""
+        return "nomic_bert_moe"
+
+    def has_experts(self, layer: int) -> bool:
+        """Return whether the feed-forward block of a layer is one of experts."""
+        return layer % self.moe_every_n_layers == 1
+
+    @model_validator(mode="after")
+    def _check_experts(self) -> NomicMoeConfig:
+        if self.moe_top_k > self.num_experts:
+            raise ValueError(f"{self.moe_top_k} of {self.num_experts} experts cannot be chosen")
+        return self
 
 
 class _NtkScaling(JsonFile):
@@ -384,36 +419,6 @@ class XlmRobertaFlashConfig(BertFamilyConfig, RotaryConfig):
                 f"there are changes for the tasks {', '.join(tasks)}, but none for "
                 f"{self.lora_task!r}"
             )
-        return self
-
-
-class NomicMoeConfig(NomicBertConfig):
-    """``config.json`` of architecture ``nomic_bert`` with experts in some layers (v2)."""
-
-    activation: Activation = Field(
-        "gelu", validation_alias=AliasChoices("activation_function", "hidden_act")
-    )
-    num_experts: Annotated[int, Field(ge=2, le=256)]
-    moe_top_k: Annotated[int, Field(ge=1, le=256)] = 2
-    moe_every_n_layers: Annotated[int, Field(ge=2)] = 2
-    moe_normalize_expert_weights: Literal[False] = False
-    num_shared_experts: Literal[0] = 0
-    expert_choice_router: Literal[False] = False
-    ffn_div: Literal[1] = 1
-
-    @property
-    def architecture(self) -> str:
-        """The name among `ARCHITECTURES`."""
-        return "nomic_bert_moe"
-
-    def has_experts(self, layer: int) -> bool:
-        """Return whether the feed-forward block of a layer is one of experts."""
-        return layer % self.moe_every_n_layers == 1
-
-    @model_validator(mode="after")
-    def _check_experts(self) -> NomicMoeConfig:
-        if self.moe_top_k > self.num_experts:
-            raise ValueError(f"{self.moe_top_k} of {self.num_experts} experts cannot be chosen")
         return self
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from qdrant_embed.encoder.compile.architectures.bert import BertGraph
 from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors
 

@@ -1,6 +1,4 @@
-"""GTE from version 1.5 on (Zhang et al. 2024), by its first name ``new``: BERT with rotary positions
-and gated blocks.
-"""
+"""GTE from version 1.5 on (Zhang et al. 2024): BERT with rotary positions and gated blocks."""
 
 from __future__ import annotations
 

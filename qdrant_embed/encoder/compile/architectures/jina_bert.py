@@ -91,6 +91,4 @@ class JinaBertGraph(TransformerGraph[JinaBertConfig]):
         hidden = super().after_attention(attended, residual, name)
         if _SECOND_NORM not in self._norms:
             return hidden
-        return self.layer_norm(
-            self.graph.node("Add", hidden, residual), f"{name}.{_SECOND_NORM}"
-        )
+        return self.layer_norm(self.graph.node("Add", hidden, residual), f"{name}.{_SECOND_NORM}")

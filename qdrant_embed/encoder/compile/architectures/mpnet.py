@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
 from qdrant_embed.encoder.compile.architectures.bert import BertGraph

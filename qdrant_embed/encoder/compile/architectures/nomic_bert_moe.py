@@ -4,8 +4,6 @@ several feed-forward blocks.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
 from qdrant_embed.encoder.compile.architectures.nomic_bert import NomicBertGraph
@@ -41,9 +39,7 @@ class NomicMoeGraph(NomicBertGraph):
         graph, node, config = self.graph, self.graph.node, self.config
         name = f"{self.tensors.layers}.{number}.mlp"
         rows = graph.integers(-1, config.hidden_size)
-        router = self.tensor(
-            f"{name}.router.layer.weight", config.num_experts, config.hidden_size
-        )
+        router = self.tensor(f"{name}.router.layer.weight", config.num_experts, config.hidden_size)
         logits = node("MatMul", node("Reshape", hidden, rows), graph.constant(router.T))
         shares, experts = graph.largest(node("Softmax", logits, axis=-1), config.moe_top_k)
         group = LinearGroup(number, "f1")

@@ -1,4 +1,4 @@
-"""The encoder of T5 (Raffel et al. 2020): positions only as a bias of the attention, by distance."""
+"""T5's encoder (Raffel et al. 2020): positions only as a bias of the attention, by distance."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ al. 2022). Those of one task are added when the model is compiled, so they cost 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
 
 import numpy as np
 
