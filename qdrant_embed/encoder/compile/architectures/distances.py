@@ -36,6 +36,7 @@ class DistanceBias:
         self._graph, node = graph, graph.node
         self._zero, self._one = graph.integers(0), graph.integers(1)
         self._table, self._nearest = graph.constant(table[None]), table.shape[1] // 2
+        self._by_head = graph.integers(0, 0, len(table), -1)
         self._tokens = tokens = node("Shape", "input_ids", start=1, end=2)
         fitting = node("Max", node("Div", graph.integers(_PAIRS), tokens), self._one)
         self._block = node("Min", tokens, fitting)
@@ -52,7 +53,13 @@ class DistanceBias:
     def attended(self, attend: Attend, query: str, key: str, value: str) -> str:
         """Add the attention of all tokens, [batch, tokens, width]."""
         graph, node = self._graph, self._graph.node
+        width = node("Shape", key, start=2, end=3)
         padded = node("Pad", query, self._padding)
+        # by heads already, else each block would do it again
+        key, value = (
+            node("Transpose", node("Reshape", part, self._by_head), perm=[0, 2, 1, 3])
+            for part in (key, value)
+        )
 
         def block(number: str) -> str:
             start = node("Mul", node("Unsqueeze", number, self._zero), self._block)
@@ -65,16 +72,13 @@ class DistanceBias:
 
         stacked = graph.repeated(self._blocks, block)  # [blocks, batch, block, width]
         by_text = node("Transpose", stacked, perm=[1, 0, 2, 3])
-        shape = node("Concat", self._zero, graph.integers(-1), self._width(key), axis=0)
+        shape = node("Concat", self._zero, graph.integers(-1), width, axis=0)
         texts = node("Reshape", by_text, shape)
         return node("Slice", texts, self._zero, self._tokens, self._one)
 
     def first_attended(self, attend: Attend, query: str, key: str, value: str) -> str:
         """Add the attention of each text's first token, [batch, 1, width]."""
         return attend(query, key, value, self._first)
-
-    def _width(self, hidden: str) -> str:
-        return self._graph.node("Shape", hidden, start=2, end=3)
 
     def _biases(self, rows: str, columns: str, before: str) -> str:
         """Add biases [1, heads, rows, columns], where column `before` is row 0's own token."""
