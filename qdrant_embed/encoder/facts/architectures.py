@@ -63,9 +63,19 @@ class TransformerConfig(JsonFile):
         """Dimension of one attention head."""
         return self.hidden_size // self.num_attention_heads
 
+    @property
+    def has_shared_heads(self) -> bool:
+        """Whether the heads share `hidden_size`, instead of having a size of their own."""
+        return True
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of a token's vector after the last layer."""
+        return self.hidden_size
+
     @model_validator(mode="after")
     def _check_sizes(self) -> TransformerConfig:
-        if self.hidden_size % self.num_attention_heads:
+        if self.has_shared_heads and self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} cannot be shared by "
                 f"{self.num_attention_heads} attention heads"
@@ -210,6 +220,230 @@ class ModernBertConfig(RotaryConfig):
         if is_global or self.local_rope_theta is None:
             return self.global_rope_theta
         return self.local_rope_theta
+
+
+class RopeScaling(JsonFile):
+    """How rotary positions reach further than a model was first trained for.
+
+    It is ``rope_scaling`` as transformers 4 writes it, or ``rope_parameters`` as 5 does.
+
+    Attributes:
+        kind: ``dynamic`` changes nothing up to ``max_position_embeddings``, and longer texts are
+            cut there.
+        factor: how much further.
+        original: positions that the model was first trained for.
+        rope_theta: base of the wavelengths; `transformers` 4 writes it elsewhere.
+    """
+
+    kind: Literal["default", "linear", "dynamic", "yarn", "llama3"] = Field(
+        "default", validation_alias=AliasChoices("rope_type", "type")
+    )
+    rope_theta: Theta | None = None
+    factor: Annotated[float, Field(ge=1, le=1e6)] | None = None
+    original: PositiveInt | None = Field(None, validation_alias="original_max_position_embeddings")
+    partial_rotary_factor: Literal[1] = 1
+    # of YaRN
+    attention_factor: Annotated[float, Field(gt=0, le=1e3)] | None = None
+    mscale: Annotated[float, Field(gt=0, le=1e3)] | None = None
+    mscale_all_dim: Annotated[float, Field(gt=0, le=1e3)] | None = None
+    beta_fast: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    beta_slow: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    truncate: bool = True
+    # of Llama 3
+    low_freq_factor: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    high_freq_factor: Annotated[float, Field(gt=0, le=1e6)] = 4.0
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> RopeScaling:
+        if self.kind in ("linear", "yarn", "llama3") and self.factor is None:
+            raise ValueError(f"rope_type {self.kind!r} needs a factor")
+        if self.kind in ("yarn", "llama3") and self.original is None:
+            raise ValueError(f"rope_type {self.kind!r} needs original_max_position_embeddings")
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError("low_freq_factor must be below high_freq_factor")
+        return self
+
+
+LayerType: TypeAlias = Literal["full_attention", "sliding_attention"]
+
+
+class DecoderConfig(RotaryConfig):
+    """What language models and encoders built like them have in common.
+
+    Whether their tokens attend to later ones is not always stated: vendors with code of their own
+    (``auto_map``) may change it there. Such a model is refused unless its config says it.
+
+    Attributes:
+        is_bidirectional: whether tokens attend to those after them.
+        num_labels: dimension of a projection after the last norm, if the weights have one.
+    """
+
+    num_key_value_heads: PositiveInt | None = None
+    head_dim: PositiveInt | None = None
+    rms_norm_eps: Epsilon = 1e-6
+    hidden_act: Activation = "silu"
+    attention_bias: bool = False
+    mlp_bias: Literal[False] = False
+    num_labels: PositiveInt | None = None
+    is_causal: bool | None = None
+    use_bidirectional_attention: bool | None = None
+    auto_map: Mapping[str, Any] | None = Field(None, exclude=True)
+    rope_theta: Theta = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    rope_parameters: RopeScaling | None = None
+    use_sliding_window: bool = False
+    sliding_window: Annotated[int, Field(gt=0, le=1 << 17)] | None = None
+    max_window_layers: NonNegativeInt | None = None
+    layer_types: tuple[LayerType, ...] | None = None
+
+    @property
+    def has_shared_heads(self) -> bool:
+        """Whether the heads share `hidden_size`, instead of having a size of their own."""
+        return self.head_dim is None
+
+    @property
+    def head_size(self) -> int:
+        """Dimension of one attention head."""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def key_heads(self) -> int:
+        """Heads of keys and values, each of which several heads of queries share."""
+        return self.num_key_value_heads or self.num_attention_heads
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of a token's vector after the last layer."""
+        return self.num_labels or self.hidden_size
+
+    @property
+    def is_bidirectional(self) -> bool:
+        """Whether tokens attend to those after them."""
+        return self.use_bidirectional_attention is True or self.is_causal is False
+
+    def rope(self, kind: LayerType = "full_attention") -> tuple[float, RopeScaling | None]:
+        """Return the base of the wavelengths, and how positions are scaled, in layers of a kind."""
+        del kind
+        scaling = self.rope_parameters or self.rope_scaling
+        return (scaling and scaling.rope_theta) or self.rope_theta, scaling
+
+    def layer_type(self, layer: int) -> LayerType:
+        """Return whether a layer attends to the whole text, or within a window."""
+        if self.sliding_window is None or not self.use_sliding_window:
+            return "full_attention"
+        if self.layer_types is not None and layer < len(self.layer_types):
+            return self.layer_types[layer]
+        first = self.num_hidden_layers if self.max_window_layers is None else self.max_window_layers
+        return "sliding_attention" if layer >= first else "full_attention"
+
+    @property
+    def window(self) -> int:
+        """Tokens that a token attends to in layers with a window: itself and those before it."""
+        return self.sliding_window or self.positions
+
+    @model_validator(mode="after")
+    def _check_attention(self) -> DecoderConfig:
+        if self.num_attention_heads % self.key_heads:
+            raise ValueError(
+                f"{self.num_attention_heads} attention heads cannot share {self.key_heads} of keys"
+            )
+        if self.auto_map and self.is_causal is None and self.use_bidirectional_attention is None:
+            raise ValueError(
+                "the model has code of its own (auto_map), which may change how its tokens attend "
+                "to each other: set is_causal to true or false"
+            )
+        if self.is_bidirectional and self.use_sliding_window and self.sliding_window:
+            raise ValueError("windows in both directions cannot be run")
+        return self
+
+
+class Qwen2Config(DecoderConfig):
+    """``config.json`` of architecture ``qwen2``, in one direction or, as KaLM has it, in both."""
+
+    model_type: Literal["qwen2"]
+
+
+class Qwen3Config(DecoderConfig):
+    """``config.json`` of architecture ``qwen3``."""
+
+    model_type: Literal["qwen3"]
+    head_dim: PositiveInt | None = 128
+
+
+class EuroBertConfig(DecoderConfig):
+    """``config.json`` of architecture ``eurobert``: built like Llama, but in both directions."""
+
+    model_type: Literal["eurobert"]
+    rms_norm_eps: Epsilon = 1e-5
+    auto_map: None = Field(None, exclude=True)
+    sliding_window: None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_code(cls, content: Any) -> Any:
+        # the vendor's code was there before transformers', and does the same
+        if isinstance(content, Mapping):
+            return {key: content[key] for key in content if key != "auto_map"}
+        return content
+
+    @property
+    def is_bidirectional(self) -> bool:
+        """Whether tokens attend to those after them."""
+        return self.is_causal is not True
+
+
+class _GemmaRopeByLayer(JsonFile):
+    full_attention: RopeScaling = Field(default_factory=RopeScaling)
+    sliding_attention: RopeScaling = Field(default_factory=RopeScaling)
+
+
+class Gemma3Config(DecoderConfig):
+    """``config.json`` of architecture ``gemma3_text``, in one direction or in both.
+
+    Attributes:
+        sliding_window: tokens within a window. In both directions it is the whole window, of which
+            half is on each side.
+    """
+
+    model_type: Literal["gemma3_text"]
+    head_dim: PositiveInt = 256
+    hidden_act: Activation = Field("gelu_pytorch_tanh", validation_alias="hidden_activation")
+    query_pre_attn_scalar: Annotated[float, Field(gt=0, le=1e6)] = 256.0
+    rope_theta: Theta = 1_000_000.0
+    rope_local_base_freq: Theta = 10_000.0
+    rope_parameters: _GemmaRopeByLayer | None = None  # type: ignore[assignment] # one for each kind of layer
+    sliding_window: Annotated[int, Field(gt=0, le=1 << 17)] | None = 4096
+    sliding_window_pattern: PositiveInt = Field(
+        6, validation_alias=AliasChoices("sliding_window_pattern", "_sliding_window_pattern")
+    )
+    final_logit_softcapping: Any = Field(None, exclude=True)  # of the next token's logits
+    attn_logit_softcapping: None = None
+
+    def rope(self, kind: LayerType = "full_attention") -> tuple[float, RopeScaling | None]:
+        """Return the base of the wavelengths, and how positions are scaled, in layers of a kind."""
+        local = kind == "sliding_attention"
+        theta = self.rope_local_base_freq if local else self.rope_theta
+        scaling = None if local else self.rope_scaling
+        if self.rope_parameters is not None:
+            by_layer = self.rope_parameters
+            scaling = by_layer.sliding_attention if local else by_layer.full_attention
+            theta = scaling.rope_theta or theta
+        return theta, scaling
+
+    def layer_type(self, layer: int) -> LayerType:
+        """Return whether a layer attends to the whole text, or within a window."""
+        if self.sliding_window is None:
+            return "full_attention"
+        if self.layer_types is not None and layer < len(self.layer_types):
+            return self.layer_types[layer]
+        is_local = (layer + 1) % self.sliding_window_pattern
+        return "sliding_attention" if is_local else "full_attention"
+
+    @property
+    def window(self) -> int:
+        """Tokens that a token attends to on one side in layers with a window, itself included."""
+        whole = self.sliding_window or 2 * self.positions
+        return whole // 2 + 1 if self.is_bidirectional else whole
 
 
 class NomicFamilyConfig(RotaryConfig):
@@ -461,12 +695,16 @@ class OtherConfig(JsonFile):
 ARCHITECTURES: Mapping[str, type[TransformerConfig]] = {
     "bert": BertConfig,
     "distilbert": DistilBertConfig,
+    "eurobert": EuroBertConfig,
+    "gemma3_text": Gemma3Config,
     "gte": GteConfig,
     "jina_bert": JinaBertConfig,
     "modernbert": ModernBertConfig,
     "mpnet": MPNetConfig,
     "nomic_bert": NomicBertConfig,
     "nomic_bert_moe": NomicMoeConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
     "roberta": RobertaConfig,
     "t5": T5Config,
     "xlm-roberta": RobertaConfig,

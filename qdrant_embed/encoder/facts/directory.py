@@ -238,7 +238,7 @@ class ModelDirectory:
         if isinstance(config, StaticConfig):
             return table_shape(self._tensor_shapes(self.weights("fp32")))[1]
         if isinstance(config, TransformerConfig):
-            return config.hidden_size
+            return config.dimension
         dense = chain.dense_dimension() if chain else None
         stated = chain.pooling() if chain else None
         for dimension in (dense, stated.dimension if stated else None, config.hidden_size):
@@ -273,10 +273,13 @@ class ModelDirectory:
                 name,
             )
             return "mean"
-        if stated.dimension not in (None, self.config.hidden_size or stated.dimension):
+        width = self.config.hidden_size
+        if isinstance(self.config, TransformerConfig):
+            width = self.config.dimension
+        if stated.dimension not in (None, width or stated.dimension):
             raise ModelFileError(
                 f"{self.path}: the Pooling module pools {stated.dimension} numbers, but the "
-                f"model's hidden_size is {self.config.hidden_size}"
+                f"model's hidden_size is {width}"
             )
         return stated.pooling
 

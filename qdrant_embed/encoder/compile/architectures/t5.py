@@ -77,18 +77,18 @@ class T5Graph(TransformerGraph[T5Config]):
     def hidden_states(self, *, first_row_only: bool = False) -> str:
         """Add the embeddings, all layers and the last norm: [batch, tokens, hidden_size]."""
         hidden = super().hidden_states(first_row_only=first_row_only)
-        return self.rms_norm(hidden, "encoder.final_layer_norm")
+        return self.norm(hidden, "encoder.final_layer_norm")
 
     def layer(self, hidden: str, number: int, *, first_row_only: bool) -> str:
         """Add one layer, whose norms come before its blocks."""
         name, node = f"{self.tensors.layers}.{number}", self.graph.node
-        normed = self.rms_norm(hidden, f"{name}.{self.tensors.attention_norm}")
+        normed = self.norm(hidden, f"{name}.{self.tensors.attention_norm}")
         shared = self.group_input(normed, LinearGroup(number, "qkv"))
         rows = self.first_row(shared) if first_row_only else shared
         residual = self.first_row(hidden) if first_row_only else hidden
         attended = self.attention(rows, shared, number, first_row_only=first_row_only)
         hidden = node("Add", attended, residual)
-        normed = self.rms_norm(hidden, f"{name}.{self.tensors.output_norm}")
+        normed = self.norm(hidden, f"{name}.{self.tensors.output_norm}")
         return node("Add", self.feed_forward(normed, number), hidden)
 
     def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
@@ -108,13 +108,6 @@ class T5Graph(TransformerGraph[T5Config]):
             scale=1.0,
         )
 
-    def rms_norm(self, hidden: str, name: str) -> str:
-        """Add a norm that neither subtracts the mean nor adds a bias."""
-        weight = self.tensor(f"{name}.weight", self.config.hidden_size)
-        return self.graph.node(
-            "SimplifiedLayerNormalization",
-            *(hidden, self.graph.constant(weight)),
-            axis=-1,
-            epsilon=self.epsilon,
-            stash_type=1,
-        )
+    def norm(self, hidden: str, name: str) -> str:
+        """Add a norm."""
+        return self.rms_norm(hidden, self.tensor(f"{name}.weight", self.config.hidden_size))

@@ -96,6 +96,8 @@ class TransformerGraph(ABC, Generic[C]):
     words: ClassVar[str] = "embeddings.word_embeddings.weight"
     tensors: LayerTensors
     gated: bool = False
+    # kinds of groups whose input is divided where it is computed
+    folded: ClassVar[frozenset[Kind]] = frozenset({"o"})
 
     def __init__(
         self,
@@ -318,8 +320,7 @@ class TransformerGraph(ABC, Generic[C]):
         if quantized is None:
             return hidden
         graph = self.graph
-        # attention's output is divided already
-        if quantized.smoothing is not None and group.kind != "o":
+        if quantized.smoothing is not None and group.kind not in self.folded:
             hidden = graph.node("Mul", hidden, graph.constant(1 / quantized.smoothing))
         return graph.node(
             "QuantizeLinear",
@@ -361,6 +362,16 @@ class TransformerGraph(ABC, Generic[C]):
             epsilon=self.epsilon,
         )
 
+    def rms_norm(self, hidden: str, weight: Array) -> str:
+        """Add a norm that neither subtracts the mean nor adds a bias (Zhang and Sennrich 2019)."""
+        return self.graph.node(
+            "SimplifiedLayerNormalization",
+            *(hidden, self.graph.constant(weight)),
+            axis=-1,
+            epsilon=self.epsilon,
+            stash_type=1,
+        )
+
     def first_row(self, hidden: str) -> str:
         """Add the part that belongs to the first token, [batch, 1, ...]."""
         constants = [self.graph.integers(number) for number in (0, 1, 1)]
@@ -370,28 +381,46 @@ class TransformerGraph(ABC, Generic[C]):
 
     def linears(self, group: LinearGroup) -> list[Linear]:
         """Read weight [inputs, outputs] and bias [outputs] of each linear layer of a group."""
-        kind, width, inner = group.kind, self.config.hidden_size, self.config.intermediate_size
-        inputs = inner if kind == "f2" else width
-        outputs = inner if kind == "f1" else width
-        modules = self.tensors.linears(kind)
-        fused = {"qkv": 3, "f1": 1 + self.gated}.get(kind, 1) // len(modules)
+        kind, modules = group.kind, self.tensors.linears(group.kind)
+        inputs, outputs = self.widths(kind)
+        fused = len(outputs) // len(modules)
         linears: list[Linear] = []
-        for module in modules:
+        for number, module in enumerate(modules):
             name = f"{self.tensors.layers}.{group.layer}.{module}"
-            weight = self.tensor(f"{name}.weight", fused * outputs, inputs).T
+            ends = np.cumsum(outputs[number * fused : (number + 1) * fused])
+            weight = self.tensor(f"{name}.weight", int(ends[-1]), inputs).T
             if self.has_bias(kind):
-                bias = self.tensor(f"{name}.bias", fused * outputs)
+                bias = self.tensor(f"{name}.bias", int(ends[-1]))
             else:
-                bias = np.zeros(fused * outputs, np.float32)
-            linears += zip(np.split(weight, fused, axis=1), np.split(bias, fused), strict=True)
+                bias = np.zeros(ends[-1], np.float32)
+            parts = np.split(weight, ends[:-1], axis=1)
+            linears += zip(parts, np.split(bias, ends[:-1]), strict=True)
         return linears[::-1] if kind == "f1" and self.tensors.gate_last else linears
+
+    def widths(self, kind: Kind) -> tuple[int, tuple[int, ...]]:
+        """Return the inputs of a kind of group, and the outputs of each of its linear layers."""
+        width, inner = self.config.hidden_size, self.config.intermediate_size
+        if kind == "f1":
+            return width, (inner,) * (1 + self.gated)
+        return inner if kind == "f2" else width, (width,) * (3 if kind == "qkv" else 1)
+
+    def sharing(self, kind: Kind) -> tuple[int, int, int] | None:
+        """Return the shape of a group's inputs whose middle axis must have one divisor, if any."""
+        del kind
+        return None
+
+    def folded_divisor(self, group: LinearGroup, position: int) -> Array | None:
+        """Return what the outputs of a linear layer are divided by, for the group that reads them.
+
+        Attention's output is smoothed by dividing the values it is computed from.
+        """
+        is_value = (group.kind, position) == ("qkv", 2)
+        reader = self.plan.groups.get(LinearGroup(group.layer, "o")) if is_value else None
+        return reader.smoothing if reader else None
 
     def parameters(self, group: LinearGroup, position: int) -> Parameters:
         """Find what one linear layer of a group multiplies with and adds, as the plan says."""
-        # attention output is smoothed by dividing the values it is computed from
-        is_value = (group.kind, position) == ("qkv", 2)
-        reader = self.plan.groups.get(LinearGroup(group.layer, "o")) if is_value else None
-        divisor = reader.smoothing if reader else None
+        divisor = self.folded_divisor(group, position)
         quantized = self.plan.groups.get(group)
         if quantized is None:
             weight, bias = self.linears(group)[position]
