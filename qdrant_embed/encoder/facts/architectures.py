@@ -559,7 +559,7 @@ class GteConfig(RotaryConfig):
     position_embedding_type: Literal["rope"] = "rope"
     rope_theta: Theta = 160_000.0
     rope_scaling: _NtkScaling | None = None
-    rope_parameters: RopeParameters | None = None
+    rope_parameters: RopeScaling | None = None
     logn_attention_scale: Literal[False] = False
     logn_attention_clip1: Literal[False] = False
     pack_qkv: Literal[True] = True
@@ -573,7 +573,7 @@ class GteConfig(RotaryConfig):
     def theta(self) -> float:
         """Base of the wavelengths."""
         if self.rope_parameters is not None:
-            return self.rope_parameters.rope_theta
+            return self.rope_parameters.rope_theta or self.rope_theta
         return self.rope_theta * (self.rope_scaling.factor if self.rope_scaling else 1)
 
     @property
@@ -626,7 +626,7 @@ class XlmRobertaFlashConfig(BertFamilyConfig, RotaryConfig):
     pad_token_id: NonNegativeInt = 1
     rotary_emb_base: Theta = 10_000.0
     lora_adaptations: tuple[str, ...] | None = None
-    lora_alpha: float = 1.0
+    lora_alpha: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     lora_task: str = "retrieval.passage"
 
     @property

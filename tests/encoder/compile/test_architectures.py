@@ -106,11 +106,16 @@ def test_vectors_are_those_of_transformers_at_every_length(
     assert_near(vectors(fixture, pooling, tmp_path), fixture.expected[pooling])
 
 
-def write(path: Path, name: str, pooling: str = "mean") -> Fixture:
-    """A model's folder from a fixture."""
+def write(
+    path: Path,
+    name: str,
+    pooling: str = "mean",
+    weights: dict[str, NDArray[np.float32]] | None = None,
+) -> Fixture:
+    """A model's folder from a fixture, with other weights if there are any."""
     fixture = load(name)
     config = {**fixture.config, "hidden_size": fixture.expected["cls"].shape[1]}
-    write_model(path, config, fixture.weights, pooling=pooling)
+    write_model(path, config, weights or fixture.weights, pooling=pooling)
     return fixture
 
 
@@ -320,6 +325,28 @@ def test_texts_are_lower_cased_where_the_model_says_so(tmp_path: Path) -> None:
         ("nomic_bert", {"rotary_emb_fraction": 0.5}),
         ("nomic_bert", {"rotary_emb_base": 0}),
         ("nomic_bert", {"num_attention_heads": 24}),
+        ("gte", {"logn_attention_scale": True}),
+        ("gte", {"logn_attention_clip1": True}),
+        ("gte", {"layer_norm_type": "rms_norm"}),
+        ("gte-new", {"rope_scaling": {"type": "ntk", "factor": 0.5}}),
+        ("gte-new", {"rope_scaling": {"type": "ntk", "factor": 2.0, "mixed_b": 0.6}}),
+        ("gte-new", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}),
+        ("jina_bert", {"feed_forward_type": "original"}),
+        ("jina_bert", {"max_position_embeddings": 10**15}),
+        ("jina_bert", {"num_attention_heads": 10**15}),
+        ("nomic_bert_moe", {"num_experts": 10**9}),
+        ("nomic_bert_moe", {"num_experts": 5}),
+        ("nomic_bert_moe", {"moe_top_k": 5}),
+        ("nomic_bert_moe", {"moe_every_n_layers": 1}),
+        ("nomic_bert_moe", {"moe_normalize_expert_weights": True}),
+        ("t5", {"d_kv": 64}),
+        ("t5", {"n_positions": 10**15}),
+        ("t5", {"feed_forward_proj": "gated-silu"}),
+        ("t5", {"relative_attention_num_buckets": 64}),
+        ("xlm-roberta-flash", {"lora_adaptations": None}),
+        ("xlm-roberta-flash", {"lora_adaptations": ["separation"]}),
+        ("xlm-roberta-flash", {"lora_alpha": float("nan")}),
+        ("xlm-roberta-flash", {"rotary_emb_base": 0}),
     ],
 )
 def test_a_config_that_cannot_be_run_or_asks_for_too_much_is_refused(

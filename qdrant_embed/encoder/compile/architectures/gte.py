@@ -41,7 +41,12 @@ class GteGraph(TransformerGraph[GteConfig]):
         """Add words and, if there are any, the first token type, normed."""
         config, hidden = self.config, self.word_vectors()
         self._rotary = Rotary(
-            self.graph, config.head_size, self.spec.max_tokens, config.theta, config.stretch
+            self.graph,
+            config.head_size,
+            self.spec.max_tokens,
+            config.theta,
+            config.stretch,
+            config.rope_parameters,
         )
         if config.type_vocab_size:
             types = self.tensor(
