@@ -70,7 +70,7 @@ class _Seen:
 
     low: Array
     high: Array
-    rows: dict[int, NDArray[np.float16]]
+    rows: dict[int, NDArray[np.floating[Any]]]
 
 
 @cache
@@ -152,7 +152,7 @@ class Calibration:
                     known = seen.setdefault(key, _Seen(low, high, {}))
                     known.low = np.minimum(known.low, low)
                     known.high = np.maximum(known.high, high)
-                    known.rows[number] = sample.astype(np.float16)  # half the memory, enough digits
+                    known.rows[number] = _compact(sample)
 
         work = [(batch, share) for batch in self._texts] + [(batch, 0.0) for batch in self._random]
         with Workers(self._threads) as pool:
@@ -190,6 +190,15 @@ class Calibration:
             key: values[name].reshape(-1, values[name].shape[-1])
             for key, name in stage.taps.items()
         }
+
+
+def _compact(rows: Array) -> NDArray[np.floating[Any]]:
+    """Return rows in half the memory, with enough digits, unless there are too large values.
+
+    Some language models have activations of a hundred thousand.
+    """
+    is_small = rows.size == 0 or np.abs(rows).max() <= np.finfo(np.float16).max
+    return rows.astype(np.float16) if is_small else rows
 
 
 def encode(run: Run, sequences: list[list[int]], threads: int) -> Array:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,12 +105,12 @@ class Activations:
     Attributes:
         low: float32 [inputs], the smallest value of each channel.
         high: float32 [inputs], the largest.
-        rows: float16 [rows, inputs], a random sample.
+        rows: float16 or float32 [rows, inputs], a random sample.
     """
 
     low: Array
     high: Array
-    rows: NDArray[np.float16]
+    rows: NDArray[np.floating[Any]]
 
 
 def quantize_group(

@@ -393,8 +393,8 @@ class EuroBertConfig(DecoderConfig):
 
 
 class _GemmaRopeByLayer(JsonFile):
-    full_attention: RopeScaling = Field(default_factory=RopeScaling)
-    sliding_attention: RopeScaling = Field(default_factory=RopeScaling)
+    full_attention: RopeScaling | None = None
+    sliding_attention: RopeScaling | None = None
 
 
 class Gemma3Config(DecoderConfig):
@@ -402,7 +402,8 @@ class Gemma3Config(DecoderConfig):
 
     Attributes:
         sliding_window: tokens within a window. In both directions it is the whole window, of which
-            half is on each side.
+            half is on each side. (transformers 4 saved the half instead; such a file is read as
+            transformers and all others read it, which is as half of the half.)
     """
 
     model_type: Literal["gemma3_text"]
@@ -427,7 +428,7 @@ class Gemma3Config(DecoderConfig):
         if self.rope_parameters is not None:
             by_layer = self.rope_parameters
             scaling = by_layer.sliding_attention if local else by_layer.full_attention
-            theta = scaling.rope_theta or theta
+            theta = (scaling and scaling.rope_theta) or theta
         return theta, scaling
 
     def layer_type(self, layer: int) -> LayerType:

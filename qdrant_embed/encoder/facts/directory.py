@@ -16,6 +16,7 @@ from qdrant_embed.encoder.facts.architectures import (
     ARCHITECTURES,
     SHORTEST,
     STATIC,
+    DecoderConfig,
     OtherConfig,
     StaticConfig,
     TransformerConfig,
@@ -267,6 +268,13 @@ class ModelDirectory:
         if stated is None:
             if self._known is not None and self._known.pooling is not None:
                 return self._known.pooling
+            if isinstance(self.config, DecoderConfig) and not self.config.is_bidirectional:
+                logger.warning(
+                    "%s does not say how to pool its tokens; taking the last one, the only one "
+                    "that attends to all others",
+                    name,
+                )
+                return "last_token"
             logger.warning(
                 "%s does not say how to pool its tokens; taking their mean, as "
                 "sentence-transformers does",

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from architecture_fixtures import NAMES, Fixture, load
 from numpy.typing import NDArray
 from safetensors.numpy import save, save_file
 from tiny import write_model
@@ -33,29 +33,6 @@ from qdrant_embed.encoder.files.tensors import read_tensors
 from qdrant_embed.encoder.interfaces import Pooling, Task
 from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.session import Session
-
-FIXTURES = Path(__file__).parents[2] / "fixtures" / "architectures"
-NAMES = sorted(path.stem for path in FIXTURES.glob("*.npz"))
-
-
-@dataclass(frozen=True)
-class Fixture:
-    config: dict[str, Any]
-    weights: dict[str, NDArray[np.float32]]
-    ids: NDArray[np.int64]
-    expected: dict[str, NDArray[np.float32]]
-
-
-def load(name: str) -> Fixture:
-    with np.load(FIXTURES / f"{name}.npz") as file:
-        parts: dict[str, dict[str, NDArray[np.float32]]] = {"weights": {}, "expected": {}}
-        for key in file.files:
-            kind, _, tensor = key.partition("/")
-            if tensor:
-                parts[kind][tensor] = file[key].astype(np.float32)
-        return Fixture(
-            json.loads(str(file["config"])), parts["weights"], file["ids"], parts["expected"]
-        )
 
 
 def spec_for(fixture: Fixture, pooling: Pooling) -> ModelSpec:

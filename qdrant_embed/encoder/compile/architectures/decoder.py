@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import ClassVar, TypeVar
 
-import numpy as np
-
 from qdrant_embed.encoder.compile.architectures.attention import GroupedAttention, Reach
 from qdrant_embed.encoder.compile.architectures.rotary import Rotary
 from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors, TransformerGraph
@@ -106,11 +104,8 @@ class DecoderGraph(TransformerGraph[D]):
         name, group = f"{self.tensors.layers}.{number}", LinearGroup(number, "qkv")
         normed = self.norm(hidden, f"{name}.{self.tensors.attention_norm}", group)
         shared = self.group_input(normed, group)
-        attended = self.attend(
-            *(self.linear(shared, group, position) for position in range(3)),
-            number,
-            first_row_only=False,
-        )
+        query, key, value = (self.linear(shared, group, position) for position in range(3))
+        attended = self.attend(query, key, value, number, first_row_only=False)
         if number == self.config.num_hidden_layers - 1:
             attended, hidden = self._pooled_rows(attended), self._pooled_rows(hidden)
         hidden = self.after_attention(self.attention_output(attended, number), hidden, name)
@@ -155,10 +150,8 @@ class DecoderGraph(TransformerGraph[D]):
     def norm(self, hidden: str, name: str, group: LinearGroup | None = None) -> str:
         """Add a norm, whose output an int8 `group` may read divided."""
         weight = self.norm_weight(name, self.config.hidden_size)
-        quantized = self.plan.groups.get(group) if group is not None else None
-        if quantized is not None and quantized.smoothing is not None:
-            weight = weight / quantized.smoothing
-        return self.rms_norm(hidden, weight)
+        divisor = self._smoothing(group) if group is not None else None
+        return self.rms_norm(hidden, weight if divisor is None else weight / divisor)
 
     def head_norm(self, hidden: str, name: str, heads: int) -> str:
         """Add a norm of each head of `hidden`, [batch, tokens, heads * size]."""
@@ -176,18 +169,27 @@ class DecoderGraph(TransformerGraph[D]):
 
         Heads of queries that share a head of values also share its divisor.
         """
-        reader: Kind | None = {("qkv", 2): "o", ("f1", 1): "f2"}.get((group.kind, position))  # type: ignore[assignment] # kinds
-        quantized = self.plan.groups.get(LinearGroup(group.layer, reader)) if reader else None
-        if quantized is None or quantized.smoothing is None:
-            return None
-        if reader == "f2":
-            return quantized.smoothing
-        config = self.config
-        shape = (config.key_heads, -1, config.head_size)
-        return np.ascontiguousarray(quantized.smoothing.reshape(shape)[:, 0]).reshape(-1)
+        divisor = None
+        if (group.kind, position) == ("f1", 1):
+            divisor = self._smoothing(LinearGroup(group.layer, "f2"))
+        elif (group.kind, position) == ("qkv", 2):
+            divisor = self._smoothing(LinearGroup(group.layer, "o"))
+            if divisor is not None:
+                divisor = divisor.reshape(self._o_inputs)[:, 0].reshape(-1)
+        return divisor
 
     def sharing(self, kind: Kind) -> tuple[int, int, int] | None:
         """Return the shape of a group's inputs whose middle axis must have one divisor."""
+        return self._o_inputs if kind == "o" else None
+
+    @property
+    def _o_inputs(self) -> tuple[int, int, int]:
+        """Heads of values, heads of queries that share each of them, and their size."""
         config = self.config
         shared = config.num_attention_heads // config.key_heads
-        return (config.key_heads, shared, config.head_size) if kind == "o" else None
+        return config.key_heads, shared, config.head_size
+
+    def _smoothing(self, group: LinearGroup) -> Array | None:
+        """Return what the input of a group is divided by, if anything."""
+        quantized = self.plan.groups.get(group)
+        return quantized.smoothing if quantized is not None else None
