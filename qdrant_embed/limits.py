@@ -9,6 +9,7 @@ name                   limit        of what
 `PREFIX`               16,384       characters of a query or document prefix, or of a prompt
 `JSON_FILE`            16 MB        a config, manifest or record
 `JSON_DEPTH`           64           levels of lists and objects in any JSON of a model
+`MODULES`              100          modules that ``modules.json`` chains
 `TOKENIZER_FILE`       128 MB       ``tokenizer.json``
 `TOKEN_IDS`            4,194,304    token ids, of which each is below this
 `ADDED_TOKENS`         20,000       tokens that a tokenizer adds to its vocabulary
@@ -38,6 +39,7 @@ from __future__ import annotations
 PREFIX = 1 << 14
 JSON_FILE = 16 << 20
 JSON_DEPTH = 64
+MODULES = 100
 TOKENIZER_FILE = 128 << 20
 TOKEN_IDS = 1 << 22
 ADDED_TOKENS = 20_000

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, Literal, NoReturn
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
@@ -89,7 +89,7 @@ class StoredTensor:
     count: int
     offset: int
     strides: tuple[int, ...]
-    byte_order: str
+    byte_order: Literal["<", ">"]
 
     def read(self) -> NDArray[Any]:
         """Map the numbers; bfloat16 becomes float32, all other types stay as they are.
@@ -97,7 +97,7 @@ class StoredTensor:
         Raises:
             ModelFileError: the file is shorter than it was.
         """
-        stored = np.dtype(_stored(self.dtype)).newbyteorder(self.byte_order)  # type: ignore[arg-type] # the stub has a Literal
+        stored = np.dtype(_stored(self.dtype)).newbyteorder(self.byte_order)
         if not math.prod(self.shape):
             found: NDArray[Any] = np.empty(self.shape, stored)
         else:
@@ -129,7 +129,9 @@ def read_torch_file(path: Path) -> dict[str, StoredTensor]:
         with path.open("rb") as file:
             archive = _read_archive(path, file)
             pickled = archive.content(file, "data.pkl", TORCH_PICKLE)
-            order = archive.content(file, "byteorder", 16) if archive.has("byteorder") else b"little"
+            order = (
+                archive.content(file, "byteorder", 16) if archive.has("byteorder") else b"little"
+            )
     except OSError as error:
         raise _unreadable(path, str(error)) from error
     if order not in (b"little", b"big"):
@@ -201,7 +203,7 @@ def _read_archive(path: Path, file: BinaryIO) -> _Archive:
             "it with torch and save it again, best as safetensors",
         )
     try:
-        with ZipFile(_Bounded(file)) as archive:  # type: ignore[arg-type] # of a file, it needs no more
+        with ZipFile(_Bounded(file)) as archive:
             infos, end = archive.infolist(), archive.start_dir
             return _Archive(path, dict(_parts(file, infos, end)))
     except ModelFileError:
@@ -210,9 +212,7 @@ def _read_archive(path: Path, file: BinaryIO) -> _Archive:
         raise _unreadable(path, f"it is no sound zip archive ({error})") from error
 
 
-def _parts(
-    file: BinaryIO, infos: list[ZipInfo], end: int
-) -> Iterator[tuple[str, tuple[int, int]]]:
+def _parts(file: BinaryIO, infos: list[ZipInfo], end: int) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yield name, start and size of each part.
 
     Raises:
@@ -283,7 +283,9 @@ class _Machine:
     that are known makes a value of this module.
     """
 
-    def __init__(self, path: Path, pickled: bytes, archive: _Archive, byte_order: str) -> None:
+    def __init__(
+        self, path: Path, pickled: bytes, archive: _Archive, byte_order: Literal["<", ">"]
+    ) -> None:
         self._path, self._code, self._archive = path, pickled, archive
         self._byte_order = byte_order
         self._at, self._tensors = 0, 0
@@ -432,7 +434,9 @@ class _Machine:
         if not key.isascii() or not key.isdigit() or size < 0:
             self._refuse(f"its pickle refers to the part data/{key:.80}, which is not there")
         if count * np.dtype(_stored(dtype)).itemsize > size:
-            self._refuse(f"its part data/{key:.80} has {size:,} bytes, too few for {count:,} numbers")
+            self._refuse(
+                f"its part data/{key:.80} has {size:,} bytes, too few for {count:,} numbers"
+            )
         self._push(_Storage(dtype, start, count))
 
     def _reduce(self) -> None:
@@ -512,10 +516,10 @@ _OPERATIONS: Mapping[bytes, Callable[[_Machine], None]] = {
 
 
 def _operation_name(code: bytes) -> str:
-    import pickletools
+    from pickletools import opcodes
 
-    known = pickletools.code2op.get(code.decode("latin-1"))
-    return known.name if known else f"{code!r}, which no pickle has"
+    names = (known.name for known in opcodes if known.code.encode("latin-1") == code)
+    return next(names, f"{code!r}, which no pickle has")
 
 
 def _kind(value: object) -> str:

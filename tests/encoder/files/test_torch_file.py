@@ -47,9 +47,7 @@ def test_numbers_are_mapped_and_not_copied() -> None:
     assert tensors["whole"] is not tensors["tied"]
 
 
-def rewritten(
-    source: Path, target: Path, changes: dict[str, bytes | None], **options: Any
-) -> Path:
+def rewritten(source: Path, target: Path, changes: dict[str, bytes | None], **options: Any) -> Path:
     """Write an archive again with other parts; ``None`` leaves one out."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", **options) as new:
         root = old.namelist()[0].partition("/")[0]
