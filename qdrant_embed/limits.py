@@ -19,9 +19,9 @@ name                   limit        of what
 `TOKENIZER_GROWTH`     64           times that a normaliser may lengthen a text
 `TOKENIZER_PREPENDED`  1,000        characters that a normaliser may put before a text
 `SPECIAL_TOKENS`       256          special tokens around a text
-`TORCH_DIRECTORY`      4 MB         the directory of parts of a PyTorch file
-`TORCH_PICKLE`         4 MB         the description of its tensors
-`TORCH_TENSORS`        20,000       its tensors, and its parts
+`TORCH_DIRECTORY`      1 MB         the directory of parts of a PyTorch file
+`TORCH_PICKLE`         1 MB         the description of its tensors
+`TORCH_TENSORS`        4,000        its tensors, and its parts
 `TORCH_STACK`          10,000       values of its description that wait for each other
 `TENSOR_AXES`          8            sizes of one of its tensors
 `HUB_ANSWER`           32 MB        a hub's answer about a repository
@@ -49,9 +49,9 @@ TOKENIZER_PATTERN = 10_000
 TOKENIZER_GROWTH = 64
 TOKENIZER_PREPENDED = 1_000
 SPECIAL_TOKENS = 256
-TORCH_DIRECTORY = 4 << 20
-TORCH_PICKLE = 4 << 20
-TORCH_TENSORS = 20_000
+TORCH_DIRECTORY = 1 << 20
+TORCH_PICKLE = 1 << 20
+TORCH_TENSORS = 4_000
 TORCH_STACK = 10_000
 TENSOR_AXES = 8
 HUB_ANSWER = 32 << 20

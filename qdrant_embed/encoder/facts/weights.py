@@ -30,8 +30,9 @@ def weight_files(
     A model that can be compiled is read from ``model.safetensors`` in either precision, without
     one from ``pytorch_model.bin``; or from the shards of either, the index first. Any other, and
     one that has neither, is run from an ONNX file of its own: with ``int8`` a quantised one if
-    there is one, else the float32 one; with ``fp32`` a float32 one only. The ONNX file comes first, its external data after it. Of files with the
-    same name, the one in the uppermost folder is chosen.
+    there is one, else the float32 one; with ``fp32`` a float32 one only. The ONNX file comes
+    first, its external data after it. Of files with the same name, the one in the uppermost
+    folder is chosen.
 
     Args:
         names: the files of a repository or folder, as paths with ``/``.

@@ -51,6 +51,7 @@ _TENSOR = ("torch._utils", "_rebuild_tensor_v2")
 _PARAMETER = ("torch._utils", "_rebuild_parameter")
 _NAMES = {_DICT, _TENSOR, _PARAMETER, *(("torch", name) for name in _STORAGES)}
 
+_LARGEST = 1 << 40  # number in the description of a tensor
 _LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
 _ENCRYPTED = 1
 # what zipfile raises of damaged archives
@@ -202,6 +203,8 @@ def _read_archive(path: Path, file: BinaryIO) -> _Archive:
             "it is one pickle and no zip archive, as torch wrote files before version 1.6; load "
             "it with torch and save it again, best as safetensors",
         )
+    if start != b"PK\3\4":
+        raise _unreadable(path, f"it begins with {start!r}, not as a zip archive does")
     try:
         with ZipFile(_Bounded(file)) as archive:
             infos, end = archive.infolist(), archive.start_dir
@@ -387,7 +390,7 @@ class _Machine:
 
     def _tuple(self, size: int) -> None:
         values = [self._pop() for _ in range(size)]
-        self._push(tuple(reversed(values)))
+        self._push(tuple(values[::-1]))
 
     def _long(self) -> None:
         size = self._number(1)
@@ -465,10 +468,13 @@ class _Machine:
         numbers = (offset, *shape, *strides)
         if len(shape) != len(strides) or len(shape) > TENSOR_AXES:
             self._refuse(f"its pickle describes a tensor of {len(shape)} sizes")
-        if not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):
+        if not all(type(number) is int and 0 <= number <= _LARGEST for number in numbers):
             self._refuse("its pickle describes a tensor whose sizes are no sizes")
         last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
-        if 0 not in shape and (last >= storage.count or math.prod(shape) > storage.count):
+        # of a tensor without numbers, no other size is one either
+        count = math.prod(size or 1 for size in shape)
+        fits = count <= _LARGEST if 0 in shape else max(last + 1, count) <= storage.count
+        if not fits:
             self._refuse(
                 f"its pickle describes a tensor of {shape!r:.80} in {storage.count:,} numbers"
             )

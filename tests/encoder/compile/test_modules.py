@@ -1,4 +1,4 @@
-"""Poolings, and what follows them, against sentence-transformers; see `fixtures/make_modules.py`."""
+"""Poolings and the modules after them, as sentence-transformers; see `fixtures/make_modules.py`."""
 
 from __future__ import annotations
 
