@@ -52,13 +52,20 @@ class ModelDirectory:
         known: what is already known about the model; the files win over all of it but the name.
         tensor_shapes: how to read the shapes of tensors, the only place where the files of a
             static model state its dimension.
+        as_before: do not see PyTorch files, as releases did that could not read them: a model
+            without safetensors is then run from its own ONNX file.
 
     Raises:
         ModelFileError: a file is missing, unreadable, or says something this encoder cannot do.
     """
 
     def __init__(
-        self, path: Path, known: ModelSpec | None = None, *, tensor_shapes: TensorShapes
+        self,
+        path: Path,
+        known: ModelSpec | None = None,
+        *,
+        tensor_shapes: TensorShapes,
+        as_before: bool = False,
     ) -> None:
         self.path = path
         self._known = known
@@ -67,7 +74,8 @@ class ModelDirectory:
         self._first = self._chain.first if self._chain else path
         self._content = self._read_content()
         files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
-        self._names = [file.as_posix() for file in files]
+        names = [file.as_posix() for file in files]
+        self._names = [name for name in names if not (as_before and name.endswith(".bin"))]
         self.config = self._config()
 
     @property
