@@ -216,7 +216,7 @@ class Model:
     def is_also(self, weights_sha256: str, tokenizer_sha256: str | None) -> bool:
         """Return whether the model's own ONNX file has these digests and returns equal vectors.
 
-        Releases that could not read ``pytorch_model.bin`` ran that file in its place.
+        Releases that could not compile the model's weights ran that file.
         """
         key = (weights_sha256, tokenizer_sha256)
         if key not in self._others:

@@ -713,6 +713,12 @@ ARCHITECTURES: Mapping[str, type[TransformerConfig]] = {
 }
 
 
+# those that all releases compile; others were run from the model's own ONNX file
+_FIRST = frozenset(
+    {"bert", "distilbert", "modernbert", "mpnet", "nomic_bert", "roberta", "xlm-roberta"}
+)
+
+
 def architecture_name(config: Mapping[str, Any]) -> str | None:
     """Name the architecture that the content of a ``config.json`` describes.
 
@@ -738,15 +744,17 @@ def config_class(name: str | None) -> type[TransformerConfig] | None:
     return ARCHITECTURES.get(name) if name is not None else None
 
 
-def can_compile(config: Mapping[str, Any]) -> bool:
+def can_compile(config: Mapping[str, Any], *, as_before: bool = False) -> bool:
     """Return whether a model with this content of ``config.json`` (empty: without one) is compiled.
 
-    Models that call themselves ``bert`` may be variants: all values are checked.
+    Models that call themselves ``bert`` may be variants: all values are checked. With `as_before`
+    the answer is that of the first releases.
     """
     if not config or config.get("model_type") == STATIC:
         return True
-    kind = config_class(architecture_name(config))
-    if kind is None:
+    name = architecture_name(config)
+    kind = config_class(name)
+    if kind is None or (as_before and name not in _FIRST):
         return False
     try:
         kind.model_validate(config)

@@ -54,8 +54,8 @@ class ModelDirectory:
         known: what is already known about the model; the files win over all of it but the name.
         tensor_shapes: how to read the shapes of tensors, the only place where the files of a
             static model state its dimension.
-        as_before: do not see PyTorch files, as releases did that could not read them: a model
-            without safetensors is then run from its own ONNX file.
+        as_before: choose the weights as the first releases did; see `weight_files`. More models are
+            then run from their own ONNX files.
 
     Raises:
         ModelFileError: a file is missing, unreadable, or says something this encoder cannot do.
@@ -76,8 +76,8 @@ class ModelDirectory:
         self._first = self._chain.first if self._chain else path
         self._content = self._read_content()
         files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
-        names = [file.as_posix() for file in files]
-        self._names = [name for name in names if not (as_before and name.endswith(".bin"))]
+        self._names = [file.as_posix() for file in files]
+        self._as_before = as_before
         self.config = self._config()
 
     @property
@@ -259,7 +259,8 @@ class ModelDirectory:
 
     def _weight_files(self, precision: Precision) -> list[str]:
         names = self._chain.own_files(self._names) if self._chain else self._names
-        return weight_files(names, {} if self._is_static else self._content, precision)
+        content = {} if self._is_static else self._content
+        return weight_files(names, content, precision, as_before=self._as_before)
 
     def _dimension(self, pooling: Poolings | None) -> int:
         config, chain = self.config, self._chain

@@ -7,12 +7,13 @@ al. 2022). Those of one task are added when the model is compiled, so they cost 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from qdrant_embed.encoder.compile.architectures.rotary import Rotary
 from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors, TransformerGraph
-from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, Array, QuantizationPlan
+from qdrant_embed.encoder.compile.quantize import Array
 from qdrant_embed.encoder.facts.architectures import Activation, XlmRobertaFlashConfig
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.errors import ModelFileError
@@ -40,7 +41,7 @@ class XlmRobertaFlashGraph(TransformerGraph[XlmRobertaFlashConfig]):
         weights: Mapping[str, Array],
         config: XlmRobertaFlashConfig,
         spec: ModelSpec,
-        plan: QuantizationPlan = NOTHING_QUANTIZED,
+        *others: Any,
     ) -> None:
         if any(name.endswith(_ORIGINAL) for name in weights):
             if config.adapter is None:
@@ -49,7 +50,7 @@ class XlmRobertaFlashGraph(TransformerGraph[XlmRobertaFlashConfig]):
                     "no lora_adaptations that name them"
                 )
             weights = TaskWeights(weights, config.adapter, config.lora_alpha)
-        super().__init__(weights, config, spec, plan)
+        super().__init__(weights, config, spec, *others)
 
     @property
     def epsilon(self) -> float:
