@@ -2,8 +2,9 @@
 
 Where a model's own files state a fact (pooling, dimension, length, prompts), the files win; the
 catalog answers without network, and supplies what files rarely state: the prefixes. Each group
-names the sources of its facts: F the predecessor's tables (fastembed 0.9.1), M mteb's metadata,
-V the vendor's model card; "?" marks what no vendor's text confirms, where files alone count.
+names the sources of its facts: F the predecessor's tables (fastembed 0.9.1), M mteb's metadata, V
+the vendor's model card, S what sentence-transformers' chain has been seen to be; "?" marks what no
+vendor's text confirms, where files alone count.
 """
 
 from __future__ import annotations
@@ -258,6 +259,27 @@ _SPECS = (
         license="Gemma terms",
         smallest_dimension=128,
     ),
+    # M; pooling S
+    _plain("BAAI/bge-m3", 1024, 8192, "MIT", "cls"),
+    # M; pooling, length S (M says 512 tokens)
+    _plain("sentence-transformers/LaBSE", 768, 256, "Apache-2.0", "cls"),
+    # M, prefix too; pooling S; for being cut to fewer dimensions, the least is "?"
+    ModelSpec(
+        "MongoDB/mdbr-leaf-ir",
+        768,
+        "mean",
+        512,
+        query_prefix=_REPRESENT,
+        license="Apache-2.0",
+    ),
+    ModelSpec(
+        "MongoDB/mdbr-leaf-mt",
+        1024,
+        "mean",
+        512,
+        query_prefix=_REPRESENT,
+        license="Apache-2.0",
+    ),
     # V; the instruction is the card's for web search; 32 dimensions or more
     ModelSpec(
         "Qwen/Qwen3-Embedding-0.6B",
@@ -301,7 +323,6 @@ _JINA_LANGUAGES = """
 ar bn da de el en es fi fr hi id it ja ka ko lv nl no pl pt ro ru sk sv th tr uk ur vi zh
 """
 _JINA = tuple(_JINA_LANGUAGES.split())
-)
 
 # millions of parameters as vendors state them, languages V
 _PUBLISHED = {
@@ -344,6 +365,10 @@ _PUBLISHED = {
     "minishlab/potion-retrieval-32M": Published(32, bytes_each=4),
     "minishlab/potion-multilingual-128M": Published(128, _XLM_R, bytes_each=4),
     "google/embeddinggemma-300m": Published(308, _XLM_R),
+    "BAAI/bge-m3": Published(568, _XLM_R),
+    "sentence-transformers/LaBSE": Published(471, _DISTILLED, "similarity"),
+    "MongoDB/mdbr-leaf-ir": Published(23),
+    "MongoDB/mdbr-leaf-mt": Published(23, purpose="similarity"),
     "Qwen/Qwen3-Embedding-0.6B": Published(596, _XLM_R),
 }
 
