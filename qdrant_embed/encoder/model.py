@@ -17,7 +17,14 @@ from qdrant_embed.encoder.files.cache import cache_folder, warn_of_others
 from qdrant_embed.encoder.files.model_files import ModelFiles, find_model
 from qdrant_embed.encoder.files.plan import PlanCache, RunPlan, export_plan
 from qdrant_embed.encoder.interfaces import Task
-from qdrant_embed.errors import InputError, ModelFileError, check_path, check_str, check_whole
+from qdrant_embed.errors import (
+    InputError,
+    ModelError,
+    ModelFileError,
+    check_path,
+    check_str,
+    check_whole,
+)
 from qdrant_embed.forks import ForkLock
 from qdrant_embed.stalls import announced
 
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LONGEST_REVISION = 200  # characters
+_EQUAL = 1e-4  # largest difference of a number in two vectors of one model
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,7 @@ class Model:
         self._lock = ForkLock(awaited=True)
         self._facts: ModelFacts | None = None
         self._loaded: LoadedModel | None = None
+        self._others: dict[tuple[str, str | None], bool] = {}
 
     def __reduce__(self) -> tuple[type[Model], tuple[ModelOptions]]:
         return Model, (self._options.anywhere(),)
@@ -204,6 +213,51 @@ class Model:
         plan = replace(plan, spec=spec, revision=self.facts.files.revision)
         export_plan(plan, folder, cache_folder(self._options.cache_dir))
 
+    def is_also(self, weights_sha256: str, tokenizer_sha256: str | None) -> bool:
+        """Return whether the model's own ONNX file has these digests and returns equal vectors.
+
+        Releases that could not read ``pytorch_model.bin`` ran that file in its place.
+        """
+        key = (weights_sha256, tokenizer_sha256)
+        if key not in self._others:
+            with announced(f"comparing {self.facts.spec.name} with its own ONNX file"):
+                self._others[key] = self._is_also(*key)
+        return self._others[key]
+
+    def _is_also(self, weights_sha256: str, tokenizer_sha256: str | None) -> bool:
+        from qdrant_embed.encoder.facts.directory import ModelDirectory
+        from qdrant_embed.encoder.facts.tokenizer_file import read_tokenizer_file
+        from qdrant_embed.encoder.files.cache import weights_digest
+        from qdrant_embed.encoder.files.tensors import tensor_shapes
+        from qdrant_embed.encoder.run.loaded_model import largest_difference, load_model
+
+        facts, cache = self.facts, cache_folder(self._options.cache_dir)
+        files = facts.files
+        known = files.entry.spec if files.entry else None
+        precisions: tuple[Precision, ...] = ("int8", "fp32")
+        for precision in precisions if files.plan is None else ():
+            try:
+                directory = ModelDirectory(
+                    files.folder, known, tensor_shapes=tensor_shapes, as_before=True
+                )
+                weights = directory.weights(precision)
+                if weights[0].suffix != ".onnx" or weights_digest(weights, cache) != weights_sha256:
+                    continue
+                spec = facts.plan().spec
+                settings = directory.settings(spec, read_tokenizer_file(directory.tokenizer))
+                if tokenizer_sha256 not in (None, settings):
+                    continue
+                plan = _make_plan(
+                    directory, spec, weights, weights_sha256, settings, precision, cache
+                )
+                difference = largest_difference(load_model(plan, facts.spec, None), self.load())
+            except ModelError as error:
+                logger.info("%s has no ONNX file to compare with: %s", facts.spec.name, error)
+                continue
+            if difference <= _EQUAL:
+                return True
+        return False
+
     def _find(self) -> ModelFacts:
         options = self._options
         cache = cache_folder(options.cache_dir)
@@ -227,6 +281,7 @@ class Model:
     def _read(self, files: ModelFiles, plans: PlanCache, cache: Path) -> ModelFacts:
         """Read the files of a model that has no plan yet."""
         # here, because a model that has a plan needs none of it
+        from qdrant_embed.encoder.facts.architectures import TransformerConfig
         from qdrant_embed.encoder.facts.directory import ModelDirectory
         from qdrant_embed.encoder.facts.tokenizer_file import read_tokenizer_file
         from qdrant_embed.encoder.files.cache import weights_digest
@@ -241,7 +296,10 @@ class Model:
             spec = directory.spec(files.name, task=options.task, max_tokens=options.max_tokens)
         else:
             spec = directory.accept(options.spec, max_tokens=options.max_tokens)
-        digest = weights_digest(weights, cache)
+        compiled = isinstance(directory.config, TransformerConfig)
+        head = directory.head if compiled and spec.task == "embed" else ()
+        parts = [module.weights for module in head if module.weights is not None]
+        digest = weights_digest([*weights, *parts], cache)
         tokenizer = read_tokenizer_file(directory.tokenizer)
         vocabulary = directory.vocabulary
         if vocabulary is not None and tokenizer.largest_id >= vocabulary:
@@ -399,13 +457,15 @@ def _make_plan(
         tokenizer=directory.tokenizer,
         lower_case=directory.lower_case,
         skips_unknown=isinstance(config, StaticConfig) and config.skips_unknown,
-        pooled=directory.has_dense,
         vocabulary=directory.vocabulary,
         tokenizer_sha256=tokenizer_sha256,
     )
     if plan.kind == "static":
         return plan
+    head = directory.head if spec.task == "embed" else ()
     if not isinstance(config, TransformerConfig):
+        lacking = any(module.weights is None and module.kind != "normalize" for module in head)
+        plan = replace(plan, pooled=lacking, head=() if lacking else head)
         logger.info(
             "%s is run from its own file %s (%s)", spec.name, weights[0], plan.report.precision
         )
@@ -423,5 +483,6 @@ def _make_plan(
         partial(load_tokenizer, plan),
         precision,
         cache,
+        head,
     )
     return replace(plan, report=compiled.report, run=compiled.files)

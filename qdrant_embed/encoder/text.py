@@ -360,6 +360,17 @@ class DefaultEmbedding(TextEmbedding):
     """A `TextEmbedding` of the default model, ``BAAI/bge-small-en-v1.5``."""
 
 
+def is_also(encoder: TextEmbedding, weights_sha256: str, tokenizer_sha256: str | None) -> bool:
+    """Return whether an earlier release ran `encoder`'s model in another form, with equal vectors.
+
+    Args:
+        encoder: a model by name or folder.
+        weights_sha256: digest of the form that was run.
+        tokenizer_sha256: digest of its settings, if it is known.
+    """
+    return encoder._model.is_also(weights_sha256, tokenizer_sha256)
+
+
 def variant(
     encoder: TextEmbedding,
     *,
