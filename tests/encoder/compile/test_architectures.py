@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from architecture_fixtures import NAMES, Fixture, load
+from architecture_fixtures import NAMES, Fixture, assert_near, load, vectors, write
 from numpy.typing import NDArray
 from safetensors.numpy import save, save_file
-from tiny import write_model
 
 from qdrant_embed import ModelFileError, SparseTextEmbedding, TextEmbedding
 from qdrant_embed.encoder.compile.architectures.registry import GRAPHS, model_graph
@@ -31,31 +30,6 @@ from qdrant_embed.encoder.facts.architectures import (
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.tensors import read_tensors
 from qdrant_embed.encoder.interfaces import Pooling, Task
-from qdrant_embed.encoder.run.backend import Inputs
-from qdrant_embed.encoder.run.session import Session
-
-
-def spec_for(fixture: Fixture, pooling: Pooling) -> ModelSpec:
-    return ModelSpec("tiny", fixture.expected["cls"].shape[1], pooling, len(fixture.ids), False)
-
-
-def vectors(fixture: Fixture, pooling: Pooling, path: Path) -> NDArray[np.float32]:
-    kind = config_class(architecture_name(fixture.config))
-    assert kind is not None
-    config = kind.model_validate(fixture.config)
-    model_graph(fixture.weights, config, spec_for(fixture, pooling)).save(path / "model.onnx")
-    session = Session(path / "model.onnx")
-    # twice the same text: a batch must not mix its texts
-    lengths = range(1, len(fixture.ids) + 1)
-    runs = [session.run(Inputs(np.tile(fixture.ids[:n], (2, 1)))) for n in lengths]
-    assert all(np.array_equal(*run) for run in runs)
-    return np.stack([run[0] for run in runs])
-
-
-def assert_near(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-    assert ((found * expected).sum(axis=1) / lengths).min() >= 0.999999
-    assert np.abs(found - expected).max() <= 5e-5 * np.abs(expected).max()
 
 
 def test_there_is_a_fixture_for_every_architecture() -> None:
@@ -81,19 +55,6 @@ def test_vectors_are_those_of_transformers_at_every_length(
 ) -> None:
     fixture = load(name)
     assert_near(vectors(fixture, pooling, tmp_path), fixture.expected[pooling])
-
-
-def write(
-    path: Path,
-    name: str,
-    pooling: str = "mean",
-    weights: dict[str, NDArray[np.float32]] | None = None,
-) -> Fixture:
-    """A model's folder from a fixture, with other weights if there are any."""
-    fixture = load(name)
-    config = {**fixture.config, "hidden_size": fixture.expected["cls"].shape[1]}
-    write_model(path, config, weights or fixture.weights, pooling=pooling)
-    return fixture
 
 
 TEXTS = ["cat", "the cat sat on the mat", "the ship sailed to sea in a storm " * 30]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from architecture_fixtures import FIXTURES, Fixture, assert_near, load, spec_for, vectors, write
 from numpy.typing import NDArray
-from test_architectures import FIXTURES, Fixture, assert_near, load, spec_for, vectors, write
 
 from qdrant_embed import ModelFileError, TextEmbedding
 from qdrant_embed.encoder.compile.architectures import distances
@@ -83,7 +83,9 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 def test_the_memory_of_a_long_text_does_not_grow_with_its_square(name: str, tmp_path: Path) -> None:
     fixture = load(name)
     changes = {"n_positions": 8192, "max_position_embeddings": 8192}
-    long = Fixture(fixture.config | changes, fixture.weights, np.zeros(8192), fixture.expected)
+    long = Fixture(
+        fixture.config | changes, fixture.weights, np.zeros(8192, np.int64), fixture.expected
+    )
     session(long, "mean", tmp_path)
     assert (tmp_path / "model.onnx.weights").stat().st_size < 1 << 20
     command = [sys.executable, "-c", _LONG, str(tmp_path / "model.onnx")]
@@ -93,7 +95,7 @@ def test_the_memory_of_a_long_text_does_not_grow_with_its_square(name: str, tmp_
 
 def test_alibis_slopes_for_any_number_of_heads() -> None:
     def slopes(heads: int) -> list[float]:
-        return (-alibi(heads, 2)[:, -1]).tolist()
+        return [float(slope) for slope in -alibi(heads, 2)[:, -1]]
 
     assert slopes(1) == [2**-8]
     assert slopes(8) == [2**-power for power in range(1, 9)]
@@ -195,7 +197,7 @@ def test_experts_are_int8_but_for_those_that_no_text_chooses(tmp_path: Path) -> 
     path = tmp_path / "unchosen"
     write(path, "nomic_bert_moe", weights=fixture.weights)
     report = TextEmbedding(path).report
-    assert getattr(report, "float32_groups", None) == ("1.f2.3",)
+    assert "1.f2.3" in getattr(report, "float32_groups", ())
     assert report.precision == "int8"
 
 
