@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from qdrant_embed.encoder.compile.architectures.distances import BUCKETS, DistanceBias, by_bucket
 from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors, TransformerGraph
 from qdrant_embed.encoder.compile.graph import MICROSOFT
-from qdrant_embed.encoder.compile.quantize import Array, Kind, LinearGroup
+from qdrant_embed.encoder.compile.quantize import (
+    NOTHING_QUANTIZED,
+    Array,
+    Kind,
+    LinearGroup,
+    QuantizationPlan,
+)
 from qdrant_embed.encoder.facts.architectures import Activation, T5Config
 from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.run.head import NO_HEAD, Head
 
 _ATTENTION, _BLOCK = "layer.0.SelfAttention", "layer.1.DenseReluDense"
 
@@ -35,12 +42,13 @@ class T5Graph(TransformerGraph[T5Config]):
         weights: Mapping[str, Array],
         config: T5Config,
         spec: ModelSpec,
-        *others: Any,
+        plan: QuantizationPlan = NOTHING_QUANTIZED,
+        head: Head = NO_HEAD,
     ) -> None:
         if config.feed_forward_proj == "gated-gelu":
             self.gated = True
             self.tensors = replace(self.tensors, f1=(f"{_BLOCK}.wi_0", f"{_BLOCK}.wi_1"))
-        super().__init__(weights, config, spec, *others)
+        super().__init__(weights, config, spec, plan, head)
 
     @property
     def epsilon(self) -> float:

@@ -7,15 +7,15 @@ al. 2022). Those of one task are added when the model is compiled, so they cost 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
 from qdrant_embed.encoder.compile.architectures.rotary import Rotary
 from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors, TransformerGraph
-from qdrant_embed.encoder.compile.quantize import Array
+from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, Array, QuantizationPlan
 from qdrant_embed.encoder.facts.architectures import Activation, XlmRobertaFlashConfig
 from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.run.head import NO_HEAD, Head
 from qdrant_embed.errors import ModelFileError
 
 _CHANGED = ".parametrizations.weight"
@@ -41,7 +41,8 @@ class XlmRobertaFlashGraph(TransformerGraph[XlmRobertaFlashConfig]):
         weights: Mapping[str, Array],
         config: XlmRobertaFlashConfig,
         spec: ModelSpec,
-        *others: Any,
+        plan: QuantizationPlan = NOTHING_QUANTIZED,
+        head: Head = NO_HEAD,
     ) -> None:
         if any(name.endswith(_ORIGINAL) for name in weights):
             if config.adapter is None:
@@ -50,7 +51,7 @@ class XlmRobertaFlashGraph(TransformerGraph[XlmRobertaFlashConfig]):
                     "no lora_adaptations that name them"
                 )
             weights = TaskWeights(weights, config.adapter, config.lora_alpha)
-        super().__init__(weights, config, spec, *others)
+        super().__init__(weights, config, spec, plan, head)
 
     @property
     def epsilon(self) -> float:
