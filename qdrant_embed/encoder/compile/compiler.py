@@ -40,7 +40,7 @@ from qdrant_embed.encoder.files.compiled import (
     find_compiled,
 )
 from qdrant_embed.encoder.files.tensors import read_tensors
-from qdrant_embed.encoder.run.head import read_head
+from qdrant_embed.encoder.run.pooling import read_head
 from qdrant_embed.errors import ModelFileError
 from qdrant_embed.progress_bar import Progress
 from qdrant_embed.stalls import announced

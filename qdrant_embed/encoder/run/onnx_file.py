@@ -12,8 +12,7 @@ from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Vector
 from qdrant_embed.encoder.run.backend import Inputs, l2_normalized
-from qdrant_embed.encoder.run.head import NO_HEAD, read_head
-from qdrant_embed.encoder.run.pooling import pool_tokens
+from qdrant_embed.encoder.run.pooling import NO_HEAD, pool_tokens, read_head
 from qdrant_embed.encoder.run.session import Session
 from qdrant_embed.errors import ModelError, ModelFileError
 
