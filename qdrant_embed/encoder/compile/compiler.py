@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
 from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED
-from qdrant_embed.encoder.facts.architectures import TransformerConfig
+from qdrant_embed.encoder.facts.architectures import BertFamilyConfig, TransformerConfig
 from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.precision import (
     GRAPH_VERSION,
@@ -169,6 +169,8 @@ def _facts(
         facts["task"] = spec.task
     if head:
         facts["head"] = [module.facts for module in head]
+    if isinstance(config, BertFamilyConfig) and config.attends_in_parts(spec.max_tokens):
+        facts["attention"] = "in parts"  # earlier releases compiled such models as all others
     if precision == "int8":  # which is calibrated with the prefixes
         facts |= {"query_prefix": spec.query_prefix, "document_prefix": spec.document_prefix}
     return facts

@@ -24,6 +24,8 @@ from qdrant_embed.encoder.interfaces import Task
 from qdrant_embed.errors import ModelFileError
 
 STATIC = "model2vec"  # `model_type` of static models
+# tokens of a text whose attention, the scores of all their pairs in all heads, is held at once
+_SCORED_TOGETHER = 1024
 SHORTEST = 3  # tokens that a model must be able to read: [CLS], one of a text, [SEP]
 TABLES = ("embeddings", "embedding.weight")  # as model2vec and sentence-transformers name it
 
@@ -102,6 +104,11 @@ class BertFamilyConfig(TransformerConfig):
     def positions(self) -> int:
         """The most tokens that one text can have, special tokens included."""
         return self.max_position_embeddings - self.first_position
+
+    @staticmethod
+    def attends_in_parts(tokens: int) -> bool:
+        """Return whether a model for texts of so many tokens must not hold all scores at once."""
+        return tokens > _SCORED_TOGETHER
 
 
 class BertConfig(BertFamilyConfig):

@@ -110,6 +110,29 @@ def _plain(
     return ModelSpec(name, dimension, pooling, max_tokens, license=license)
 
 
+def _instructed(
+    name: str,
+    dimension: int,
+    max_tokens: int,
+    license: str,
+    task: str,
+    *,
+    query: str = "\nQuery: ",
+    pooling: Pooling = "last_token",
+    smallest: int | None = None,
+) -> ModelSpec:
+    """Describe a model that is told its task before each query."""
+    return ModelSpec(
+        name,
+        dimension,
+        pooling,
+        max_tokens,
+        query_prefix=f"Instruct: {task}{query}",
+        license=license,
+        smallest_dimension=smallest,
+    )
+
+
 _MINILM_SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
@@ -133,6 +156,17 @@ _PACKAGES = (
         "data/embeddings/sentence-transformers__all-MiniLM-L6-v2",
     ),
 )
+
+_WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
+_QUESTION = "Given a question, retrieve passages that can help answer the question."
+
+
+def _kalm(name: str) -> ModelSpec:
+    task = "Given a query, retrieve documents that answer the query"
+    return _instructed(
+        name, 896, 512, "MIT", task, query=" \n Query: ", pooling="mean", smallest=64
+    )
+
 
 _SPECS = (
     # pooling, dimensions F; prefix V, M
@@ -248,7 +282,7 @@ _SPECS = (
     _plain("minishlab/potion-base-8M", 256, 512, "MIT"),
     _plain("minishlab/potion-retrieval-32M", 512, 512, "MIT"),
     _plain("minishlab/potion-multilingual-128M", 256, 512, "MIT"),
-    # prefixes F; pools inside its ONNX file; smallest dimension "?"
+    # prefixes F; Dense layers follow its pooling; smallest dimension V
     ModelSpec(
         "google/embeddinggemma-300m",
         768,
@@ -281,21 +315,30 @@ _SPECS = (
         license="Apache-2.0",
     ),
     # V; the instruction is the card's for web search; 32 dimensions or more
-    ModelSpec(
+    _instructed(
         "Qwen/Qwen3-Embedding-0.6B",
         1024,
-        "last_token",
         32768,
-        query_prefix=(
-            "Instruct: Given a web search query, retrieve relevant passages that answer the "
-            "query\nQuery:"
-        ),
-        license="Apache-2.0",
-        smallest_dimension=32,
+        "Apache-2.0",
+        _WEB_SEARCH,
+        query="\nQuery:",
+        smallest=32,
     ),
+    # V, M; the prompt's name in the files is another, its text that of the vendor's older models
+    _instructed("microsoft/harrier-oss-v1-270m", 640, 32768, "MIT", _WEB_SEARCH),
+    _instructed("microsoft/harrier-oss-v1-0.6b", 1024, 32768, "MIT", _WEB_SEARCH),
+    # M, but for pooling and the smallest dimension "?"
+    _instructed("codefuse-ai/F2LLM-v2-80M", 320, 40960, "Apache-2.0", _QUESTION),
+    _instructed("codefuse-ai/F2LLM-v2-160M", 640, 40960, "Apache-2.0", _QUESTION),
+    _instructed("codefuse-ai/F2LLM-v2-330M", 896, 40960, "Apache-2.0", _QUESTION),
+    _instructed("codefuse-ai/F2LLM-v2-0.6B", 1024, 40960, "Apache-2.0", _QUESTION),
+    # M of their predecessor, which has the same form; smallest dimension, length V; license "?"
+    _kalm("HIT-TMG/KaLM-embedding-multilingual-mini-instruct-v2"),
+    _kalm("KaLM-Embedding/KaLM-embedding-multilingual-mini-instruct-v2.5"),
 )
 
-# of XLM-RoBERTa; of Gemma, Qwen and potion, vendors say "more than 100", and list none
+# of XLM-RoBERTa, and of harrier by M; of Gemma, Qwen, F2LLM and potion, vendors say "more than
+# 100", and list none
 _MANY_LANGUAGES = """
 af am ar as az be bg bn br bs ca cs cy da de el en eo es et eu fa fi fr fy ga gd gl gu ha he hi
 hr hu hy id is it ja jv ka kk km kn ko ku ky la lo lt lv mg mk ml mn mr ms my ne nl no om or pa
@@ -370,6 +413,14 @@ _PUBLISHED = {
     "MongoDB/mdbr-leaf-ir": Published(23),
     "MongoDB/mdbr-leaf-mt": Published(23, purpose="similarity"),
     "Qwen/Qwen3-Embedding-0.6B": Published(596, _XLM_R),
+    "microsoft/harrier-oss-v1-270m": Published(268, _XLM_R),
+    "microsoft/harrier-oss-v1-0.6b": Published(596, _XLM_R),
+    "codefuse-ai/F2LLM-v2-80M": Published(80, _XLM_R),
+    "codefuse-ai/F2LLM-v2-160M": Published(159, _XLM_R),
+    "codefuse-ai/F2LLM-v2-330M": Published(334, _XLM_R),
+    "codefuse-ai/F2LLM-v2-0.6B": Published(596, _XLM_R),
+    "HIT-TMG/KaLM-embedding-multilingual-mini-instruct-v2": Published(494, ("en", "zh")),
+    "KaLM-Embedding/KaLM-embedding-multilingual-mini-instruct-v2.5": Published(494, ("en", "zh")),
 }
 
 CATALOG: tuple[CatalogEntry, ...] = tuple(
