@@ -103,6 +103,8 @@ def compiled_model(
     started = time.perf_counter()
     graph = partial(model_graph, read_tensors(files), config, spec, head=read_head(head))
     graph(NOTHING_QUANTIZED)  # raises what is wrong with the weights before anything is deleted
+    if config.caution:
+        logger.warning("%s: %s", spec.name, config.caution)
     discard(folder / GRAPH)
     found: MixedPrecision | None = None
     with (

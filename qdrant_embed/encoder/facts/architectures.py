@@ -66,6 +66,11 @@ class TransformerConfig(JsonFile):
         return self.hidden_size // self.num_attention_heads
 
     @property
+    def caution(self) -> str:
+        """What a user should know of how the model is run; empty for most."""
+        return ""
+
+    @property
     def has_shared_heads(self) -> bool:
         """Whether the heads share `hidden_size`, instead of having a size of their own."""
         return True
@@ -646,6 +651,16 @@ class XlmRobertaFlashConfig(BertFamilyConfig, RotaryConfig):
     def positions(self) -> int:
         """The most tokens that one text can have, special tokens included."""
         return self.max_position_embeddings - self.pad_token_id - 1
+
+    @property
+    def caution(self) -> str:
+        """What a user should know of how the model is run; empty for most."""
+        if self.adapter is None:
+            return ""
+        return (
+            f"its weights for the task {self.lora_task!r} are compiled, for queries and documents "
+            "alike; the vendor's own code has other weights for queries than for documents"
+        )
 
     @property
     def adapter(self) -> int | None:
