@@ -207,7 +207,7 @@ def lies() -> dict[str, bytes]:
         ("long", "9" * 100_000),
     ):
         cases[f"storage: {what}"] = _named(tensor(storage("Float", key, 1), 0, (1,), (1,)))
-    for count in (10**6, 2**40, 2**62, -1, 2**63):
+    for count in (5, 10**6, 2**40, 2**62, -1, 2**63):
         lying = storage("Float", "0", count)
         cases[f"storage: of {count} numbers"] = _named(tensor(lying, 0, (1,), (1,)))
     typed = tuple_of(text("storage"), text("FloatStorage"), text("0"), text("cpu"), number(1))
@@ -282,6 +282,16 @@ def archives(weights: Mapping[str, Any]) -> dict[str, bytes]:
     moved = bytearray(whole)
     second = whole.index(b"PK\1\2", start + 4)
     moved[second + 42 : second + 46] = whole[start + 42 : start + 46]  # where the first begins
+    # a part inside the numbers of another
+    inner = zipped({"inner": b"1234"})
+    outer = zipped({**parts, "data/9": inner})
+    at, begins = _directory_end(outer), outer.rindex(b"PK\3\4", 0, outer.index(b"archive/inner"))
+    listed = inner[inner.index(b"PK\1\2") : _directory_end(inner)]
+    listed = listed[:42] + struct.pack("<I", begins) + listed[46:]
+    count, length = struct.unpack("<HI", outer[at + 10 : at + 16])
+    ends = struct.pack("<HHI", count + 1, count + 1, length + len(listed))
+    nested = outer[:at] + listed + outer[at : at + 8] + ends + outer[at + 16 :]
+    rooted = {f"archive/{name}": content for name, content in parts.items()}
     many = {f"x{i}": b"" for i in range(20_000)}
     return {
         "sound": whole,
@@ -310,7 +320,8 @@ def archives(weights: Mapping[str, Any]) -> dict[str, bytes]:
         "no numbers": zipped({"data.pkl": parts["data.pkl"]}),
         "no folder": zipped(parts, ""),
         "deep folder": zipped(parts, "a/b/"),
-        "outside": zipped({**parts, "../../../executed": b"x"}),
+        "outside": zipped(rooted | {"../../../executed": b"x"}, ""),
+        "outside, from inside": zipped({**parts, "../../../executed": b"x"}),
         "absolute": zipped(parts, "/archive/"),
         "up": zipped(parts, "../"),
         "backslashes": zipped({**parts, "..\\..\\executed": b"x"}),
@@ -320,6 +331,7 @@ def archives(weights: Mapping[str, Any]) -> dict[str, bytes]:
         "constants": zipped({**parts, "constants.pkl": evil["data.pkl"]}),
         "encrypted": bytes(flags),
         "overlapping": bytes(moved),
+        "part in a part": nested,
         "directory of 4 GB": with_end(size=2**32 - 1),
         "directory that starts elsewhere": with_end(start=2**31),
         "directory that is empty": with_end(entries=0, here=0, size=0),

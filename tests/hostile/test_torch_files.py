@@ -78,3 +78,23 @@ def test_what_was_found_is_named(name: str, found: str, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=found) as raised:
         read_torch_file(path)
     assert "nothing in it was run" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("20,000 parts", "directory has .* can have 1,048,576 at most"),
+        ("5,000 parts", "has 5,005 parts: it can have 4,000 at most"),
+        ("bomb", "part 'archive/data.pkl' is compressed or encrypted"),
+        ("encrypted", "is compressed or encrypted"),
+        ("part in a part", "part 'archive/inner' overlaps another"),
+        ("two with one name", "two of its parts have the same name"),
+        ("outside", r"part '\.\./\.\./\.\./executed' is not in the folder"),
+        ("text", "begins with b'vers', not as a zip archive does"),
+    ],
+)
+def test_what_was_found_in_an_archive_is_named(name: str, found: str, tmp_path: Path) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    path.write_bytes(pickles.archives(WEIGHTS)[name])
+    with pytest.raises(ModelFileError, match=found):
+        read_torch_file(path)

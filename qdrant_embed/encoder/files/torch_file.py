@@ -244,7 +244,7 @@ def _parts(file: BinaryIO, infos: list[ZipInfo], end: int) -> Iterator[tuple[str
         file.seek(info.header_offset)
         header = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
         own_name = file.read(header[9])
-        if header[0] != b"PK\3\4" or header[3] != ZIP_STORED or own_name != name.encode():
+        if header[0] != b"PK\3\4" or own_name != name.encode():
             raise ValueError(f"the header of its part {name!r:.80} is that of another")
         start = info.header_offset + _LOCAL_HEADER.size + header[9] + header[10]
         if info.header_offset < last or start + info.file_size > end:
@@ -434,7 +434,7 @@ class _Machine:
                 self._refuse(f"its pickle refers to {_kind(found)} outside")
         dtype = _STORAGES[kind]
         start, size = self._archive.parts.get(f"data/{key}", (0, -1))
-        if not key.isascii() or not key.isdigit() or size < 0:
+        if size < 0:
             self._refuse(f"its pickle refers to the part data/{key:.80}, which is not there")
         if count * np.dtype(_stored(dtype)).itemsize > size:
             self._refuse(
