@@ -295,8 +295,8 @@ class CustomEncoder:
 def described_for(encoder: Encoder, stamp: EncoderDescription | None) -> EncoderDescription:
     """Return the description of `encoder`, with the stamp's digests if they are of the same model.
 
-    A model that an earlier release ran from its own ONNX file, because its weights are in
-    ``pytorch_model.bin``, is the same model if its vectors are equal.
+    A model that an earlier release ran from its own ONNX file, because it could not compile its
+    weights, is the same model if its vectors are equal.
     """
     description = encoder.describe()
     if (

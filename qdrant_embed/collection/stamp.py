@@ -20,8 +20,8 @@ _SPARSE_FACTS = ("idf", "max_tokens", "max_terms", "language", "k", "b", "averag
 # of one name, but of other weights
 _OTHER_FORM = (
     "It was written by another revision of the model, or by another form of it: earlier releases "
-    "ran the model's own ONNX file where weights are in pytorch_model.bin, whose vectors equal "
-    "those of precision='fp32'. "
+    "ran the model's own ONNX file where they could not compile its weights; vectors of a file in "
+    "float32 equal those of precision='fp32'. "
 )
 
 

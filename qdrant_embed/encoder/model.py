@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -216,7 +217,7 @@ class Model:
     def is_also(self, weights_sha256: str, tokenizer_sha256: str | None) -> bool:
         """Return whether the model's own ONNX file has these digests and returns equal vectors.
 
-        Releases that could not read ``pytorch_model.bin`` ran that file in its place.
+        Releases that could not compile the model's weights ran that file.
         """
         key = (weights_sha256, tokenizer_sha256)
         if key not in self._others:
@@ -281,7 +282,6 @@ class Model:
     def _read(self, files: ModelFiles, plans: PlanCache, cache: Path) -> ModelFacts:
         """Read the files of a model that has no plan yet."""
         # here, because a model that has a plan needs none of it
-        from qdrant_embed.encoder.facts.architectures import TransformerConfig
         from qdrant_embed.encoder.facts.directory import ModelDirectory
         from qdrant_embed.encoder.facts.tokenizer_file import read_tokenizer_file
         from qdrant_embed.encoder.files.cache import weights_digest
@@ -296,9 +296,9 @@ class Model:
             spec = directory.spec(files.name, task=options.task, max_tokens=options.max_tokens)
         else:
             spec = directory.accept(options.spec, max_tokens=options.max_tokens)
-        compiled = isinstance(directory.config, TransformerConfig)
-        head = directory.head if compiled and spec.task == "embed" else ()
-        parts = [module.weights for module in head if module.weights is not None]
+        parts: list[Path] = []
+        if spec.task == "embed" and not _runs_head(weights[0]):
+            parts = [module.weights for module in directory.head if module.weights is not None]
         digest = weights_digest([*weights, *parts], cache)
         tokenizer = read_tokenizer_file(directory.tokenizer)
         vocabulary = directory.vocabulary
@@ -401,6 +401,17 @@ class Model:
             return load_model(self._facts.plan(), self._facts.spec, providers)
 
 
+def _runs_head(weights: Path) -> bool:
+    """Return whether a model's file itself runs what follows the pooling, by the name of an output.
+
+    The digest of such a file covers it all, as it did before modules were run behind a file.
+    """
+    if weights.suffix != ".onnx" or not weights.stat().st_size:
+        return False
+    with weights.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return content.find(b"sentence_embedding") >= 0
+
+
 def _try_once(plan: RunPlan, cache: Path) -> None:
     """Run a model's own ONNX file in a child process, unless files like it have been run.
 
@@ -464,8 +475,7 @@ def _make_plan(
         return plan
     head = directory.head if spec.task == "embed" else ()
     if not isinstance(config, TransformerConfig):
-        lacking = any(module.weights is None and module.kind != "normalize" for module in head)
-        plan = replace(plan, pooled=lacking, head=() if lacking else head)
+        plan = replace(plan, pooled=directory.leaves_head_to_file, head=head)
         logger.info(
             "%s is run from its own file %s (%s)", spec.name, weights[0], plan.report.precision
         )

@@ -21,6 +21,7 @@ import pytest
 import torch_zip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from hostile import models, pickles
@@ -217,7 +218,11 @@ def test_safetensors(data: st.DataObject, sound: Path, work: Path) -> None:
     ours(read)
 
 
-_TENSORS = {"a": np.ones((3, 4), np.float32), "b": np.arange(5), "c": np.ones(2, np.float16)}
+_TENSORS: dict[str, NDArray[Any]] = {
+    "a": np.ones((3, 4), np.float32),
+    "b": np.arange(5),
+    "c": np.ones(2, np.float16),
+}
 _PICKLED = torch_zip.parts_of(_TENSORS)["data.pkl"]
 _PIECES = st.sampled_from(
     [

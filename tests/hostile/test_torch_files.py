@@ -5,16 +5,18 @@ from __future__ import annotations
 import pickletools
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from torch_zip import EMPTY, PROTO, parts_of, text, zipped
 
 from hostile import pickles, room
 from qdrant_embed import ModelFileError
 from qdrant_embed.encoder.files.torch_file import read_torch_file
 
-WEIGHTS = {"a": np.ones((2, 2), np.float32), "b": np.arange(3)}
+WEIGHTS: dict[str, NDArray[Any]] = {"a": np.ones((2, 2), np.float32), "b": np.arange(3)}
 # odd, but the tensors are right
 SOUND = {
     "archive: sound",

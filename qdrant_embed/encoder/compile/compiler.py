@@ -40,7 +40,7 @@ from qdrant_embed.encoder.files.compiled import (
     find_compiled,
 )
 from qdrant_embed.encoder.files.tensors import read_tensors
-from qdrant_embed.encoder.run.head import read_head
+from qdrant_embed.encoder.run.pooling import read_head
 from qdrant_embed.errors import ModelFileError
 from qdrant_embed.progress_bar import Progress
 from qdrant_embed.stalls import announced
@@ -103,6 +103,8 @@ def compiled_model(
     started = time.perf_counter()
     graph = partial(model_graph, read_tensors(files), config, spec, head=read_head(head))
     graph(NOTHING_QUANTIZED)  # raises what is wrong with the weights before anything is deleted
+    if config.caution:
+        logger.warning("%s: %s", spec.name, config.caution)
     discard(folder / GRAPH)
     found: MixedPrecision | None = None
     with (

@@ -69,6 +69,11 @@ class TransformerConfig(JsonFile):
         return self.hidden_size // self.num_attention_heads
 
     @property
+    def caution(self) -> str:
+        """What a user should know of how the model is run; empty for most."""
+        return ""
+
+    @property
     def has_shared_heads(self) -> bool:
         """Whether the heads share `hidden_size`, instead of having a size of their own."""
         return True
@@ -651,6 +656,16 @@ class XlmRobertaFlashConfig(BertFamilyConfig, RotaryConfig):
         return self.max_position_embeddings - self.pad_token_id - 1
 
     @property
+    def caution(self) -> str:
+        """What a user should know of how the model is run; empty for most."""
+        if self.adapter is None:
+            return ""
+        return (
+            f"its weights for the task {self.lora_task!r} are compiled, for queries and documents "
+            "alike; the vendor's own code has other weights for queries than for documents"
+        )
+
+    @property
     def adapter(self) -> int | None:
         """The number of the task whose changes are compiled in."""
         tasks = self.lora_adaptations
@@ -723,6 +738,12 @@ ARCHITECTURES: Mapping[str, type[TransformerConfig]] = {
 }
 
 
+# those that all releases compile; others were run from the model's own ONNX file
+_FIRST = frozenset(
+    {"bert", "distilbert", "modernbert", "mpnet", "nomic_bert", "roberta", "xlm-roberta"}
+)
+
+
 def architecture_name(config: Mapping[str, Any]) -> str | None:
     """Name the architecture that the content of a ``config.json`` describes.
 
@@ -748,15 +769,17 @@ def config_class(name: str | None) -> type[TransformerConfig] | None:
     return ARCHITECTURES.get(name) if name is not None else None
 
 
-def can_compile(config: Mapping[str, Any]) -> bool:
+def can_compile(config: Mapping[str, Any], *, as_before: bool = False) -> bool:
     """Return whether a model with this content of ``config.json`` (empty: without one) is compiled.
 
-    Models that call themselves ``bert`` may be variants: all values are checked.
+    Models that call themselves ``bert`` may be variants: all values are checked. With `as_before`
+    the answer is that of the first releases.
     """
     if not config or config.get("model_type") == STATIC:
         return True
-    kind = config_class(architecture_name(config))
-    if kind is None:
+    name = architecture_name(config)
+    kind = config_class(name)
+    if kind is None or (as_before and name not in _FIRST):
         return False
     try:
         kind.model_validate(config)

@@ -54,8 +54,8 @@ class ModelDirectory:
         known: what is already known about the model; the files win over all of it but the name.
         tensor_shapes: how to read the shapes of tensors, the only place where the files of a
             static model state its dimension.
-        as_before: do not see PyTorch files, as releases did that could not read them: a model
-            without safetensors is then run from its own ONNX file.
+        as_before: choose the weights as the first releases did; see `weight_files`. More models are
+            then run from their own ONNX files.
 
     Raises:
         ModelFileError: a file is missing, unreadable, or says something this encoder cannot do.
@@ -76,8 +76,8 @@ class ModelDirectory:
         self._first = self._chain.first if self._chain else path
         self._content = self._read_content()
         files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
-        names = [file.as_posix() for file in files]
-        self._names = [name for name in names if not (as_before and name.endswith(".bin"))]
+        self._names = [file.as_posix() for file in files]
+        self._as_before = as_before
         self.config = self._config()
 
     @property
@@ -104,17 +104,34 @@ class ModelDirectory:
     def head(self) -> tuple[HeadModule, ...]:
         """The modules after the pooling, but for a last ``Normalize``.
 
+        None, where only the model's own ONNX file can run them; see `leaves_head_to_file`.
+
         Raises:
-            ModelFileError: one cannot be run; of a compiled model, also if one has no weights.
+            ModelFileError: of a compiled model: one cannot be run, or has no weights.
         """
-        modules = self._chain.head() if self._chain and not self._is_static else ()
+        if self._chain is None or self._is_static:
+            return ()
         compiled = isinstance(self.config, TransformerConfig)
-        if compiled and any(m.weights is None and m.kind != "normalize" for m in modules):
-            raise ModelFileError(
-                f"{self.path} has no model.safetensors or pytorch_model.bin for a module after the "
-                "pooling, which modules.json chains"
-            )
-        return modules
+        try:
+            modules = self._chain.head()
+        except ModelFileError:
+            if compiled:
+                raise
+            return ()
+        if all(m.weights is not None or m.kind == "normalize" for m in modules):
+            return modules
+        if not compiled:
+            return ()
+        raise ModelFileError(
+            f"{self.path} has no model.safetensors or pytorch_model.bin for a module after the "
+            "pooling, which modules.json chains"
+        )
+
+    @property
+    def leaves_head_to_file(self) -> bool:
+        """Whether modules follow the pooling that only the model's own ONNX file can run."""
+        modules = self._chain.head_modules if self._chain and not self._is_static else ()
+        return any(kind != "Normalize" for kind, _ in modules) and not self.head
 
     @property
     def vocabulary(self) -> int | None:
@@ -259,7 +276,8 @@ class ModelDirectory:
 
     def _weight_files(self, precision: Precision) -> list[str]:
         names = self._chain.own_files(self._names) if self._chain else self._names
-        return weight_files(names, {} if self._is_static else self._content, precision)
+        content = {} if self._is_static else self._content
+        return weight_files(names, content, precision, as_before=self._as_before)
 
     def _dimension(self, pooling: Poolings | None) -> int:
         config, chain = self.config, self._chain
@@ -268,10 +286,10 @@ class ModelDirectory:
         times = len(pooling) if isinstance(pooling, tuple) else 1
         if isinstance(config, TransformerConfig):
             return self._head_dimension(config.dimension * times)
+        dense = chain.dense_dimension() if chain else None
         stated = chain.pooling() if chain else None
-        ends = [module.outputs for module in (chain.head() if chain else ()) if module.outputs]
         widths = (stated.dimension if stated else None, config.hidden_size)
-        for dimension in (*ends[-1:], *(width and width * times for width in widths)):
+        for dimension in (dense, *(width and width * times for width in widths)):
             if dimension is not None:
                 return dimension
         if self._known is not None:

@@ -87,9 +87,12 @@ class _SpladeConfig(JsonFile):
     activation_function: Literal["relu"] = "relu"
 
 
-class _DenseConfig(JsonFile):
-    in_features: PositiveInt | None = None
+class _DenseEnd(JsonFile):
     out_features: PositiveInt
+
+
+class _DenseConfig(_DenseEnd):
+    in_features: PositiveInt | None = None
     bias: bool = True
     activation_function: str = "torch.nn.modules.activation.Tanh"
     use_residual: bool = False
@@ -207,6 +210,13 @@ class ModuleChain:
         modules = tuple(_read_head_module(kind, folder) for kind, folder in self.head_modules)
         return modules[:-1] if self.normalize else modules
 
+    def dense_dimension(self) -> int | None:
+        """Read the dimension that the ``Dense`` layers end with; ``None`` without such layers."""
+        folders = [folder for kind, folder in self.head_modules if kind == "Dense"]
+        if not folders:
+            return None
+        return read_json(folders[-1] / "config.json", TypeAdapter(_DenseEnd)).out_features
+
     def own_files(self, names: Iterable[str]) -> list[str]:
         """Choose those of `names` that are not in the folder of a module after the first."""
         others = tuple(f"{at}/" for at in self.folders[1:] if at != PurePosixPath())
@@ -230,6 +240,8 @@ def read_chain(folder: Path) -> ModuleChain | None:
     kind = next((kind for kind, chain in _CHAINS.items() if names[:1] == chain[:1]), None)
     if kind is None or not _can_run(names, _CHAINS[kind]):
         chained = shortened(", ".join(names), 200) or "nothing"
+        if names[:1] == ["Router"]:
+            chained += ", which sends queries and documents through different modules"
         raise ModelFileError(
             f"{file} chains {chained}: only Transformer and Pooling, then any of "
             f"{', '.join(HEAD_MODULES)}; StaticEmbedding and Normalize; or MLMTransformer and "

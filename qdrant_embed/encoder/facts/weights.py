@@ -23,7 +23,11 @@ _WEIGHTS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
 
 
 def weight_files(
-    names: Iterable[str], config: Mapping[str, Any], precision: Precision
+    names: Iterable[str],
+    config: Mapping[str, Any],
+    precision: Precision,
+    *,
+    as_before: bool = False,
 ) -> list[str]:
     """Choose those of `names` that hold the weights to run, in order; none if there are none.
 
@@ -38,10 +42,12 @@ def weight_files(
         names: the files of a repository or folder, as paths with ``/``.
         config: the content of its ``config.json``; empty if it has none (static models).
         precision: ``int8`` or ``fp32``.
+        as_before: as the first releases did, which compiled fewer architectures, and from
+            safetensors alone.
     """
     known = sorted(names, key=lambda name: (name.count("/"), name))
-    if can_compile(config):
-        for stem, suffix in _WEIGHTS:
+    if can_compile(config, as_before=as_before):
+        for stem, suffix in _WEIGHTS[:1] if as_before else _WEIGHTS:
             if (single := _find(known, stem + suffix)) is not None:
                 return [single]
             if (index := _find(known, f"{stem}{suffix}.index.json")) is not None:

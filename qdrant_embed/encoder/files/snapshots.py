@@ -256,7 +256,8 @@ def _needed(
         paths: of all files of the repository.
         folder: where they are downloaded to.
         precision: chooses between several kinds of weights.
-        as_before: as releases did that read no PyTorch files and no modules after the pooling.
+        as_before: as the first releases did (see `weight_files`), which also read no modules after
+            the pooling.
     """
     chain: ModuleChain | None = None
     if MODULES_FILE in paths:
@@ -271,9 +272,7 @@ def _needed(
     if config in paths and not static:
         content = read_json(folder / config, TypeAdapter(dict[str, object]))
     own = chain.own_files(paths) if chain else list(paths)
-    if as_before:
-        own = [path for path in own if not path.endswith(".bin")]
-    weights = weight_files(own, content, precision)
+    weights = weight_files(own, content, precision, as_before=as_before)
     if not weights:
         raise ModelFileError(
             "the repository has neither model.safetensors nor pytorch_model.bin nor an ONNX file "

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Vector
 from qdrant_embed.encoder.run.backend import Inputs, l2_normalized
-from qdrant_embed.encoder.run.head import NO_HEAD, Head
-from qdrant_embed.encoder.run.pooling import pool_tokens
+from qdrant_embed.encoder.run.pooling import NO_HEAD, pool_tokens, read_head
 from qdrant_embed.encoder.run.session import Session
 from qdrant_embed.errors import ModelError, ModelFileError
 
@@ -50,15 +51,16 @@ class OnnxFile:
         one_by_one: bool,
         pooled: bool,
         trial: list[int],
-        head: Head = NO_HEAD,
+        head: Sequence[HeadModule] = (),
     ) -> None:
-        self._session, self._path, self._spec, self._head = session, path, spec, head
+        self._session, self._path, self._spec = session, path, spec
         self._inputs = session.inputs
         self._one_by_one = one_by_one or any(i.shape[:1] == [1] for i in self._inputs.values())
         self._check_inputs()
         names = session.output_names
         wanted = (name for name in _OUTPUTS if name in names)
         self._output = next(wanted, names[0])
+        self._head = read_head(head) if self._output != _POOLED else NO_HEAD
         if pooled and self._output != _POOLED:
             raise ModelFileError(
                 f"{path} returns no {_POOLED}, but the model's modules.json chains a Dense or "
@@ -113,6 +115,12 @@ class OnnxFile:
 
     def _pooled(self, output: Vector) -> Vector:
         if output.ndim != 3:
+            if self._head.modules:
+                raise ModelFileError(
+                    f"{self._path} returns {self._output}, one vector for each text: whether the "
+                    "modules after the pooling, which modules.json chains, are part of it is "
+                    f"unknown; export it with an output named {_POOLED}"
+                )
             return output
         if self._spec.pooling is None:
             raise ModelFileError(

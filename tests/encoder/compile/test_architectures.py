@@ -19,6 +19,7 @@ import pytest
 from architecture_fixtures import NAMES, Fixture, assert_near, load, vectors, write
 from numpy.typing import NDArray
 from safetensors.numpy import save, save_file
+from torch_zip import save_torch
 
 from qdrant_embed import ModelFileError, SparseTextEmbedding, TextEmbedding
 from qdrant_embed.encoder.compile.architectures.registry import GRAPHS, model_graph
@@ -199,7 +200,25 @@ def bfloats(path: Path, weights: dict[str, NDArray[np.float32]]) -> None:
     (path / "model.safetensors").write_bytes(size.to_bytes(8, "little") + content[8:])
 
 
-@pytest.mark.parametrize(("rewrite", "digits"), [(sharded, 7), (halved, 6), (bfloats, 1)])
+def of_torch(path: Path, weights: dict[str, NDArray[np.float32]]) -> None:
+    save_torch({n: w.astype(np.float16) for n, w in weights.items()}, path / "pytorch_model.bin")
+
+
+def sharded_of_torch(path: Path, weights: dict[str, NDArray[np.float32]]) -> None:
+    names = sorted(weights)
+    shards = {"pytorch_model-00001-of-00002.bin": names[::2]}
+    shards["pytorch_model-00002-of-00002.bin"] = names[1::2]
+    for file, held in shards.items():
+        save_torch({name: weights[name] for name in held}, path / file)
+    save_torch({"lr": np.ones(1, np.float32)}, path / "training_args.bin")
+    index = {"weight_map": {name: file for file, held in shards.items() for name in held}}
+    (path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "digits"),
+    [(sharded, 7), (halved, 6), (bfloats, 1), (of_torch, 6), (sharded_of_torch, 7)],
+)
 def test_weights_in_parts_and_in_halves_are_read(
     rewrite: Callable[[Path, dict[str, NDArray[np.float32]]], None], digits: int, tmp_path: Path
 ) -> None:

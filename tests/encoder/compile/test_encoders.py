@@ -173,6 +173,17 @@ def test_the_task_is_part_of_what_vectors_depend_on(tmp_path: Path) -> None:
     assert first.tokenizer_sha256 != second.tokenizer_sha256
 
 
+def test_it_is_said_once_that_queries_have_the_weights_of_documents(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "model", "xlm-roberta-flash")
+    for _ in range(2):
+        list(TextEmbedding(tmp_path / "model", precision="fp32").embed("cat"))
+    said = [record.message for record in caplog.records if "for queries and doc" in record.message]
+    assert len(said) == 1
+    assert "'retrieval.passage'" in said[0]
+
+
 @pytest.mark.parametrize("part", ["lora_A", "lora_B"])
 def test_changes_that_do_not_fit_are_refused(part: str, tmp_path: Path) -> None:
     fixture = load("xlm-roberta-flash")

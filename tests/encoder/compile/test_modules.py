@@ -261,13 +261,48 @@ def test_modules_are_run_behind_a_file_that_returns_tokens(tmp_path: Path) -> No
     [found] = encoder.embed("the cat sat")
     np.testing.assert_allclose(found, x / np.linalg.norm(x), atol=1e-5)
     assert encoder.dimension == 5
+    before = encoder.describe().weights_sha256
     encoder.export(tmp_path / "out")
+    save_file({k: v * 2 for k, v in dense.items()}, folder / "2_Dense/model.safetensors")
+    assert TextEmbedding(folder).describe().weights_sha256 != before
     shutil.rmtree(folder)
     other = TextEmbedding(tmp_path / "out")
     np.testing.assert_array_equal(next(iter(other.embed("the cat sat"))), found)
     (tmp_path / "out" / "head-0.safetensors").write_bytes(b"")
     with pytest.raises(ModelFileError, match=r"head-0\.safetensors missing or not as written"):
         TextEmbedding(tmp_path / "out")
+
+
+@pytest.mark.parametrize("activation", ["GELU", "Mish"])
+def test_modules_that_a_file_runs_itself_are_left_to_it(activation: str, tmp_path: Path) -> None:
+    """Whatever they are; and the digest is that of the file, as it was before."""
+    folder, onnx = tmp_path / "model", tiny_onnx(100)
+    write_model(folder, {"model_type": "other", "max_position_embeddings": 64}, None)
+    write_modules(folder, ["Transformer", "Pooling", "Dense"])
+    (folder / "2_Dense").mkdir()
+    name = f"torch.nn.modules.activation.{activation}"
+    content: dict[str, Any] = {"in_features": 3, "out_features": WIDTH}
+    content["activation_function"] = name
+    (folder / "2_Dense/config.json").write_text(json.dumps(content))
+    save_file({"linear.weight": np.ones(3, np.float32)}, folder / "2_Dense/model.safetensors")
+    onnx.save(folder / "model.onnx", output="sentence_embedding")
+    encoder = TextEmbedding(folder)
+    digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    assert encoder.describe().weights_sha256 == digest
+    [ids] = encoder._model.load().tokenizer.tokenize(["the cat"]).ids
+    [found] = encoder.embed("the cat")
+    np.testing.assert_allclose(found, onnx.hidden(ids).max(axis=0), atol=1e-5)
+
+
+def test_a_file_whose_vectors_may_lack_the_modules_is_refused(tmp_path: Path) -> None:
+    encoder = TextEmbedding(write(tmp_path / "model", "labse"), precision="fp32")
+    encoder.export(tmp_path / "out")
+    write_model(tmp_path / "other", {"model_type": "other", "hidden_size": 24}, None)
+    shutil.copytree(FIXTURES / "labse", tmp_path / "other", dirs_exist_ok=True)
+    for file in (tmp_path / "out").glob("model.onnx*"):  # whose output is called "embedding"
+        shutil.copy(file, tmp_path / "other")
+    with pytest.raises(ModelFileError, match=r"one vector for each text: whether the modules"):
+        TextEmbedding(tmp_path / "other")
 
 
 def _erf(values: NDArray[np.float64]) -> NDArray[np.float64]:

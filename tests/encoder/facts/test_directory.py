@@ -142,6 +142,10 @@ def chained(*kinds: str) -> str:
         (unlink("1_Pooling/config.json"), r"1_Pooling/config.json is missing"),
         (write("modules.json", json.dumps([module("Dense")])), r"only Transformer"),
         (write("modules.json", json.dumps([module("MLMTransformer")])), r"only Transformer"),
+        (
+            write("modules.json", chained("Router", "Normalize")),
+            r"chains Router, Normalize, which sends queries and documents through different",
+        ),
         (write("modules.json", "[]"), r"chains nothing: only Transformer"),
         (
             write("modules.json", chained("Transformer", "Normalize", "Pooling")),

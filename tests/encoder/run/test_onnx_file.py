@@ -160,6 +160,7 @@ BERT = {
     "max_position_embeddings": 8,
 }
 ALIBI = {**BERT, "position_embedding_type": "alibi"}
+VARIANT = {**BERT, "position_embedding_type": "relative_key"}
 ONNX = [
     "onnx/model.onnx",
     "onnx/model.onnx_data",
@@ -207,7 +208,8 @@ ONNX = [
             ],
         ),
         (BERT, ["2_x/a.bin", *ONNX], "fp32", ["onnx/model.onnx", "onnx/model.onnx_data"]),
-        (ALIBI, ["model.safetensors", *ONNX], "int8", ["onnx/model_quantized.onnx"]),
+        (ALIBI, ["model.safetensors", *ONNX], "int8", ["model.safetensors"]),
+        (VARIANT, ["model.safetensors", *ONNX], "int8", ["onnx/model_quantized.onnx"]),
         (CONFIG, ["model.safetensors", "model.onnx"], "int8", ["model.onnx"]),
         (
             CONFIG,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, Array, QuantizationPlan
 from qdrant_embed.encoder.facts.architectures import TransformerConfig
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.run.head import NO_HEAD, Head
+from qdrant_embed.encoder.run.pooling import NO_HEAD, Head
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.compile.architectures.transformer import TransformerGraph

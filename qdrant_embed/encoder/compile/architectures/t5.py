@@ -18,7 +18,7 @@ from qdrant_embed.encoder.compile.quantize import (
 )
 from qdrant_embed.encoder.facts.architectures import Activation, T5Config
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.run.head import NO_HEAD, Head
+from qdrant_embed.encoder.run.pooling import NO_HEAD, Head
 
 _ATTENTION, _BLOCK = "layer.0.SelfAttention", "layer.1.DenseReluDense"
 

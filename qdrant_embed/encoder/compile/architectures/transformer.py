@@ -25,8 +25,12 @@ from qdrant_embed.encoder.compile.quantize import (
 from qdrant_embed.encoder.facts.architectures import Activation, TransformerConfig
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import assert_never
-from qdrant_embed.encoder.run.head import NO_HEAD, Head
-from qdrant_embed.encoder.run.pooling import add_pooling, needs_first_token_only
+from qdrant_embed.encoder.run.pooling import (
+    NO_HEAD,
+    Head,
+    add_pooling,
+    needs_first_token_only,
+)
 from qdrant_embed.errors import ModelFileError
 
 C = TypeVar("C", bound=TransformerConfig)

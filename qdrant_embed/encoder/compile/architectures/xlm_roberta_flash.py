@@ -15,7 +15,7 @@ from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors,
 from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, Array, QuantizationPlan
 from qdrant_embed.encoder.facts.architectures import Activation, XlmRobertaFlashConfig
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.run.head import NO_HEAD, Head
+from qdrant_embed.encoder.run.pooling import NO_HEAD, Head
 from qdrant_embed.errors import ModelFileError
 
 _CHANGED = ".parametrizations.weight"
