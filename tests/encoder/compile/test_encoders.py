@@ -178,7 +178,8 @@ def test_it_is_said_once_that_queries_have_the_weights_of_documents(
 ) -> None:
     write(tmp_path / "model", "xlm-roberta-flash")
     for _ in range(2):
-        list(TextEmbedding(tmp_path / "model", precision="fp32").embed("cat"))
+        encoder = TextEmbedding(tmp_path / "model", precision="fp32", cache_dir=tmp_path / "cache")
+        list(encoder.embed("cat"))
     said = [record.message for record in caplog.records if "for queries and doc" in record.message]
     assert len(said) == 1
     assert "'retrieval.passage'" in said[0]
