@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import (
     AliasChoices,
+    BeforeValidator,
     Field,
     NonNegativeInt,
     PositiveInt,
@@ -34,6 +35,8 @@ Epsilon: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 # of rotary positions: no table in the weights limits them, so this must, as the file is read
 # before memory is taken
 Positions: TypeAlias = Annotated[int, Field(gt=0, le=1 << 17)]
+# also written as 1.0, which some versions of pydantic do not take for the literal
+One: TypeAlias = Annotated[Literal[1], BeforeValidator(lambda stated: 1 if stated == 1 else stated)]
 Theta: TypeAlias = Annotated[float, Field(ge=1, le=1e12)]
 
 
@@ -253,7 +256,7 @@ class RopeScaling(JsonFile):
     rope_theta: Theta | None = None
     factor: Annotated[float, Field(ge=1, le=1e6)] | None = None
     original: PositiveInt | None = Field(None, validation_alias="original_max_position_embeddings")
-    partial_rotary_factor: Literal[1] = 1
+    partial_rotary_factor: One = 1
     # of YaRN
     attention_factor: Annotated[float, Field(gt=0, le=1e3)] | None = None
     mscale: Annotated[float, Field(gt=0, le=1e3)] | None = None
@@ -491,7 +494,7 @@ class NomicFamilyConfig(RotaryConfig):
     # beyond the trained length the angles would depend on each text's own length
     rotary_scaling_factor: float | None = None
     max_trained_positions: PositiveInt = 2048
-    rotary_emb_fraction: Literal[1] = 1
+    rotary_emb_fraction: One = 1
     rotary_emb_interleaved: Literal[False] = False
     rotary_emb_scale_base: None = None
     prenorm: Literal[False] = False

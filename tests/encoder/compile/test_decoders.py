@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from architecture_fixtures import NAMES, Fixture, load
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from tiny import write_model
+from safetensors.numpy import save_file
+from tiny import write_model, write_modules
 
 from qdrant_embed import CompileReport, TextEmbedding
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
@@ -322,6 +324,27 @@ def test_a_causal_model_that_does_not_say_it_pools_its_last_token(
     (model / "modules.json").unlink()
     assert TextEmbedding(model, precision="fp32").describe().pooling == pooling
     assert "does not say how to pool its tokens" in caplog.text
+
+
+def test_dense_modules_and_prompts_of_embeddinggemma_are_applied(tmp_path: Path) -> None:
+    prompts = {"query": "query : ", "document": "passage : "}
+    model = written(tmp_path / "model", "gemma3_text", prompts=prompts, special="[CLS] $A [SEP]")
+    (plain,) = TextEmbedding(model, precision="fp32", cache_dir=tmp_path).query_embed("cat")
+    write_modules(model, ["Transformer", "Pooling", "Dense", "Dense", "Normalize"])
+    random, found = np.random.default_rng(0), plain
+    for folder, inputs, outputs in (("2_Dense", 24, 48), ("3_Dense", 48, 24)):
+        weight = random.normal(size=(outputs, inputs)).astype(np.float32)
+        config: dict[str, Any] = {"in_features": inputs, "out_features": outputs, "bias": False}
+        config["activation_function"] = "torch.nn.modules.linear.Identity"
+        (model / folder).mkdir()
+        (model / folder / "config.json").write_text(json.dumps(config))
+        save_file({"linear.weight": weight}, model / folder / "model.safetensors")
+        found = weight @ found
+    encoder = TextEmbedding(model, precision="fp32", cache_dir=tmp_path)
+    (vector,) = encoder.query_embed("cat")
+    np.testing.assert_allclose(vector, found / np.linalg.norm(found), atol=1e-5)
+    (same,) = encoder.embed("query : cat")
+    np.testing.assert_allclose(vector, same, atol=1e-6)
 
 
 def test_heads_that_share_values_share_a_divisor() -> None:
