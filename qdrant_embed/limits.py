@@ -10,6 +10,7 @@ name                   limit        of what
 `STAMP_TEXT`           4,096        characters of any other text in a collection's stamp
 `JSON_FILE`            16 MB        a config, manifest or record
 `JSON_DEPTH`           64           levels of lists and objects in any JSON of a model
+`MODULES`              100          modules that ``modules.json`` chains
 `TOKENIZER_FILE`       128 MB       ``tokenizer.json``
 `TOKEN_IDS`            4,194,304    token ids, of which each is below this
 `ADDED_TOKENS`         20,000       tokens that a tokenizer adds to its vocabulary
@@ -19,6 +20,11 @@ name                   limit        of what
 `TOKENIZER_GROWTH`     64           times that a normaliser may lengthen a text
 `TOKENIZER_PREPENDED`  1,000        characters that a normaliser may put before a text
 `SPECIAL_TOKENS`       256          special tokens around a text
+`TORCH_DIRECTORY`      1 MB         the directory of parts of a PyTorch file
+`TORCH_PICKLE`         1 MB         the description of its tensors
+`TORCH_TENSORS`        4,000        its tensors, and its parts
+`TORCH_STACK`          10,000       values of its description that wait for each other
+`TENSOR_AXES`          8            sizes of one of its tensors
 `HUB_ANSWER`           32 MB        a hub's answer about a repository
 `HUB_ANSWER_SECONDS`   300 s        until that answer is complete
 `UNSTATED_FILE`        8 GB         a file whose size the hub does not state
@@ -35,6 +41,7 @@ PREFIX = 1 << 14
 STAMP_TEXT = 4_096
 JSON_FILE = 16 << 20
 JSON_DEPTH = 64
+MODULES = 100
 TOKENIZER_FILE = 128 << 20
 TOKEN_IDS = 1 << 22
 ADDED_TOKENS = 20_000
@@ -44,6 +51,11 @@ TOKENIZER_PATTERN = 10_000
 TOKENIZER_GROWTH = 64
 TOKENIZER_PREPENDED = 1_000
 SPECIAL_TOKENS = 256
+TORCH_DIRECTORY = 1 << 20
+TORCH_PICKLE = 1 << 20
+TORCH_TENSORS = 4_000
+TORCH_STACK = 10_000
+TENSOR_AXES = 8
 HUB_ANSWER = 32 << 20
 HUB_ANSWER_SECONDS = 300.0
 UNSTATED_FILE = 8 << 30

@@ -118,7 +118,7 @@ def serving(name: str, folder: Path) -> Iterator[Hub]:
                     "size": len(content),
                     "blobId": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(),
                 }
-                if file.suffix in (".safetensors", ".onnx"):
+                if file.suffix in (".safetensors", ".onnx", ".bin", ".pt"):
                     digest = hashlib.sha256(content).hexdigest()
                     sibling["lfs"] = {"sha256": digest, "size": len(content), "pointerSize": 134}
                 siblings.append(sibling)

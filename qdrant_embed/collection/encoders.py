@@ -25,7 +25,7 @@ from qdrant_embed.encoder.interfaces import (
 from qdrant_embed.encoder.long_texts.overflow import OverflowOptions
 from qdrant_embed.encoder.run.cores import usable_cores
 from qdrant_embed.encoder.run.job import EncodeJob, EncodeStats
-from qdrant_embed.encoder.text import TextEmbedding, variant
+from qdrant_embed.encoder.text import TextEmbedding, is_also, variant
 from qdrant_embed.errors import InputError, ModelError, check_whole
 
 logger = logging.getLogger(__name__)
@@ -290,6 +290,28 @@ class CustomEncoder:
 
     def warn_of_truncation(self, collection_name: str) -> None:
         """See `Encoder.warn_of_truncation`; a custom encoder does not count."""
+
+
+def described_for(encoder: Encoder, stamp: EncoderDescription | None) -> EncoderDescription:
+    """Return the description of `encoder`, with the stamp's digests if they are of the same model.
+
+    A model that an earlier release ran from its own ONNX file, because it could not compile its
+    weights, is the same model if its vectors are equal.
+    """
+    description = encoder.describe()
+    if (
+        stamp is None
+        or stamp.weights_sha256 in (None, description.weights_sha256)
+        or stamp.model.lower() != description.model.lower()
+        or not isinstance(encoder, ModelEncoder)
+        or not is_also(encoder.embedding, stamp.weights_sha256 or "", stamp.tokenizer_sha256)
+    ):
+        return description
+    return replace(
+        description,
+        weights_sha256=stamp.weights_sha256,
+        tokenizer_sha256=stamp.tokenizer_sha256,
+    )
 
 
 def adapt(candidate: object) -> Encoder:

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
-from qdrant_embed.collection.encoders import Encoder, adapt
+from qdrant_embed.collection.encoders import Encoder, adapt, described_for
 from qdrant_embed.collection.stored import (
     StoredCollection,
     check_collection,
@@ -414,10 +414,11 @@ class EncoderSelection:
         """
         chosen, sparse = self._chosen, vectors.sparse
         dense = vectors.dense
-        check_collection(collection, dense.encoder.describe(), dense.vector_name)
+        description = described_for(dense.encoder, collection.stamp)
+        check_collection(collection, description, dense.vector_name)
         if sparse is not None:
-            description = sparse.encoder.describe()
-            name = check_sparse_collection(collection, description, sparse.vector_name)
+            described = sparse.encoder.describe()
+            name = check_sparse_collection(collection, described, sparse.vector_name)
             check_has_sparse(collection, name)
         if self._is_of(vectors, chosen):
             chosen.recent.remember(collection, vectors)
@@ -438,7 +439,8 @@ class EncoderSelection:
     def _select(self, collection: StoredCollection, chosen: _Chosen) -> CollectionVectors:
         collection.check_is_whole()
         encoder = chosen.dense or self._encoder_of(collection)
-        vector_name = check_collection(collection, encoder.describe(), chosen.dense_name)
+        description = described_for(encoder, collection.stamp)
+        vector_name = check_collection(collection, description, chosen.dense_name)
         chunked = collection.chunked
         if collection.stamp is None:
             if collection.is_empty:

@@ -18,6 +18,12 @@ MARK_KEY = "qdrant_embed_copy"
 _DENSE_FACTS = ("dimension", "distance", "pooling", "query_prefix", "document_prefix")
 _TEXT_FACTS = ("max_tokens", "overflow", "overlap")
 _SPARSE_FACTS = ("idf", "max_tokens", "max_terms", "language", "k", "b", "average_length")
+# of one name, but of other weights
+_OTHER_FORM = (
+    "It was written by another revision of the model, or by another form of it: earlier releases "
+    "ran the model's own ONNX file where they could not compile its weights; vectors of a file in "
+    "float32 equal those of precision='fp32'. "
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +52,7 @@ class Stamp(EncoderDescription):
 
     def metadata(self) -> dict[str, Any]:
         """Return the collection metadata that holds this stamp."""
-        return {STAMP_KEY: _STAMPS.dump_python(self, exclude_none=True)}
+        return {STAMP_KEY: _STAMPS.dump_python(self, mode="json", exclude_none=True)}
 
 
 _STAMPS = TypeAdapter(Stamp)  # which also checks what is read
@@ -137,11 +143,15 @@ def _compare(
     ]
     if not differing:
         return
+    hint = ""
+    if "weights_sha256" in differing and set(differing) <= {"weights_sha256", "tokenizer_sha256"}:
+        same = written["model"].lower() == current["model"].lower()
+        hint = _OTHER_FORM if same else ""
     sides = "; ".join(f"{key} {written[key]!r}, not {current[key]!r}" for key in differing)
     raise CollectionMismatchError(
         f"collection {name!r} was written by {written['model']}, which differs from this client's "
-        f"{current['model']}: {sides}. Omit {setter} to use the collection's own model; to change "
-        "the model of a collection, call migrate_model()",
+        f"{current['model']}: {sides}. {hint}Omit {setter} to use the collection's own model; to "
+        "change the model of a collection, call migrate_model()",
         expected={key: current[key] for key in differing},
         found={key: written[key] for key in differing},
     )

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,14 @@ from qdrant_embed.encoder.files.cache import cache_folder, warn_of_others
 from qdrant_embed.encoder.files.model_files import ModelFiles, find_model, names_folder
 from qdrant_embed.encoder.files.plan import PlanCache, RunPlan, export_plan
 from qdrant_embed.encoder.interfaces import Recorded, Task
-from qdrant_embed.errors import InputError, ModelFileError, check_path, check_str, check_whole
+from qdrant_embed.errors import (
+    InputError,
+    ModelError,
+    ModelFileError,
+    check_path,
+    check_str,
+    check_whole,
+)
 from qdrant_embed.forks import ForkLock
 from qdrant_embed.stalls import announced
 
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LONGEST_REVISION = 200  # characters
+_EQUAL = 1e-4  # largest difference of a number in two vectors of one model
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,7 @@ class Model:
         self._lock = ForkLock(awaited=True)
         self._facts: ModelFacts | None = None
         self._loaded: LoadedModel | None = None
+        self._others: dict[tuple[str, str | None], bool] = {}
 
     def __reduce__(self) -> tuple[type[Model], tuple[ModelOptions]]:
         return Model, (self._options.anywhere(),)
@@ -218,6 +228,51 @@ class Model:
         plan = replace(plan, spec=spec, revision=self.facts.files.revision)
         export_plan(plan, folder, cache_folder(self._options.cache_dir))
 
+    def is_also(self, weights_sha256: str, tokenizer_sha256: str | None) -> bool:
+        """Return whether the model's own ONNX file has these digests and returns equal vectors.
+
+        Releases that could not compile the model's weights ran that file.
+        """
+        key = (weights_sha256, tokenizer_sha256)
+        if key not in self._others:
+            with announced(f"comparing {self.facts.spec.name} with its own ONNX file"):
+                self._others[key] = self._is_also(*key)
+        return self._others[key]
+
+    def _is_also(self, weights_sha256: str, tokenizer_sha256: str | None) -> bool:
+        from qdrant_embed.encoder.facts.directory import ModelDirectory
+        from qdrant_embed.encoder.facts.tokenizer_file import read_tokenizer_file
+        from qdrant_embed.encoder.files.cache import weights_digest
+        from qdrant_embed.encoder.files.tensors import tensor_shapes
+        from qdrant_embed.encoder.run.loaded_model import largest_difference, load_model
+
+        facts, cache = self.facts, cache_folder(self._options.cache_dir)
+        files = facts.files
+        known = files.entry.spec if files.entry else None
+        precisions: tuple[Precision, ...] = ("int8", "fp32")
+        for precision in precisions if files.plan is None else ():
+            try:
+                directory = ModelDirectory(
+                    files.folder, known, tensor_shapes=tensor_shapes, as_before=True
+                )
+                weights = directory.weights(precision)
+                if weights[0].suffix != ".onnx" or weights_digest(weights, cache) != weights_sha256:
+                    continue
+                spec = facts.plan().spec
+                settings = directory.settings(spec, read_tokenizer_file(directory.tokenizer))
+                if tokenizer_sha256 not in (None, settings):
+                    continue
+                plan = _make_plan(
+                    directory, spec, weights, weights_sha256, settings, precision, cache
+                )
+                difference = largest_difference(load_model(plan, facts.spec, None), self.load())
+            except ModelError as error:
+                logger.info("%s has no ONNX file to compare with: %s", facts.spec.name, error)
+                continue
+            if difference <= _EQUAL:
+                return True
+        return False
+
     def _find(self) -> ModelFacts:
         facts, recorded = self._found(), self._options.recorded
         if recorded is not None:  # before anything is compiled
@@ -262,7 +317,10 @@ class Model:
             spec = directory.spec(files.name, task=options.task, max_tokens=options.max_tokens)
         else:
             spec = directory.accept(options.spec, max_tokens=options.max_tokens)
-        digest = weights_digest(weights, cache)
+        parts: list[Path] = []
+        if spec.task == "embed" and not _runs_head(weights[0]):
+            parts = [module.weights for module in directory.head if module.weights is not None]
+        digest = weights_digest([*weights, *parts], cache)
         tokenizer = read_tokenizer_file(directory.tokenizer)
         vocabulary = directory.vocabulary
         if vocabulary is not None and tokenizer.largest_id >= vocabulary:
@@ -364,6 +422,17 @@ class Model:
             return load_model(self._facts.plan(), self._facts.spec, providers)
 
 
+def _runs_head(weights: Path) -> bool:
+    """Return whether a model's file itself runs what follows the pooling, by the name of an output.
+
+    The digest of such a file covers it all, as it did before modules were run behind a file.
+    """
+    if weights.suffix != ".onnx" or not weights.stat().st_size:
+        return False
+    with weights.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return content.find(b"sentence_embedding") >= 0
+
+
 def _try_once(plan: RunPlan, cache: Path) -> None:
     """Run a model's own ONNX file in a child process, unless files like it have been run.
 
@@ -420,13 +489,14 @@ def _make_plan(
         tokenizer=directory.tokenizer,
         lower_case=directory.lower_case,
         skips_unknown=isinstance(config, StaticConfig) and config.skips_unknown,
-        pooled=directory.has_dense,
         vocabulary=directory.vocabulary,
         tokenizer_sha256=tokenizer_sha256,
     )
     if plan.kind == "static":
         return plan
+    head = directory.head if spec.task == "embed" else ()
     if not isinstance(config, TransformerConfig):
+        plan = replace(plan, pooled=directory.leaves_head_to_file, head=head)
         logger.info(
             "%s is run from its own file %s (%s)", spec.name, weights[0], plan.report.precision
         )
@@ -444,5 +514,6 @@ def _make_plan(
         partial(load_tokenizer, plan),
         precision,
         cache,
+        head,
     )
     return replace(plan, report=compiled.report, run=compiled.files)

@@ -54,10 +54,11 @@ class TextEmbedding:
        afterwards.
 
     Models of architecture ``bert``, ``roberta``, ``xlm-roberta``, ``mpnet``, ``distilbert``,
-    ``modernbert`` and ``nomic_bert`` are compiled from ``model.safetensors`` to an ONNX graph
-    without padding, once, in seconds to minutes. Static models (model2vec) run in numpy. All
-    others run from their own ONNX file; with ``precision="int8"``, from a quantised one if there
-    is one. Nothing is unpickled, and no code from a repository is run.
+    ``modernbert`` and ``nomic_bert`` are compiled from ``model.safetensors``, or without it from
+    ``pytorch_model.bin``, to an ONNX graph without padding, once, in seconds to minutes; with the
+    modules that sentence-transformers chains after the pooling. Static models (model2vec) run in
+    numpy. All others run from their own ONNX file; with ``precision="int8"``, from a quantised one
+    if there is one. Nothing is unpickled, and no code from a repository is run.
 
     Prefixes come from `query_prefix` and `document_prefix`, or from the model's prompts that
     `query_prompt` and `document_prompt` name; else from the model's own files, else from the table
@@ -381,6 +382,17 @@ class TextEmbedding:
 
 class DefaultEmbedding(TextEmbedding):
     """A `TextEmbedding` of the default model, ``BAAI/bge-small-en-v1.5``."""
+
+
+def is_also(encoder: TextEmbedding, weights_sha256: str, tokenizer_sha256: str | None) -> bool:
+    """Return whether an earlier release ran `encoder`'s model in another form, with equal vectors.
+
+    Args:
+        encoder: a model by name or folder.
+        weights_sha256: digest of the form that was run.
+        tokenizer_sha256: digest of its settings, if it is known.
+    """
+    return encoder._model.is_also(weights_sha256, tokenizer_sha256)
 
 
 def variant(

@@ -58,6 +58,17 @@ def export(folder: str, cache: str, out: str) -> Any:
     return load(out, cache)
 
 
+def tensors(file: str) -> Any:
+    """Read every tensor of a file; return how many there are."""
+    from qdrant_embed.encoder.files.tensors import read_tensors, tensor_shapes
+
+    path = Path(file)
+    found = read_tensors([path])
+    shapes = {name: tensor.shape for name, tensor in found.items()}
+    assert shapes == tensor_shapes([path])
+    return len(shapes)
+
+
 def sparse(folder: str, cache: str) -> Any:
     """Load a folder as a SPLADE model."""
     from qdrant_embed import SparseTextEmbedding
@@ -132,7 +143,8 @@ def command(arguments: list[str]) -> Any:
 
 
 ATTEMPTS: dict[str, Callable[..., Any]] = {
-    attempt.__name__: attempt for attempt in (load, export, sparse, named, follow, command)
+    attempt.__name__: attempt
+    for attempt in (load, export, tensors, sparse, named, follow, command)
 }
 
 

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
-from tiny import tiny_bert, tiny_tokenizer, write_model
+from tiny import tiny_bert, tiny_tokenizer, write_model, write_modules
 from tiny_onnx import WIDTH, tiny_onnx
+from torch_zip import parts_of, zipped
+
+from hostile.pickles import programs
 
 Change = Callable[[Path], object]
 
@@ -393,6 +396,49 @@ def of_weights() -> dict[str, Change]:
     }
 
 
+def of_torch_files() -> dict[str, Change]:
+    """Models whose weights, or those of a module after the pooling, are hostile PyTorch files."""
+
+    def instead(name: str, content: Callable[[dict[str, Any]], bytes]) -> Change:
+        def change(folder: Path) -> None:
+            weights = load_file(folder / "model.safetensors")
+            (folder / "model.safetensors").unlink()
+            (folder / name).write_bytes(content(weights))
+
+        return change
+
+    evil = programs()["GLOBAL and REDUCE"]
+
+    def dense(folder: Path) -> None:
+        write_modules(folder, ["Transformer", "Pooling", "Dense"])
+        (folder / "2_Dense").mkdir()
+        (folder / "2_Dense/config.json").write_text('{"in_features": 32, "out_features": 32}')
+        (folder / "2_Dense/pytorch_model.bin").write_bytes(zipped({"data.pkl": evil}))
+
+    def index(content: str) -> Change:
+        return instead("pytorch_model.bin.index.json", lambda _: content.encode())
+
+    def nan(weights: dict[str, Any]) -> bytes:
+        return zipped(parts_of({key: np.full_like(t, np.nan) for key, t in weights.items()}))
+
+    return {
+        "torch: sound": instead("pytorch_model.bin", lambda found: zipped(parts_of(found))),
+        "torch: pickle": instead("pytorch_model.bin", lambda _: evil),
+        "torch: pickle in an archive": instead(
+            "pytorch_model.bin", lambda found: zipped({**parts_of(found), "data.pkl": evil})
+        ),
+        "torch: pickle of a module": dense,
+        "torch: NaN": instead("pytorch_model.bin", nan),
+        "torch: other tensors": instead(
+            "pytorch_model.bin", lambda _: zipped(parts_of({"a": np.ones(3, np.float32)}))
+        ),
+        "index: of files elsewhere": index('{"weight_map": {"a": "../../sound/x.bin"}}'),
+        "index: of nothing": index('{"weight_map": {}}'),
+        "index: no map": index("[]"),
+        "index: deep": index(DEEP),
+    }
+
+
 def of_static() -> dict[str, Change]:
     """Tables that do not fit their tokenizer."""
 
@@ -616,6 +662,7 @@ GROUPS: Mapping[str, tuple[str, Callable[[], dict[str, Change]]]] = {
     "static tokenizers": ("static", of_tokenizers),
     "graphs": ("onnx", of_graphs),
     "graph tokenizers": ("onnx", of_tokenizers),
+    "torch files": ("bert", of_torch_files),
 }
 
 

@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch_zip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from hostile import models
+from hostile import models, pickles
 from qdrant_embed import QdrantEmbedError, TextEmbedding
 from qdrant_embed.backoff import retry_after_seconds
 from qdrant_embed.cli.records import FORMATS, Field, Fields, Format, RecordFile
@@ -214,6 +216,63 @@ def test_safetensors(data: st.DataObject, sound: Path, work: Path) -> None:
             assert tensor.dtype.kind in "fi"
 
     ours(read)
+
+
+_TENSORS: dict[str, NDArray[Any]] = {
+    "a": np.ones((3, 4), np.float32),
+    "b": np.arange(5),
+    "c": np.ones(2, np.float16),
+}
+_PICKLED = torch_zip.parts_of(_TENSORS)["data.pkl"]
+_PIECES = st.sampled_from(
+    [
+        torch_zip.EMPTY,
+        torch_zip.storage("Float", "0", 12),
+        torch_zip.tensor(torch_zip.storage("BFloat16", "2", 2), 0, (2,), (1,)),
+        torch_zip.name_of("builtins", "exec"),
+        torch_zip.text("a"),
+        *torch_zip.described(_TENSORS).values(),
+        *pickles.programs().values(),
+        *(bytes([code]) for code in range(256)),
+    ]
+)
+
+
+@st.composite
+def pickled(draw: st.DrawFn) -> bytes:
+    """Draw a pickle that is near a sound one, or made of pieces of such."""
+    if draw(st.booleans()):
+        return torch_zip.PROTO + b"".join(draw(st.lists(_PIECES, max_size=30))) + b"."
+    data = bytearray(_PICKLED)
+    for _ in range(draw(st.integers(1, 8))):
+        at = draw(st.integers(0, len(data) - 1))
+        data[at : at + draw(st.integers(0, 4))] = draw(st.binary(max_size=4) | _PIECES)
+    return bytes(data)
+
+
+@fuzz
+@given(data=st.data())
+def test_torch_files(data: st.DataObject, work: Path) -> None:
+    content = torch_zip.parts_of(_TENSORS)
+    if data.draw(st.booleans()):
+        content["data.pkl"] = data.draw(pickled())
+    whole = bytearray(torch_zip.zipped(content))
+    for _ in range(data.draw(st.integers(0, 4))):
+        at = data.draw(st.integers(0, len(whole) - 1))
+        whole[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+    path = work / "pytorch_model.bin"
+    path.write_bytes(whole)
+
+    def read() -> None:
+        found = read_tensors([path])
+        shapes = tensor_shapes([path])
+        assert len(shapes) >= len(found)
+        for tensor in found.values():
+            assert tensor.dtype.kind in "fi"
+            assert tensor.nbytes <= 8 * len(whole)
+
+    ours(read)
+    assert not Path("executed").exists()  # which the programs among the pieces would write
 
 
 @fuzz

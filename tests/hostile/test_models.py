@@ -56,6 +56,7 @@ ANSWERS: dict[str, set[str]] = {
     "tables": {"max_length 10**30", "table: of one column", "table: weights of integers"},
     "static weights": {"weights: one row huge", "weights: zeros"},
     "static tokenizers": _TOKENIZERS,
+    "torch files": {"torch: sound"},
     "graphs": {"graph: reads a file beside it"},
     "graph tokenizers": {*_TOKENIZERS, "added tokens out of range"},
 }
@@ -71,6 +72,7 @@ ANSWERS: dict[str, set[str]] = {
         "tables",
         "static weights",
         "static tokenizers",
+        "torch files",
         pytest.param("graphs", marks=pytest.mark.slow),
         pytest.param("graph tokenizers", marks=pytest.mark.slow),
     ],

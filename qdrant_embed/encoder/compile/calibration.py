@@ -70,7 +70,7 @@ class _Seen:
 
     low: Array
     high: Array
-    rows: dict[int, NDArray[np.float16]]
+    rows: dict[int, NDArray[np.floating[Any]]]
 
 
 @cache
@@ -142,13 +142,17 @@ class Calibration:
 
         def record(number: int, batch: _Batch, share: float) -> None:
             for key, rows in self._advance(batch, stage).items():
-                chosen = np.random.default_rng((_SEED, number)).random(len(rows)) < share
+                if not len(rows):  # no token chose this expert
+                    continue
+                # of an expert's few rows as many as of all tokens
+                part = 1 if key.expert is None else len(rows) / batch.token_ids.size
+                chosen = np.random.default_rng((_SEED, number)).random(len(rows)) * part < share
                 low, high, sample = rows.min(axis=0), rows.max(axis=0), rows[chosen]
                 with lock:
                     known = seen.setdefault(key, _Seen(low, high, {}))
                     known.low = np.minimum(known.low, low)
                     known.high = np.maximum(known.high, high)
-                    known.rows[number] = sample.astype(np.float16)  # half the memory, enough digits
+                    known.rows[number] = _compact(sample)
 
         work = [(batch, share) for batch in self._texts] + [(batch, 0.0) for batch in self._random]
         with Workers(self._threads) as pool:
@@ -186,6 +190,15 @@ class Calibration:
             key: values[name].reshape(-1, values[name].shape[-1])
             for key, name in stage.taps.items()
         }
+
+
+def _compact(rows: Array) -> NDArray[np.floating[Any]]:
+    """Return rows in half the memory, with enough digits, unless there are too large values.
+
+    Some language models have activations of a hundred thousand.
+    """
+    is_small = rows.size == 0 or np.abs(rows).max() <= np.finfo(np.float16).max
+    return rows.astype(np.float16) if is_small else rows
 
 
 def encode(run: Run, sequences: list[list[int]], threads: int) -> Array:

@@ -66,6 +66,7 @@ class MixedPrecisionSearch:
         self._tokens: CalibrationTokens = calibration_tokens(tokenizer, spec)
         self._workspace, self._progress = workspace, progress
         self._threads = usable_cores()
+        self._unseen: set[LinearGroup] = set()  # of experts that no text chose: they stay float32
 
     def run(self) -> MixedPrecision | None:
         """Find a plan that is exact enough; ``None`` where there is none.
@@ -78,9 +79,8 @@ class MixedPrecisionSearch:
             plan = QuantizationPlan(kept, words=True)
             fidelity = self._fidelity(plan, reference)
             if 1 - fidelity.mean <= LARGEST_ERROR and fidelity.least >= LEAST_COSINE:
-                return MixedPrecision(
-                    plan, fidelity, tuple(sorted(map(str, groups.keys() - kept.keys())))
-                )
+                float32 = (self._unseen | groups.keys()) - kept.keys()
+                return MixedPrecision(plan, fidelity, tuple(sorted(map(str, float32))))
         return None
 
     def _calibrated(self) -> tuple[dict[LinearGroup, QuantizedGroup], Array]:
@@ -104,8 +104,13 @@ class MixedPrecisionSearch:
                 seen = calibration.step(Stage(session.feed, reads, part.output, part.group_inputs))
                 del session  # its memory is needed to quantise
             for group in part.group_inputs:
+                if group not in seen or not len(seen[group].rows):
+                    self._unseen.add(group)
+                    continue
                 linears = graph.linears(group)
-                groups[group] = quantize_group(group.kind, linears, seen.pop(group))
+                groups[group] = quantize_group(
+                    group.kind, linears, seen.pop(group), graph.sharing(group.kind)
+                )
             self._progress.step(f"layer {number}")
         return groups, calibration.vectors()
 

@@ -2,8 +2,9 @@
 
 Where a model's own files state a fact (pooling, dimension, length, prompts), the files win; the
 catalog answers without network, and supplies what files rarely state: the prefixes. Each group
-names the sources of its facts: F the predecessor's tables (fastembed 0.9.1), M mteb's metadata,
-V the vendor's model card; "?" marks what no vendor's text confirms, where files alone count.
+names the sources of its facts: F the predecessor's tables (fastembed 0.9.1), M mteb's metadata, V
+the vendor's model card, S what sentence-transformers' chain has been seen to be; "?" marks what no
+vendor's text confirms, where files alone count.
 """
 
 from __future__ import annotations
@@ -110,6 +111,29 @@ def _plain(
     return ModelSpec(name, dimension, pooling, max_tokens, license=license)
 
 
+def _instructed(
+    name: str,
+    dimension: int,
+    max_tokens: int,
+    license: str,
+    task: str,
+    *,
+    query: str = "\nQuery: ",
+    pooling: Pooling = "last_token",
+    smallest: int | None = None,
+) -> ModelSpec:
+    """Describe a model that is told its task before each query."""
+    return ModelSpec(
+        name,
+        dimension,
+        pooling,
+        max_tokens,
+        query_prefix=f"Instruct: {task}{query}",
+        license=license,
+        smallest_dimension=smallest,
+    )
+
+
 _MINILM_SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
@@ -133,6 +157,17 @@ _PACKAGES = (
         "data/embeddings/sentence-transformers__all-MiniLM-L6-v2",
     ),
 )
+
+_WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
+_QUESTION = "Given a question, retrieve passages that can help answer the question."
+
+
+def _kalm(name: str) -> ModelSpec:
+    task = "Given a query, retrieve documents that answer the query"
+    return _instructed(
+        name, 896, 512, "MIT", task, query=" \n Query: ", pooling="mean", smallest=64
+    )
+
 
 _SPECS = (
     # pooling, dimensions F; prefix V, M
@@ -182,13 +217,73 @@ _SPECS = (
     # F
     _plain("jinaai/jina-embeddings-v2-small-en", 512, 8192, "Apache-2.0"),
     _plain("jinaai/jina-embeddings-v2-base-en", 768, 8192, "Apache-2.0"),
+    # prompts M; 32 dimensions or more V. One task's changes are compiled in, that of documents:
+    # see `XlmRobertaFlashConfig`
+    ModelSpec(
+        "jinaai/jina-embeddings-v3",
+        1024,
+        "mean",
+        8192,
+        query_prefix="Represent the query for retrieving evidence documents: ",
+        document_prefix="Represent the document for retrieval: ",
+        license="CC-BY-NC-4.0",
+        smallest_dimension=32,
+    ),
+    # M; normalisation "?"; of the multilingual one 128 to 768 dimensions V
+    _plain("Alibaba-NLP/gte-base-en-v1.5", 768, 8192, "Apache-2.0", "cls"),
+    _plain("Alibaba-NLP/gte-large-en-v1.5", 1024, 8192, "Apache-2.0", "cls"),
+    ModelSpec(
+        "Alibaba-NLP/gte-multilingual-base",
+        768,
+        "cls",
+        8192,
+        license="Apache-2.0",
+        smallest_dimension=128,
+    ),
+    # prefix, smallest dimension V
+    ModelSpec(
+        "Snowflake/snowflake-arctic-embed-m-v2.0",
+        768,
+        "cls",
+        8192,
+        query_prefix="query: ",
+        license="Apache-2.0",
+        smallest_dimension=256,
+    ),
+    # prompt ("s2p_query") and the layer after the pooling V; other dimensions have other layers
+    ModelSpec(
+        "NovaSearch/stella_en_400M_v5",
+        1024,
+        "mean",
+        512,
+        query_prefix=(
+            "Instruct: Given a web search query, retrieve relevant passages that answer the "
+            "query.\nQuery: "
+        ),
+        license="MIT",
+    ),
+    # M; smallest dimension V
+    ModelSpec(
+        "nomic-ai/nomic-embed-text-v2-moe",
+        768,
+        "mean",
+        512,
+        query_prefix="search_query: ",
+        document_prefix="search_document: ",
+        license="Apache-2.0",
+        smallest_dimension=256,
+    ),
+    # M; length of sentence-t5 "?"
+    _plain("sentence-transformers/gtr-t5-base", 768, 512, "Apache-2.0"),
+    _plain("sentence-transformers/gtr-t5-large", 768, 512, "Apache-2.0"),
+    _plain("sentence-transformers/sentence-t5-base", 768, 256, "Apache-2.0"),
     # pooling "?"
     _plain("ibm-granite/granite-embedding-small-english-r2", 384, 8192, "Apache-2.0", "cls"),
     # static; dimensions, length F
     _plain("minishlab/potion-base-8M", 256, 512, "MIT"),
     _plain("minishlab/potion-retrieval-32M", 512, 512, "MIT"),
     _plain("minishlab/potion-multilingual-128M", 256, 512, "MIT"),
-    # prefixes F; pools inside its ONNX file; smallest dimension "?"
+    # prefixes F; Dense layers follow its pooling; smallest dimension V
     ModelSpec(
         "google/embeddinggemma-300m",
         768,
@@ -199,22 +294,52 @@ _SPECS = (
         license="Gemma terms",
         smallest_dimension=128,
     ),
-    # V; the instruction is the card's for web search; 32 dimensions or more
+    # M; pooling S
+    _plain("BAAI/bge-m3", 1024, 8192, "MIT", "cls"),
+    # M; pooling, length S (M says 512 tokens)
+    _plain("sentence-transformers/LaBSE", 768, 256, "Apache-2.0", "cls"),
+    # M, prefix too; pooling S; for being cut to fewer dimensions, the least is "?"
     ModelSpec(
+        "MongoDB/mdbr-leaf-ir",
+        768,
+        "mean",
+        512,
+        query_prefix=_REPRESENT,
+        license="Apache-2.0",
+    ),
+    ModelSpec(
+        "MongoDB/mdbr-leaf-mt",
+        1024,
+        "mean",
+        512,
+        query_prefix=_REPRESENT,
+        license="Apache-2.0",
+    ),
+    # V; the instruction is the card's for web search; 32 dimensions or more
+    _instructed(
         "Qwen/Qwen3-Embedding-0.6B",
         1024,
-        "last_token",
         32768,
-        query_prefix=(
-            "Instruct: Given a web search query, retrieve relevant passages that answer the "
-            "query\nQuery:"
-        ),
-        license="Apache-2.0",
-        smallest_dimension=32,
+        "Apache-2.0",
+        _WEB_SEARCH,
+        query="\nQuery:",
+        smallest=32,
     ),
+    # V, M; the prompt's name in the files is another, its text that of the vendor's older models
+    _instructed("microsoft/harrier-oss-v1-270m", 640, 32768, "MIT", _WEB_SEARCH),
+    _instructed("microsoft/harrier-oss-v1-0.6b", 1024, 32768, "MIT", _WEB_SEARCH),
+    # M, but for pooling and the smallest dimension "?"
+    _instructed("codefuse-ai/F2LLM-v2-80M", 320, 40960, "Apache-2.0", _QUESTION),
+    _instructed("codefuse-ai/F2LLM-v2-160M", 640, 40960, "Apache-2.0", _QUESTION),
+    _instructed("codefuse-ai/F2LLM-v2-330M", 896, 40960, "Apache-2.0", _QUESTION),
+    _instructed("codefuse-ai/F2LLM-v2-0.6B", 1024, 40960, "Apache-2.0", _QUESTION),
+    # M of their predecessor, which has the same form; smallest dimension, length V; license "?"
+    _kalm("HIT-TMG/KaLM-embedding-multilingual-mini-instruct-v2"),
+    _kalm("KaLM-Embedding/KaLM-embedding-multilingual-mini-instruct-v2.5"),
 )
 
-# of XLM-RoBERTa; of Gemma, Qwen and potion, vendors say "more than 100", and list none
+# of XLM-RoBERTa, and of harrier by M; of Gemma, Qwen, F2LLM and potion, vendors say "more than
+# 100", and list none
 _MANY_LANGUAGES = """
 af am ar as az be bg bn br bs ca cs cy da de el en eo es et eu fa fi fr fy ga gd gl gu ha he hi
 hr hu hy id is it ja jv ka kk km kn ko ku ky la lo lt lv mg mk ml mn mr ms my ne nl no om or pa
@@ -228,6 +353,20 @@ ar bg ca cs da de el en es et fa fi fr gl gu he hi hr hu hy id it ja ka ko ku lt
 my nb nl pl pt ro ru sk sl sq sr sv th tr uk ur vi zh
 """
 _DISTILLED = tuple(_FIFTY_LANGUAGES.split())
+
+# of GTE, and of Snowflake's model that is built on it
+_GTE_LANGUAGES = """
+af ar az be bg bn ca cs cy da de el en es et eu fa fi fr gl gu he hi hr ht hu hy id is it ja jv ka
+kk km kn ko ky lo lt lv mk ml mn mr ms my ne nl no pa pl pt qu ro ru si sk sl sq sr sv sw ta te th
+tl tr uk ur vi yo zh
+"""
+_GTE = tuple(_GTE_LANGUAGES.split())
+
+# that Jina's third model was tuned for, of more that it reads
+_JINA_LANGUAGES = """
+ar bn da de el en es fi fr hi id it ja ka ko lv nl no pl pt ro ru sk sv th tr uk ur vi zh
+"""
+_JINA = tuple(_JINA_LANGUAGES.split())
 
 # millions of parameters as vendors state them, languages V
 _PUBLISHED = {
@@ -255,12 +394,34 @@ _PUBLISHED = {
     "nomic-ai/nomic-embed-text-v1.5": Published(137),
     "jinaai/jina-embeddings-v2-small-en": Published(33),
     "jinaai/jina-embeddings-v2-base-en": Published(137),
+    "jinaai/jina-embeddings-v3": Published(572, _JINA),
+    "Alibaba-NLP/gte-base-en-v1.5": Published(137),
+    "Alibaba-NLP/gte-large-en-v1.5": Published(434),
+    "Alibaba-NLP/gte-multilingual-base": Published(305, _GTE),
+    "Snowflake/snowflake-arctic-embed-m-v2.0": Published(305, _GTE),
+    "NovaSearch/stella_en_400M_v5": Published(435),
+    "nomic-ai/nomic-embed-text-v2-moe": Published(475, _XLM_R),
+    "sentence-transformers/gtr-t5-base": Published(110),
+    "sentence-transformers/gtr-t5-large": Published(335),
+    "sentence-transformers/sentence-t5-base": Published(110, purpose="similarity"),
     "ibm-granite/granite-embedding-small-english-r2": Published(48),
     "minishlab/potion-base-8M": Published(8, bytes_each=4),
     "minishlab/potion-retrieval-32M": Published(32, bytes_each=4),
     "minishlab/potion-multilingual-128M": Published(128, _XLM_R, bytes_each=4),
     "google/embeddinggemma-300m": Published(308, _XLM_R),
+    "BAAI/bge-m3": Published(568, _XLM_R),
+    "sentence-transformers/LaBSE": Published(471, _DISTILLED, "similarity"),
+    "MongoDB/mdbr-leaf-ir": Published(23),
+    "MongoDB/mdbr-leaf-mt": Published(23, purpose="similarity"),
     "Qwen/Qwen3-Embedding-0.6B": Published(596, _XLM_R),
+    "microsoft/harrier-oss-v1-270m": Published(268, _XLM_R),
+    "microsoft/harrier-oss-v1-0.6b": Published(596, _XLM_R),
+    "codefuse-ai/F2LLM-v2-80M": Published(80, _XLM_R),
+    "codefuse-ai/F2LLM-v2-160M": Published(159, _XLM_R),
+    "codefuse-ai/F2LLM-v2-330M": Published(334, _XLM_R),
+    "codefuse-ai/F2LLM-v2-0.6B": Published(596, _XLM_R),
+    "HIT-TMG/KaLM-embedding-multilingual-mini-instruct-v2": Published(494, ("en", "zh")),
+    "KaLM-Embedding/KaLM-embedding-multilingual-mini-instruct-v2.5": Published(494, ("en", "zh")),
 }
 
 CATALOG: tuple[CatalogEntry, ...] = tuple(

@@ -16,19 +16,22 @@ from qdrant_embed.encoder.facts.architectures import (
     ARCHITECTURES,
     SHORTEST,
     STATIC,
+    DecoderConfig,
     OtherConfig,
     StaticConfig,
     TransformerConfig,
+    architecture_name,
     config_class,
     table_shape,
 )
+from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, checked, read_json
 from qdrant_embed.encoder.facts.modules import read_chain, read_prompts, read_sentence_config
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.facts.tokenizer_file import TokenizerFile
 from qdrant_embed.encoder.facts.weights import weight_files
-from qdrant_embed.encoder.interfaces import Pooling, Task, assert_never
+from qdrant_embed.encoder.interfaces import Poolings, Task, assert_never
 from qdrant_embed.errors import InputError, ModelFileError
 
 logger = logging.getLogger(__name__)
@@ -51,13 +54,20 @@ class ModelDirectory:
         known: what is already known about the model; the files win over all of it but the name.
         tensor_shapes: how to read the shapes of tensors, the only place where the files of a
             static model state its dimension.
+        as_before: choose the weights as the first releases did; see `weight_files`. More models are
+            then run from their own ONNX files.
 
     Raises:
         ModelFileError: a file is missing, unreadable, or says something this encoder cannot do.
     """
 
     def __init__(
-        self, path: Path, known: ModelSpec | None = None, *, tensor_shapes: TensorShapes
+        self,
+        path: Path,
+        known: ModelSpec | None = None,
+        *,
+        tensor_shapes: TensorShapes,
+        as_before: bool = False,
     ) -> None:
         self.path = path
         self._known = known
@@ -67,6 +77,7 @@ class ModelDirectory:
         self._content = self._read_content()
         files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
         self._names = [file.as_posix() for file in files]
+        self._as_before = as_before
         self.config = self._config()
 
     @property
@@ -87,7 +98,40 @@ class ModelDirectory:
     @property
     def has_dense(self) -> bool:
         """Whether linear layers follow the pooling."""
-        return self._chain is not None and self._chain.dense_folder is not None
+        return self._chain is not None and self._chain.has_dense
+
+    @property
+    def head(self) -> tuple[HeadModule, ...]:
+        """The modules after the pooling, but for a last ``Normalize``.
+
+        None, where only the model's own ONNX file can run them; see `leaves_head_to_file`.
+
+        Raises:
+            ModelFileError: of a compiled model: one cannot be run, or has no weights.
+        """
+        if self._chain is None or self._is_static:
+            return ()
+        compiled = isinstance(self.config, TransformerConfig)
+        try:
+            modules = self._chain.head()
+        except ModelFileError:
+            if compiled:
+                raise
+            return ()
+        if all(m.weights is not None or m.kind == "normalize" for m in modules):
+            return modules
+        if not compiled:
+            return ()
+        raise ModelFileError(
+            f"{self.path} has no model.safetensors or pytorch_model.bin for a module after the "
+            "pooling, which modules.json chains"
+        )
+
+    @property
+    def leaves_head_to_file(self) -> bool:
+        """Whether modules follow the pooling that only the model's own ONNX file can run."""
+        modules = self._chain.head_modules if self._chain and not self._is_static else ()
+        return any(kind != "Normalize" for kind, _ in modules) and not self.head
 
     @property
     def vocabulary(self) -> int | None:
@@ -110,6 +154,9 @@ class ModelDirectory:
             "normalize": spec.normalize,
             "config": self.config.model_dump(mode="json", exclude_defaults=True),
         }
+        # a model that its own ONNX file runs was known without them before
+        if isinstance(self.config, TransformerConfig) and spec.task == "embed" and self.head:
+            decisive["head"] = [module.facts for module in self.head]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def weights(self, precision: Precision) -> list[Path]:
@@ -125,9 +172,9 @@ class ModelDirectory:
             )
         if not files:
             raise ModelFileError(
-                f"{self.path} has no model.safetensors (and no ONNX file): other weight formats "
-                "are not read (pickled ones can run code); save the model again with "
-                "safe_serialization=True"
+                f"{self.path} has no model.safetensors or pytorch_model.bin (and no ONNX file): "
+                "other weight formats are not read; save the model again with "
+                "sentence-transformers or transformers"
             )
         return files
 
@@ -152,11 +199,11 @@ class ModelDirectory:
                 f"max_tokens={max_tokens} (max_length of set_model), but {name} has positions for "
                 f"{limit} tokens at most"
             )
-        pooling: Pooling | None = None
+        pooling: Poolings | None = None
         match task:
             case "embed":
-                dimension, normalize = self._dimension(), self._is_normalized()
-                pooling = self._pooling(name)
+                pooling, normalize = self._pooling(name), self._is_normalized()
+                dimension = self._dimension(pooling)
             case "terms":
                 dimension, normalize = self._terms(), False
             case "token_vectors" | "score":
@@ -193,7 +240,7 @@ class ModelDirectory:
         """
         if max_tokens is not None:
             spec = replace(spec, max_tokens=max_tokens)
-        dimension, limit = self._dimension(), self._limit()
+        dimension, limit = self._dimension(spec.pooling), self._limit()
         if spec.dimension != dimension or spec.max_tokens > limit:
             raise InputError(
                 f"spec= has {spec.dimension} dimensions and {spec.max_tokens} tokens, but the "
@@ -213,41 +260,52 @@ class ModelDirectory:
 
     def _config(self) -> TransformerConfig | StaticConfig | OtherConfig:
         path, content = self._first / "config.json", self._content
-        model_type = content.get("model_type")
-        if self._is_static or model_type == STATIC:
+        if self._is_static or content.get("model_type") == STATIC:
             return checked(path, content, TypeAdapter(StaticConfig))
         files = self._weight_files("int8")
         if files and files[0].endswith(".onnx"):
             return checked(path, content, TypeAdapter(OtherConfig))
-        kind = config_class(model_type)
+        name = architecture_name(content)
+        kind = config_class(name)
         if kind is None:
             raise ModelFileError(
-                f"{path} is of architecture {model_type!r}, and there is no ONNX file to run: "
+                f"{path} is of architecture {name!r}, and there is no ONNX file to run: "
                 f"{', '.join(sorted(ARCHITECTURES))} can do without one"
-            )
-        if self.has_dense:
-            raise ModelFileError(
-                f"{self.path / 'modules.json'} chains a Dense layer, which cannot be compiled"
             )
         return checked(path, content, TypeAdapter(kind))
 
     def _weight_files(self, precision: Precision) -> list[str]:
-        return weight_files(self._names, {} if self._is_static else self._content, precision)
+        names = self._chain.own_files(self._names) if self._chain else self._names
+        content = {} if self._is_static else self._content
+        return weight_files(names, content, precision, as_before=self._as_before)
 
-    def _dimension(self) -> int:
+    def _dimension(self, pooling: Poolings | None) -> int:
         config, chain = self.config, self._chain
         if isinstance(config, StaticConfig):
             return table_shape(self._tensor_shapes(self.weights("fp32")))[1]
+        times = len(pooling) if isinstance(pooling, tuple) else 1
         if isinstance(config, TransformerConfig):
-            return config.hidden_size
+            return self._head_dimension(config.dimension * times)
         dense = chain.dense_dimension() if chain else None
         stated = chain.pooling() if chain else None
-        for dimension in (dense, stated.dimension if stated else None, config.hidden_size):
+        widths = (stated.dimension if stated else None, config.hidden_size)
+        for dimension in (dense, *(width and width * times for width in widths)):
             if dimension is not None:
                 return dimension
         if self._known is not None:
             return self._known.dimension
         raise ModelFileError(f"{self.path} does not state the dimension of its vectors")
+
+    def _head_dimension(self, dimension: int) -> int:
+        """Follow a vector of the pooling's `dimension` through the modules after it."""
+        for module in self.head:
+            if module.inputs not in (None, dimension):
+                raise ModelFileError(
+                    f"{self.path / 'modules.json'} chains a module that reads vectors of "
+                    f"{module.inputs} numbers, but those before it return {dimension}"
+                )
+            dimension = module.outputs or dimension
+        return dimension
 
     def _terms(self) -> int:
         if not isinstance(self.config, TransformerConfig) or "terms" not in self.config.tasks:
@@ -261,23 +319,33 @@ class ModelDirectory:
             self._chain.check_splade()
         return self.config.vocab_size
 
-    def _pooling(self, name: str) -> Pooling:
+    def _pooling(self, name: str) -> Poolings:
         if isinstance(self.config, StaticConfig):
             return "mean"
         stated = self._chain.pooling() if self._chain else None
         if stated is None:
             if self._known is not None and self._known.pooling is not None:
                 return self._known.pooling
+            if isinstance(self.config, DecoderConfig) and not self.config.is_bidirectional:
+                logger.warning(
+                    "%s does not say how to pool its tokens; taking the last one, the only one "
+                    "that attends to all others",
+                    name,
+                )
+                return "last_token"
             logger.warning(
                 "%s does not say how to pool its tokens; taking their mean, as "
                 "sentence-transformers does",
                 name,
             )
             return "mean"
-        if stated.dimension not in (None, self.config.hidden_size or stated.dimension):
+        width = self.config.hidden_size
+        if isinstance(self.config, TransformerConfig):
+            width = self.config.dimension
+        if stated.dimension not in (None, width or stated.dimension):
             raise ModelFileError(
                 f"{self.path}: the Pooling module pools {stated.dimension} numbers, but the "
-                f"model's hidden_size is {self.config.hidden_size}"
+                f"model's hidden_size is {width}"
             )
         return stated.pooling
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.errors import InputError, check_prefix, check_str, check_unicode
 
-# How instruction-tuned models state a task before a query: E5-instruct, GTE, KaLM, Qwen3 (which
+# How instruction-tuned models state a task before a query: KaLM, E5-instruct, GTE, Qwen3 (which
 # has no space after the colon), BGE's Gemma, and EmbeddingGemma.
 _INSTRUCTIONS = (
+    ("Instruct: ", " \n Query: "),
     ("Instruct: ", "\nQuery: "),
     ("Instruct: ", "\nQuery:"),
     ("<instruct>", "\n<query>"),

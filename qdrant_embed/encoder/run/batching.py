@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 T = TypeVar("T")
 
 TOKENS_PER_BATCH = 512  # 128 to 2048 measured within noise of each other
+PAIRS_PER_BATCH = 512 * 512  # of tokens that attend to each other, as in one text of 512
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,16 @@ def runs(
 
 
 def equal_length_batches(
-    lengths: Sequence[int], tokens_per_batch: int = TOKENS_PER_BATCH
+    lengths: Sequence[int],
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+    pairs_per_batch: int = PAIRS_PER_BATCH,
 ) -> list[Batch]:
     """Make batches that together hold every position of `lengths` once, longest texts first.
 
     Nothing is padded: all texts of a batch have one length. A batch has at most
-    `tokens_per_batch` tokens, or a single text where that text alone has more. The longest go
-    first, so that the threads end together.
+    `tokens_per_batch` tokens, and `pairs_per_batch` pairs of tokens of the same text, whose scores
+    take the most memory; or a single text where that text alone has more. The longest go first, so
+    that the threads end together.
     """
     by_length: dict[int, list[int]] = {}
     for position, length in enumerate(lengths):
@@ -75,5 +79,9 @@ def equal_length_batches(
     return [
         Batch(tuple(positions), length)
         for length in sorted(by_length, reverse=True)
-        for positions in windows(by_length[length], max(1, tokens_per_batch // max(1, length)))
+        for width in [max(1, length)]
+        for positions in windows(
+            by_length[length],
+            max(1, min(tokens_per_batch // width, pairs_per_batch // width**2)),
+        )
     ]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TEXT = "a text"
+_COMPARED = (_TEXT, "How is a model compared with itself?", "Ein Schiff, 42 Tage auf See. " * 8)
 _CHILD = (
     "import json, sys; job = json.load(sys.stdin.buffer); sys.path[:] = job['path']; "
     "from qdrant_embed.encoder.run.loaded_model import run_trial; run_trial(job)"
@@ -156,6 +157,7 @@ def _backend(
                 pooled=plan.pooled,
                 # without special tokens, an empty text would show nothing
                 trial=tokenizer.tokenize([""]).ids[0] or tokenizer.ordinary_ids()[:1],
+                head=plan.head,
             )
         case "static":
             from qdrant_embed.encoder.files.tensors import read_tensors
@@ -172,6 +174,19 @@ def _backend(
     if spec.dimension == plan.spec.dimension:
         return backend
     return ShortenedVectors(backend, spec.dimension)
+
+
+def largest_difference(one: LoadedModel, other: LoadedModel) -> float:
+    """Return the largest difference of a number in two models' vectors of some texts."""
+    largest = 0.0
+    for text in _COMPARED:
+        pair = [model.tokenizer.tokenize([text]).ids[0] for model in (one, other)]
+        vectors = [
+            model.run(Inputs(np.array([ids], np.int64)))
+            for model, ids in zip((one, other), pair, strict=True)
+        ]
+        largest = max(largest, float(np.abs(vectors[0] - vectors[1]).max()))
+    return largest
 
 
 def try_plan(plan: RunPlan, seconds: float | None = None) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Vector
 from qdrant_embed.encoder.run.backend import Inputs, l2_normalized
-from qdrant_embed.encoder.run.pooling import pool_tokens
+from qdrant_embed.encoder.run.pooling import NO_HEAD, pool_tokens, read_head
 from qdrant_embed.encoder.run.session import Session
 from qdrant_embed.errors import ModelError, ModelFileError
 
@@ -32,7 +34,8 @@ class OnnxFile:
         path: the file, for messages.
         spec: pooling, normalisation and dimension.
         one_by_one: run one text at a time.
-        pooled: the file itself must pool, because this encoder cannot run what follows pooling.
+        pooled: the file itself must pool, because the weights of what follows are not there.
+        head: what follows the pooling, where the file does not pool.
         trial: token ids of any text, to see that the file can be run.
 
     Raises:
@@ -48,6 +51,7 @@ class OnnxFile:
         one_by_one: bool,
         pooled: bool,
         trial: list[int],
+        head: Sequence[HeadModule] = (),
     ) -> None:
         self._session, self._path, self._spec = session, path, spec
         self._inputs = session.inputs
@@ -56,10 +60,12 @@ class OnnxFile:
         names = session.output_names
         wanted = (name for name in _OUTPUTS if name in names)
         self._output = next(wanted, names[0])
+        self._head = read_head(head) if self._output != _POOLED else NO_HEAD
         if pooled and self._output != _POOLED:
             raise ModelFileError(
-                f"{path} returns no {_POOLED}, but the model's modules.json chains a Dense layer, "
-                "which can be run only as part of the file"
+                f"{path} returns no {_POOLED}, but the model's modules.json chains a Dense or "
+                "LayerNorm module, whose weights are not there: it can be run only as part of the "
+                "file"
             )
         try:
             self.run(Inputs(np.array([trial], np.int64)))
@@ -109,13 +115,19 @@ class OnnxFile:
 
     def _pooled(self, output: Vector) -> Vector:
         if output.ndim != 3:
+            if self._head.modules:
+                raise ModelFileError(
+                    f"{self._path} returns {self._output}, one vector for each text: whether the "
+                    "modules after the pooling, which modules.json chains, are part of it is "
+                    f"unknown; export it with an output named {_POOLED}"
+                )
             return output
         if self._spec.pooling is None:
             raise ModelFileError(
                 f"{self._path} returns a vector for each token, and {self._spec.name} does not say "
                 "how to pool them"
             )
-        return pool_tokens(output, self._spec.pooling)
+        return self._head.applied_to(pool_tokens(output, self._spec.pooling))
 
     def _check_inputs(self) -> None:
         for name, taken in self._inputs.items():

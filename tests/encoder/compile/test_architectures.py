@@ -11,74 +11,30 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from architecture_fixtures import NAMES, Fixture, assert_near, load, vectors, write
 from numpy.typing import NDArray
 from safetensors.numpy import save, save_file
-from tiny import write_model
+from torch_zip import save_torch
 
 from qdrant_embed import ModelFileError, SparseTextEmbedding, TextEmbedding
 from qdrant_embed.encoder.compile.architectures.registry import GRAPHS, model_graph
-from qdrant_embed.encoder.facts.architectures import ARCHITECTURES, config_class
+from qdrant_embed.encoder.facts.architectures import (
+    ARCHITECTURES,
+    architecture_name,
+    config_class,
+)
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.tensors import read_tensors
 from qdrant_embed.encoder.interfaces import Pooling, Task
-from qdrant_embed.encoder.run.backend import Inputs
-from qdrant_embed.encoder.run.session import Session
-
-FIXTURES = Path(__file__).parents[2] / "fixtures" / "architectures"
-NAMES = sorted(path.stem for path in FIXTURES.glob("*.npz"))
-
-
-@dataclass(frozen=True)
-class Fixture:
-    config: dict[str, Any]
-    weights: dict[str, NDArray[np.float32]]
-    ids: NDArray[np.int64]
-    expected: dict[str, NDArray[np.float32]]
-
-
-def load(name: str) -> Fixture:
-    with np.load(FIXTURES / f"{name}.npz") as file:
-        parts: dict[str, dict[str, NDArray[np.float32]]] = {"weights": {}, "expected": {}}
-        for key in file.files:
-            kind, _, tensor = key.partition("/")
-            if tensor:
-                parts[kind][tensor] = file[key].astype(np.float32)
-        return Fixture(
-            json.loads(str(file["config"])), parts["weights"], file["ids"], parts["expected"]
-        )
-
-
-def spec_for(fixture: Fixture, pooling: Pooling) -> ModelSpec:
-    return ModelSpec("tiny", fixture.expected["cls"].shape[1], pooling, len(fixture.ids), False)
-
-
-def vectors(fixture: Fixture, pooling: Pooling, path: Path) -> NDArray[np.float32]:
-    kind = config_class(fixture.config["model_type"])
-    assert kind is not None
-    config = kind.model_validate(fixture.config)
-    model_graph(fixture.weights, config, spec_for(fixture, pooling)).save(path / "model.onnx")
-    session = Session(path / "model.onnx")
-    # twice the same text: a batch must not mix its texts
-    lengths = range(1, len(fixture.ids) + 1)
-    runs = [session.run(Inputs(np.tile(fixture.ids[:n], (2, 1)))) for n in lengths]
-    assert all(np.array_equal(*run) for run in runs)
-    return np.stack([run[0] for run in runs])
-
-
-def assert_near(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-    assert ((found * expected).sum(axis=1) / lengths).min() >= 0.999999
-    assert np.abs(found - expected).max() <= 5e-5 * np.abs(expected).max()
 
 
 def test_there_is_a_fixture_for_every_architecture() -> None:
-    types = {load(name).config["model_type"] for name in NAMES}
+    types = {architecture_name(load(name).config) for name in NAMES}
     assert types == set(ARCHITECTURES) == set(GRAPHS)
 
 
@@ -100,14 +56,6 @@ def test_vectors_are_those_of_transformers_at_every_length(
 ) -> None:
     fixture = load(name)
     assert_near(vectors(fixture, pooling, tmp_path), fixture.expected[pooling])
-
-
-def write(path: Path, name: str, pooling: str = "mean") -> Fixture:
-    """A model's folder from a fixture."""
-    fixture = load(name)
-    config = {**fixture.config, "hidden_size": fixture.expected["cls"].shape[1]}
-    write_model(path, config, fixture.weights, pooling=pooling)
-    return fixture
 
 
 TEXTS = ["cat", "the cat sat on the mat", "the ship sailed to sea in a storm " * 30]
@@ -252,7 +200,25 @@ def bfloats(path: Path, weights: dict[str, NDArray[np.float32]]) -> None:
     (path / "model.safetensors").write_bytes(size.to_bytes(8, "little") + content[8:])
 
 
-@pytest.mark.parametrize(("rewrite", "digits"), [(sharded, 7), (halved, 6), (bfloats, 1)])
+def of_torch(path: Path, weights: dict[str, NDArray[np.float32]]) -> None:
+    save_torch({n: w.astype(np.float16) for n, w in weights.items()}, path / "pytorch_model.bin")
+
+
+def sharded_of_torch(path: Path, weights: dict[str, NDArray[np.float32]]) -> None:
+    names = sorted(weights)
+    shards = {"pytorch_model-00001-of-00002.bin": names[::2]}
+    shards["pytorch_model-00002-of-00002.bin"] = names[1::2]
+    for file, held in shards.items():
+        save_torch({name: weights[name] for name in held}, path / file)
+    save_torch({"lr": np.ones(1, np.float32)}, path / "training_args.bin")
+    index = {"weight_map": {name: file for file, held in shards.items() for name in held}}
+    (path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "digits"),
+    [(sharded, 7), (halved, 6), (bfloats, 1), (of_torch, 6), (sharded_of_torch, 7)],
+)
 def test_weights_in_parts_and_in_halves_are_read(
     rewrite: Callable[[Path, dict[str, NDArray[np.float32]]], None], digits: int, tmp_path: Path
 ) -> None:
@@ -316,6 +282,28 @@ def test_texts_are_lower_cased_where_the_model_says_so(tmp_path: Path) -> None:
         ("nomic_bert", {"rotary_emb_fraction": 0.5}),
         ("nomic_bert", {"rotary_emb_base": 0}),
         ("nomic_bert", {"num_attention_heads": 24}),
+        ("gte", {"logn_attention_scale": True}),
+        ("gte", {"logn_attention_clip1": True}),
+        ("gte", {"layer_norm_type": "rms_norm"}),
+        ("gte-new", {"rope_scaling": {"type": "ntk", "factor": 0.5}}),
+        ("gte-new", {"rope_scaling": {"type": "ntk", "factor": 2.0, "mixed_b": 0.6}}),
+        ("gte-new", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}),
+        ("jina_bert", {"feed_forward_type": "original"}),
+        ("jina_bert", {"max_position_embeddings": 10**15}),
+        ("jina_bert", {"num_attention_heads": 10**15}),
+        ("nomic_bert_moe", {"num_experts": 10**9}),
+        ("nomic_bert_moe", {"num_experts": 5}),
+        ("nomic_bert_moe", {"moe_top_k": 5}),
+        ("nomic_bert_moe", {"moe_every_n_layers": 1}),
+        ("nomic_bert_moe", {"moe_normalize_expert_weights": True}),
+        ("t5", {"d_kv": 64}),
+        ("t5", {"n_positions": 10**15}),
+        ("t5", {"feed_forward_proj": "gated-silu"}),
+        ("t5", {"relative_attention_num_buckets": 64}),
+        ("xlm-roberta-flash", {"lora_adaptations": None}),
+        ("xlm-roberta-flash", {"lora_adaptations": ["separation"]}),
+        ("xlm-roberta-flash", {"lora_alpha": float("nan")}),
+        ("xlm-roberta-flash", {"rotary_emb_base": 0}),
     ],
 )
 def test_a_config_that_cannot_be_run_or_asks_for_too_much_is_refused(

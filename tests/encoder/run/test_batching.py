@@ -18,14 +18,17 @@ def test_windows_keep_every_item_in_order(items: list[int], size: int) -> None:
     assert all(window for window in found)
 
 
-@given(st.lists(st.integers(0, 600)), st.integers(1, 700))
-def test_batches_hold_every_position_once_with_one_length(lengths: list[int], budget: int) -> None:
-    batches = equal_length_batches(lengths, budget)
+@given(st.lists(st.integers(0, 600)), st.integers(1, 700), st.integers(1, 20_000))
+def test_batches_hold_every_position_once_with_one_length(
+    lengths: list[int], budget: int, pairs: int
+) -> None:
+    batches = equal_length_batches(lengths, budget, pairs)
     positions = [position for batch in batches for position in batch.positions]
     assert sorted(positions) == list(range(len(lengths)))
     for batch in batches:
         assert {lengths[position] for position in batch.positions} == {batch.length}
         assert len(batch.positions) * batch.length <= budget or len(batch.positions) == 1
+        assert len(batch.positions) * batch.length**2 <= pairs or len(batch.positions) == 1
 
 
 @given(st.lists(st.integers(1, 600)))
@@ -37,6 +40,14 @@ def test_the_longest_go_first(lengths: list[int]) -> None:
 def test_texts_of_one_length_fill_their_batches() -> None:
     sizes = [len(batch.positions) for batch in equal_length_batches([16] * 100, 512)]
     assert sizes == [32, 32, 32, 4]
+
+
+def test_long_texts_are_batched_by_the_pairs_of_their_tokens() -> None:
+    batches = equal_length_batches([4096] * 3 + [64] * 100, 8192)
+    assert [(batch.length, len(batch.positions)) for batch in batches] == [
+        *[(4096, 1)] * 3,
+        *[(64, 64), (64, 36)],
+    ]
 
 
 @given(

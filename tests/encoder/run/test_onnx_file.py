@@ -160,6 +160,7 @@ BERT = {
     "max_position_embeddings": 8,
 }
 ALIBI = {**BERT, "position_embedding_type": "alibi"}
+VARIANT = {**BERT, "position_embedding_type": "relative_key"}
 ONNX = [
     "onnx/model.onnx",
     "onnx/model.onnx_data",
@@ -188,8 +189,27 @@ ONNX = [
                 "model-00002-of-00002.safetensors",
             ],
         ),
-        (BERT, ["pytorch_model.bin", *ONNX], "fp32", ["onnx/model.onnx", "onnx/model.onnx_data"]),
-        (ALIBI, ["model.safetensors", *ONNX], "int8", ["onnx/model_quantized.onnx"]),
+        (BERT, ["pytorch_model.bin", *ONNX], "fp32", ["pytorch_model.bin"]),
+        (BERT, ["pytorch_model.bin", "model.safetensors"], "int8", ["model.safetensors"]),
+        (
+            BERT,
+            [
+                "pytorch_model-00002-of-00002.bin",
+                "pytorch_model.bin.index.json",
+                "pytorch_model-00001-of-00002.bin",
+                "training_args.bin",
+                *ONNX,
+            ],
+            "int8",
+            [
+                "pytorch_model.bin.index.json",
+                "pytorch_model-00001-of-00002.bin",
+                "pytorch_model-00002-of-00002.bin",
+            ],
+        ),
+        (BERT, ["2_x/a.bin", *ONNX], "fp32", ["onnx/model.onnx", "onnx/model.onnx_data"]),
+        (ALIBI, ["model.safetensors", *ONNX], "int8", ["model.safetensors"]),
+        (VARIANT, ["model.safetensors", *ONNX], "int8", ["onnx/model_quantized.onnx"]),
         (CONFIG, ["model.safetensors", "model.onnx"], "int8", ["model.onnx"]),
         (
             CONFIG,

@@ -19,7 +19,7 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
     """The graph of a model of architecture ``bert`` or ``roberta``; see `TransformerGraph`."""
 
     plain_attention: ClassVar[bool] = True  # `attend` is that of all transformers
-    tensors: ClassVar[LayerTensors] = LayerTensors(
+    tensors = LayerTensors(
         layers="encoder.layer",
         qkv=("attention.self.query", "attention.self.key", "attention.self.value"),
         o=("attention.output.dense",),
@@ -55,9 +55,10 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
         """Add a layer's attention and its output projection.
 
         One operator projects and attends, which is faster for a single text spread over cores,
-        and no slower for many texts.
+        and no slower for many texts; but it holds the scores of all pairs of tokens at once.
         """
-        if first_row_only or not self.plain_attention:
+        in_parts = self.config.attends_in_parts(self.spec.max_tokens)
+        if first_row_only or in_parts or not self.plain_attention:
             return super().attention(rows, shared, number, first_row_only=first_row_only)
         graph, group = self.graph, LinearGroup(number, "qkv")
         parts = [self.parameters(group, position) for position in range(3)]
