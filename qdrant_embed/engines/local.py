@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import sqlite3
+from contextlib import nullcontext
 
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from qdrant_embed.engines.engine import Engine
+from qdrant_embed.engines.guard import is_bound_to_thread, running
 from qdrant_embed.errors import CollectionNotFoundError, QdrantEmbedError, ServerRefusal
 
 _NO_COLLECTION = re.compile(r"Collection (.*) not found", re.DOTALL)
@@ -18,20 +19,14 @@ def recognise(database: object) -> Engine | None:
     """Return the engine of a local database, in memory or in a folder; ``None`` for others."""
     if not isinstance(database, QdrantLocal | AsyncQdrantLocal):
         return None
-    bound_to_one_thread = (
-        isinstance(database, AsyncQdrantLocal)
-        and database.persistent
-        and not database.force_disable_check_same_thread
-        and not _sqlite_is_thread_safe()
-    )
     return Engine(
         name="local",
-        serialize=True,
-        off_loop=not bound_to_one_thread,
+        off_loop=isinstance(database, AsyncQdrantLocal) and not is_bound_to_thread(database),
         payload_index=False,
         refusals=(ServerRefusal, CollectionNotFoundError),
         explain=explain,
         refuses_missing=False,
+        running=running(database) if isinstance(database, AsyncQdrantLocal) else nullcontext,
     )
 
 
@@ -49,16 +44,3 @@ def explain(error: Exception, collection_name: str) -> QdrantEmbedError | None:
         f"Qdrant refused a request about collection {collection_name!r}: "
         f"{' '.join(str(error).split())}"
     )
-
-
-def _sqlite_is_thread_safe() -> bool:
-    """Return whether sqlite was built in serialised mode, as everywhere except on some macOS.
-
-    ``sqlite3.threadsafety`` reports this only since Python 3.11.
-    """
-    connection = sqlite3.connect(":memory:")
-    try:
-        options = {option for (option,) in connection.execute("PRAGMA compile_options")}
-    finally:
-        connection.close()
-    return "THREADSAFE=1" in options

@@ -6,7 +6,7 @@ import json
 import re
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, cast
 
 import grpc
@@ -21,6 +21,7 @@ from qdrant_client.http.exceptions import (
 
 from qdrant_embed.backoff import retry_after_seconds
 from qdrant_embed.engines.engine import Engine
+from qdrant_embed.engines.guard import running
 from qdrant_embed.errors import (
     CollectionNotFoundError,
     PermissionRefusal,
@@ -151,8 +152,7 @@ _CONDITION_CAP = re.compile(r"Condition size limit reached \((?P<asked>\d+) > (?
 
 def recognise(database: object) -> Engine:
     """Return the engine of a server, which is behind every client that is not local."""
-    del database
-    return _SERVER
+    return replace(_SERVER, running=running(database))
 
 
 @dataclass(frozen=True)
@@ -552,7 +552,6 @@ def _quoted(text: str) -> str:
 
 _SERVER = Engine(
     name="server",
-    serialize=False,
     off_loop=False,
     payload_index=True,
     refusals=(ServerRefusal, CollectionNotFoundError),
