@@ -97,7 +97,9 @@ def _before() -> None:
         found = lock.acquire(timeout=_NOTICE if not is_logged else 0)
         if not found and not is_logged:
             is_logged = True
-            logger.warning("a fork waits until a model is loaded that another thread is loading")
+            logger.warning(
+                "a fork waits for another thread, which loads a model or uses a local database"
+            )
         left = deadline - time.monotonic()
         if found or (left > 0 and lock.acquire(timeout=left)):
             _held.locks.append(lock)

@@ -97,6 +97,25 @@ class Collection:
             self.name, await self.requests.send(self._client.get_collection, self.name)
         )
 
+    async def read_whole(self) -> StoredCollection:
+        """Read the configuration of a collection whose documents are to be read or changed.
+
+        Raises:
+            CollectionMismatchError: if it is an unfinished copy, or its stamp cannot be read.
+        """
+        stored = await self.read()
+        self.selection.check_is_whole(stored)
+        return stored
+
+    async def check_is_whole(self) -> None:
+        """Read the collection unless it was found to be whole within the last minute.
+
+        Raises:
+            CollectionMismatchError: see `read_whole`.
+        """
+        if not self.selection.is_known_to_be_whole(self.name):
+            await self.read_whole()
+
     async def find(self) -> StoredCollection | None:
         """Read what the server says of the collection; ``None`` if it does not exist.
 

@@ -105,7 +105,7 @@ def test_a_database_that_needs_it_has_one_request_at_a_time(takes_turns: bool) -
         await asyncio.gather(request(method), request(method))
 
     within_a_minute(program())
-    assert crowd.most == (1 if serialize else 2)
+    assert crowd.most == (1 if takes_turns else 2)
 
 
 def test_a_blocking_flow_leaves_no_thread_behind() -> None:
