@@ -90,6 +90,10 @@ _held = _Held()
 # importing one in another thread would wait for it for ever
 IMPORTING = ForkLock(awaited=True)
 
+# held while a query's hits are validated: pydantic has a lock of its own then, and lets other
+# threads run meanwhile; a child that one of these forks would wait for that lock for ever
+VALIDATING = ForkLock(awaited=True)
+
 
 def _before() -> None:
     deadline, is_logged = time.monotonic() + _LONGEST_WAIT, False

@@ -10,7 +10,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def methods(kind: type) -> set[str]:
     }
 
 
-def database_of(kind: type) -> Any:
+def database_of(kind: Any) -> Any:
     """A guarded database of a kind, which nobody asks anything."""
     if issubclass(kind, QdrantLocal | AsyncQdrantLocal):
         return guarded(kind(":memory:"))
@@ -107,7 +107,11 @@ def called(method: Callable[..., Any]) -> Any:
         and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
     result: Any = method(*([[]] if parameter.name == "points" else "demo" for parameter in needed))
-    return asyncio.run(result) if inspect.isawaitable(result) else result
+    return asyncio.run(waited(result)) if inspect.isawaitable(result) else result
+
+
+async def waited(result: Awaitable[Any]) -> Any:
+    return await result
 
 
 # by construction
