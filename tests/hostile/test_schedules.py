@@ -15,18 +15,13 @@ from rest_server import serving
 from hostile.room import environment
 from hostile.schedules import SECONDS
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork"),
+]
 
 
-@pytest.mark.parametrize(
-    "store",
-    [
-        "memory",
-        "local",
-        pytest.param("edge", marks=pytest.mark.slow),
-        pytest.param("rest", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("store", ["memory", "local", "edge", "rest"])
 def test_random_schedules(store: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     count, seed = request.config.getoption("--schedules"), request.config.getoption("--seed")
     with contextlib.ExitStack() as stack:
