@@ -18,8 +18,8 @@ from qdrant_embed.collection.selection import EncoderSelection
 from qdrant_embed.collection.stamp import Stamp
 from qdrant_embed.collection.stored import StoredCollection, check_is_stamped, read_collection
 from qdrant_embed.collection.vectors import CollectionVectors
-from qdrant_embed.engines.missing import is_single_node
 from qdrant_embed.engines.names import check_new_collection_name
+from qdrant_embed.engines.server import is_single_node
 from qdrant_embed.errors import (
     CollectionMismatchError,
     InputError,

@@ -162,6 +162,11 @@ _MAKE_SPACE = "make space on the server's disk"
 _OVER_BUDGET = "please try to split"  # above what a rate limit allows in a whole minute
 
 _NO_COLLECTION = re.compile(r"Collection `(.*?)` doesn't exist", re.DOTALL)
+_ELSEWHERE = re.compile(
+    r"Collection `.*` doesn't exist|Shard key .*not found|Not existing vector name", re.DOTALL
+)
+_COPY = re.compile(r"not have enough active replicas|\d+ read operations failed")
+_SINGLE_NODE = "Distributed mode disabled"
 _NO_INDEX = re.compile(
     r'Index required but not found for "(?P<field>.*?)"'
     r"(?: of one of the following types: \[(?P<types>[^\]]*)\])?"
@@ -344,6 +349,26 @@ def is_too_large(error: BaseException) -> bool:
         return True  # of proxies; Qdrant itself answers 400
     answer = answer_of(error)
     return answer is not None and _TOO_LARGE.search(answer.message) is not None
+
+
+def may_come(error: BaseException) -> bool:
+    """Return whether what is missing may be there soon, if it has just been created.
+
+    Another node of a cluster may not know yet of a collection, a vector or a shard key.
+    """
+    answer = answer_of(error)
+    return answer is not None and _ELSEWHERE.search(answer.message) is not None
+
+
+def is_copy_down(error: BaseException) -> bool:
+    """Return whether fewer copies of a shard answered than the request asks for."""
+    answer = answer_of(error)
+    return answer is not None and _COPY.search(answer.message) is not None
+
+
+def is_single_node(error: BaseException) -> bool:
+    """Return whether a server refused shard keys because it is no cluster."""
+    return _SINGLE_NODE in str(error)
 
 
 def is_full(error: BaseException) -> bool:

@@ -19,7 +19,6 @@ from qdrant_embed.engines.bodies import LARGE, MOST, query_size
 from qdrant_embed.engines.connection import TIME_LEFT, address_of
 from qdrant_embed.engines.embedded import embedded
 from qdrant_embed.engines.local import DISK_ERRORS
-from qdrant_embed.engines.missing import may_come
 from qdrant_embed.engines.names import check_collection_name
 from qdrant_embed.engines.points import Kept, Points, StoredPoints, update_operations
 from qdrant_embed.engines.server import (
@@ -37,6 +36,7 @@ from qdrant_embed.engines.server import (
     is_timeout,
     is_too_large,
     is_transient,
+    may_come,
     missing_right,
     requested_wait,
     unavailable,
