@@ -28,6 +28,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+if sys.platform == "win32":
+    raise ImportError("there is no fork")
+
 MEMORY = 4 << 30  # bytes of address space
 SECONDS = 60.0  # of a schedule
 SIZE = 26  # numbers of a vector
