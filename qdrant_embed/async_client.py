@@ -47,12 +47,13 @@ from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
     """A mixin that adds `add` and `query` to your own asynchronous Qdrant client class.
 
-    All methods of ``qdrant_client.AsyncQdrantClient`` stay unchanged. Models are loaded, texts
-    encoded and points built in threads. Because local mode would block the event loop, `add` and
-    `query` also use it from threads, one request at a time; the embedded engine always answers in
-    threads. Any number of tasks can share a
-    client. In another event loop, one after the other, and in a process that was forked,
-    these and the other methods of this package open connections of their own.
+    All methods of ``qdrant_client.AsyncQdrantClient`` stay. Models are loaded, texts encoded and
+    points built in threads. Because local mode would block the event loop, `add` and `query` also
+    use it from threads; the embedded engine always answers in threads. Any number of tasks can
+    share a client: requests to a local database take turns, those of inherited methods, too.
+    ``close()`` waits for requests of other tasks; what comes later is a `ClientStateError`. In
+    another event loop, one after the other, and in a process that was forked, `add`, `query` and
+    the other methods of this package open connections of their own.
     """
 
     _loads_eagerly: ClassVar[bool] = False

@@ -41,10 +41,11 @@ from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 class QdrantEmbedMixin(ModelSettings, OwnConnections):
     """A mixin that adds `add` and `query` to your own Qdrant client class.
 
-    All methods of ``qdrant_client.QdrantClient`` stay unchanged. Threads can share a client; with
-    local mode, `add` and `query` send one request at a time. In a process that was forked,
-    these and the other methods of this package open connections of their own; a folder can only be
-    read there, and only with local mode.
+    All methods of ``qdrant_client.QdrantClient`` stay. Threads can share a client: requests to a
+    local database take turns, those of inherited methods, too. ``close()`` waits for requests that
+    run in other threads; what comes later is a `ClientStateError`. In a process that was forked,
+    `add`, `query` and the other methods of this package open connections of their own; a folder can
+    only be read there, and only with local mode.
     """
 
     @property
@@ -143,8 +144,9 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             CollectionMismatchError: if the collection belongs to another model.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
             ServerUnavailableError: if a request brings no answer, however often it was tried.
-            IngestError: if it failed after a part was stored; it names that part and the reason.
-                After a ``KeyboardInterrupt``, use `IngestError.behind`.
+            IngestError: if it failed after a part was stored, or may be, because a disk is full or
+                a server accepts documents without storing them; it names these parts and the
+                reason. After a ``KeyboardInterrupt``, use `IngestError.behind`.
             ModelError: if the model cannot be found, downloaded or read, or an encoder does not
                 return one valid vector per text. `UntrustedModelError` if the collection names
                 a model that this client does not run for that alone.
@@ -333,6 +335,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
 
         Raises:
             InputError: if an id or an option is invalid, or `ids` is a single str.
+            CollectionMismatchError: if the collection is an unfinished copy (see `copy_to`), or
+                the record of its model cannot be read.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
             ServerUnavailableError: if a request brings no answer, however often it was tried.
@@ -372,7 +376,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
 
         Raises:
             InputError: if an option is invalid.
-            CollectionMismatchError: if the record of the collection's model cannot be read.
+            CollectionMismatchError: if the collection is an unfinished copy (see `copy_to`), or
+                the record of its model cannot be read.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request, for instance because strict mode needs an
                 index of a field in a filter; `PermissionRefusal` if because of the key.
@@ -416,6 +421,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         Raises:
             InputError: if an id, a value or an option is invalid, or lengths differ.
             DocumentNotFoundError: if a document does not exist; it names all that do not.
+            CollectionMismatchError: if the collection is an unfinished copy (see `copy_to`), or
+                the record of its model cannot be read.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
             ServerUnavailableError: if a request brings no answer, however often it was tried.
@@ -504,7 +511,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
 
         Raises:
             InputError: if an id or an option is invalid, or `ids` is a single str.
-            CollectionMismatchError: if the record of the collection's model cannot be read.
+            CollectionMismatchError: if the collection is an unfinished copy (see `copy_to`), or
+                the record of its model cannot be read.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses a request; `PermissionRefusal` if because of the key.
             ServerUnavailableError: if a request brings no answer, however often it was tried.
@@ -626,9 +634,11 @@ class QdrantClient(QdrantEmbedMixin):
     is ever used, and no token sent. ``offline=True`` (or ``QDRANT_EMBED_OFFLINE=1``) fetches no
     model that this client names; encoder objects that you pass have ``local_files_only``.
 
-    Threads can share a client. A forked process uses the models that its parent loaded, shares
-    their memory, and opens connections of its own; a fork waits while another thread loads a model.
-    A GPU cannot be used in it: load the model there, or start processes by spawning. A folder
+    Threads can share a client, and one of them may close it: that waits for requests that are
+    running, and those that come later are a `ClientStateError`. A forked process uses the models
+    that its parent loaded, shares their memory, and opens connections of its own; a fork waits
+    while another thread loads a model, or a local database runs a request. A GPU cannot be used in
+    it: load the model there, or start processes by spawning. A folder
     (``path=``) belongs to the process that opened it: a forked one can at most read it, with local
     mode.
 

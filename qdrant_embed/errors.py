@@ -25,7 +25,8 @@ file at fault, what was found, and what to do. A request of `add`, `query` and t
 this package that Qdrant refuses is the same error on every store and transport, in one line, and
 the error of ``qdrant_client`` is its cause. So is a request that brought no answer, or an overload
 instead of one, after all tries. Methods of ``qdrant_client`` that you call yourself raise its own
-errors, and so does a client of a server, or of local mode, that was closed.
+errors. A call of a client that was closed, of either package's methods and on every store, is a
+`ClientStateError`.
 """
 
 from __future__ import annotations
@@ -159,19 +160,27 @@ class FolderError(QdrantEmbedError, OSError):
 
     Attributes:
         path: the folder.
+        is_partial: whether part of what a request was to store may be stored nevertheless.
     """
 
-    def __init__(self, message: str, *, path: str) -> None:
+    def __init__(self, message: str, *, path: str, is_partial: bool = False) -> None:
         super().__init__(message)
-        self.path = path
+        self.path, self.is_partial = path, is_partial
 
 
 class ClientStateError(QdrantEmbedError, RuntimeError):
-    """A client that cannot be used here: it is closed, in a forked process, or in a second loop."""
+    """A client that cannot be used here: it is closed, in a forked process, or in a second loop.
+
+    A request that runs while the client is closed in another thread or task is completed, and an
+    `add` then ends with this error, or with an `IngestError` that says what is stored.
+    """
 
 
 class IngestError(QdrantEmbedError):
     """An `add` that failed after part of its input was stored; the reason is ``__cause__``.
+
+    Or nothing is known to be stored, but some of it may be: a disk is full, or a server accepted
+    documents without storing them while `add` asked for that.
 
     Run it again: with content-based ids (``ids="content"`` or `ContentIds`) nothing is stored
     twice. Interrupts and cancellations keep their own type; `behind` returns the `IngestError`
@@ -180,12 +189,22 @@ class IngestError(QdrantEmbedError):
     Attributes:
         stored_ids: ids known to be stored, in input order.
         failed_index: position in the input of the first document not known to be stored.
+        unconfirmed_ids: ids of documents that were sent and may be stored, but are not known to be,
+            in input order.
     """
 
-    def __init__(self, message: str, *, stored_ids: Sequence[str | int], failed_index: int) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        stored_ids: Sequence[str | int],
+        failed_index: int,
+        unconfirmed_ids: Sequence[str | int] = (),
+    ) -> None:
         super().__init__(message)
         self.stored_ids = list(stored_ids)
         self.failed_index = failed_index
+        self.unconfirmed_ids = list(unconfirmed_ids)
 
     @staticmethod
     def behind(error: BaseException | None) -> IngestError | None:

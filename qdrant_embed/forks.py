@@ -90,6 +90,10 @@ _held = _Held()
 # importing one in another thread would wait for it for ever
 IMPORTING = ForkLock(awaited=True)
 
+# held while pydantic validates or dumps hits and stamps: it has a lock of its own then, and lets
+# other threads run meanwhile; a child that one of these forks would wait for that lock for ever
+VALIDATING = ForkLock(awaited=True)
+
 
 def _before() -> None:
     deadline, is_logged = time.monotonic() + _LONGEST_WAIT, False
@@ -97,7 +101,9 @@ def _before() -> None:
         found = lock.acquire(timeout=_NOTICE if not is_logged else 0)
         if not found and not is_logged:
             is_logged = True
-            logger.warning("a fork waits until a model is loaded that another thread is loading")
+            logger.warning(
+                "a fork waits for another thread, which loads a model or uses a local database"
+            )
         left = deadline - time.monotonic()
         if found or (left > 0 and lock.acquire(timeout=left)):
             _held.locks.append(lock)

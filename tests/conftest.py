@@ -48,9 +48,12 @@ settings.load_profile("patient")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How often the test of killed processes kills one, ``--kills 20``, and how many documents
-    the test of a failing server stores, ``--documents 20000``.
+    the test of a failing server stores, ``--documents 20000``; how many random schedules of
+    threads are run, ``--schedules 200``, and the seed of the first.
     """
     parser.addoption("--kills", type=int, default=2)
+    parser.addoption("--schedules", type=int, default=8)
+    parser.addoption("--seed", type=int, default=0)
     parser.addoption("--documents", type=int, default=500)
     for option, meaning in (
         ("--url", "REST address of a running Qdrant: run on it what can be run on it"),

@@ -18,8 +18,8 @@ from qdrant_embed.collection.selection import EncoderSelection
 from qdrant_embed.collection.stamp import Stamp
 from qdrant_embed.collection.stored import StoredCollection, check_is_stamped, read_collection
 from qdrant_embed.collection.vectors import CollectionVectors
-from qdrant_embed.engines.missing import is_single_node
 from qdrant_embed.engines.names import check_new_collection_name
+from qdrant_embed.engines.server import is_single_node
 from qdrant_embed.errors import (
     CollectionMismatchError,
     InputError,
@@ -96,6 +96,25 @@ class Collection:
         return read_collection(
             self.name, await self.requests.send(self._client.get_collection, self.name)
         )
+
+    async def read_whole(self) -> StoredCollection:
+        """Read the configuration of a collection whose documents are to be read or changed.
+
+        Raises:
+            CollectionMismatchError: if it is an unfinished copy, or its stamp cannot be read.
+        """
+        stored = await self.read()
+        self.selection.check_is_whole(stored)
+        return stored
+
+    async def check_is_whole(self) -> None:
+        """Read the collection unless it was found to be whole within the last minute.
+
+        Raises:
+            CollectionMismatchError: see `read_whole`.
+        """
+        if not self.selection.is_known_to_be_whole(self.name):
+            await self.read_whole()
 
     async def find(self) -> StoredCollection | None:
         """Read what the server says of the collection; ``None`` if it does not exist.

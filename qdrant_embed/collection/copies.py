@@ -12,8 +12,7 @@ from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.payload import same_json
-from qdrant_embed.engines.missing import is_copy_down
-from qdrant_embed.engines.server import Trouble, in_one_line, is_transient, trouble_of
+from qdrant_embed.engines.server import Trouble, in_one_line, is_copy_down, is_transient, trouble_of
 from qdrant_embed.errors import ServerUnavailableError
 from qdrant_embed.flows.io import Flow
 from qdrant_embed.flows.requests import CollectionRequests

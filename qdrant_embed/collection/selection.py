@@ -22,6 +22,7 @@ Their length is limited (`qdrant_embed.limits`).
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -300,6 +301,7 @@ class EncoderSelection:
         self._following_sparse: dict[tuple[SparseDescription, Recorded], SparseEncoder] = {}
         self._warned: set[str] = set()
         self.advised: set[tuple[str, str]] = set()
+        self._whole: dict[str, float] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the choice: what is chosen and loaded beyond it belongs to this process."""
@@ -356,6 +358,19 @@ class EncoderSelection:
                 follows_sparse=False,
                 recent=RecentVectors(),
             )
+
+    def is_known_to_be_whole(self, collection_name: str) -> bool:
+        """Return whether the collection was found to be no unfinished copy within the last minute.
+
+        `find` of `recent` tells the same, because vectors are selected in whole collections only.
+        """
+        is_known = time.monotonic() < self._whole.get(collection_name, -math.inf)
+        return is_known or self.recent.find(collection_name) is not None
+
+    def check_is_whole(self, collection: StoredCollection) -> None:
+        """Raise `CollectionMismatchError` if a collection is a copy that is not complete."""
+        collection.check_is_whole()
+        self._whole[collection.name] = time.monotonic() + _LIFETIME
 
     def for_query(self, collection: StoredCollection) -> CollectionVectors:
         """Select the vectors to search in a collection, and remember them.

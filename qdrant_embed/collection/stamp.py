@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from qdrant_embed.encoder.interfaces import EncoderDescription, SparseDescription
 from qdrant_embed.errors import CollectionMismatchError
+from qdrant_embed.forks import VALIDATING
 from qdrant_embed.limits import PREFIX, STAMP_TEXT
 
 STAMP_KEY = "qdrant_embed"
@@ -52,7 +53,8 @@ class Stamp(EncoderDescription):
 
     def metadata(self) -> dict[str, Any]:
         """Return the collection metadata that holds this stamp."""
-        return {STAMP_KEY: _STAMPS.dump_python(self, mode="json", exclude_none=True)}
+        with VALIDATING:
+            return {STAMP_KEY: _STAMPS.dump_python(self, mode="json", exclude_none=True)}
 
 
 _STAMPS = TypeAdapter(Stamp)  # which also checks what is read
@@ -80,7 +82,8 @@ def read_stamp(name: str, metadata: Mapping[str, Any] | None) -> Stamp | None:
     if stored is None:
         return None
     try:
-        stamp = _STAMPS.validate_python(stored)
+        with VALIDATING:
+            stamp = _STAMPS.validate_python(stored)
     except ValidationError as error:
         raise CollectionMismatchError(
             f"the stamp of collection {name!r} cannot be read ({error.error_count()} invalid "
@@ -182,7 +185,8 @@ class CopyMark:
 
     def metadata(self) -> dict[str, Any]:
         """Return the collection metadata that holds this mark."""
-        return {MARK_KEY: _MARKS.dump_python(self, mode="json")}
+        with VALIDATING:
+            return {MARK_KEY: _MARKS.dump_python(self, mode="json")}
 
     def is_of(self, other: CopyMark) -> bool:
         """Return whether both are marks of copies of one collection."""
@@ -206,7 +210,8 @@ def read_mark(name: str, metadata: Mapping[str, Any] | None) -> CopyMark | None:
     if (stored := (metadata or {}).get(MARK_KEY)) is None:
         return None
     try:
-        return _MARKS.validate_python(stored)
+        with VALIDATING:
+            return _MARKS.validate_python(stored)
     except ValidationError as error:
         raise CollectionMismatchError(
             f"the metadata {MARK_KEY!r} of collection {name!r}, which marks an unfinished copy, "

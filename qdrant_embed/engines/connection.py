@@ -32,6 +32,7 @@ from qdrant_client.qdrant_remote import QdrantRemote
 
 from qdrant_embed.engines.embedded import open_edge
 from qdrant_embed.engines.folders import chosen_engine
+from qdrant_embed.engines.guard import guarded, unguarded
 from qdrant_embed.errors import InputError
 
 # as many connections as httpx allows by default, and as many of them kept: threads that ask
@@ -104,6 +105,7 @@ class OwnConnections(qdrant_client.QdrantClient):
             if opening.folder is not None:
                 self._client.close()
                 opening.folder.open(self, asynchronous=False)
+            self._client = guarded(self._client)
             _ask_uncompressed(self)
 
     def __del__(self) -> None:
@@ -123,6 +125,7 @@ class OwnAsyncConnections(qdrant_client.AsyncQdrantClient):
             super().__init__(*opening.args, **opening.kwargs)
             if opening.folder is not None:
                 opening.folder.open(self, asynchronous=True)
+            self._client = guarded(self._client)
             _ask_uncompressed(self)
 
 
@@ -375,14 +378,15 @@ def reopened(database: Any, options: Mapping[str, Any]) -> Any:
     Returns:
         `database` itself if it is local, or of a kind that is not known here.
     """
-    if type(database) not in (QdrantRemote, AsyncQdrantRemote):
+    kind = unguarded(type(database))
+    if kind not in (QdrantRemote, AsyncQdrantRemote):
         return database
     unwanted = (*_NOT_OF_A_SERVER, *_NOT_SENT)
     sent = {name: value for name, value in options.items() if name not in unwanted}
     sent["url"] = sent.get("url") or options.get("location")
     sent["grpc_options"] = _without_agent(sent.get("grpc_options"))
     sent["check_compatibility"] = False
-    fresh = type(database)(**sent)
+    fresh = guarded(kind(**sent))
     keep_time(fresh, grpc=bool(sent.get("prefer_grpc")))
     fresh.http.client.middleware = database.http.client.middleware
     return fresh

@@ -50,7 +50,6 @@ def recognise(database: object) -> Engine | None:
         return None
     return Engine(
         name="edge",
-        serialize=False,
         off_loop=False,
         payload_index=True,
         refusals=(ServerRefusal, CollectionNotFoundError),

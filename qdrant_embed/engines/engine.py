@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,8 +20,6 @@ class Engine:
 
     Attributes:
         name: name of the engine.
-        serialize: whether requests must be sent one at a time, because threads would corrupt each
-            other's work.
         off_loop: whether coroutines of its asynchronous client compute without ever awaiting, and
             must run in a thread to keep the event loop free.
         payload_index: whether an index of a payload field makes filters on that field faster.
@@ -33,12 +32,13 @@ class Engine:
             of some versions change what is deleted, and say nothing.
         flushes: whether it must be told when the disk shall keep what was stored, also if the
             machine fails.
+        running: runs a block as a call, for requests that go around the database's methods, or run
+            in a thread; see `qdrant_embed.engines.guard`.
         keeps_settings: whether a collection has the options of indexes, quantisation and storage
             that it was created with, and tells them. What local databases tell is made up.
     """
 
     name: str
-    serialize: bool
     off_loop: bool
     payload_index: bool
     refusals: tuple[type[QdrantEmbedError], ...]
@@ -46,6 +46,7 @@ class Engine:
     copies: bool = False
     refuses_missing: bool = True
     flushes: bool = False
+    running: Callable[[], AbstractContextManager[object]] = nullcontext
     keeps_settings: bool = False
 
 

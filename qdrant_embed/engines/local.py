@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sqlite3
+from collections.abc import Callable
+from contextlib import nullcontext
 
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from qdrant_embed.engines.engine import Engine
-from qdrant_embed.errors import CollectionNotFoundError, QdrantEmbedError, ServerRefusal
+from qdrant_embed.engines.guard import is_bound_to_thread, running
+from qdrant_embed.errors import (
+    CollectionNotFoundError,
+    FolderError,
+    QdrantEmbedError,
+    ServerRefusal,
+)
 
+# of a local database in a folder
+DISK_ERRORS = (sqlite3.Error, OSError)
+
+_FULL = "database or disk is full"  # sqlite's words
 _NO_COLLECTION = re.compile(r"Collection (.*) not found", re.DOTALL)
 
 
@@ -18,21 +31,28 @@ def recognise(database: object) -> Engine | None:
     """Return the engine of a local database, in memory or in a folder; ``None`` for others."""
     if not isinstance(database, QdrantLocal | AsyncQdrantLocal):
         return None
-    bound_to_one_thread = (
-        isinstance(database, AsyncQdrantLocal)
-        and database.persistent
-        and not database.force_disable_check_same_thread
-        and not _sqlite_is_thread_safe()
-    )
     return Engine(
         name="local",
-        serialize=True,
-        off_loop=not bound_to_one_thread,
+        off_loop=isinstance(database, AsyncQdrantLocal) and not is_bound_to_thread(database),
         payload_index=False,
         refusals=(ServerRefusal, CollectionNotFoundError),
-        explain=explain,
+        explain=_explain_folder(database.location) if database.persistent else explain,
         refuses_missing=False,
+        running=running(database) if isinstance(database, AsyncQdrantLocal) else nullcontext,
     )
+
+
+def _explain_folder(path: str) -> Callable[[Exception, str], QdrantEmbedError | None]:
+    """Return what explains the errors of a database in a folder, its disk's too."""
+
+    def explain_all(error: Exception, collection_name: str) -> QdrantEmbedError | None:
+        if not isinstance(error, DISK_ERRORS) or isinstance(error, QdrantEmbedError):
+            return explain(error, collection_name)
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _FULL in str(error)
+        what = "has no space left" if full else "cannot be read or written"
+        return FolderError(f"folder {path!r} {what} ({error})", path=path, is_partial=full)
+
+    return explain_all
 
 
 def explain(error: Exception, collection_name: str) -> QdrantEmbedError | None:
@@ -49,16 +69,3 @@ def explain(error: Exception, collection_name: str) -> QdrantEmbedError | None:
         f"Qdrant refused a request about collection {collection_name!r}: "
         f"{' '.join(str(error).split())}"
     )
-
-
-def _sqlite_is_thread_safe() -> bool:
-    """Return whether sqlite was built in serialised mode, as everywhere except on some macOS.
-
-    ``sqlite3.threadsafety`` reports this only since Python 3.11.
-    """
-    connection = sqlite3.connect(":memory:")
-    try:
-        options = {option for (option,) in connection.execute("PRAGMA compile_options")}
-    finally:
-        connection.close()
-    return "THREADSAFE=1" in options

@@ -6,12 +6,14 @@ import json
 import re
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, cast
 
 import grpc
 import httpx
 from pydantic import ValidationError
+from qdrant_client import grpc as messages
+from qdrant_client import models
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import (
     ApiException,
@@ -21,6 +23,7 @@ from qdrant_client.http.exceptions import (
 
 from qdrant_embed.backoff import retry_after_seconds
 from qdrant_embed.engines.engine import Engine
+from qdrant_embed.engines.guard import running
 from qdrant_embed.errors import (
     CollectionNotFoundError,
     PermissionRefusal,
@@ -29,8 +32,21 @@ from qdrant_embed.errors import (
     ServerUnavailableError,
 )
 
+
+class NotAppliedError(Exception):
+    """A change that a server has accepted, but not carried out while it was waited for.
+
+    Attributes:
+        is_grpc: whether it came over gRPC.
+    """
+
+    def __init__(self, *, is_grpc: bool) -> None:
+        super().__init__("it accepted a change, but did not carry it out in time (wait_timeout)")
+        self.is_grpc = is_grpc
+
+
 # everything that a request can raise that is not the caller's mistake
-REQUEST_ERRORS = (ApiException, QdrantException, grpc.RpcError)
+REQUEST_ERRORS = (ApiException, QdrantException, grpc.RpcError, NotAppliedError)
 # qdrant_client's, of an answer with status 200 that is not Qdrant's
 NO_ANSWERS = (json.JSONDecodeError, AssertionError)
 
@@ -138,9 +154,19 @@ _SAYS_NOTHING = "All connection attempts failed"  # of each address in turn, for
 _OF_CHANNEL = re.compile(r".*last error: \w+: (?:ipv[46]:\S+: )?")  # before what gRPC found
 _REFUSED_BY_PROXY = re.compile(r"4\d\d\b")
 _TOO_LARGE = re.compile(r"larger than allowed|message length too large|message larger than max")
+_DISK_FULL = re.compile(
+    r"no space left|disk (is )?full|insufficient storage|available disk space|os error 28\b",
+    re.IGNORECASE,
+)
+_MAKE_SPACE = "make space on the server's disk"
 _OVER_BUDGET = "please try to split"  # above what a rate limit allows in a whole minute
 
 _NO_COLLECTION = re.compile(r"Collection `(.*?)` doesn't exist", re.DOTALL)
+_ELSEWHERE = re.compile(
+    r"Collection `.*` doesn't exist|Shard key .*not found|Not existing vector name", re.DOTALL
+)
+_COPY = re.compile(r"not have enough active replicas|\d+ read operations failed")
+_SINGLE_NODE = "Distributed mode disabled"
 _NO_INDEX = re.compile(
     r'Index required but not found for "(?P<field>.*?)"'
     r"(?: of one of the following types: \[(?P<types>[^\]]*)\])?"
@@ -151,8 +177,7 @@ _CONDITION_CAP = re.compile(r"Condition size limit reached \((?P<asked>\d+) > (?
 
 def recognise(database: object) -> Engine:
     """Return the engine of a server, which is behind every client that is not local."""
-    del database
-    return _SERVER
+    return replace(_SERVER, running=running(database))
 
 
 @dataclass(frozen=True)
@@ -226,6 +251,8 @@ def in_one_line(error: BaseException) -> str:
 
 def is_transient(error: BaseException) -> bool:
     """Return whether the same request may succeed later: the network, a timeout, an overload."""
+    if isinstance(error, NotAppliedError):
+        return True
     if isinstance(error, ResponseHandlingException):
         return isinstance(error.source, httpx.TransportError) and not _is_wrong(error)
     if is_too_large(error) or is_over_budget(error):
@@ -324,6 +351,52 @@ def is_too_large(error: BaseException) -> bool:
     return answer is not None and _TOO_LARGE.search(answer.message) is not None
 
 
+def may_come(error: BaseException) -> bool:
+    """Return whether what is missing may be there soon, if it has just been created.
+
+    Another node of a cluster may not know yet of a collection, a vector or a shard key.
+    """
+    answer = answer_of(error)
+    return answer is not None and _ELSEWHERE.search(answer.message) is not None
+
+
+def is_copy_down(error: BaseException) -> bool:
+    """Return whether fewer copies of a shard answered than the request asks for."""
+    answer = answer_of(error)
+    return answer is not None and _COPY.search(answer.message) is not None
+
+
+def is_single_node(error: BaseException) -> bool:
+    """Return whether a server refused shard keys because it is no cluster."""
+    return _SINGLE_NODE in str(error)
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether the server's disk is full; what was sent may be stored in part."""
+    if isinstance(error, UnexpectedResponse) and error.status_code == 507:
+        return True
+    answer = answer_of(error)
+    return answer is not None and _DISK_FULL.search(answer.message) is not None
+
+
+def check_applied(answer: object) -> None:
+    """Raise `NotAppliedError` if a server has accepted a change, but not carried it out yet.
+
+    Args:
+        answer: what a request that changes points was answered, over REST, over gRPC, or by a
+            method of ``qdrant_client``.
+    """
+    results: Any = answer.get("result") if isinstance(answer, dict) else answer
+    late: object = models.UpdateStatus.WAIT_TIMEOUT
+    is_grpc = isinstance(answer, messages.PointsOperationResponse)
+    if is_grpc:
+        results, late = results.result, messages.UpdateStatus.WaitTimeout
+    for result in results if isinstance(results, list) else [results]:
+        found = result.get("status") if isinstance(result, dict) else getattr(result, "status", "")
+        if found == late:
+            raise NotAppliedError(is_grpc=is_grpc)
+
+
 def is_over_budget(error: BaseException) -> bool:
     """Return whether the request is above what a rate limit ever allows, unless it is split."""
     answer = answer_of(error)
@@ -415,13 +488,15 @@ def unavailable(
     if isinstance(error, ResponseHandlingException):
         if not isinstance(error.source, httpx.TransportError):
             return None
-    elif answer_of(error) is None:
+    elif answer_of(error) is None and not isinstance(error, NotAppliedError):
         return None
-    url, found = address(isinstance(error, grpc.RpcError)), found_instead(error, tries.last)
+    is_grpc = isinstance(error, grpc.RpcError) or getattr(error, "is_grpc", False)
+    url, found = address(is_grpc), found_instead(error, tries.last)
+    way_out = _MAKE_SPACE if is_full(error) else WAYS_OUT[trouble_of(error)]
     often = f"{tries.count} times in {_shown(tries.seconds)}" if tries.count > 1 else "once"
     return ServerUnavailableError(
         f"Qdrant at {url} is not available: {found} (a request about collection "
-        f"{collection_name!r}, tried {often}); {WAYS_OUT[trouble_of(error)]}",
+        f"{collection_name!r}, tried {often}); {way_out}",
         address=url,
         found=found,
     )
@@ -552,7 +627,6 @@ def _quoted(text: str) -> str:
 
 _SERVER = Engine(
     name="server",
-    serialize=False,
     off_loop=False,
     payload_index=True,
     refusals=(ServerRefusal, CollectionNotFoundError),

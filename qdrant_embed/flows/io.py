@@ -19,7 +19,6 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from qdrant_embed.engines.engine import Engine, in_thread
 from qdrant_embed.engines.server import CapName
-from qdrant_embed.forks import ForkLock
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -115,13 +114,10 @@ class BlockingIo:
     def __init__(self, engine: Engine, read_only: str = "") -> None:
         self.engine, self.read_only = engine, read_only
         self.caps: dict[tuple[str, CapName], int] = {}
-        self._turn = ForkLock()
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """See `Io.request`."""
-        if not self.engine.serialize:
-            return method(*args, **kwargs)
-        with self._turn:
+        with self.engine.running():
             return method(*args, **kwargs)
 
     async def compute(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -208,21 +204,19 @@ class AsyncIo:
     def __init__(self, engine: Engine, read_only: str = "") -> None:
         self.engine, self.read_only = engine, read_only
         self.caps: dict[tuple[str, CapName], int] = {}
-        self._turn = ForkLock()
 
     async def request(self, method: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """See `Io.request`."""
         coroutine = cast("Callable[P, Flow[T]]", method)
         if self.engine.off_loop:
             return await in_thread(
-                lambda: self._in_turn(lambda: _run_coroutine(coroutine(*args, **kwargs)))
+                lambda: self._in_thread(lambda: _run_coroutine(coroutine(*args, **kwargs)))
             )
-        return await coroutine(*args, **kwargs)
+        with self.engine.running():
+            return await coroutine(*args, **kwargs)
 
-    def _in_turn(self, request: Callable[[], T]) -> T:
-        if not self.engine.serialize:
-            return request()
-        with self._turn:
+    def _in_thread(self, request: Callable[[], T]) -> T:
+        with self.engine.running():
             return request()
 
     async def compute(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from qdrant_embed.engines.connection import check_headers, is_folder, keep_time, reopened
+from qdrant_embed.engines.guard import READ_ONLY, guarded
 from qdrant_embed.engines.registry import engine_of
 from qdrant_embed.errors import ClientStateError
 from qdrant_embed.flows.io import AsyncIo, BlockingIo
@@ -66,6 +67,7 @@ def open_blocking(
     """
     check_headers(options)
     if before is None:
+        database = guarded(database)
         keep_time(database, grpc=bool(options.get("prefer_grpc")))
     else:
         database = reopened(database, options)
@@ -85,6 +87,7 @@ def open_async(
     check_headers(options)
     here = os.getpid()
     if before is None:
+        database = guarded(database)
         keep_time(database, grpc=bool(options.get("prefer_grpc")))
     else:
         loop = None if before.loop is None else before.loop()
@@ -97,14 +100,11 @@ def open_async(
     engine = engine_of(database)
     forked = before if before is not None and before.pid != here else None
     # coroutines of a local database wait for nothing that belongs to a loop
-    bound = None if engine.serialize else weakref.ref(asyncio.get_running_loop())
+    bound = None if engine.off_loop else weakref.ref(asyncio.get_running_loop())
     return Opened(AsyncIo(engine, _read_only(forked, database)), database, here, bound, forked)
 
 
 def _read_only(forked: object, database: object) -> str:
     if forked is None or not is_folder(database):
         return ""
-    return (
-        "this client had its folder open before the process was forked, and only the parent may "
-        "write to it: open the folder in one process, after the fork"
-    )
+    return READ_ONLY

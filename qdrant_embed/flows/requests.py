@@ -18,7 +18,7 @@ from qdrant_embed.backoff import Backoff
 from qdrant_embed.engines.bodies import LARGE, MOST, query_size
 from qdrant_embed.engines.connection import TIME_LEFT, address_of
 from qdrant_embed.engines.embedded import embedded
-from qdrant_embed.engines.missing import may_come
+from qdrant_embed.engines.local import DISK_ERRORS
 from qdrant_embed.engines.names import check_collection_name
 from qdrant_embed.engines.points import Kept, Points, StoredPoints, update_operations
 from qdrant_embed.engines.server import (
@@ -27,6 +27,7 @@ from qdrant_embed.engines.server import (
     CapName,
     Tries,
     above_limit,
+    check_applied,
     exceeded_cap,
     found_instead,
     in_one_line,
@@ -35,6 +36,7 @@ from qdrant_embed.engines.server import (
     is_timeout,
     is_too_large,
     is_transient,
+    may_come,
     missing_right,
     requested_wait,
     unavailable,
@@ -237,7 +239,7 @@ class CollectionRequests:
                 try:
                     with waiting:
                         return await self._attempt(attempt)
-                except (*REQUEST_ERRORS, *NO_ANSWERS, ValueError) as error:
+                except (*REQUEST_ERRORS, *NO_ANSWERS, *DISK_ERRORS, ValueError) as error:
                     if self.is_settling and may_come(error):
                         early += 1
                         await self.io.sleep(SOON.seconds(early))
@@ -538,6 +540,7 @@ class CollectionRequests:
 
         `on_stored` is called after each request with the points that it stored. A request in
         flight is completed even after a cancellation, so it is known whether its points are stored.
+        What a server has accepted, but not stored while the request was waited for, is sent again.
         """
         self._check_may_write()
 
@@ -552,7 +555,7 @@ class CollectionRequests:
             )
 
             async def attempt() -> None:
-                await self.io.request(request.send)
+                check_applied(await self.io.request(request.send))
                 on_stored(part)
 
             await self.retried(
@@ -625,7 +628,11 @@ class CollectionRequests:
         self._check_may_write()
 
         async def attempt() -> None:
-            await self.io.request(self.client.batch_update_points, self.name, operations, wait=wait)
+            check_applied(
+                await self.io.request(
+                    self.client.batch_update_points, self.name, operations, wait=wait
+                )
+            )
             if on_updated is not None:
                 on_updated()
 
@@ -645,13 +652,14 @@ class CollectionRequests:
         self._check_may_write()
 
         async def attempt() -> None:
-            await self.io.request(
+            answer = await self.io.request(
                 self.client.delete,
                 self.name,
                 selector,
                 wait=wait,
                 shard_key_selector=shard_key_selector,
             )
+            check_applied(answer)
             if on_deleted is not None:
                 on_deleted()
 

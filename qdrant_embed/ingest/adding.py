@@ -23,9 +23,16 @@ from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec
 from qdrant_embed.collection.vectors import CollectionVectors
 from qdrant_embed.encoder.run.batching import runs, windows
 from qdrant_embed.engines.points import Kept, Points
-from qdrant_embed.engines.server import in_one_line
+from qdrant_embed.engines.server import NotAppliedError, in_one_line, is_full
 from qdrant_embed.engines.wire import default_batch_size, uploads_in_flight
-from qdrant_embed.errors import IngestError, InputError, check_whole
+from qdrant_embed.errors import (
+    FolderError,
+    IngestError,
+    InputError,
+    ServerRefusal,
+    ServerUnavailableError,
+    check_whole,
+)
 from qdrant_embed.flows.in_flight import InFlight
 from qdrant_embed.flows.io import Background
 from qdrant_embed.flows.progress import ProgressOption, Reporter
@@ -121,6 +128,7 @@ class Adding:
         self._unread = runs(paired, lambda document: len(document.text), _CHARACTERS, WINDOW)
         self._in_flight: deque[InputDocument] = deque()
         self._noted: set[str | int] = set()
+        self._sent: set[str | int] = set()
         self.stored_ids: list[str | int] = []
         self.replacement: Replacement | None = None
         self.foreign = Foreign(codec)
@@ -236,6 +244,13 @@ class Adding:
         self._noted.update(unchanged)
         return [document for document in documents if document.point_id not in unchanged]
 
+    def note_sent(self, points: Points) -> None:
+        """Note that points are about to be sent: until they are stored, they may be.
+
+        The first point of a document in chunks has the document's own id.
+        """
+        self._sent.update(points.ids)
+
     def note_stored(self, points: Points) -> None:
         """Count points as stored."""
         if self.replacement is None:
@@ -260,6 +275,7 @@ class Adding:
             if not document.repeats and document.point_id not in self._noted:
                 return
             self._noted.discard(document.point_id)
+            self._sent.discard(document.point_id)
             self._in_flight.popleft()
             self.stored_ids.append(document.user_id)
 
@@ -272,22 +288,53 @@ class Adding:
         Raises:
             IngestError: from `error`, if that is an `Exception`.
         """
-        if not self.stored_ids:
-            return
         count, reason = len(self.stored_ids), in_one_line(error)
+        unconfirmed = {} if isinstance(error, ServerRefusal) else self._unconfirmed
+        if not count and not (unconfirmed and _leaves_doubt(error)):
+            return
         stored = "1 document is stored" if count == 1 else f"{count} documents are stored"
+        if not count:
+            stored = "no document is known to be stored"
+        maybe = ""
+        if unconfirmed and _leaves_doubt(error):
+            first, last = min(unconfirmed), max(unconfirmed)
+            sent = f"documents[{first}] to documents[{last}] were"
+            if first == last:
+                sent = f"documents[{first}] was"
+            maybe = f" {sent} sent, and may be stored."
         account = IngestError(
             f"{stored} in {self._name!r}, then add() failed at "
-            f"documents[{count}]: {reason}. The rest may not be stored; add it again, or, with "
-            "ids='content' or your own ids, add all documents again (with on_existing='skip', "
-            "stored ones are not encoded again)",
+            f"documents[{count}]: {reason}.{maybe} The rest may not be stored; add it again, or, "
+            "with ids='content' or your own ids, add all documents again (with "
+            "on_existing='skip', stored ones are not encoded again)",
             stored_ids=self.stored_ids,
             failed_index=count,
+            unconfirmed_ids=[*unconfirmed.values()],
         )
         if isinstance(error, Exception):
             raise account from error
         error.__cause__ = account
         logger.warning("%s", account)  # asyncio can drop a cancellation together with its cause
+
+    @property
+    def _unconfirmed(self) -> dict[int, str | int]:
+        """Ids of documents that were sent and are not counted as stored, by their positions."""
+        start = len(self.stored_ids)
+        return {
+            start + place: document.user_id
+            for place, document in enumerate(self._in_flight)
+            if document.point_id in self._sent
+        }
+
+
+def _leaves_doubt(error: BaseException) -> bool:
+    """Return whether a request that failed so may have stored some of its points."""
+    if isinstance(error, FolderError):
+        return error.is_partial
+    cause = error.__cause__
+    return isinstance(error, ServerUnavailableError) and (
+        isinstance(cause, NotAppliedError) or (cause is not None and is_full(cause))
+    )
 
 
 class _Column(Generic[T]):
@@ -510,6 +557,7 @@ class _Add:
                 batch = points[start : start + size]
                 alone = not self._sent or len(points) <= size
                 self._sent = True
+                self._adding.note_sent(batch)
                 parts = self._adding.foreign.split(batch)
                 await in_flight.begin(partial(self._upsert, *parts), alone=alone)
                 await self._account(reporter)
@@ -582,7 +630,7 @@ async def delete_documents(
     points = await collection.io.compute(point_ids, ids)
     chunked = False
     if points:
-        stored = await collection.read()
+        stored = await collection.read_whole()
         chunked = stored.chunked
         await collection.index_parents(stored)
 

@@ -97,6 +97,8 @@ async def get_documents(
     given = await collection.io.compute(points_by_id, ids)
     points = [point for _, point in given]
     found: dict[int | str, _Found] = {}
+    if points:
+        await collection.check_is_whole()
     for some in windows(dict.fromkeys(points), _PAGE):
         found |= await _find(collection, some, shard_key_selector)
     return [found[point].document if point in found else None for point in points]
@@ -116,6 +118,8 @@ async def update_metadata(
         As `QdrantEmbedMixin.update_metadata` does.
     """
     changes = await collection.io.compute(_changes, ids, metadata, collection.codec)
+    if changes:
+        await collection.check_is_whole()
     if len(changes) > _PAGE:
         there: set[object] = set()
         for some in windows(changes, _PAGE):
@@ -164,7 +168,7 @@ class DocumentScroll:
             As `QdrantEmbedMixin.scroll_documents` does.
         """
         if self._chunked is None:
-            self._chunked = (await self._collection.read()).chunked
+            self._chunked = (await self._collection.read_whole()).chunked
         page: list[StoredDocument] = []
         while not page and (self._coming or not self._ended):
             page = await self._of_chunks() if self._chunked else await self._of_points()

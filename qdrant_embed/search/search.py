@@ -17,6 +17,7 @@ from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.payload import PayloadCodec, user_id
 from qdrant_embed.collection.vectors import CollectionVectors
 from qdrant_embed.errors import InputError, ServerRefusal, check_whole
+from qdrant_embed.forks import VALIDATING
 from qdrant_embed.search.filters import combined, fields_of
 from qdrant_embed.search.ranking import (
     CHUNKS_PER_DOCUMENT,
@@ -448,4 +449,5 @@ def _responses(
             row["embedding"] = stored.get(dense)
             row["sparse_embedding"] = None if sparse is None else stored.get(sparse)
         rows.append(row)
-    return _RESPONSES.validate_python(rows)  # faster than one at a time
+    with VALIDATING:
+        return _RESPONSES.validate_python(rows)  # faster than one at a time

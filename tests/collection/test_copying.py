@@ -355,6 +355,10 @@ def test_it_goes_on_where_it_failed(
         lambda: target.query("demo", "a"),
         lambda: target.add("demo", ["a"]),
         lambda: target.migrate_model("demo", LetterEncoder(), "new"),
+        lambda: target.get_documents("demo", [1]),
+        lambda: list(target.scroll_documents("demo")),
+        lambda: target.update_metadata("demo", [1], {"n": 2}),
+        lambda: target.delete_documents("demo", [1]),
         lambda: target.copy_to(inner(source)),
     ):
         with pytest.raises(CollectionMismatchError, match="'demo' is an unfinished copy of 'demo'"):

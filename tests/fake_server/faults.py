@@ -18,6 +18,8 @@ class Fault:
         late: seconds between carrying out and answering, which a proxy ends with 504, say.
         drip: seconds between the parts of an answer that comes a few bytes at a time.
         reset_after: bytes of the answer's body that are sent before the connection is reset.
+        unfinished: answer a change with ``wait_timeout`` (and `status` 200): it is accepted, and
+            carried out only if `after_commit`.
         code: of gRPC, by its name, as "UNAVAILABLE"; without it, the one that Qdrant itself would
             use for `status`.
     """
@@ -30,7 +32,13 @@ class Fault:
     late: float = 0.0
     drip: float = 0.0
     reset_after: int | None = None
+    unfinished: bool = False
     code: str | None = None
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the request is carried out."""
+        return self.after_commit or (self.status == 200 and not self.unfinished)
 
     @property
     def grpc_code(self) -> str:

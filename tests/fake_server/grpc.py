@@ -65,7 +65,7 @@ def _servicer_method(
         if fault is not None:
             time.sleep(fault.pause)
         response = None
-        if fault is None or fault.after_commit or fault.grpc_code == "OK":
+        if fault is None or fault.is_run:
             try:
                 response = _answer(running, handler, request, key)
             except RefusedError as refusal:
@@ -75,6 +75,8 @@ def _servicer_method(
                 context.abort(grpc.StatusCode[refusal.kind.code], refusal.grpc)
         if fault is not None:
             time.sleep(fault.late)
+            if fault.unfinished:
+                return _unfinished(name)
             if fault.grpc_code != "OK":
                 context.set_trailing_metadata(
                     tuple((header.lower(), value) for header, value in fault.headers)
@@ -219,6 +221,14 @@ def _done(request: Any, operation: int, *, wait: bool | None = None) -> Any:
     waited = request.wait if wait is None else wait
     status = messages.UpdateStatus.Completed if waited else messages.UpdateStatus.Acknowledged
     result = messages.UpdateResult(operation_id=operation, status=status)
+    return messages.PointsOperationResponse(result=result)
+
+
+def _unfinished(method: str) -> Any:
+    """Return the answer to a change that was accepted, but not carried out in time."""
+    result = messages.UpdateResult(operation_id=0, status=messages.UpdateStatus.WaitTimeout)
+    if method.endswith("Batch"):
+        return messages.UpdateBatchResponse(result=[result])
     return messages.PointsOperationResponse(result=result)
 
 

@@ -91,6 +91,13 @@ def answer(node: Node, method: str, target: str, body: bytes, access: Access = "
     return Answer(200, {"result": result, "status": "ok", "time": 0.0})
 
 
+def unfinished(path: str) -> Answer:
+    """Return the answer to a change that was accepted, but not carried out in time."""
+    result = {"operation_id": 0, "status": "wait_timeout"}
+    found = [result] if path.endswith("/batch") else result
+    return Answer(200, {"result": found, "status": "ok", "time": 0.0})
+
+
 def refused(refusal: RefusedError) -> Answer:
     """Return the answer that refuses a request; its status is 0 where no answer comes."""
     if refusal.kind is Kind.UNAUTHORIZED:

@@ -192,7 +192,7 @@ def _handler(running: Server) -> type[BaseHTTPRequestHandler]:
             if fault is not None:
                 time.sleep(fault.pause)
             answer = rest.Answer(200, None)
-            if fault is None or fault.after_commit or fault.status == 200:
+            if fault is None or fault.is_run:
                 try:
                     access = rules.access_of(running.tokens, key)
                     answer = rest.answer(running.node, self.command, self.path, body, access)
@@ -200,6 +200,7 @@ def _handler(running: Server) -> type[BaseHTTPRequestHandler]:
                     answer = rest.refused(refusal)
             if fault is not None:
                 time.sleep(fault.late)
+                answer = rest.unfinished(path) if fault.unfinished else answer
                 if fault.status not in (0, 200):
                     error = {"status": {"error": fault.message}}
                     answer = rest.Answer(fault.status, error, fault.headers)

@@ -29,8 +29,10 @@ class Waits(BlockingIo):
     """Notes how long it is told to wait instead of waiting."""
 
     def __init__(self) -> None:
-        needs = {"serialize": False, "off_loop": False, "payload_index": False}
-        super().__init__(Engine("test", **needs, refusals=(), explain=lambda *_: None))
+        engine = Engine(
+            "test", off_loop=False, payload_index=False, refusals=(), explain=lambda *_: None
+        )
+        super().__init__(engine)
         self.seconds: list[float] = []
 
     async def sleep(self, seconds: float) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Coroutine
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,9 +16,15 @@ from qdrant_embed.engines.engine import Engine
 from qdrant_embed.flows.io import AsyncIo, BlockingIo, run_blocking
 
 
-def engine(*, serialize: bool = False, off_loop: bool = False) -> Engine:
+def engine(*, takes_turns: bool = False, off_loop: bool = False) -> Engine:
+    lock = threading.Lock()
     return Engine(
-        "test", serialize, off_loop, payload_index=False, refusals=(), explain=lambda *_: None
+        "test",
+        off_loop,
+        payload_index=False,
+        refusals=(),
+        explain=lambda *_: None,
+        running=lambda: lock if takes_turns else nullcontext(),
     )
 
 
@@ -80,15 +87,15 @@ def test_when_a_gathered_flow_fails_none_of_the_others_goes_on() -> None:
     within_a_minute(program())
 
 
-@pytest.mark.parametrize("serialize", [True, False])
-def test_a_database_that_needs_it_has_one_request_at_a_time(serialize: bool) -> None:
+@pytest.mark.parametrize("takes_turns", [True, False])
+def test_a_database_that_needs_it_has_one_request_at_a_time(takes_turns: bool) -> None:
     crowd = Crowd()
-    io = AsyncIo(engine(serialize=serialize, off_loop=True))
+    io = AsyncIo(engine(takes_turns=takes_turns, off_loop=True))
     other = threading.Barrier(2)
 
     async def method() -> None:
         with crowd:
-            if serialize:
+            if takes_turns:
                 time.sleep(0.01)
             else:
                 other.wait(30)  # both are inside
@@ -98,7 +105,7 @@ def test_a_database_that_needs_it_has_one_request_at_a_time(serialize: bool) -> 
         await asyncio.gather(request(method), request(method))
 
     within_a_minute(program())
-    assert crowd.most == (1 if serialize else 2)
+    assert crowd.most == (1 if takes_turns else 2)
 
 
 def test_a_blocking_flow_leaves_no_thread_behind() -> None:

@@ -73,6 +73,7 @@ class Shard:
         self._changing = ForkLock()
         self._open = self._loaded(self.collection)
         self._is_closed, self._is_dirty = False, False
+        self._has_begun = False  # to change something, since a change was begun
         self._flushing = ForkLock()
         self._logged = 0  # points changed since the engine flushed
         self._restored = 0  # points changed since the index was built: a change takes them out
@@ -193,7 +194,12 @@ class Shard:
         """
         with self._changing:
             self._check()
-            yield self._update
+            self._has_begun = False
+            try:
+                yield self._update
+            except FolderError as error:
+                error.is_partial |= self._has_begun
+                raise
 
     def _update(
         self, ids: Sequence[int | UUID], operation: Any, size: int = 0, *, grows: bool = True
@@ -210,7 +216,7 @@ class Shard:
         _check_space(self._folder.path, needed)
         if self._meanwhile is not None:
             self._meanwhile.points.update(ids)
-        self._is_dirty = True
+        self._has_begun = self._is_dirty = True
         self._logged += len(ids)
         if grows:
             self._restored += len(ids)
