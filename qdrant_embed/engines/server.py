@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, cast
 import grpc
 import httpx
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import (
     ApiException,
@@ -31,8 +32,8 @@ from qdrant_embed.errors import (
 
 # everything that a request can raise that is not the caller's mistake
 REQUEST_ERRORS = (ApiException, QdrantException, grpc.RpcError)
-# qdrant_client's, of an answer with status 200 that is not Qdrant's
-NO_ANSWERS = (json.JSONDecodeError, AssertionError)
+# qdrant_client's, of an answer with status 200 that is not Qdrant's: no JSON, another, too deep
+NO_ANSWERS = (json.JSONDecodeError, AssertionError, RecursionError)
 
 CapName: TypeAlias = Literal["limit", "upsert limit", "search batch size", "timeout", "condition"]
 Trouble: TypeAlias = Literal[
@@ -134,6 +135,7 @@ WAYS_OUT: dict[Trouble | None, str] = {
 }
 _FOR_EVER = frozenset[Trouble | None]({"name", "certificate", "no TLS", "protocol"})
 _WRONG_HEADER = "Invalid metadata"
+_OF_DIGITS = "integer string conversion"  # Python's, of thousands of digits in an answer
 _SAYS_NOTHING = "All connection attempts failed"  # of each address in turn, for its own reason
 _OF_CHANNEL = re.compile(r".*last error: \w+: (?:ipv[46]:\S+: )?")  # before what gRPC found
 _REFUSED_BY_PROXY = re.compile(r"4\d\d\b")
@@ -313,6 +315,8 @@ def is_no_answer(error: BaseException) -> bool:
     """Return whether something answered that is not Qdrant, or of a version that cannot be read."""
     if isinstance(error, ResponseHandlingException):
         return isinstance(error.source, ValidationError | httpx.DecodingError)
+    if type(error) is ValueError:
+        return _OF_DIGITS in str(error)
     return isinstance(error, NO_ANSWERS)
 
 
@@ -369,6 +373,12 @@ def explain(error: Exception, collection_name: str) -> QdrantEmbedError | None:
             f"what answers a request about collection {collection_name!r} is not Qdrant, or of a "
             "version that this qdrant-client cannot read: check the client's url, its port and its "
             "prefix"
+        )
+    if isinstance(error, PydanticSerializationError):
+        return ServerRefusal(
+            f"a request about collection {collection_name!r} cannot be written as JSON: "
+            f"{in_one_line(error)}. Change what is to be stored or sought, which may be a point's "
+            "payload that was read elsewhere"
         )
     answer = answer_of(error)
     if answer is None:

@@ -15,6 +15,7 @@ import qdrant_client
 from qdrant_client import models
 
 from qdrant_embed.backoff import Backoff
+from qdrant_embed.engines.answers import Answers
 from qdrant_embed.engines.bodies import LARGE, MOST, query_size
 from qdrant_embed.engines.connection import TIME_LEFT, address_of
 from qdrant_embed.engines.embedded import embedded
@@ -110,6 +111,7 @@ class CollectionRequests:
         check_whole("max_retries", max_retries, 0)
         self.io, self.client = io, client
         self.name, self.max_retries = collection_name, max_retries
+        self._answers = Answers(collection_name)
         self._waits = _Waits()
         self._is_known_to_be_slow = False  # and to announce each request would say nothing new
         self.on_wait: Callable[[str], None] = lambda _: None
@@ -455,9 +457,9 @@ class CollectionRequests:
         """Return whether the collection exists."""
         return await self.info() is not None
 
-    async def count(self) -> int:
-        """Return the number of points."""
-        return (await self.send(self.client.count, self.name, exact=True)).count
+    async def count(self, **options: Any) -> int:
+        """Return the number of points; `options` are those of the client's ``count``."""
+        return self._answers.count(await self.send(self.client.count, self.name, exact=True, **options))
 
     async def retrieve(
         self, ids: Sequence[str | int | UUID], **options: Any
@@ -465,7 +467,8 @@ class CollectionRequests:
         """Return the points with these ids; `options` are those of the client's ``retrieve``."""
 
         async def ask(some: Sequence[str | int | UUID]) -> list[models.Record]:
-            return await self.send(self.client.retrieve, self.name, some, **options)
+            found = await self.send(self.client.retrieve, self.name, some, **options)
+            return self._answers.records(some, found)
 
         return [record for found in await self.in_parts(ids, ask) for record in found]
 
@@ -477,7 +480,8 @@ class CollectionRequests:
         while True:
             asked = min(limit, self.cap("limit") or limit)
             try:
-                return await self.send(self.client.scroll, self.name, limit=asked, **options)
+                found = await self.send(self.client.scroll, self.name, limit=asked, **options)
+                return self._answers.page(asked, options.get("offset"), found)
             except ServerRefusal as error:
                 if not self._learns(error, "limit", asked):
                     raise
@@ -517,7 +521,8 @@ class CollectionRequests:
     async def _query(
         self, requests: Sequence[models.QueryRequest], options: Any
     ) -> list[models.QueryResponse]:
-        return await self.io.request(query_batch, self.client, self.name, requests, **options)
+        found = await self.io.request(query_batch, self.client, self.name, requests, **options)
+        return self._answers.hits(requests, found)
 
     def _with_small_conditions(self, request: models.QueryRequest) -> models.QueryRequest:
         """Return the query with its conditions cut to a cap that was named before."""

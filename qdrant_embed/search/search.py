@@ -444,4 +444,12 @@ def _responses(
             row["embedding"] = stored.get(dense)
             row["sparse_embedding"] = None if sparse is None else stored.get(sparse)
         rows.append(row)
-    return _RESPONSES.validate_python(rows)  # faster than one at a time
+    try:
+        return _RESPONSES.validate_python(rows)  # faster than one at a time
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        row, *place = wrong["loc"]
+        raise ServerRefusal(
+            f"point {points[int(row)].id!r} was found, but its {'.'.join(map(str, place))} cannot "
+            f"be used: {wrong['msg']}. Pass with_vectors=False, or store the point again"
+        ) from error
