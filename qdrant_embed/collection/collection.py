@@ -292,9 +292,7 @@ class Collection:
 
     async def count(self, shard_keys: Sequence[models.ShardKey | None] = (None,)) -> int:
         """Count the points, those with the same id under two shard keys as two."""
-        return sum(
-            [await self.requests.count(shard_key_selector=key) for key in shard_keys]
-        )
+        return sum([await self.requests.count(shard_key_selector=key) for key in shard_keys])
 
     async def set_alias(self, alias: str) -> None:
         """Let an alias point to the collection, wherever it has pointed before."""

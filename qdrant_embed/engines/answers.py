@@ -1,12 +1,13 @@
-"""What an engine answered, checked before it is used: no more than was asked for, and nothing else.
+"""What an engine answered, checked before it is used: what was asked for, and nothing else.
 
-A server's client checks the types of most of an answer, but not whether it answers the question; and
-payloads are whatever somebody stored.
+A server's client checks the types of most of an answer, but not whether it answers the question.
+Payloads are whatever somebody stored.
 """
 
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
@@ -17,6 +18,7 @@ from qdrant_embed.errors import ServerRefusal
 from qdrant_embed.limits import PAYLOAD_DEPTH
 
 P = TypeVar("P", models.Record, models.ScoredPoint)
+
 
 class Answers:
     """A checker of the answers to requests about one collection.
@@ -86,12 +88,12 @@ class Answers:
         records, following = answer
         if len(records) > limit:
             self._refuse(f"{limit} points at most", f"{len(records)}")
-        if following is not None:
-            if not records or (offset is not None and not _is_before(offset, following)):
-                self._refuse(
-                    f"the points from {offset!r} on",
-                    f"{len(records)} points and that the next ones begin at {following!r}",
-                )
+        is_behind = records and (None in (offset, following) or _is_before(offset, following))
+        if following is not None and not is_behind:
+            self._refuse(
+                f"the points from {offset!r} on",
+                f"{len(records)} points and that the next ones begin at {following!r}",
+            )
         for record in records:
             self._check_payload(record)
         return _distinct(records), following
@@ -101,6 +103,24 @@ class Answers:
         if answer.count < 0:
             self._refuse("the number of points", f"{answer.count}")
         return answer.count
+
+    def check_vectors(
+        self, params: models.CollectionParams, records: Sequence[models.Record]
+    ) -> None:
+        """Raise `ServerRefusal` unless points have vectors as their collection describes them."""
+        config = params.vectors or {}
+        dense = config if isinstance(config, dict) else {"": config}
+        for record in records:
+            found = record.vector or {}
+            for name, vector in (found if isinstance(found, dict) else {"": found}).items():
+                if isinstance(vector, models.SparseVector):
+                    is_right = name in (params.sparse_vectors or {})
+                else:
+                    is_right = name in dense and _is_vector(vector, dense[name])
+                if not is_right:
+                    self._refuse(
+                        f"vectors of {record.id!r}", f"{vector!r:.60} for the vector {name!r}"
+                    )
 
     def _check_payload(self, point: models.Record | models.ScoredPoint) -> None:
         """Raise `ServerRefusal` if a payload is nested too deeply to be read or written again."""
@@ -142,12 +162,23 @@ def _distinct(points: list[P]) -> list[P]:
     return [point for point in points if point.id in seen and not seen.discard(point.id)]
 
 
+def _is_vector(vector: object, params: models.VectorParams) -> bool:
+    """Return whether a vector is what its parameters say."""
+    rows = vector if params.multivector_config is not None else [vector]
+    if not isinstance(rows, list):
+        return False
+    try:
+        return all(len(array("f", row)) == params.size for row in rows)
+    except (TypeError, OverflowError):  # no list, or of something else than numbers
+        return False
+
+
 def _canonical(point: object) -> object:
     """Return a point's id as another one that names the same point has it."""
     if isinstance(point, int):
         return point
     text = str(point)
-    if len(text) == 36 and text.islower() or text.replace("-", "").isdecimal():
+    if (len(text) == 36 and text.islower()) or text.replace("-", "").isdecimal():
         return text
     try:
         return str(UUID(text))

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, cast
 
 import grpc
 import httpx
+from google.protobuf.message import DecodeError
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
@@ -33,7 +34,9 @@ from qdrant_embed.errors import (
 # everything that a request can raise that is not the caller's mistake
 REQUEST_ERRORS = (ApiException, QdrantException, grpc.RpcError)
 # qdrant_client's, of an answer with status 200 that is not Qdrant's: no JSON, another, too deep
-NO_ANSWERS = (json.JSONDecodeError, AssertionError, RecursionError)
+NO_ANSWERS = (UnicodeDecodeError, json.JSONDecodeError, AssertionError, RecursionError)
+# of what no request can carry
+UNWRITABLE = (PydanticSerializationError, DecodeError)
 
 CapName: TypeAlias = Literal["limit", "upsert limit", "search batch size", "timeout", "condition"]
 Trouble: TypeAlias = Literal[
@@ -135,7 +138,8 @@ WAYS_OUT: dict[Trouble | None, str] = {
 }
 _FOR_EVER = frozenset[Trouble | None]({"name", "certificate", "no TLS", "protocol"})
 _WRONG_HEADER = "Invalid metadata"
-_OF_DIGITS = "integer string conversion"  # Python's, of thousands of digits in an answer
+# Python's, of thousands of digits in an answer; qdrant_client's, of a message over gRPC
+_OF_ANSWERS = re.compile(r"integer string conversion|^invalid \w+ model|^Not supported value")
 _SAYS_NOTHING = "All connection attempts failed"  # of each address in turn, for its own reason
 _OF_CHANNEL = re.compile(r".*last error: \w+: (?:ipv[46]:\S+: )?")  # before what gRPC found
 _REFUSED_BY_PROXY = re.compile(r"4\d\d\b")
@@ -316,8 +320,8 @@ def is_no_answer(error: BaseException) -> bool:
     if isinstance(error, ResponseHandlingException):
         return isinstance(error.source, ValidationError | httpx.DecodingError)
     if type(error) is ValueError:
-        return _OF_DIGITS in str(error)
-    return isinstance(error, NO_ANSWERS)
+        return _OF_ANSWERS.search(str(error)) is not None
+    return isinstance(error, (*NO_ANSWERS, ValidationError))  # the latter is raised over gRPC
 
 
 def is_too_large(error: BaseException) -> bool:
@@ -374,11 +378,11 @@ def explain(error: Exception, collection_name: str) -> QdrantEmbedError | None:
             "version that this qdrant-client cannot read: check the client's url, its port and its "
             "prefix"
         )
-    if isinstance(error, PydanticSerializationError):
+    if isinstance(error, UNWRITABLE):
         return ServerRefusal(
-            f"a request about collection {collection_name!r} cannot be written as JSON: "
-            f"{in_one_line(error)}. Change what is to be stored or sought, which may be a point's "
-            "payload that was read elsewhere"
+            f"a request about collection {collection_name!r} cannot be written: "
+            f"{in_one_line(error)}. Change what is to be stored or sought: metadata that is nested "
+            "too deeply (over gRPC, about 30 levels), or is not valid Unicode"
         )
     answer = answer_of(error)
     if answer is None:

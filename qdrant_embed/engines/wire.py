@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 import qdrant_client
+from google.protobuf.message import DecodeError
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 from qdrant_client import grpc, models
@@ -192,7 +193,11 @@ def _over_grpc(
         options["shard_key_selector"] = RestToGrpc.convert_shard_key_selector(shard_key_selector)
     try:
         message = upsert_message(collection_name, points, **options)
-    except (NotEncodableError, UnicodeEncodeError):  # qdrant_client may convert it, or say why not
+    except (
+        NotEncodableError,
+        UnicodeEncodeError,
+        DecodeError,
+    ):  # qdrant_client may convert it, or say why not
         return None
 
     def send() -> Any:

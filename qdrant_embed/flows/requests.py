@@ -25,6 +25,7 @@ from qdrant_embed.engines.points import Kept, Points, StoredPoints, update_opera
 from qdrant_embed.engines.server import (
     NO_ANSWERS,
     REQUEST_ERRORS,
+    UNWRITABLE,
     CapName,
     Tries,
     above_limit,
@@ -239,7 +240,7 @@ class CollectionRequests:
                 try:
                     with waiting:
                         return await self._attempt(attempt)
-                except (*REQUEST_ERRORS, *NO_ANSWERS, ValueError) as error:
+                except (*REQUEST_ERRORS, *NO_ANSWERS, *UNWRITABLE, ValueError) as error:
                     if self.is_settling and may_come(error):
                         early += 1
                         await self.io.sleep(SOON.seconds(early))
@@ -459,7 +460,9 @@ class CollectionRequests:
 
     async def count(self, **options: Any) -> int:
         """Return the number of points; `options` are those of the client's ``count``."""
-        return self._answers.count(await self.send(self.client.count, self.name, exact=True, **options))
+        return self._answers.count(
+            await self.send(self.client.count, self.name, exact=True, **options)
+        )
 
     async def retrieve(
         self, ids: Sequence[str | int | UUID], **options: Any
@@ -471,6 +474,20 @@ class CollectionRequests:
             return self._answers.records(some, found)
 
         return [record for found in await self.in_parts(ids, ask) for record in found]
+
+    async def points(
+        self, ids: Sequence[Any], params: models.CollectionParams, **options: Any
+    ) -> list[models.Record]:
+        """Return the points with these ids, each with its payload and all its vectors.
+
+        Args:
+            ids: the ids.
+            params: what the collection says of its vectors.
+            options: those of the client's ``retrieve``.
+        """
+        records = await self.retrieve(ids, with_payload=True, with_vectors=True, **options)
+        self._answers.check_vectors(params, records)
+        return records
 
     async def page(self, limit: int, **options: Any) -> tuple[list[models.Record], Any]:
         """Scroll: return some points, at most `limit`, and the offset of the next ones.

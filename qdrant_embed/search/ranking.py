@@ -182,7 +182,9 @@ class DenseRanking(Ranking):
         own = self._request.filter
         if not self._hits:
             return own
-        parents = [parent for hit in self._hits if (parent := chunk_parent(hit.payload)) is not None]
+        parents = [
+            parent for hit in self._hits if (parent := chunk_parent(hit.payload)) is not None
+        ]
         single = [hit.id for hit in self._hits if chunk_parent(hit.payload) is None]
         found: list[models.Condition] = []
         if parents:

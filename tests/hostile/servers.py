@@ -9,20 +9,23 @@ import atexit
 import copy
 import json
 import math
+import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
 import qdrant_client
-from clients import Blocking, LetterEncoder, WordEncoder, opened
+from clients import Blocking, LetterEncoder, WordEncoder, at, opened
 from fake_server import rest
 from fake_server.node import Node
 from fake_server.rules import RefusedError
+from fake_server.serving import serving
+from google.protobuf.descriptor import FieldDescriptor
 
 from hostile.models import sound
 from qdrant_embed import (
@@ -71,9 +74,19 @@ def splitting(max_tokens: int = 8) -> TextEmbedding:
 
 
 @contextmanager
-def hostile(kind: str = "sync") -> Iterator[Server]:
-    """Run the block with a server that has three collections, and a client of it."""
+def hostile(kind: str = "sync", *, grpc: bool = False) -> Iterator[Server]:
+    """Run the block with a server that has three collections, and a client of it.
+
+    Over gRPC `Server.change` gets messages, on loopback.
+    """
     server = Server(Node(qdrant_client.QdrantClient(":memory:")))
+    if grpc:
+        with serving(grpc=True) as running, opened(kind, **at(running, grpc=True)) as client:
+            running.node, running.change = server.node, server.answer_message
+            server.client = client
+            server.fill()
+            yield server
+        return
     transport = httpx.MockTransport(server.answer)
     with opened(
         kind, url="http://hostile", check_compatibility=False, timeout=5, transport=transport
@@ -117,6 +130,12 @@ class Server:
         changed = self.change(name, json.loads(answer.body))
         body = changed if isinstance(changed, bytes) else dumped(changed)
         return httpx.Response(200, content=body, headers={"Content-Type": "application/json"})
+
+    def answer_message(self, name: str, message: Any) -> Any:
+        """Return what is answered over gRPC."""
+        self.asked += 1
+        self.names.append(name)
+        return self.change(name, message) if self.asked <= MOST else type(message)()
 
     def fill(self) -> None:
         """Store documents, in collections of every kind."""
@@ -287,3 +306,53 @@ def operate(server: Server, operation: str, collection: str) -> str:
         said = f"{type(error).__name__}: {error}"
     assert server.asked <= MOST, f"{operation} of {collection} does not end: {server.names[-5:]}"
     return said
+
+
+_WHOLE = [0, 1, 2, 7, 2**31 - 1, 2**32 - 1, -1, -(2**31), 2**63 - 1, 2**64 - 1, 10**9]
+_FRACTIONS = [math.nan, math.inf, -math.inf, 0.0, 1e38, -1.0]
+_TEXTS = ["", "x", "\0", "9" * 5000, "6d1f8e0a-7f0b-5c52-a3d4-1e9b6c2d8a75", "[[["]
+_VALUES: dict[int, list[Any]] = {
+    FieldDescriptor.CPPTYPE_INT32: _WHOLE,
+    FieldDescriptor.CPPTYPE_INT64: _WHOLE,
+    FieldDescriptor.CPPTYPE_UINT32: _WHOLE,
+    FieldDescriptor.CPPTYPE_UINT64: _WHOLE,
+    FieldDescriptor.CPPTYPE_ENUM: _WHOLE,
+    FieldDescriptor.CPPTYPE_FLOAT: _FRACTIONS,
+    FieldDescriptor.CPPTYPE_DOUBLE: _FRACTIONS,
+    FieldDescriptor.CPPTYPE_BOOL: [True, False],
+    FieldDescriptor.CPPTYPE_STRING: [*_TEXTS, b"\xff\xfe"],
+}
+
+
+def spoil(message: Any, chosen: random.Random) -> Any:
+    """Change one field somewhere in a message of gRPC, and return the message."""
+    inner, field = chosen.choice(_fields(message))
+    found = getattr(inner, field.name)
+    with suppress(ValueError, TypeError):  # a value that the field cannot have
+        if hasattr(found, "extend"):
+            how = chosen.choice(["fewer", "more", "none"])
+            if how == "more":
+                found.extend(list(found) * 3)
+            else:
+                del found[-1 if how == "fewer" and len(found) else 0 :]
+        elif chosen.random() < 0.2 or hasattr(found, "keys"):
+            inner.ClearField(field.name)
+        elif field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
+            found.SetInParent()
+        else:
+            setattr(inner, field.name, chosen.choice(_VALUES[field.cpp_type]))
+    return message
+
+
+def _fields(message: Any) -> list[tuple[Any, Any]]:
+    """List every field of a message and of those in it."""
+    fields = [(message, field) for field in message.DESCRIPTOR.fields]
+    for _, value in message.ListFields():
+        if hasattr(value, "keys"):
+            inner = [value[key] for key in list(value)[:6]]
+        else:
+            inner = [*value[:5]] if hasattr(value, "extend") else [value]
+        for each in inner:
+            if hasattr(each, "DESCRIPTOR"):
+                fields += _fields(each)
+    return fields

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from clients import LetterEncoder, opened, vectors
+from clients import vectors
 from qdrant_client import models
 from tiny import TinyModel
 
 from hostile import payloads
-from qdrant_embed import QdrantClient, QdrantEmbedError, StoredDocument, TextEmbedding
-from qdrant_embed.collection.payload import CHUNK_KEY
+from qdrant_embed import QdrantClient, StoredDocument, TextEmbedding
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +71,7 @@ def test_every_payload_is_found_and_changed(
         for hit in anywhere.query("demo", "dog", **options):  # type: ignore[arg-type]
             assert isinstance(hit.document, str)
             assert type(hit.id) in (int, str)
-    documents = anywhere.get_documents("demo", names)
+    documents = anywhere.get_documents("demo", [*names])
     ids = [point for point, found in zip(names, documents, strict=True) if found is not None]
     anywhere.update_metadata("demo", ids, {"seen": "yes"})
     anywhere.update_metadata("demo", ids, {"deep": None})
@@ -93,7 +91,7 @@ def test_every_payload_is_found_and_changed(
         assert found is not None
         assert (found.text, found.id, found.complete) == ("a cat", point, True), names[point]
     anywhere.delete_documents("demo", [*names])
-    assert anywhere.get_documents("demo", names) == [None] * len(names)
+    assert anywhere.get_documents("demo", [*names]) == [None] * len(names)
     assert anywhere.get_documents("demo", [1, 2]) == [
         StoredDocument(LONG, {}, id=1),
         StoredDocument("dog", {}, id=2),
