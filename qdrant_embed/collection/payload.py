@@ -159,8 +159,12 @@ def chunk_facts(payload: Mapping[str, Any] | None) -> ChunkFacts | None:
     chunk = (payload or {}).get(CHUNK_KEY)
     if not isinstance(chunk, Mapping):
         return None
-    numbers = [chunk.get(name) for name in ("position", "count", "start", "end")]
-    if not all(type(number) is int and 0 <= number < _NUMBERS for number in numbers):
+    numbers = [
+        number
+        for name in ("position", "count", "start", "end")
+        if type(number := chunk.get(name)) is int and 0 <= number < _NUMBERS
+    ]
+    if len(numbers) < 4:
         return None
     position, count, start, end = numbers
     texts = [chunk.get(name) for name in _CHUNK_TEXTS]

@@ -32,7 +32,7 @@ class Answers:
 
     def hits(
         self, requests: Sequence[models.QueryRequest], answers: object
-    ) -> Sequence[models.QueryResponse]:
+    ) -> list[models.QueryResponse]:
         """Return the answers to queries.
 
         A point that comes twice, as from two shards, is left out the second time.
@@ -156,10 +156,9 @@ class Answers:
 
 def _distinct(points: list[P]) -> list[P]:
     """Return points without those whose ids came before."""
-    seen = {point.id for point in points}
-    if len(seen) == len(points):
+    if len({point.id for point in points}) == len(points):
         return points
-    return [point for point in points if point.id in seen and not seen.discard(point.id)]
+    return list({point.id: point for point in reversed(points)}.values())[::-1]
 
 
 def _is_vector(vector: object, params: models.VectorParams) -> bool:

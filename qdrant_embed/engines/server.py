@@ -11,7 +11,6 @@ from typing import Literal, TypeAlias, cast
 
 import grpc
 import httpx
-from google.protobuf.message import DecodeError
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
@@ -23,6 +22,7 @@ from qdrant_client.http.exceptions import (
 
 from qdrant_embed.backoff import retry_after_seconds
 from qdrant_embed.engines.engine import Engine
+from qdrant_embed.engines.protobuf import TooDeepError
 from qdrant_embed.errors import (
     CollectionNotFoundError,
     PermissionRefusal,
@@ -36,7 +36,7 @@ REQUEST_ERRORS = (ApiException, QdrantException, grpc.RpcError)
 # qdrant_client's, of an answer with status 200 that is not Qdrant's: no JSON, another, too deep
 NO_ANSWERS = (UnicodeDecodeError, json.JSONDecodeError, AssertionError, RecursionError)
 # of what no request can carry
-UNWRITABLE = (PydanticSerializationError, DecodeError)
+UNWRITABLE = (PydanticSerializationError, TooDeepError)
 
 CapName: TypeAlias = Literal["limit", "upsert limit", "search batch size", "timeout", "condition"]
 Trouble: TypeAlias = Literal[

@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 import qdrant_client
-from google.protobuf.message import DecodeError
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 from qdrant_client import grpc, models
@@ -29,6 +28,7 @@ from qdrant_embed.engines.embedded import embedded
 from qdrant_embed.engines.points import Points
 from qdrant_embed.engines.protobuf import (
     NotEncodableError,
+    TooDeepError,
     is_vector,
     query_message,
     resolved,
@@ -193,12 +193,8 @@ def _over_grpc(
         options["shard_key_selector"] = RestToGrpc.convert_shard_key_selector(shard_key_selector)
     try:
         message = upsert_message(collection_name, points, **options)
-    except (
-        NotEncodableError,
-        UnicodeEncodeError,
-        DecodeError,
-    ):  # qdrant_client may convert it, or say why not
-        return None
+    except (NotEncodableError, UnicodeEncodeError, TooDeepError):
+        return None  # qdrant_client may convert it, or say why not
 
     def send() -> Any:
         return client.grpc_points.Upsert(message, timeout=_timeout(client))

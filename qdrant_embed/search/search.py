@@ -448,8 +448,9 @@ def _responses(
         return _RESPONSES.validate_python(rows)  # faster than one at a time
     except ValidationError as error:
         wrong = error.errors()[0]
-        row, *place = wrong["loc"]
+        place = [*wrong["loc"]]
         raise ServerRefusal(
-            f"point {points[int(row)].id!r} was found, but its {'.'.join(map(str, place))} cannot "
+            f"point {points[int(place[0])].id!r} was found, but its "
+            f"{'.'.join(map(str, place[1:]))} cannot "
             f"be used: {wrong['msg']}. Pass with_vectors=False, or store the point again"
         ) from error

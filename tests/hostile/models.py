@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 from tiny import tiny_bert, tiny_tokenizer, write_model
 from tiny_onnx import WIDTH, tiny_onnx
+
+from qdrant_embed import TextEmbedding
+from qdrant_embed.encoder.files.cache import sealed, unsealed
+from qdrant_embed.encoder.files.plan import MANIFEST
 
 Change = Callable[[Path], object]
 
@@ -34,9 +43,14 @@ CONFIGS = (
 
 
 def sound(kind: str, folder: Path) -> Path:
-    """Write a sound model: ``bert``, ``static`` or ``onnx``."""
+    """Write a sound model: ``bert``, ``static`` or ``onnx``, or ``exported`` in our own format."""
     if kind == "bert":
         tiny_bert(folder, layers=1)
+    elif kind == "exported":
+        with TemporaryDirectory() as base:
+            model = tiny_bert(Path(base) / "bert", layers=1).path
+            encoder = TextEmbedding(model, precision="fp32", cache_dir=Path(base) / "cache")
+            encoder.export(folder)
     elif kind == "static":
         folder.mkdir()
         size = tiny_tokenizer().get_vocab_size()
@@ -606,6 +620,38 @@ def external(location: str) -> Change:
     return change
 
 
+def of_exported_graphs() -> dict[str, Change]:
+    """The same graphs in place of ours in an exported folder, whose manifest has their digests."""
+    return {name: in_exported(change) for name, change in of_graphs().items()}
+
+
+def in_exported(change: Change) -> Change:
+    """Change the graph of an exported folder, and the manifest with it."""
+
+    def changed(folder: Path) -> None:
+        path, manifest = folder / "model.onnx", folder / MANIFEST
+        change(folder)
+        with suppress(DecodeError):
+            model = onnx.load(path, load_external_data=False)
+            for node in model.graph.node:
+                node.output[:] = [
+                    "embedding" if n == "last_hidden_state" else n for n in node.output
+                ]
+            for output in model.graph.output:
+                output.name = "embedding"
+            if model.graph.output:
+                path.write_bytes(model.SerializeToString())
+        content = unsealed(manifest.read_bytes())
+        data = path.read_bytes()
+        content["files"][path.name] |= {
+            "size": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+        manifest.write_text(sealed(content))
+
+    return changed
+
+
 GROUPS: Mapping[str, tuple[str, Callable[[], dict[str, Change]]]] = {
     "configs": ("bert", of_configs),
     "modules": ("bert", of_modules),
@@ -616,6 +662,7 @@ GROUPS: Mapping[str, tuple[str, Callable[[], dict[str, Change]]]] = {
     "static tokenizers": ("static", of_tokenizers),
     "graphs": ("onnx", of_graphs),
     "graph tokenizers": ("onnx", of_tokenizers),
+    "exported graphs": ("exported", of_exported_graphs),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from qdrant_embed.collection.payload import CHUNK_KEY, DOCUMENT_KEY, ID_KEY
@@ -27,7 +27,7 @@ def nested(depth: int) -> Any:
     return value
 
 
-def payloads() -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+def payloads() -> Iterator[tuple[str, dict[str, Any] | None]]:
     """Yield each payload with a name."""
     yield "nothing", None
     yield "no text", {"a": 1}

@@ -25,7 +25,7 @@ from fake_server import rest
 from fake_server.node import Node
 from fake_server.rules import RefusedError
 from fake_server.serving import serving
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
 
 from hostile.models import sound
 from qdrant_embed import (
@@ -46,7 +46,13 @@ DOCUMENTS = [
     "a dog",
     "the last of all cats sat on a mat of the dog. The cat ran. The dog sat. A mat was there.",
 ]
-METADATA = [{"n": 1}, {"n": 2, "deep": {"list": [1, None]}}, {"n": 3}, {"n": 4}, {"n": 5}]
+METADATA: list[dict[str, Any]] = [
+    {"n": 1},
+    {"n": 2, "deep": {"list": [1, None]}},
+    {"n": 3},
+    {"n": 4},
+    {"n": 5},
+]
 
 
 class OtherEncoder(LetterEncoder):

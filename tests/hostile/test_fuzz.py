@@ -25,6 +25,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hostile import models, servers
+from hostile.readers import Reader
+from hostile.readers import readers as all_readers
+from hostile.run_atheris import NAMES
 from qdrant_embed import QdrantEmbedError, TextEmbedding
 from qdrant_embed.backoff import Backoff, retry_after_seconds
 from qdrant_embed.cli.records import FORMATS, Field, Fields, Format, RecordFile
@@ -346,6 +349,27 @@ def test_paths_of_a_hub(path: str) -> None:
 def test_waits_that_are_asked_for(value: str) -> None:
     seconds = retry_after_seconds(value)
     assert seconds is None or 0 <= seconds < math.inf
+
+
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
+    found = all_readers(tmp_path_factory.mktemp("readers"))
+    assert tuple(found) == NAMES
+    return found
+
+
+@fuzz
+@given(data=st.data(), name=st.sampled_from(NAMES))
+def test_readers_of_atheris(data: st.DataObject, name: str, readers: dict[str, Reader]) -> None:
+    """Their seeds are read without an error, and what is near them as ``tox -e atheris`` does."""
+    reader = readers[name]
+    seed = data.draw(st.sampled_from(reader.seeds))
+    reader.read(seed)
+    made = bytearray(seed)
+    for _ in range(data.draw(st.integers(0, 3))):
+        position = data.draw(st.integers(0, len(made)))
+        made[position : position + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+    reader(bytes(made))
 
 
 _LINES = ['{"text": "cat", "id": 1, "day": "2024-01-01"}', '{"text": "dog", "id": "x", "day": 3}']

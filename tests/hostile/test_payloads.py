@@ -30,7 +30,7 @@ def fill(client: QdrantClient) -> dict[int, str]:
     for point, (name, payload) in enumerate(payloads.payloads(), 100):
         names[point] = name
         vector: Any = stored.get("", stored)
-        points.append(models.PointStruct(id=point, vector=vector, payload=payload and {**payload}))
+        points.append(models.PointStruct(id=point, vector=vector, payload=payload))
     client.upsert("demo", points)
     return names
 
@@ -48,7 +48,7 @@ def test_every_payload_is_read(
     assert dog == StoredDocument("dog", {}, id=2)
     for name, document in zip(names.values(), hostile, strict=True):
         if document is None:
-            assert name in ("chunk's position: 1", "chunk's position: True") or "position" in name
+            assert "position" in name  # another chunk than a document's first is none itself
             continue
         assert isinstance(document.text, str), name
         assert type(document.id) in (int, str), name
@@ -68,7 +68,7 @@ def test_every_payload_is_found_and_changed(
         anywhere.set_model(splitting)
     names = fill(anywhere)
     for options in ({}, {"chunks": True}, {"limit": 1000}, {"offset": 20}):
-        for hit in anywhere.query("demo", "dog", **options):  # type: ignore[arg-type]
+        for hit in anywhere.query("demo", "dog", **options):
             assert isinstance(hit.document, str)
             assert type(hit.id) in (int, str)
     documents = anywhere.get_documents("demo", [*names])
@@ -84,7 +84,7 @@ def test_every_payload_is_found_and_changed(
             ["a cat"] * len(ids),
             metadata=[{"seen": "yes"}] * len(ids),
             ids=ids,
-            on_existing=how,  # type: ignore[arg-type]
+            on_existing=how,
         )
         assert stored == ids
     for point, found in zip(ids, anywhere.get_documents("demo", ids), strict=True):

@@ -38,6 +38,18 @@ def test_a_sound_server(server: servers.Server, operation: str, collection: str)
 
 
 _OK = {"status": "ok", "time": 0.0}
+_RESULTS: list[Any] = [
+    None,
+    [],
+    {},
+    True,
+    "x",
+    -1,
+    math.nan,
+    [None],
+    [[]],
+    payloads.nested(900),
+]
 BODIES: dict[str, bytes] = {
     "empty": b"",
     "null": b"null",
@@ -47,10 +59,7 @@ BODIES: dict[str, bytes] = {
     "deep": b"[" * 100_000,
     "deep objects": b'{"result":' * 100_000,
     "digits": b"9" * 5000,
-    **{
-        f"result {value!r}": servers.dumped({"result": value, **_OK})
-        for value in (None, [], {}, True, "x", -1, math.nan, [None], [[]], payloads.nested(900))
-    },
+    **{f"result {value!r:.20}": servers.dumped({"result": value, **_OK}) for value in _RESULTS},
 }
 
 
@@ -98,6 +107,10 @@ def _vectors(**values: Any) -> Callable[[Any], None]:
             params.update(values)
 
     return change
+
+
+def _with_metadata(metadata: dict[str, Any], info: Any) -> None:
+    info["config"].update(metadata=metadata)
 
 
 def _named(vector: Any) -> servers.Change:
@@ -194,7 +207,7 @@ CHANGES: dict[str, servers.Change] = {
         else answer
     ),
 }
-for _name, _stamp in {
+_STAMPS: dict[str, Any] = {
     "null": None,
     "a list": [],
     "text": "x",
@@ -204,11 +217,12 @@ for _name, _stamp in {
     "of numbers": dict.fromkeys(("model", "vector_name", "query_prefix", "overflow"), 1),
     "of another model": {"model": "../../x", "dimension": -1, "vector_name": "", "overlap": -5},
     "of sparse numbers": {"model": "m", "dimension": 26, "vector_name": "x", "sparse": [1]},
-}.items():
-    for _key in ("qdrant_embed", "qdrant_embed_copy"):
-        CHANGES[f"{_key} {_name}"] = _config(
-            lambda info, key=_key, stamp=_stamp: info["config"].update(metadata={key: stamp})
-        )
+}
+CHANGES |= {
+    f"{key} {name}": _config(partial(_with_metadata, {key: stamp}))
+    for key in ("qdrant_embed", "qdrant_embed_copy")
+    for name, stamp in _STAMPS.items()
+}
 
 
 def _late(body: bytes, first: int) -> servers.Change:
