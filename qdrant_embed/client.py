@@ -617,6 +617,9 @@ class QdrantClient(QdrantEmbedMixin):
     ``"local"`` asks for one of them, and the attribute `engine` says which it is. The embedded
     engine builds indices in the background, unless ``optimize=False``; `optimize` builds one now.
 
+    Local mode unpickles what is in a folder, which can run code: open only folders that you trust
+    with it. The embedded engine unpickles nothing, and opens no folder of local mode.
+
     Threads can share a client. A forked process uses the models that its parent loaded, shares
     their memory, and opens connections of its own; a fork waits while another thread loads a model.
     A GPU cannot be used in it: load the model there, or start processes by spawning. A folder

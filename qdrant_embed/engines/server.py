@@ -35,8 +35,8 @@ from qdrant_embed.errors import (
 REQUEST_ERRORS = (ApiException, QdrantException, grpc.RpcError)
 # qdrant_client's, of an answer with status 200 that is not Qdrant's: no JSON, another, too deep
 NO_ANSWERS = (UnicodeDecodeError, json.JSONDecodeError, AssertionError, RecursionError)
-# of what no request can carry
-UNWRITABLE = (PydanticSerializationError, TooDeepError)
+# of what no request can carry, to any engine
+UNWRITABLE = (PydanticSerializationError, UnicodeEncodeError, TooDeepError)
 
 CapName: TypeAlias = Literal["limit", "upsert limit", "search batch size", "timeout", "condition"]
 Trouble: TypeAlias = Literal[
@@ -378,12 +378,6 @@ def explain(error: Exception, collection_name: str) -> QdrantEmbedError | None:
             "version that this qdrant-client cannot read: check the client's url, its port and its "
             "prefix"
         )
-    if isinstance(error, UNWRITABLE):
-        return ServerRefusal(
-            f"a request about collection {collection_name!r} cannot be written: "
-            f"{in_one_line(error)}. Change what is to be stored or sought: metadata that is nested "
-            "too deeply (over gRPC, about 30 levels), or is not valid Unicode"
-        )
     answer = answer_of(error)
     if answer is None:
         return None
@@ -395,6 +389,17 @@ def explain(error: Exception, collection_name: str) -> QdrantEmbedError | None:
         )
     is_refusal = code in _REFUSALS or is_too_large(error)
     return _refusal(answer, collection_name) if is_refusal else None
+
+
+def unwritable(error: Exception, collection_name: str) -> ServerRefusal | None:
+    """Return the error that says what no request can carry; ``None`` if one could be sent."""
+    if not isinstance(error, UNWRITABLE):
+        return None
+    return ServerRefusal(
+        f"a request about collection {collection_name!r} cannot be written: {in_one_line(error)}. "
+        "Change what is to be stored or sought: metadata that is nested too deeply (over gRPC, "
+        "about 30 levels), or is not valid Unicode"
+    )
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from qdrant_embed.engines.server import (
     missing_right,
     requested_wait,
     unavailable,
+    unwritable,
 )
 from qdrant_embed.engines.wire import query_batch, upsert_request
 from qdrant_embed.errors import (
@@ -277,6 +278,7 @@ class CollectionRequests:
         """Return the error that says what came of a request; ``None`` if `error` says it."""
         return (
             missing_right(error, self.name, writes=writes)
+            or unwritable(error, self.name)
             or self.io.engine.explain(error, self.name)
             or unavailable(error, self.name, tries, lambda grpc: address_of(self.client, grpc=grpc))
         )

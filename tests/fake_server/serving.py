@@ -51,7 +51,7 @@ class Server:
             answered with 400 before they are read, and the connection is reset.
         tokens: what each API key may do: "manage", "read" (read-only), or for each collection
             "r" or "rw". None lets everybody do everything.
-        change: changes an answer over gRPC, given the request's name and the message.
+        change: changes an answer, given the request's name: bytes, and over gRPC the message.
         stall: seconds between the two writes of an answer of more than 1.5 kB, if the client
             takes compressed ones and its connection has served a request before.
     """
@@ -233,7 +233,8 @@ def _handler(running: Server) -> type[BaseHTTPRequestHandler]:
             self.connection.close()
 
         def reply(self, answer: rest.Answer, fault: Fault) -> None:
-            payload = answer.body
+            name = f"{self.command} {self.path.partition('?')[0]}"
+            payload = running.change(name, answer.body)
             accepted = self.headers.get("Accept-Encoding", "")
             compressed = "gzip" in accepted and len(payload) > COMPRESSED_FROM
             if compressed:

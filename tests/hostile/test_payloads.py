@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import vectors
+from clients import LetterEncoder, at, opened, vectors
 from qdrant_client import models
+from rest_server import Server
 from tiny import TinyModel
 
 from hostile import payloads
-from qdrant_embed import QdrantClient, StoredDocument, TextEmbedding
+from qdrant_embed import QdrantClient, ServerRefusal, StoredDocument, TextEmbedding
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +98,43 @@ def test_every_payload_is_found_and_changed(
         StoredDocument(LONG, {}, id=1),
         StoredDocument("dog", {}, id=2),
     ]
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        ({"document": "a cat", "deep": payloads.nested(300)}, "point 9 .* more than 200 levels"),
+        ({"document": "a cat", "\ud800": 1}, "cannot be written: .* surrogates"),
+        ({"document": "a \ud800"}, "Qdrant refused a request"),
+    ],
+    ids=["deep", "a key", "a text"],
+)
+def test_what_cannot_be_copied_is_named(
+    payload: dict[str, Any], said: str, tmp_path: Path, tiny: TinyModel
+) -> None:
+    """Local mode stores anything; the embedded engine does not."""
+    with opened("sync", ":memory:") as client, opened("sync", path=tmp_path / "db") as other:
+        client.set_model(tiny.path)
+        client.add("demo", ["dog"], ids=[1])
+        vector: Any = vectors(client, 1)
+        client.upsert("demo", [models.PointStruct(id=9, vector=vector, payload=payload)])
+        with pytest.raises(ServerRefusal, match=said):
+            client.copy_to(other)
+
+
+@pytest.mark.parametrize("grpc", [False, True], ids=["rest", "grpc"])
+def test_metadata_that_no_message_can_carry(grpc_server: Server, grpc: bool) -> None:
+    """What `add` accepts can be read again; over gRPC not every depth can be sent."""
+    with opened("sync", **at(grpc_server, grpc=grpc)) as client:
+        client.set_model(LetterEncoder())
+        for depth in (10, 199):
+            metadata = {"deep": payloads.nested(depth)}
+            if grpc and depth == 199:
+                with pytest.raises(ServerRefusal, match="over gRPC, about 30 levels"):
+                    client.add("demo", ["cat"], [metadata], [depth])
+                continue
+            client.add("demo", ["cat"], [metadata], [depth])
+            [found] = client.get_documents("demo", [depth])
+            assert found is not None
+            assert found.metadata == metadata
+            assert len(client.query("demo", "cat", limit=100)) >= 1
