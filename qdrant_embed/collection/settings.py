@@ -142,6 +142,9 @@ class ModelSettings:
         overflow: Overflow = "truncate",
         overlap: int = 0,
         splitter: Splitter | None = None,
+        task: str | None = None,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
     ) -> None:
         """Set the model for all collections that this client uses from now on.
 
@@ -179,6 +182,11 @@ class ModelSettings:
             splitter: with ``chunk`` and ``mean``, your own splitter: a function that takes a text
                 longer than the limit and returns the ``(start, end)`` pairs of its parts; see
                 ``examples/long_documents.py``.
+            task: what an instruction-tuned model is told to do with a query, in its own words; the
+                vendor's default otherwise. Collections remember it, as part of the query prefix.
+            query_prompt: name of the model's own prompt to put before every query; see
+                `TextEmbedding`.
+            document_prompt: likewise before every document.
 
         Raises:
             InputError: if an option is invalid, or does not apply to a custom encoder.
@@ -202,6 +210,9 @@ class ModelSettings:
             "overflow": overflow,
             "overlap": overlap,
             "splitter": splitter,
+            "task": task,
+            "query_prompt": query_prompt,
+            "document_prompt": document_prompt,
         }
         if vector_name is not None:
             check_vector_name(vector_name)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL, sparse_name, supported_models
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
+from qdrant_embed.encoder.facts.prompts import PromptChoice
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Chunk, EncoderDescription, Overflow, Vector
 from qdrant_embed.encoder.long_texts.overflow import LongTexts, OverflowOptions, Splitter
 from qdrant_embed.encoder.model import Model, ModelOptions
-from qdrant_embed.encoder.run.checked_texts import checked_prefix, checked_texts
+from qdrant_embed.encoder.run.checked_texts import checked_texts
 from qdrant_embed.encoder.run.cores import worker_count
 from qdrant_embed.encoder.run.job import EncodeJob
 from qdrant_embed.encoder.run.pipeline import Pipeline
@@ -50,8 +51,10 @@ class TextEmbedding:
     others run from their own ONNX file; with ``precision="int8"``, from a quantised one if there
     is one. Nothing is unpickled, and no code from a repository is run.
 
-    Prefixes come from `query_prefix` and `document_prefix`, else from the model's own files, else
-    from the table of known models.
+    Prefixes come from `query_prefix` and `document_prefix`, or from the model's prompts that
+    `query_prompt` and `document_prompt` name; else from the model's own files, else from the table
+    of known models. Some models are told their task before a query (``Instruct: ...``): there,
+    `task` replaces the vendor's default, which is to find passages as a rule.
 
     Args:
         model_name: a known model (see `list_supported_models`), a folder with a model's files
@@ -81,6 +84,11 @@ class TextEmbedding:
         dimensions: cut vectors to this many numbers and scale them to length 1 again; for models
             that are trained for it (`ModelSpec.smallest_dimension`), with a warning for others.
         spec: the model's facts, in place of what its files and the catalog say.
+        task: what an instruction-tuned model is told to do with a query, in its own words:
+            ``"Given a question, find code that answers it"``; the vendor's default otherwise.
+        query_prompt: name of the prompt to put before every query, among those in the model's
+            ``config_sentence_transformers.json`` (`ModelSpec.prompts`).
+        document_prompt: likewise before every document.
         precision: ``int8`` computes linear layers in 8 bits, which is faster and nearly as
             exact (see `report`); ``fp32`` is exact. A GPU always uses ``fp32``.
 
@@ -113,6 +121,9 @@ class TextEmbedding:
         overflow: Overflow = "truncate",
         overlap: int = 0,
         splitter: Splitter | None = None,
+        task: str | None = None,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
     ) -> None:
         if isinstance(model_name, str) and sparse_name(model_name) is not None:
             raise UnknownModelError(
@@ -136,8 +147,9 @@ class TextEmbedding:
         )
         self._model = Model(options)
         self._pipeline = Pipeline(self._model.load, iter)
-        self._query_prefix = checked_prefix("query_prefix", query_prefix)
-        self._document_prefix = checked_prefix("document_prefix", document_prefix)
+        self._prompts = PromptChoice(
+            query_prefix, document_prefix, query_prompt, document_prompt, task
+        )
         self._threads = worker_count("threads", threads)
         self._job: EncodeJob | None = None
         self._spec: ModelSpec | None = None
@@ -190,7 +202,7 @@ class TextEmbedding:
         """The model's facts, with this encoder's own prefixes."""
         if self._spec is None:  # every text asks for it
             spec = self._model.facts.spec
-            self._spec = spec.with_prefixes(self._query_prefix, self._document_prefix)
+            self._spec = self._prompts.of(spec)
         return self._spec
 
     def load(self) -> None:
@@ -199,6 +211,7 @@ class TextEmbedding:
         Raises:
             The same errors as the constructor without ``lazy_load=True``.
         """
+        _ = self.spec  # which may be impossible: before anything long
         self._model.load()
 
     @property
@@ -331,7 +344,9 @@ class TextEmbedding:
         """List the known models, a dict for each, without using the network.
 
         Keys: ``model``, ``dim``, ``pooling``, ``normalize``, ``max_tokens``, ``query_prefix``,
-        ``document_prefix``, ``smallest_dimension``, ``license``, ``task``.
+        ``document_prefix``, ``smallest_dimension``, ``license``, ``task``, ``prompts``; see
+        `ModelSpec`. Besides, ``parameters`` (millions), ``megabytes`` on disk as it is run by
+        default, ``languages`` (ISO 639-1) and ``purpose`` (``retrieval`` or ``similarity``).
         """
         return supported_models()
 
@@ -385,10 +400,7 @@ def variant(
     """
     other = copy.copy(encoder)
     other._spec = None
-    if query_prefix is not None:
-        other._query_prefix = checked_prefix("query_prefix", query_prefix)
-    if document_prefix is not None:
-        other._document_prefix = checked_prefix("document_prefix", document_prefix)
+    other._prompts = encoder._prompts.with_prefixes(query_prefix, document_prefix)
     if threads is not None:
         other._threads = worker_count("threads", threads)
     if job is not None:

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 Fusion: TypeAlias = Literal["rrf", "dbsf"]
 
+_WITHOUT_OPTIONS = models.QueryRequest(with_payload=True)
 _WITHOUT_INDEX = 20_000  # points that a filter can well read
 
 _MIN_RERANKED = 50
@@ -122,13 +123,19 @@ class Search:
                 "consistency must be a number of replicas, 'majority', 'quorum' or 'all', not "
                 f"{self.consistency!r:.80}"
             )
+        _ = self._options
+
+    @cached_property
+    def _options(self) -> models.QueryRequest:
+        """The options of Qdrant's own, in a query that lacks everything else."""
         if (self.search_params, self.score_threshold, self.shard_key_selector) == (None,) * 3:
-            return
+            return _WITHOUT_OPTIONS
         try:
-            models.QueryRequest(
+            return models.QueryRequest(
                 params=self.search_params,
                 score_threshold=self.score_threshold,
                 shard_key=self.shard_key_selector,
+                with_payload=True,
             )
         except ValidationError as error:
             wrong = error.errors()[0]
@@ -189,7 +196,7 @@ class Search:
                         using=vectors.dense.vector_name or None,
                         query=vector,
                         filter=self.filter,
-                        params=self.search_params,
+                        params=self._options.params,
                     ),
                     self._skipped,
                     last,
@@ -270,14 +277,11 @@ class Search:
             return False
         return vectors.names if any(vectors.names) else True
 
-    def _request(self, vectors: CollectionVectors, **query: Any) -> models.QueryRequest:
-        return models.QueryRequest(
-            **query,
-            with_payload=True,
-            with_vector=self._with_vectors(vectors),
-            score_threshold=self.score_threshold,
-            shard_key=self.shard_key_selector,
-        )
+    def _request(
+        self, vectors: CollectionVectors, *, params: models.SearchParams | None = None, **query: Any
+    ) -> models.QueryRequest:
+        query |= {"params": params, "with_vector": self._with_vectors(vectors)}
+        return self._options.model_copy(update=query)  # all of it is checked
 
     def _branch(
         self, vector_name: str, query: list[float] | models.SparseVector
@@ -286,7 +290,7 @@ class Search:
             query=query,
             using=vector_name or None,
             filter=self.filter,
-            params=self.search_params,
+            params=self._options.params,
         )
 
     def _reranked(

@@ -32,6 +32,7 @@ from qdrant_embed.engines.edge import shard as shards
 from qdrant_embed.engines.edge.folder import Folder
 from qdrant_embed.engines.edge.shard import Shard
 
+pytestmark = pytest.mark.further
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 Point = models.PointStruct
 DOT = models.Distance.DOT
@@ -728,3 +729,13 @@ def test_what_the_engine_cannot_change_is_refused(client: QdrantClient) -> None:
     assert client.get_collection("demo").config == config
     assert client.count("demo").count == 40
     client.close()
+
+
+def test_facets_have_no_value_that_every_point_has_lost(client: QdrantClient) -> None:
+    client.create_payload_index("demo", "n", models.PayloadSchemaType.INTEGER)
+    client.set_payload("demo", {"n": 1}, points=list(range(39)))
+    found = [(hit.value, hit.count) for hit in client.facet("demo", "n", limit=50).hits]
+    assert found == [(1, 39), (39, 1)]
+    client.delete("demo", [39])
+    found = [(hit.value, hit.count) for hit in client.facet("demo", "n", limit=50).hits]
+    assert found == [(1, 39)]

@@ -172,15 +172,17 @@ class ModelDirectory:
             normalize=normalize,
             max_tokens=max_tokens or min(self._max_tokens(limit), limit),
             query_prefix=_first(
-                query_prefix, prompts.get("query"), known.query_prefix if known else None
+                query_prefix, prompts.stated("query"), known.query_prefix if known else None
             ),
             document_prefix=_first(
                 document_prefix,
-                prompts.get("document", prompts.get("passage")),
+                # as sentence-transformers looks for them
+                prompts.stated("document", "passage", "corpus"),
                 known.document_prefix if known else None,
             ),
             license=known.license if known else "",
             smallest_dimension=known.smallest_dimension if known else None,
+            prompts=prompts.prompts or (known.prompts if known else {}),
         )
 
     def accept(self, spec: ModelSpec, max_tokens: int | None = None) -> ModelSpec:

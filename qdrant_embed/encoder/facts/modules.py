@@ -77,8 +77,18 @@ class _DenseConfig(JsonFile):
     out_features: PositiveInt
 
 
-class _Prompts(JsonFile):
+class Prompts(JsonFile):
+    """``config_sentence_transformers.json``: what is put before texts, by name."""
+
     prompts: dict[str, str] = Field(default_factory=dict)
+    default_prompt_name: str | None = None
+
+    def stated(self, *names: str) -> str | None:
+        """Return the first of these prompts that there is, else the default; ``None`` if none."""
+        for name in (*names, self.default_prompt_name):
+            if name is not None and name in self.prompts:
+                return self.prompts[name]
+        return None
 
 
 class SentenceConfig(JsonFile):
@@ -201,7 +211,7 @@ def read_chain(folder: Path) -> ModuleChain | None:
     )
 
 
-def read_prompts(folder: Path) -> dict[str, str]:
+def read_prompts(folder: Path) -> Prompts:
     """Read a model's prompts; sentence-transformers saves empty ones where none were set.
 
     Raises:
@@ -209,19 +219,19 @@ def read_prompts(folder: Path) -> dict[str, str]:
     """
     path = folder / "config_sentence_transformers.json"
     if not path.is_file():
-        return {}
-    prompts = read_json(path, TypeAdapter(_Prompts)).prompts
-    for name, prompt in prompts.items():
+        return Prompts()
+    read = read_json(path, TypeAdapter(Prompts))
+    for name, prompt in read.prompts.items():
         if len(prompt) > PREFIX:
             raise ModelFileError(
                 f"{path}: the prompt {name!r:.80} has {len(prompt):,} characters: a prompt has "
                 f"{PREFIX:,} at most"
             )
         try:
-            prompt.encode()
+            (name + prompt).encode()
         except UnicodeEncodeError as error:
             raise ModelFileError(f"{path}: prompt {name!r:.80} is not Unicode: {error}") from error
-    return prompts if any(prompts.values()) else {}
+    return read if any(read.prompts.values()) else Prompts()
 
 
 def read_sentence_config(folder: Path) -> SentenceConfig:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from qdrant_embed.encoder.interfaces import Pooling, Task
@@ -28,6 +29,7 @@ class ModelSpec:
         license: SPDX identifier, or the name of the terms.
         smallest_dimension: how far vectors may be cut (`TextEmbedding`'s ``dimensions=``), for
             models trained for it (Matryoshka); ``None`` for others.
+        prompts: the model's own prompts by name, as its files state them.
 
     Raises:
         InputError: a fact is impossible, or does not fit another.
@@ -43,11 +45,15 @@ class ModelSpec:
     license: str = ""
     smallest_dimension: int | None = None
     task: Task = "embed"
+    prompts: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         check_str("name", self.name)
-        for option in ("query_prefix", "document_prefix"):
-            prefix = getattr(self, option)
+        if not isinstance(self.prompts, Mapping):
+            raise InputError(f"{self.name:.80}: prompts must be a dict, not {self.prompts!r:.80}")
+        prefixes = {"query_prefix": self.query_prefix, "document_prefix": self.document_prefix}
+        prefixes |= {f"prompt {name!r:.80}": prompt for name, prompt in self.prompts.items()}
+        for option, prefix in prefixes.items():
             check_prefix(f"{self.name:.80}: {option}", prefix)
             check_unicode(f"{self.name:.80}: {option}", prefix)
         check_whole(f"{self.name}: dimension", self.dimension, 1)

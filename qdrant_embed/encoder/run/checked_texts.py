@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from qdrant_embed.errors import InputError, check_prefix, check_unicode
+from qdrant_embed.errors import InputError, check_unicode
 
 
 def checked_texts(
@@ -34,15 +34,3 @@ def _checked(texts: Iterable[str], prefix: str, any_unicode: bool) -> Iterator[s
         if not any_unicode:
             check_unicode(f"text number {position}", text, index=position)
         yield prefix + text
-
-
-def checked_prefix(option: str, prefix: str | None) -> str | None:
-    """Return `prefix` itself.
-
-    Raises:
-        InputError: it is neither a str nor ``None``, not valid Unicode, or too long.
-    """
-    if prefix is not None:
-        check_prefix(option, prefix)
-        check_unicode(option, prefix)
-    return prefix

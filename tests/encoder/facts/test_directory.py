@@ -178,3 +178,16 @@ def test_truncated_weights_are_refused(model: TinyModel) -> None:
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelFileError, match=r"model\.safetensors cannot be read"):
         TextEmbedding(model.path)
+
+
+def test_prompts_are_found_as_sentence_transformers_finds_them(model: TinyModel) -> None:
+    def prefixes(**content: Any) -> tuple[str, str]:
+        edit(model.path / "config_sentence_transformers.json", **content)
+        spec = directory(model.path).spec("name")
+        return spec.query_prefix, spec.document_prefix
+
+    assert prefixes(prompts={"query": "q", "corpus": "c", "passage": "p"}) == ("q", "p")
+    assert prefixes(prompts={"query": "q", "corpus": "c"}) == ("q", "c")
+    assert prefixes(prompts={"sts": "s", "query": "q"}) == ("q", "")
+    assert prefixes(prompts={"sts": "s"}, default_prompt_name="sts") == ("s", "s")
+    assert prefixes(prompts={"sts": "s", "query": ""}, default_prompt_name="sts") == ("", "s")
