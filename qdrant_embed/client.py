@@ -634,6 +634,9 @@ class QdrantClient(QdrantEmbedMixin):
     is ever used, and no token sent. ``offline=True`` (or ``QDRANT_EMBED_OFFLINE=1``) fetches no
     model that this client names; encoder objects that you pass have ``local_files_only``.
 
+    Local mode unpickles what is in a folder, which can run code: open only folders that you trust
+    with it. The embedded engine unpickles nothing, and opens no folder of local mode.
+
     Threads can share a client, and one of them may close it: that waits for requests that are
     running, and those that come later are a `ClientStateError`. A forked process uses the models
     that its parent loaded, shares their memory, and opens connections of its own; a fork waits

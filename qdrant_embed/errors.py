@@ -122,7 +122,8 @@ class ServerRefusal(QdrantEmbedError, ValueError):  # noqa: N818 - what it is, i
     """A request that Qdrant has read and refused; trying it again does not help.
 
     For instance a filter on a field without an index in a collection with strict mode, a number
-    above one of its caps, or a document larger than the server accepts. The message says what to
+    above one of its caps, or a document larger than the server accepts. Also one whose answer
+    cannot be used: it is not Qdrant's, or not what was asked for. The message says what to
     do, in one line, and what ``qdrant_client`` raised is ``__cause__``.
     """
 

@@ -29,8 +29,10 @@ name                   limit        of what
 `HUB_ANSWER_SECONDS`   300 s        until that answer is complete
 `UNSTATED_FILE`        8 GB         a file whose size the hub does not state
 `FIRST_BYTE`           60 s         from a request to a hub until its answer begins
-`TRIAL_SECONDS`        60 s         the first run of a model's own ONNX file, in a child process
+`TRIAL_SECONDS`        60 s         the first run of a graph that was not compiled here, in a child
 `TRIAL_MEMORY`         8 GB         memory of that process, besides four times the file's size
+`PAYLOAD_DEPTH`        200          levels of lists and objects in a payload
+`CHUNK_GAP`            16 MB        characters of a document that are in none of its chunks
 `ERROR_MESSAGE`        4,000        characters of an error's message; the middle is left out
 ====================== ============ ==========================================================
 """
@@ -62,6 +64,8 @@ UNSTATED_FILE = 8 << 30
 FIRST_BYTE = 60.0
 TRIAL_SECONDS = 60.0
 TRIAL_MEMORY = 8 << 30
+PAYLOAD_DEPTH = 200
+CHUNK_GAP = 16 << 20
 ERROR_MESSAGE = 4_000
 
 

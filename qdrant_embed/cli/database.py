@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from qdrant_embed.cli.command import at_least_one, not_empty, to_text
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from qdrant_embed.client import QdrantClient
     from qdrant_embed.engines.server import Trouble
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +131,11 @@ def _add_place(
         *names("url"), type=not_empty, help="URL of a server, like http://localhost:6333"
     )
     place.add_argument(
-        *names("path"), type=not_empty, metavar="FOLDER", help="folder of a database"
+        *names("path"),
+        type=not_empty,
+        metavar="FOLDER",
+        help="folder of a database; one of local mode only if you trust it, because opening it can "
+        "run code that is pickled in it",
     )
     options.add_argument(
         *names("engine"),
@@ -188,7 +194,8 @@ def connect_to_collection(options: argparse.Namespace) -> Iterator[QdrantClient]
         raise InputError(f"folder {options.path} does not exist")
     with _open(options) as (client, exists):
         if not exists:
-            names = sorted(known.name for known in client.get_collections().collections)
+            known = _ask(client, client.get_collections).collections
+            names = sorted(found.name for found in known)
             raise InputError(
                 f"collection {options.collection!r} does not exist; existing collections: "
                 f"{', '.join(names) or 'none'}"
@@ -265,15 +272,24 @@ def _exists(client: QdrantClient, name: str | None) -> bool:
     from qdrant_embed.flows.requests import CollectionRequests
 
     try:
-        requests = CollectionRequests(client._io, client, name or _EVERY, max_retries=0)
         if name is None:
-            return bool(run_blocking(requests.send(client.get_collections)))
+            return bool(_ask(client, client.get_collections))
+        requests = CollectionRequests(client._io, client, name, max_retries=0)
         return run_blocking(requests.exists())
     except ServerUnavailableError as error:
         raised = error.__cause__ or error
         if is_unanswered(raised) or not is_transient(raised):
             raise
         return True  # it is there, and busy or starting: what follows waits for it
+
+
+def _ask(client: QdrantClient, method: Callable[[], T]) -> T:
+    """Return what a request about no collection is answered, without trying it again."""
+    from qdrant_embed.flows.io import run_blocking
+    from qdrant_embed.flows.requests import CollectionRequests
+
+    requests = CollectionRequests(client._io, client, _EVERY, max_retries=0)
+    return run_blocking(requests.send(method))
 
 
 # opening

@@ -27,7 +27,7 @@ from qdrant_embed.cli.comparisons import mismatches
 from qdrant_embed.cli.progress import FileProgress
 from qdrant_embed.cli.records import FORMATS, TYPES, Field, Fields, Format, RecordFile, to_field
 from qdrant_embed.encoder.interfaces import Overflow
-from qdrant_embed.errors import IngestError, InputError
+from qdrant_embed.errors import IngestError, InputError, QdrantEmbedError
 
 if TYPE_CHECKING:
     from qdrant_embed.client import QdrantClient
@@ -233,11 +233,13 @@ def _add_records(client: QdrantClient, progress: FileProgress, options: argparse
 
 def _note_mismatches(client: QdrantClient, options: argparse.Namespace) -> None:
     """Log where the filter compares numbers with text, judging by some documents."""
-    from qdrant_embed.engines.server import REQUEST_ERRORS
+    from qdrant_embed.flows.io import run_blocking
+    from qdrant_embed.flows.requests import CollectionRequests
 
+    requests = CollectionRequests(client._io, client, options.collection, max_retries=0)
     try:
-        some, _ = client.scroll(options.collection, limit=_SAMPLE)
-    except REQUEST_ERRORS:  # the answer is there, and this only explains it
+        some, _ = run_blocking(requests.page(_SAMPLE, with_payload=True))
+    except QdrantEmbedError:  # the answer is there, and this only explains it
         return
     for note in mismatches(options.where, [point.payload or {} for point in some]):
         logger.warning("%s", note)

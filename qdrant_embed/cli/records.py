@@ -226,7 +226,11 @@ class RecordFile:
                 place = self._bytes - undecoded + error.start
                 self._bytes += len(chunk)
                 decoder.setstate(before)
-                yield decoder.decode(chunk[: max(0, error.start - undecoded)])
+                try:
+                    text = decoder.decode(chunk[: max(0, error.start - undecoded)])
+                except UnicodeError:  # of UTF-16 that does not start with a mark, either
+                    text = ""
+                yield text
                 yield ""
                 self.line += 1
                 raise InputError(self._explain(error, place)) from error

@@ -311,13 +311,7 @@ class Collection:
 
     async def count(self, shard_keys: Sequence[models.ShardKey | None] = (None,)) -> int:
         """Count the points, those with the same id under two shard keys as two."""
-        counts = [
-            await self.requests.send(
-                self._client.count, self.name, exact=True, shard_key_selector=key
-            )
-            for key in shard_keys
-        ]
-        return sum(found.count for found in counts)
+        return sum([await self.requests.count(shard_key_selector=key) for key in shard_keys])
 
     async def set_alias(self, alias: str) -> None:
         """Let an alias point to the collection, wherever it has pointed before."""

@@ -19,6 +19,9 @@ PARENT_FIELD = f"{CHUNK_KEY}.parent"  # path in the payload to the document of a
 
 WHOLE_NUMBERS = range(-(2**63), 2**63)  # that a payload can hold, over REST and over gRPC
 _FLOAT_TOLERANCE = 1e-15
+_DIGITS = 20  # of the largest id
+_NUMBERS = 2**53  # below which every JSON reader reads whole numbers alike
+_CHUNK_TEXTS = ("parent", "before", "after", "document_sha256", "spans_sha256", "updated_sha256")
 
 
 @dataclass(frozen=True)
@@ -90,16 +93,16 @@ def user_id(point: models.PointStruct | models.Record | models.ScoredPoint) -> s
     """
     payload = point.payload or {}
     stored = payload.get(ID_KEY)
-    if isinstance(stored, str | int):
+    if isinstance(stored, str | int) and not isinstance(stored, bool):
         return stored
-    if isinstance(chunk := payload.get(CHUNK_KEY), Mapping) and "parent" in chunk:
-        return parent_id(chunk["parent"])  # a whole number that no payload can hold
+    if (parent := chunk_parent(payload)) is not None:
+        return parent_id(parent)  # a whole number that no payload can hold
     return point.id if isinstance(point.id, int) else str(point.id)
 
 
 def parent_id(parent: str) -> str | int:
     """Return the id of a document's first point, as a point has it, from what its chunks say."""
-    return int(parent) if parent.isdecimal() else parent
+    return int(parent) if parent.isdecimal() and len(parent) <= _DIGITS else parent
 
 
 def same_json(first: object, second: object) -> bool:
@@ -119,7 +122,65 @@ def same_json(first: object, second: object) -> bool:
     return type(first) is type(second) and first == second
 
 
-def chunk_of(point: models.PointStruct | models.Record) -> Mapping[str, Any]:
-    """Return the part of a document that a point of a chunked collection stores."""
-    chunk: Mapping[str, Any] = (point.payload or {})[CHUNK_KEY]
-    return chunk
+@dataclass(frozen=True)
+class ChunkFacts:
+    """What a chunk's payload says of its place in a document, checked.
+
+    Attributes:
+        parent: the id of the document's first point, as a str.
+        position: position among the document's chunks, from 0.
+        count: number of these chunks.
+        start: where its text begins in the document's.
+        end: where it ends.
+        before: what of the text stands before it, and is in no chunk; ``None`` for spaces alone.
+        after: what stands behind it, and is in no chunk, if there is something.
+        version: what the chunks of one version of a document have in common.
+        digest: the digest of the text and metadata that the document has now; ``""`` if that is not
+            known.
+    """
+
+    parent: str
+    position: int
+    count: int
+    start: int
+    end: int
+    before: str | None
+    after: str | None
+    version: tuple[object, ...]
+    digest: str | None
+
+
+def chunk_facts(payload: Mapping[str, Any] | None) -> ChunkFacts | None:
+    """Return what a payload says of a chunk.
+
+    It is ``None`` for a point that is a document of its own, also one under whose key somebody else
+    has stored something: what `add` never writes is no chunk.
+    """
+    chunk = (payload or {}).get(CHUNK_KEY)
+    if not isinstance(chunk, Mapping):
+        return None
+    numbers = [
+        number
+        for name in ("position", "count", "start", "end")
+        if type(number := chunk.get(name)) is int and 0 <= number < _NUMBERS
+    ]
+    if len(numbers) < 4:
+        return None
+    position, count, start, end = numbers
+    texts = [chunk.get(name) for name in _CHUNK_TEXTS]
+    if not all(text is None or isinstance(text, str) for text in texts):
+        return None
+    parent, before, after, document, spans, updated = texts
+    if not parent or position >= count or start > end:
+        return None
+    digest = document if updated is None else updated
+    return ChunkFacts(
+        parent, position, count, start, end, before, after, (count, document, spans), digest
+    )
+
+
+def chunk_parent(payload: Mapping[str, Any] | None) -> str | None:
+    """Return the document that a payload says its point is a chunk of, if it says so."""
+    chunk = (payload or {}).get(CHUNK_KEY)
+    parent = chunk.get("parent") if isinstance(chunk, Mapping) else None
+    return parent if isinstance(parent, str) and parent else None

@@ -384,7 +384,7 @@ class _Copying:
         target, size = plan.target, self._options.batch_size
         look_ups = None if plan.found is None else LookUps(target)
         in_flight = InFlight(target.io, uploads_in_flight(target.requests.client))
-        place: Place | None = Place()
+        place = Place() if plan.shard_keys else None
         is_first = True
         try:
             while place is not None:
@@ -414,8 +414,8 @@ class _Copying:
         look_ups: LookUps | None,
     ) -> None:
         """Copy some points; it can run in another thread than `_report`, and only hands over."""
-        records = await plan.source.requests.retrieve(
-            ids, with_payload=True, with_vectors=True, shard_key_selector=shard_key
+        records = await plan.source.requests.points(
+            ids, plan.config.params, shard_key_selector=shard_key
         )
         target_key = shard_key if plan.target.io.engine.copies else None
         changed: Sequence[models.Record] = records
@@ -460,7 +460,7 @@ class _Copying:
         """Return the ids of some points that the copy lacks."""
         missing: list[Any] = []
         look_ups = LookUps(plan.target)
-        place: Place | None = Place()
+        place = Place() if plan.shard_keys else None
         while place is not None and len(missing) < _NAMED:
             page = await plan.source.page(
                 place, plan.shard_keys, _IDS, with_payload=False, with_vectors=False

@@ -347,7 +347,7 @@ class Model:
         cache = cache_folder(self._options.cache_dir)
         digest = sha256(plan.tokenizer, cache)
         once(cache, "tokenizer", digest, partial(read_tokenizer_file, plan.tokenizer))
-        if plan.kind == "onnx":
+        if plan.kind != "static":  # whoever made the folder, its graph may be anything
             _try_once(plan, cache)
         options, spec, folder = self._options, plan.spec, files.folder
         if options.task != spec.task:
@@ -434,7 +434,7 @@ def _runs_head(weights: Path) -> bool:
 
 
 def _try_once(plan: RunPlan, cache: Path) -> None:
-    """Run a model's own ONNX file in a child process, unless files like it have been run.
+    """Run a graph that was not compiled here in a child process, unless such files have been run.
 
     Raises:
         ModelFileError: it cannot be run within the limits.
@@ -443,7 +443,7 @@ def _try_once(plan: RunPlan, cache: Path) -> None:
     from qdrant_embed.encoder.run.loaded_model import try_plan
 
     digest = weights_digest([*plan.run, plan.tokenizer], cache)
-    once(cache, "graph", digest, partial(try_plan, plan))
+    once(cache, plan.kind, digest, partial(try_plan, plan))
 
 
 def _make_plan(

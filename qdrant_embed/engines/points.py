@@ -12,6 +12,7 @@ from pydantic_core import to_jsonable_python
 from qdrant_client import models
 
 from qdrant_embed.engines.bodies import point_size
+from qdrant_embed.errors import ServerRefusal
 
 _BYTES_OF_NUMBER = 16  # a float32 as text, with its comma, or the like
 
@@ -200,7 +201,13 @@ def payload_operation(
     if not kept.overwrites and not any(value is None for value in payload.values()):
         change = models.SetPayload(payload={**payload}, points=[*ids], shard_key=shard_key_selector)
         return models.SetPayloadOperation(set_payload=change)
-    whole = to_jsonable_python({**kept.payload, **payload})
+    try:
+        whole = to_jsonable_python({**kept.payload, **payload})
+    except ValueError as error:  # lone surrogates that were stored as they are, for instance
+        raise ServerRefusal(
+            f"the payload of point {ids[0]!r} cannot be written again: {error}. Change it with "
+            "client.overwrite_payload(), or delete the point"
+        ) from error
     change = models.SetPayload(payload=whole, points=[*ids], shard_key=shard_key_selector)
     return models.OverwritePayloadOperation(overwrite_payload=change)
 

@@ -11,11 +11,13 @@ import struct
 from collections.abc import Mapping
 from typing import Any, cast
 
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import RestToGrpc
 
 from qdrant_embed.engines.points import Points
 
+TooDeepError = DecodeError  # of a payload whose messages are nested further than protobuf reads
 _VARINT, _FIXED64, _BYTES = 0, 1, 2  # types of a field
 
 

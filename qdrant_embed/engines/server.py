@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, cast
 import grpc
 import httpx
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 from qdrant_client import grpc as messages
 from qdrant_client import models
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
@@ -24,6 +25,7 @@ from qdrant_client.http.exceptions import (
 from qdrant_embed.backoff import retry_after_seconds
 from qdrant_embed.engines.engine import Engine
 from qdrant_embed.engines.guard import running
+from qdrant_embed.engines.protobuf import TooDeepError
 from qdrant_embed.errors import (
     CollectionNotFoundError,
     PermissionRefusal,
@@ -47,8 +49,10 @@ class NotAppliedError(Exception):
 
 # everything that a request can raise that is not the caller's mistake
 REQUEST_ERRORS = (ApiException, QdrantException, grpc.RpcError, NotAppliedError)
-# qdrant_client's, of an answer with status 200 that is not Qdrant's
-NO_ANSWERS = (json.JSONDecodeError, AssertionError)
+# qdrant_client's, of an answer with status 200 that is not Qdrant's: no JSON, another, too deep
+NO_ANSWERS = (UnicodeDecodeError, json.JSONDecodeError, AssertionError, RecursionError)
+# of what no request can carry, to any engine
+UNWRITABLE = (PydanticSerializationError, UnicodeEncodeError, TooDeepError)
 
 CapName: TypeAlias = Literal["limit", "upsert limit", "search batch size", "timeout", "condition"]
 Trouble: TypeAlias = Literal[
@@ -150,6 +154,8 @@ WAYS_OUT: dict[Trouble | None, str] = {
 }
 _FOR_EVER = frozenset[Trouble | None]({"name", "certificate", "no TLS", "protocol"})
 _WRONG_HEADER = "Invalid metadata"
+# Python's, of thousands of digits in an answer; qdrant_client's, of a message over gRPC
+_OF_ANSWERS = re.compile(r"integer string conversion|^invalid \w+ model|^Not supported value")
 _SAYS_NOTHING = "All connection attempts failed"  # of each address in turn, for its own reason
 _OF_CHANNEL = re.compile(r".*last error: \w+: (?:ipv[46]:\S+: )?")  # before what gRPC found
 _REFUSED_BY_PROXY = re.compile(r"4\d\d\b")
@@ -340,7 +346,9 @@ def is_no_answer(error: BaseException) -> bool:
     """Return whether something answered that is not Qdrant, or of a version that cannot be read."""
     if isinstance(error, ResponseHandlingException):
         return isinstance(error.source, ValidationError | httpx.DecodingError)
-    return isinstance(error, NO_ANSWERS)
+    if type(error) is ValueError:
+        return _OF_ANSWERS.search(str(error)) is not None
+    return isinstance(error, (*NO_ANSWERS, ValidationError))  # the latter is raised over gRPC
 
 
 def is_too_large(error: BaseException) -> bool:
@@ -454,6 +462,17 @@ def explain(error: Exception, collection_name: str) -> QdrantEmbedError | None:
         )
     is_refusal = code in _REFUSALS or is_too_large(error)
     return _refusal(answer, collection_name) if is_refusal else None
+
+
+def unwritable(error: Exception, collection_name: str) -> ServerRefusal | None:
+    """Return the error that says what no request can carry; ``None`` if one could be sent."""
+    if not isinstance(error, UNWRITABLE):
+        return None
+    return ServerRefusal(
+        f"a request about collection {collection_name!r} cannot be written: {in_one_line(error)}. "
+        "Change what is to be stored or sought: metadata that is nested too deeply (over gRPC, "
+        "about 30 levels), or is not valid Unicode"
+    )
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from qdrant_embed.engines.embedded import embedded
 from qdrant_embed.engines.points import Points
 from qdrant_embed.engines.protobuf import (
     NotEncodableError,
+    TooDeepError,
     is_vector,
     query_message,
     resolved,
@@ -192,8 +193,8 @@ def _over_grpc(
         options["shard_key_selector"] = RestToGrpc.convert_shard_key_selector(shard_key_selector)
     try:
         message = upsert_message(collection_name, points, **options)
-    except (NotEncodableError, UnicodeEncodeError):  # qdrant_client may convert it, or say why not
-        return None
+    except (NotEncodableError, UnicodeEncodeError, TooDeepError):
+        return None  # qdrant_client may convert it, or say why not
 
     def send() -> Any:
         return client.grpc_points.Upsert(message, timeout=_timeout(client))

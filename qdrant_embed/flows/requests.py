@@ -15,6 +15,7 @@ import qdrant_client
 from qdrant_client import models
 
 from qdrant_embed.backoff import Backoff
+from qdrant_embed.engines.answers import Answers
 from qdrant_embed.engines.bodies import LARGE, MOST, query_size
 from qdrant_embed.engines.connection import TIME_LEFT, address_of
 from qdrant_embed.engines.embedded import embedded
@@ -24,6 +25,7 @@ from qdrant_embed.engines.points import Kept, Points, StoredPoints, update_opera
 from qdrant_embed.engines.server import (
     NO_ANSWERS,
     REQUEST_ERRORS,
+    UNWRITABLE,
     CapName,
     Tries,
     above_limit,
@@ -40,6 +42,7 @@ from qdrant_embed.engines.server import (
     missing_right,
     requested_wait,
     unavailable,
+    unwritable,
 )
 from qdrant_embed.engines.wire import query_batch, upsert_request
 from qdrant_embed.errors import (
@@ -112,6 +115,7 @@ class CollectionRequests:
         check_whole("max_retries", max_retries, 0)
         self.io, self.client = io, client
         self.name, self.max_retries = collection_name, max_retries
+        self._answers = Answers(collection_name)
         self._waits = _Waits()
         self._is_known_to_be_slow = False  # and to announce each request would say nothing new
         self.on_wait: Callable[[str], None] = lambda _: None
@@ -239,7 +243,13 @@ class CollectionRequests:
                 try:
                     with waiting:
                         return await self._attempt(attempt)
-                except (*REQUEST_ERRORS, *NO_ANSWERS, *DISK_ERRORS, ValueError) as error:
+                except (
+                    *REQUEST_ERRORS,
+                    *NO_ANSWERS,
+                    *UNWRITABLE,
+                    *DISK_ERRORS,
+                    ValueError,
+                ) as error:
                     if self.is_settling and may_come(error):
                         early += 1
                         await self.io.sleep(SOON.seconds(early))
@@ -276,6 +286,7 @@ class CollectionRequests:
         """Return the error that says what came of a request; ``None`` if `error` says it."""
         return (
             missing_right(error, self.name, writes=writes)
+            or unwritable(error, self.name)
             or self.io.engine.explain(error, self.name)
             or unavailable(error, self.name, tries, lambda grpc: address_of(self.client, grpc=grpc))
         )
@@ -457,9 +468,11 @@ class CollectionRequests:
         """Return whether the collection exists."""
         return await self.info() is not None
 
-    async def count(self) -> int:
-        """Return the number of points."""
-        return (await self.send(self.client.count, self.name, exact=True)).count
+    async def count(self, **options: Any) -> int:
+        """Return the number of points; `options` are those of the client's ``count``."""
+        return self._answers.count(
+            await self.send(self.client.count, self.name, exact=True, **options)
+        )
 
     async def retrieve(
         self, ids: Sequence[str | int | UUID], **options: Any
@@ -467,9 +480,24 @@ class CollectionRequests:
         """Return the points with these ids; `options` are those of the client's ``retrieve``."""
 
         async def ask(some: Sequence[str | int | UUID]) -> list[models.Record]:
-            return await self.send(self.client.retrieve, self.name, some, **options)
+            found = await self.send(self.client.retrieve, self.name, some, **options)
+            return self._answers.records(some, found)
 
         return [record for found in await self.in_parts(ids, ask) for record in found]
+
+    async def points(
+        self, ids: Sequence[Any], params: models.CollectionParams, **options: Any
+    ) -> list[models.Record]:
+        """Return the points with these ids, each with its payload and all its vectors.
+
+        Args:
+            ids: the ids.
+            params: what the collection says of its vectors.
+            options: those of the client's ``retrieve``.
+        """
+        records = await self.retrieve(ids, with_payload=True, with_vectors=True, **options)
+        self._answers.check_vectors(params, records)
+        return records
 
     async def page(self, limit: int, **options: Any) -> tuple[list[models.Record], Any]:
         """Scroll: return some points, at most `limit`, and the offset of the next ones.
@@ -479,7 +507,8 @@ class CollectionRequests:
         while True:
             asked = min(limit, self.cap("limit") or limit)
             try:
-                return await self.send(self.client.scroll, self.name, limit=asked, **options)
+                found = await self.send(self.client.scroll, self.name, limit=asked, **options)
+                return self._answers.page(asked, options.get("offset"), found)
             except ServerRefusal as error:
                 if not self._learns(error, "limit", asked):
                     raise
@@ -519,7 +548,8 @@ class CollectionRequests:
     async def _query(
         self, requests: Sequence[models.QueryRequest], options: Any
     ) -> list[models.QueryResponse]:
-        return await self.io.request(query_batch, self.client, self.name, requests, **options)
+        found = await self.io.request(query_batch, self.client, self.name, requests, **options)
+        return self._answers.hits(requests, found)
 
     def _with_small_conditions(self, request: models.QueryRequest) -> models.QueryRequest:
         """Return the query with its conditions cut to a cap that was named before."""

@@ -13,14 +13,17 @@ from qdrant_embed.collection.payload import (
     CHUNK_KEY,
     PARENT_FIELD,
     WHOLE_NUMBERS,
+    ChunkFacts,
     PayloadCodec,
-    chunk_of,
+    chunk_facts,
+    chunk_parent,
     parent_id,
 )
 from qdrant_embed.encoder.interfaces import Chunk
 from qdrant_embed.engines.points import Points
 from qdrant_embed.ingest.documents import InputDocument
 from qdrant_embed.ingest.ids import canonical_json, chunk_id
+from qdrant_embed.limits import CHUNK_GAP
 
 
 def chunk_payloads(
@@ -67,45 +70,33 @@ def content_digest(text: str, metadata: Mapping[str, Any]) -> str:
     return _digest([text, dict(metadata)])
 
 
-def digest_of(facts: Mapping[str, Any]) -> object:
-    """Return the digest of the text and metadata that a chunk's document has now.
-
-    It is ``""`` if that is not known.
-    """
-    return facts.get("updated_sha256", facts.get("document_sha256"))
-
-
 def update_digest(digest: str) -> dict[str, str]:
     """Return the facts to set in a document's chunks when its metadata has been changed."""
     return {"updated_sha256": digest}
 
 
-def version_of(facts: Mapping[str, Any]) -> tuple[object, ...]:
-    """Return what the chunks of one version of a document have in common."""
-    return tuple(facts.get(name) for name in ("count", "document_sha256", "spans_sha256"))
-
-
-def joined_text(parts: Iterable[tuple[Mapping[str, Any], str]]) -> str:
+def joined_text(parts: Iterable[tuple[ChunkFacts, str]]) -> str:
     """Return the text of a document, given the facts and texts of its chunks.
 
-    A missing chunk, and what no chunk has, are as many spaces, so that offsets are right.
+    A missing chunk, and what no chunk has, are as many spaces, so that offsets are right. Of more
+    than `CHUNK_GAP` spaces the rest is left out: somebody else wrote these facts.
     """
-    text, reached, after = [], 0, ""
+    text, reached, after, gaps = [], 0, "", CHUNK_GAP
     for facts, part in sorted(parts, key=_place):
-        start = facts["start"]
-        if start > reached:
-            before = facts.get("before", "")
-            text.append(before.rjust(start - reached))
-            reached = start
-        text.append(part[reached - start :])
-        reached = max(reached, facts["end"])
-        after = facts.get("after", after)
+        if facts.start > reached:
+            gap = min(facts.start - reached, gaps)
+            gaps -= gap
+            text.append((facts.before or "").rjust(gap))
+            reached = facts.start
+        text.append(part[reached - facts.start :])
+        reached = max(reached, facts.end)
+        after = after if facts.after is None else facts.after
     return "".join([*text, after])
 
 
-def _place(part: tuple[Mapping[str, Any], str]) -> tuple[int, int, int]:
+def _place(part: tuple[ChunkFacts, str]) -> tuple[int, int, int]:
     facts, _ = part
-    return facts["start"], facts["end"], facts["position"]
+    return facts.start, facts.end, facts.position
 
 
 def _between(text: str, chunks: Sequence[Chunk]) -> list[dict[str, str]]:
@@ -138,10 +129,10 @@ class StoredChunks:
     """
 
     def __init__(self, records: Iterable[models.Record]) -> None:
-        self._points: defaultdict[str, dict[str | int, Mapping[str, Any]]] = defaultdict(dict)
+        self._points: defaultdict[str, dict[str | int, ChunkFacts | None]] = defaultdict(dict)
         for record in records:
-            facts = chunk_of(record)
-            self._points[facts["parent"]][cast("str | int", record.id)] = facts
+            if (parent := chunk_parent(record.payload)) is not None:
+                self._points[parent][cast("str | int", record.id)] = chunk_facts(record.payload)
 
     def of(self, document: InputDocument) -> set[str | int]:
         """Return the ids of the document's points."""
@@ -153,16 +144,22 @@ class StoredChunks:
         After an `add` that was killed, some can be missing, belong to another text, or to the same
         text split in another way.
         """
-        points = self._points.get(str(document.point_id), {})
-        expected = {chunk_id(document.point_id, position) for position in range(len(points))}
-        versions = {
-            (facts.get("count"), digest_of(facts), facts.get("spans_sha256"))
-            for facts in points.values()
-        }
-        if points.keys() != expected or len(versions) != 1:
+        points = self._points.get(str(document.point_id))
+        if not points:
             return False
-        ((count, digest, _),) = versions
-        return count == len(points) and digest == document_digest(document)
+        expected = {chunk_id(document.point_id, position) for position in range(len(points))}
+        if points.keys() != expected:
+            return False
+        [facts, *others] = points.values()
+        return (
+            facts is not None
+            and facts.count == len(points)
+            and facts.digest == document_digest(document)
+            and all(
+                other is not None and (other.version, other.digest) == (facts.version, facts.digest)
+                for other in others
+            )
+        )
 
 
 class Replacement:

@@ -7,7 +7,7 @@ from typing import Any
 
 from qdrant_client import models
 
-from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec
+from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec, chunk_facts
 from qdrant_embed.engines.points import Kept, Points
 
 
@@ -44,9 +44,9 @@ class Foreign:
             return
         stale = any(key in reserved and key not in owned for key in payload)
         self._points[point.id] = Kept(others, overwrites=stale)  # type: ignore[index]
-        chunk = payload.get(CHUNK_KEY)
-        if isinstance(chunk, Mapping) and chunk.get("position") == 0 and others:
-            self._documents[chunk["parent"]] = others
+        chunk = chunk_facts(payload)
+        if chunk is not None and chunk.position == 0 and others:
+            self._documents[chunk.parent] = others
 
     def split(self, points: Points) -> tuple[Points, Points, dict[str | int, Kept]]:
         """Return the points to store as new ones, those to change, and what the latter keep.

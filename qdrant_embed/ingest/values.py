@@ -19,8 +19,8 @@ from uuid import UUID
 
 from qdrant_embed.collection.payload import WHOLE_NUMBERS
 from qdrant_embed.errors import InputError
+from qdrant_embed.limits import PAYLOAD_DEPTH
 
-_DEPTH = 200
 _WRITTEN_AS_TEXT = (
     UUID,
     PurePath,
@@ -93,8 +93,8 @@ def _json_value(value: Any, depth: int) -> Any:
 
 
 def _copied(value: Any, kind: type, depth: int) -> Any:
-    if depth > _DEPTH:
-        raise UnstorableError(value, f"is nested more than {_DEPTH} deep; flatten it")
+    if depth > PAYLOAD_DEPTH:
+        raise UnstorableError(value, f"is nested more than {PAYLOAD_DEPTH} deep; flatten it")
     if kind is dict:
         return _json_dict(value, depth)
     if kind is list or kind is tuple:

@@ -15,16 +15,14 @@ from uuid import UUID
 from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
-from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec, chunk_of, user_id
+from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec, chunk_facts, user_id
 from qdrant_embed.encoder.run.batching import windows
 from qdrant_embed.engines.points import Kept, json_size, payload_operation
 from qdrant_embed.errors import DocumentNotFoundError, InputError, check_whole
 from qdrant_embed.ingest.chunks import (
     content_digest,
-    digest_of,
     joined_text,
     update_digest,
-    version_of,
 )
 from qdrant_embed.ingest.documents import Document, checked_metadata
 from qdrant_embed.ingest.ids import canonical_json, chunk_id, point_id, points_by_id
@@ -221,17 +219,26 @@ async def _find(
     options: dict[str, Any] = {"with_payload": True, "shard_key_selector": shard_key_selector}
     records = await collection.requests.retrieve(ids, **options)
     firsts = {cast("str | int", each.id): each for each in records if _position(each) == 0}
-    others: defaultdict[str, list[models.Record]] = defaultdict(list)
-    chunks = (
-        chunk_id(document, position)
-        for document, first in firsts.items()
-        for position in range(1, _count(first))
-    )
-    for some in windows(chunks, _PAGE):
-        for record in await collection.requests.retrieve(some, **options):
-            others[chunk_of(record)["parent"]].append(record)
+    others: defaultdict[str | int, list[models.Record]] = defaultdict(list)
+    left = {document: range(1, _count(first)) for document, first in firsts.items()}
+    while left := {document: positions for document, positions in left.items() if positions}:
+        asked = {
+            chunk_id(document, position): (document, position)
+            for document, positions in left.items()
+            for position in positions[:_PAGE]
+        }
+        some_found = set()
+        for some in windows(asked, _PAGE):
+            for record in await collection.requests.retrieve(some, **options):
+                document, position = asked[cast("str | int", record.id)]
+                some_found.add(document)
+                facts = chunk_facts(record.payload)
+                if facts is not None and facts.position == position:
+                    others[document].append(record)
+        # a count is what somebody stored: nobody has so many chunks of which a thousand are missing
+        left = {document: left[document][_PAGE:] for document in some_found}
     return {
-        document: _assembled(collection.codec, first, others[str(document)])
+        document: _assembled(collection.codec, first, others[document])
         for document, first in firsts.items()
     }
 
@@ -240,29 +247,30 @@ def _assembled(
     codec: PayloadCodec, first: models.Record, others: Iterable[models.Record]
 ) -> _Found:
     shown, metadata = user_id(first), codec.metadata(first.payload)
-    if not _facts(first):
-        text = codec.document(first.payload)
-        return _Found(StoredDocument(text, metadata, id=shown), [first])
+    facts = chunk_facts(first.payload)
+    if facts is None:
+        text, complete = codec.document(first.payload), CHUNK_KEY not in (first.payload or {})
+        return _Found(StoredDocument(text, metadata, id=shown, complete=complete), [first])
     points = [first, *sorted(others, key=_position)]
-    version = version_of(chunk_of(first))
-    same = [point for point in points if version_of(chunk_of(point)) == version]
-    text = joined_text((chunk_of(point), codec.document(point.payload)) for point in same)
-    complete = len(same) == _count(first)
-    return _Found(StoredDocument(text, metadata, id=shown, complete=complete), points)
+    parts = [
+        (each, codec.document(point.payload))
+        for point in points
+        if (each := chunk_facts(point.payload)) is not None and each.version == facts.version
+    ]
+    complete = len(parts) == facts.count
+    document = StoredDocument(joined_text(parts), metadata, id=shown, complete=complete)
+    return _Found(document, points)
 
 
 def _position(point: models.Record) -> int:
     """Return the position of a chunk; 0 of a point that is a document of its own."""
-    return int(_facts(point).get("position", 0))
+    facts = chunk_facts(point.payload)
+    return 0 if facts is None else facts.position
 
 
 def _count(first: models.Record) -> int:
-    return int(_facts(first).get("count", 1))
-
-
-def _facts(point: models.Record) -> Mapping[str, Any]:
-    """Return what is known of a chunk; nothing of a point that is a document of its own."""
-    return chunk_of(point) if CHUNK_KEY in (point.payload or {}) else {}
+    facts = chunk_facts(first.payload)
+    return 1 if facts is None else facts.count
 
 
 @dataclass(frozen=True)
@@ -354,7 +362,7 @@ def _operations(
             ]
         elif metadata:
             alike.setdefault(id(metadata), (metadata, []))[1].extend(ids)
-        if metadata and _facts(found.points[0]):
+        if metadata and chunk_facts(found.points[0].payload) is not None:
             facts = update_digest(_updated_digest(found, metadata))
             chunk = models.SetPayload(payload=facts, key=CHUNK_KEY, points=[*ids], shard_key=key)
             digests.append(models.SetPayloadOperation(set_payload=chunk))
@@ -364,8 +372,8 @@ def _operations(
 
 def _updated_digest(found: _Found, metadata: Mapping[str, Any]) -> str:
     """Return the digest of the changed document; ``""`` if it was not what its digest says."""
-    document, facts = found.document, chunk_of(found.points[0])
-    if content_digest(document.text, document.metadata) != digest_of(facts):
+    document, facts = found.document, chunk_facts(found.points[0].payload)
+    if facts is None or content_digest(document.text, document.metadata) != facts.digest:
         return ""
     return content_digest(document.text, {**document.metadata, **metadata})
 

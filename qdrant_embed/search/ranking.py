@@ -33,7 +33,7 @@ from typing import Any, TypeAlias
 
 from qdrant_client import models
 
-from qdrant_embed.collection.payload import CHUNK_KEY, PARENT_FIELD
+from qdrant_embed.collection.payload import PARENT_FIELD, chunk_parent
 
 Points: TypeAlias = list[models.ScoredPoint]
 
@@ -182,8 +182,10 @@ class DenseRanking(Ranking):
         own = self._request.filter
         if not self._hits:
             return own
-        parents = [parent for hit in self._hits if (parent := _parent(hit)) is not None]
-        single = [hit.id for hit in self._hits if _parent(hit) is None]
+        parents = [
+            parent for hit in self._hits if (parent := chunk_parent(hit.payload)) is not None
+        ]
+        single = [hit.id for hit in self._hits if chunk_parent(hit.payload) is None]
         found: list[models.Condition] = []
         if parents:
             match = models.MatchAny(any=parents)
@@ -318,15 +320,8 @@ def _branches(request: models.QueryRequest) -> list[models.Prefetch]:
     return prefetch if isinstance(prefetch, list) else []
 
 
-def _parent(point: models.ScoredPoint) -> str | None:
-    """Return the document of a chunk; ``None`` for a point that is no chunk."""
-    chunk = (point.payload or {}).get(CHUNK_KEY)
-    parent = chunk.get("parent") if isinstance(chunk, dict) else None
-    return parent if isinstance(parent, str) else None
-
-
 def _document(point: models.ScoredPoint) -> str:
-    return _parent(point) or str(point.id)
+    return chunk_parent(point.payload) or str(point.id)
 
 
 def _id(point: models.ScoredPoint) -> tuple[Any, ...]:

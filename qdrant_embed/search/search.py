@@ -449,5 +449,14 @@ def _responses(
             row["embedding"] = stored.get(dense)
             row["sparse_embedding"] = None if sparse is None else stored.get(sparse)
         rows.append(row)
-    with VALIDATING:
-        return _RESPONSES.validate_python(rows)  # faster than one at a time
+    try:
+        with VALIDATING:
+            return _RESPONSES.validate_python(rows)  # faster than one at a time
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        place = [*wrong["loc"]]
+        raise ServerRefusal(
+            f"point {points[int(place[0])].id!r} was found, but its "
+            f"{'.'.join(map(str, place[1:]))} cannot "
+            f"be used: {wrong['msg']}. Pass with_vectors=False, or store the point again"
+        ) from error

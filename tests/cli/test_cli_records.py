@@ -98,6 +98,7 @@ def test_a_byte_that_is_not_utf_8_is_found(lines: list[str], last: str, chunk: i
         ("a".encode("utf-16"), "utf-8", "like utf-16, which this file seems to be"),
         ("a".encode("utf-16-le"), "utf-8", "NUL characters"),
         (b"ab", "utf-16", "does not start with BOM"),
+        (b"\xff\0\0\0\0\xd8\xfe{", "utf-16", "which is byte 5 of the file"),
         ("a".encode("utf-16") + b"b", "utf-16", "byte 0x62, which is byte 5 of the file"),
         (b"a\x81", "cp1252", "byte 0x81, which is byte 2 of the file"),
         (b"\xed\xa0\x80", "utf-8", "byte 0xed, which is byte 1 of the file"),

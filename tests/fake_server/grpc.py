@@ -82,7 +82,7 @@ def _servicer_method(
                     tuple((header.lower(), value) for header, value in fault.headers)
                 )
                 context.abort(grpc.StatusCode[fault.grpc_code], fault.message)
-        return response
+        return running.change(name, response)
 
     return method
 

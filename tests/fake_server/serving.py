@@ -51,6 +51,7 @@ class Server:
             answered with 400 before they are read, and the connection is reset.
         tokens: what each API key may do: "manage", "read" (read-only), or for each collection
             "r" or "rw". None lets everybody do everything.
+        change: changes an answer, given the request's name: bytes, and over gRPC the message.
         stall: seconds between the two writes of an answer of more than 1.5 kB, if the client
             takes compressed ones and its connection has served a request before.
     """
@@ -68,6 +69,7 @@ class Server:
     too_large: Fault = field(default_factory=lambda: Fault(413))
     body_limit: int = 32 * MEGABYTE
     tokens: Mapping[str, Access] | None = None
+    change: Callable[[str, Any], Any] = lambda _, message: message
     stall: float = 0.04
     with_grpc: bool = False
     connections: set[socket.socket] = field(default_factory=set)
@@ -232,7 +234,8 @@ def _handler(running: Server) -> type[BaseHTTPRequestHandler]:
             self.connection.close()
 
         def reply(self, answer: rest.Answer, fault: Fault) -> None:
-            payload = answer.body
+            name = f"{self.command} {self.path.partition('?')[0]}"
+            payload = running.change(name, answer.body)
             accepted = self.headers.get("Accept-Encoding", "")
             compressed = "gzip" in accepted and len(payload) > COMPRESSED_FROM
             if compressed:

@@ -143,8 +143,7 @@ def command(arguments: list[str]) -> Any:
 
 
 ATTEMPTS: dict[str, Callable[..., Any]] = {
-    attempt.__name__: attempt
-    for attempt in (load, export, tensors, sparse, named, follow, command)
+    attempt.__name__: attempt for attempt in (load, export, tensors, sparse, named, follow, command)
 }
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 from tiny import tiny_bert, tiny_tokenizer, write_model, write_modules
@@ -17,6 +22,9 @@ from tiny_onnx import WIDTH, tiny_onnx
 from torch_zip import parts_of, zipped
 
 from hostile.pickles import programs
+from qdrant_embed import TextEmbedding
+from qdrant_embed.encoder.files.cache import sealed, unsealed
+from qdrant_embed.encoder.files.plan import MANIFEST
 
 Change = Callable[[Path], object]
 
@@ -37,9 +45,14 @@ CONFIGS = (
 
 
 def sound(kind: str, folder: Path) -> Path:
-    """Write a sound model: ``bert``, ``static`` or ``onnx``."""
+    """Write a sound model: ``bert``, ``static`` or ``onnx``, or ``exported`` in our own format."""
     if kind == "bert":
         tiny_bert(folder, layers=1)
+    elif kind == "exported":
+        with TemporaryDirectory() as base:
+            model = tiny_bert(Path(base) / "bert", layers=1).path
+            encoder = TextEmbedding(model, precision="fp32", cache_dir=Path(base) / "cache")
+            encoder.export(folder)
     elif kind == "static":
         folder.mkdir()
         size = tiny_tokenizer().get_vocab_size()
@@ -652,6 +665,38 @@ def external(location: str) -> Change:
     return change
 
 
+def of_exported_graphs() -> dict[str, Change]:
+    """The same graphs in place of ours in an exported folder, whose manifest has their digests."""
+    return {name: in_exported(change) for name, change in of_graphs().items()}
+
+
+def in_exported(change: Change) -> Change:
+    """Change the graph of an exported folder, and the manifest with it."""
+
+    def changed(folder: Path) -> None:
+        path, manifest = folder / "model.onnx", folder / MANIFEST
+        change(folder)
+        with suppress(DecodeError):
+            model = onnx.load(path, load_external_data=False)
+            for node in model.graph.node:
+                node.output[:] = [
+                    "embedding" if n == "last_hidden_state" else n for n in node.output
+                ]
+            for output in model.graph.output:
+                output.name = "embedding"
+            if model.graph.output:
+                path.write_bytes(model.SerializeToString())
+        content = unsealed(manifest.read_bytes())
+        data = path.read_bytes()
+        content["files"][path.name] |= {
+            "size": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+        manifest.write_text(sealed(content))
+
+    return changed
+
+
 GROUPS: Mapping[str, tuple[str, Callable[[], dict[str, Change]]]] = {
     "configs": ("bert", of_configs),
     "modules": ("bert", of_modules),
@@ -663,6 +708,7 @@ GROUPS: Mapping[str, tuple[str, Callable[[], dict[str, Change]]]] = {
     "graphs": ("onnx", of_graphs),
     "graph tokenizers": ("onnx", of_tokenizers),
     "torch files": ("bert", of_torch_files),
+    "exported graphs": ("exported", of_exported_graphs),
 }
 
 

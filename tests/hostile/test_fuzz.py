@@ -9,9 +9,10 @@ import io
 import json
 import math
 import os
+import random
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch_zip
+from clients import KINDS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from hostile import models, pickles
+from hostile import models, pickles, servers
+from hostile.readers import Reader
+from hostile.readers import readers as all_readers
+from hostile.run_atheris import NAMES
 from qdrant_embed import QdrantEmbedError, TextEmbedding
-from qdrant_embed.backoff import retry_after_seconds
+from qdrant_embed.backoff import Backoff, retry_after_seconds
 from qdrant_embed.cli.records import FORMATS, Field, Fields, Format, RecordFile
+from qdrant_embed.collection.stamp import (
+    MARK_KEY,
+    STAMP_KEY,
+    check_sparse_stamp,
+    check_stamp,
+    read_mark,
+    read_stamp,
+)
 from qdrant_embed.encoder.facts.directory import ModelDirectory
 from qdrant_embed.encoder.facts.tokenizer_file import read_tokenizer_file
 from qdrant_embed.encoder.files.cache import sealed, unsealed
@@ -37,7 +50,9 @@ from qdrant_embed.encoder.files.plan import MANIFEST, PlanCache, check_exported,
 from qdrant_embed.encoder.files.repository import is_file_inside, read_repository
 from qdrant_embed.encoder.files.snapshots import Snapshots
 from qdrant_embed.encoder.files.tensors import read_tensors, tensor_shapes
+from qdrant_embed.encoder.interfaces import EncoderDescription, SparseDescription
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
+from qdrant_embed.flows import requests
 
 fuzz = settings(
     max_examples=int(os.environ.get("QDRANT_EMBED_FUZZ", "30")),
@@ -395,6 +410,27 @@ def test_waits_that_are_asked_for(value: str) -> None:
     assert seconds is None or 0 <= seconds < math.inf
 
 
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
+    found = all_readers(tmp_path_factory.mktemp("readers"))
+    assert tuple(found) == NAMES
+    return found
+
+
+@fuzz
+@given(data=st.data(), name=st.sampled_from(NAMES))
+def test_readers_of_atheris(data: st.DataObject, name: str, readers: dict[str, Reader]) -> None:
+    """Their seeds are read without an error, and what is near them as ``tox -e atheris`` does."""
+    reader = readers[name]
+    seed = data.draw(st.sampled_from(reader.seeds))
+    reader.read(seed)
+    made = bytearray(seed)
+    for _ in range(data.draw(st.integers(0, 3))):
+        position = data.draw(st.integers(0, len(made)))
+        made[position : position + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+    reader(bytes(made))
+
+
 _LINES = ['{"text": "cat", "id": 1, "day": "2024-01-01"}', '{"text": "dog", "id": "x", "day": 3}']
 _ROWS = ["text,id,day", "cat,1,2024-01-01", '"d,og",x,', '"two\nlines",2,2024-01-01T00:00:00Z']
 
@@ -430,3 +466,133 @@ def test_lines_of_files(
             assert isinstance(document.text, str)
 
     ours(read)
+
+
+_STAMP = {
+    "model": "BAAI/bge-small-en-v1.5",
+    "dimension": 384,
+    "distance": "Cosine",
+    "pooling": "cls",
+    "revision": "0" * 40,
+    "weights_sha256": "0" * 64,
+    "tokenizer_sha256": "0" * 64,
+    "query_prefix": "query: ",
+    "document_prefix": "",
+    "max_tokens": 512,
+    "overflow": "chunk",
+    "overlap": 3,
+    "vector_name": "fast-bge-small-en-v1.5",
+    "version": 1,
+    "sparse": {"model": "Qdrant/bm25", "idf": True, "vector_name": "fast-sparse-bm25", "k": 1.2},
+}
+_MARK = {"source": "/db", "collection": "c", "together": ["c", "d"], "complete": False}
+
+
+@fuzz
+@given(stamp=mutated(json.dumps(_STAMP).encode()), mark=mutated(json.dumps(_MARK).encode()))
+def test_stamps(stamp: bytes, mark: bytes) -> None:
+    """A stamp is refused, or says of a model what can be compared."""
+
+    def content(made: bytes) -> Any:
+        try:
+            return json.loads(made)
+        except (ValueError, RecursionError):
+            return None
+
+    def read() -> None:
+        metadata = {STAMP_KEY: content(stamp), MARK_KEY: content(mark)}
+        found = read_stamp("c", metadata)
+        if found is not None:
+            assert isinstance(found.model, str)
+            assert read_stamp("c", found.metadata()) == found
+            ours(lambda: check_stamp("c", found, EncoderDescription(model="m", dimension=3)))
+            if found.sparse is not None:
+                sparse = found.sparse
+                ours(lambda: check_sparse_stamp("c", sparse, SparseDescription(model="m")))
+        copied = read_mark("c", metadata)
+        assert copied is None or read_mark("c", copied.metadata()) == copied
+
+    ours(read)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server(request: pytest.FixtureRequest) -> Iterator[servers.Server]:
+    with servers.hostile(request.param) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server_of_grpc(request: pytest.FixtureRequest) -> Iterator[servers.Server]:
+    with servers.hostile(request.param, grpc=True) as running:
+        yield running
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for nothing that a server is asked again for."""
+    monkeypatch.setattr(requests, "SOON", Backoff(first=0.0001, longest=0.001))
+    monkeypatch.setattr(requests, "SETTLING", 0.02)
+
+
+_OPERATIONS = st.sampled_from(list(servers.OPERATIONS))
+_COLLECTIONS = st.sampled_from(servers.COLLECTIONS)
+
+
+def _changing(first: int, goes_on: bool, change: Callable[[Any], Any]) -> servers.Change:
+    """Change the answer to a request, or all from there on."""
+    count = -1
+
+    def changed(name: str, answer: Any) -> Any:
+        nonlocal count
+        count += 1
+        return change(answer) if count == first or (goes_on and count > first) else answer
+
+    return changed
+
+
+@fuzz
+@given(
+    data=st.data(),
+    operation=_OPERATIONS,
+    collection=_COLLECTIONS,
+    first=st.integers(0, 7),
+    goes_on=st.booleans(),
+)
+def test_qdrant_answers(
+    data: st.DataObject,
+    operation: str,
+    collection: str,
+    first: int,
+    goes_on: bool,
+    server: servers.Server,
+    quick: None,
+) -> None:
+    """What is right or refused is known to `operate`, which raises what is neither."""
+    server.change = _changing(
+        first, goes_on, lambda answer: data.draw(mutated(servers.dumped(answer)))
+    )
+    servers.operate(server, operation, collection)
+
+
+@fuzz
+@given(
+    seed=st.integers(0, 2**32),
+    operation=_OPERATIONS,
+    collection=_COLLECTIONS,
+    first=st.integers(0, 7),
+    goes_on=st.booleans(),
+)
+def test_qdrant_answers_over_grpc(
+    seed: int,
+    operation: str,
+    collection: str,
+    first: int,
+    goes_on: bool,
+    server_of_grpc: servers.Server,
+    quick: None,
+) -> None:
+    chosen = random.Random(seed)
+    server_of_grpc.change = _changing(
+        first, goes_on, lambda message: servers.spoil(message, chosen)
+    )
+    servers.operate(server_of_grpc, operation, collection)

@@ -13,10 +13,13 @@ from qdrant_embed import (
     IngestError,
     InputError,
     ModelError,
+    ModelFileError,
     QdrantClient,
     TextEmbedding,
 )
+from qdrant_embed.encoder.files.plan import RunPlan
 from qdrant_embed.encoder.interfaces import Overflow
+from qdrant_embed.encoder.run import loaded_model
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits and pipes of Unix")
 
@@ -59,6 +62,7 @@ ANSWERS: dict[str, set[str]] = {
     "torch files": {"torch: sound"},
     "graphs": {"graph: reads a file beside it"},
     "graph tokenizers": {*_TOKENIZERS, "added tokens out of range"},
+    "exported graphs": set(),
 }
 
 
@@ -75,6 +79,7 @@ ANSWERS: dict[str, set[str]] = {
         "torch files",
         pytest.param("graphs", marks=pytest.mark.slow),
         pytest.param("graph tokenizers", marks=pytest.mark.slow),
+        pytest.param("exported graphs", marks=pytest.mark.slow),
     ],
 )
 def test_a_folder_answers_or_is_refused(group: str, tmp_path: Path) -> None:
@@ -136,3 +141,29 @@ def test_nothing_but_numbers_is_returned(tmp_path: Path) -> None:
     encoder = TextEmbedding(folder)
     with pytest.raises(ModelError, match="not finite"):  # and no warning, which would be an error
         list(encoder.embed(["cat sat"]))
+
+
+def test_a_graph_of_an_exported_folder_is_tried_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever exported it: a graph that never ends is noticed before it runs here."""
+    folder, cache = models.sound("exported", tmp_path / "out"), tmp_path / "cache"
+    tried: list[Path] = []
+
+    def try_plan(plan: RunPlan, seconds: float | None = None) -> None:
+        tried.append(plan.run[0])
+        original(plan, seconds)
+
+    original = loaded_model.try_plan
+    monkeypatch.setattr(loaded_model, "try_plan", try_plan)
+    for _ in range(2):
+        assert len(list(TextEmbedding(folder, cache_dir=cache).embed(["cat"]))) == 1
+    assert tried == [folder / "model.onnx"]
+    models.of_exported_graphs()["graph: never ends"](folder)
+    monkeypatch.setattr(loaded_model, "TRIAL_SECONDS", 1.0)
+    with pytest.raises(ModelFileError, match=r"took more than 1 s in a first trial"):
+        TextEmbedding(folder, cache_dir=cache)
+    models.of_exported_graphs()["graph: returns a number"](folder)
+    with pytest.raises(ModelFileError, match=r"model\.onnx"):
+        TextEmbedding(folder, cache_dir=cache)
+    assert len(tried) == 3

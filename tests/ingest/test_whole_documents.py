@@ -28,7 +28,7 @@ from qdrant_embed import (
     TextEmbedding,
     point_id,
 )
-from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec
+from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec, chunk_facts
 from qdrant_embed.ingest.chunks import chunk_payloads, joined_text
 from qdrant_embed.ingest.documents import InputDocument
 
@@ -205,7 +205,9 @@ def test_any_parts_give_the_text_again(data: st.DataObject, whole: str) -> None:
     chunks = [Chunk(start, end, np.zeros(1, np.float32)) for start, end in spans]
     codec = PayloadCodec()
     payloads = chunk_payloads(InputDocument("x", "x", whole, {}, 0), chunks, codec).values()
-    parts = [(payload[CHUNK_KEY], codec.document(payload)) for payload in payloads]
+    found = ((chunk_facts(payload), codec.document(payload)) for payload in payloads)
+    parts = [(facts, part) for facts, part in found if facts is not None]
+    assert len(parts) == len(chunks)
     assert joined_text(data.draw(st.permutations(parts))) == whole
 
 

@@ -190,7 +190,7 @@ def largest_difference(one: LoadedModel, other: LoadedModel) -> float:
 
 
 def try_plan(plan: RunPlan, seconds: float | None = None) -> None:
-    """Load and run a model in a child process, as is done once with an ONNX file of others.
+    """Load and run a model in a child process, as is done once with a graph of others.
 
     A graph is a program that somebody else wrote. It may never end, or take all memory; what
     happens to it here happens to a child, which has a limit of time and, on Linux, of memory. The
@@ -252,6 +252,11 @@ def run_trial(job: dict[str, object]) -> None:
         [text] = model.tokenizer.tokenize([_TEXT]).ids
         other = [max(0, token - 1) for token in text]
         together = model.run(Inputs(np.array([text, other], np.int64)))
+        if plan.spec.task == "embed" and together.shape[1:] != (plan.spec.dimension,):
+            raise ModelFileError(
+                f"{plan.run[0]} returns vectors of shape {together.shape[1:]}, but the model has "
+                f"{plan.spec.dimension} dimensions: export it again"
+            )
         for row, ids in zip(together, (text, other), strict=True):
             [alone] = model.run(Inputs(np.array([ids], np.int64)))
             if not np.allclose(row, alone, 0.01, 0.01):
