@@ -142,7 +142,11 @@ class Calibration:
 
         def record(number: int, batch: _Batch, share: float) -> None:
             for key, rows in self._advance(batch, stage).items():
-                chosen = np.random.default_rng((_SEED, number)).random(len(rows)) < share
+                if not len(rows):  # no token chose this expert
+                    continue
+                # of an expert's few rows as many as of all tokens
+                part = 1 if key.expert is None else len(rows) / batch.token_ids.size
+                chosen = np.random.default_rng((_SEED, number)).random(len(rows)) * part < share
                 low, high, sample = rows.min(axis=0), rows.max(axis=0), rows[chosen]
                 with lock:
                     known = seen.setdefault(key, _Seen(low, high, {}))

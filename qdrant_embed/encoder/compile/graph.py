@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,24 @@ _INLINE_BYTES = 1024  # smaller constants stay in the graph file, where shapes c
 class _Node:
     op: str
     inputs: tuple[str, ...]
-    output: str
+    outputs: list[str]
     domain: str
     attributes: Mapping[str, Any]
+
+
+@dataclass
+class _Body:
+    """What a loop repeats: `nodes`, which read the number of the round and give `result`."""
+
+    number: str
+    result: str
+    nodes: list[_Node]
+
+    @property
+    def reads(self) -> Iterator[str]:
+        """The names that its nodes read, also those from outside of it."""
+        for node in self.nodes:
+            yield from node.inputs
 
 
 class Graph:
@@ -40,6 +55,7 @@ class Graph:
     def __init__(self) -> None:
         self.constants: dict[str, NDArray[Any]] = {}
         self._nodes: list[_Node] = []
+        self._added = 0  # nodes, also those of loops
         self._inputs: dict[str, list[str | int]] = {}
 
     def input(self, name: str, shape: list[str | int]) -> str:
@@ -66,13 +82,34 @@ class Graph:
 
     def node(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Add an operator; the name is that of its first output."""
-        name = f"{op}_{len(self._nodes)}"
-        self._nodes.append(_Node(op, inputs, name, domain, attributes))
+        name = f"{op}_{self._added}"
+        self._added += 1
+        self._nodes.append(_Node(op, inputs, [name], domain, attributes))
         return name
+
+    def largest(self, values: str, count: int) -> tuple[str, str]:
+        """Add the `count` largest of each row, and where in their rows they are."""
+        name = self.node("TopK", values, self.integers(count), axis=-1)
+        self._nodes[-1].outputs.append(f"{name}_places")
+        return name, f"{name}_places"
+
+    def repeated(self, times: str, add_body: Callable[[str], str]) -> str:
+        """Add float32 results of a loop, one after the other: [times, ...].
+
+        Args:
+            times: how often the body is run, int64 [1].
+            add_body: adds what is repeated, for the number of the round, int64 []; it may read
+                all that is added already, and returns its result, whose shape stays the same.
+        """
+        number = f"round_{self._added}"
+        outer, self._nodes = self._nodes, []
+        result = add_body(number)
+        body, self._nodes = _Body(number, result, self._nodes), outer
+        return self.node("Loop", times, "", body=body)
 
     def rename_last(self, name: str) -> None:
         """Rename the output of the node that was added last."""
-        self._nodes[-1].output = name
+        self._nodes[-1].outputs[0] = name
 
     def save(self, path: Path, outputs: Mapping[str, list[Any] | None]) -> None:
         """Write what `outputs` need to `path`, and large constants beside it, to be mapped.
@@ -85,18 +122,7 @@ class Graph:
         except ImportError as error:
             raise MissingDependencyError("onnx", "compiling a model") from error
         needed = self._needed(outputs)
-        nodes = [
-            helper.make_node(
-                node.op,
-                node.inputs,
-                [node.output],
-                name=f"{node.op}_{number}",
-                domain=node.domain,
-                **node.attributes,
-            )
-            for number, node in enumerate(self._nodes)
-            if node.output in needed
-        ]
+        nodes = [_node_proto(helper, node) for node in self._nodes if needed & set(node.outputs)]
         graph = helper.make_graph(
             nodes,
             "encoder",
@@ -145,6 +171,44 @@ class Graph:
         """Collect the names of all that `outputs` are computed from, their own included."""
         needed = set(outputs)
         for node in reversed(self._nodes):
-            if node.output in needed:
+            if needed & set(node.outputs):
                 needed.update(node.inputs)
+                if isinstance(body := node.attributes.get("body"), _Body):
+                    needed.update(body.reads)
         return needed
+
+
+def _node_proto(helper: Any, node: _Node) -> Any:
+    """Convert a node, with the body that it repeats if it is a loop."""
+    attributes = dict(node.attributes)
+    if isinstance(body := attributes.get("body"), _Body):
+        attributes["body"] = _body_proto(helper, body)
+    return helper.make_node(
+        node.op,
+        node.inputs,
+        node.outputs,
+        name=node.outputs[0],
+        domain=node.domain,
+        **attributes,
+    )
+
+
+def _body_proto(helper: Any, body: _Body) -> Any:
+    """Convert the body of a loop, which by ONNX's rules also passes on whether to continue."""
+    integer, boolean = (
+        helper.np_dtype_to_tensor_dtype(np.dtype(kind)) for kind in (np.int64, bool)
+    )
+    continues, goes_on = f"{body.number}_continues", f"{body.number}_goes_on"
+    nodes = [_node_proto(helper, node) for node in body.nodes]
+    return helper.make_graph(
+        [*nodes, helper.make_node("Identity", [continues], [goes_on], name=goes_on)],
+        body.number,
+        [
+            helper.make_tensor_value_info(body.number, integer, []),
+            helper.make_tensor_value_info(continues, boolean, []),
+        ],
+        [
+            helper.make_tensor_value_info(goes_on, boolean, []),
+            helper.make_tensor_value_info(body.result, FLOAT, None),
+        ],
+    )

@@ -104,8 +104,12 @@ class MixedPrecisionSearch:
                 seen = calibration.step(Stage(session.feed, reads, part.output, part.group_inputs))
                 del session  # its memory is needed to quantise
             for group in part.group_inputs:
+                if group not in seen or not len(seen[group].rows):
+                    continue  # an expert that no text needs: it stays float32
                 linears = graph.linears(group)
-                groups[group] = quantize_group(group.kind, linears, seen.pop(group))
+                groups[group] = quantize_group(
+                    group.kind, linears, seen.pop(group), graph.sharing(group.kind)
+                )
             self._progress.step(f"layer {number}")
         return groups, calibration.vectors()
 

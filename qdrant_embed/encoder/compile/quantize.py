@@ -43,13 +43,16 @@ class LinearGroup:
         layer: number of the transformer layer, from 0.
         kind: ``qkv`` (query, key and value), ``o`` (the attention's output projection), ``f1`` or
             ``f2`` (the feed-forward block's first, two if it is gated, and its second).
+        expert: number of the expert, of layers that only the tokens that chose it go through.
     """
 
     layer: int
     kind: Kind
+    expert: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.layer}.{self.kind}"
+        name = f"{self.layer}.{self.kind}"
+        return name if self.expert is None else f"{name}.{self.expert}"
 
 
 @dataclass(frozen=True)
@@ -110,17 +113,23 @@ class Activations:
     rows: NDArray[np.float16]
 
 
-def quantize_group(kind: Kind, linears: Sequence[Linear], seen: Activations) -> QuantizedGroup:
+def quantize_group(
+    kind: Kind,
+    linears: Sequence[Linear],
+    seen: Activations,
+    sharing: tuple[int, int, int] | None = None,
+) -> QuantizedGroup:
     """Quantise the linear layers of a group.
 
     Args:
         kind: ``qkv``, ``o``, ``f1`` or ``f2``.
         linears: weight and bias of each.
         seen: their input on calibration texts.
+        sharing: shape of the inputs whose middle axis must have one divisor.
     """
     # in row-major order, as GPTQ goes through rows
     weights = np.ascontiguousarray(np.concatenate([weight for weight, _ in linears], axis=1))
-    smoothing = _divisor(kind, weights, seen)
+    smoothing = _divisor(kind, weights, seen, sharing)
     divisor = np.ones_like(seen.low) if smoothing is None else smoothing
     smoothed = weights * divisor[:, None]
     low, high = _range(seen, divisor)
@@ -171,10 +180,15 @@ def _round(rows: Array, scale: np.float32, zero_point: int) -> None:
     rows *= scale
 
 
-def _divisor(kind: Kind, weights: Array, seen: Activations) -> Array | None:
+def _divisor(
+    kind: Kind, weights: Array, seen: Activations, sharing: tuple[int, int, int] | None
+) -> Array | None:
     """Choose what a group's input is divided by, if anything."""
     reach = np.maximum(np.abs(seen.low), np.abs(seen.high))
-    smoothing = _smoothing(weights, reach, SMOOTHING[kind])
+    largest: Array = np.abs(weights).max(axis=1)
+    if sharing is not None:
+        reach, largest = _shared(reach, sharing), _shared(largest, sharing)
+    smoothing = _smoothing(largest, reach, SMOOTHING[kind])
     if kind != "f2":
         return smoothing
     cap = np.sort(reach)[::-1][: _CAPPED + 1][-1]
@@ -185,10 +199,19 @@ def _divisor(kind: Kind, weights: Array, seen: Activations) -> Array | None:
     return candidates[cheapest] if cheapest else None
 
 
-def _smoothing(weights: Array, reach: Array, strength: float) -> Array:
-    """Compute a divisor for each input that splits its range between activations and weights."""
+def _shared(values: Array, shape: tuple[int, int, int]) -> Array:
+    """Replace each value by the largest along the middle axis of `shape`."""
+    largest = values.reshape(shape).max(axis=1, keepdims=True)
+    return np.broadcast_to(largest, shape).reshape(-1)
+
+
+def _smoothing(largest: Array, reach: Array, strength: float) -> Array:
+    """Compute a divisor for each input that splits its range between activations and weights.
+
+    `largest` are the largest weights of each input.
+    """
     activation = np.maximum(reach, 1e-3)
-    weight = np.maximum(np.abs(weights).max(axis=1), 1e-4)
+    weight = np.maximum(largest, 1e-4)
     smoothing = activation**strength / weight ** (1 - strength)
     scaled: Array = (smoothing / np.exp(np.log(smoothing).mean())).astype(np.float32)
     return scaled

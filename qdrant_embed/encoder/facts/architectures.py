@@ -49,6 +49,11 @@ class TransformerConfig(JsonFile):
     max_position_embeddings: PositiveInt
 
     @property
+    def architecture(self) -> str:
+        """The name among `ARCHITECTURES`."""
+        return self.model_type
+
+    @property
     def positions(self) -> int:
         """The most tokens that one text can have, special tokens included."""
         return self.max_position_embeddings
@@ -58,9 +63,19 @@ class TransformerConfig(JsonFile):
         """Dimension of one attention head."""
         return self.hidden_size // self.num_attention_heads
 
+    @property
+    def has_shared_heads(self) -> bool:
+        """Whether the heads share `hidden_size`, instead of having a size of their own."""
+        return True
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of a token's vector after the last layer."""
+        return self.hidden_size
+
     @model_validator(mode="after")
     def _check_sizes(self) -> TransformerConfig:
-        if self.hidden_size % self.num_attention_heads:
+        if self.has_shared_heads and self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} cannot be shared by "
                 f"{self.num_attention_heads} attention heads"
@@ -96,6 +111,20 @@ class BertConfig(BertFamilyConfig):
 
     model_type: Literal["bert"]
     position_embedding_type: Literal["absolute"] = "absolute"
+
+
+class JinaBertConfig(BertFamilyConfig):
+    """``config.json`` of Jina's BERT, which calls itself ``bert`` in most repositories."""
+
+    model_type: Literal["bert", "jina_bert"]
+    max_position_embeddings: Positions
+    position_embedding_type: Literal["alibi"]
+    feed_forward_type: Literal["geglu", "reglu"] = "geglu"
+
+    @property
+    def architecture(self) -> str:
+        """The name among `ARCHITECTURES`."""
+        return "jina_bert"
 
 
 class RobertaConfig(BertFamilyConfig):
@@ -193,8 +222,232 @@ class ModernBertConfig(RotaryConfig):
         return self.local_rope_theta
 
 
-class NomicBertConfig(RotaryConfig):
-    """``config.json`` of architecture ``nomic_bert``, in the vendor's words or transformers'.
+class RopeScaling(JsonFile):
+    """How rotary positions reach further than a model was first trained for.
+
+    It is ``rope_scaling`` as transformers 4 writes it, or ``rope_parameters`` as 5 does.
+
+    Attributes:
+        kind: ``dynamic`` changes nothing up to ``max_position_embeddings``, and longer texts are
+            cut there.
+        factor: how much further.
+        original: positions that the model was first trained for.
+        rope_theta: base of the wavelengths; `transformers` 4 writes it elsewhere.
+    """
+
+    kind: Literal["default", "linear", "dynamic", "yarn", "llama3"] = Field(
+        "default", validation_alias=AliasChoices("rope_type", "type")
+    )
+    rope_theta: Theta | None = None
+    factor: Annotated[float, Field(ge=1, le=1e6)] | None = None
+    original: PositiveInt | None = Field(None, validation_alias="original_max_position_embeddings")
+    partial_rotary_factor: Literal[1] = 1
+    # of YaRN
+    attention_factor: Annotated[float, Field(gt=0, le=1e3)] | None = None
+    mscale: Annotated[float, Field(gt=0, le=1e3)] | None = None
+    mscale_all_dim: Annotated[float, Field(gt=0, le=1e3)] | None = None
+    beta_fast: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    beta_slow: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    truncate: bool = True
+    # of Llama 3
+    low_freq_factor: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    high_freq_factor: Annotated[float, Field(gt=0, le=1e6)] = 4.0
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> RopeScaling:
+        if self.kind in ("linear", "yarn", "llama3") and self.factor is None:
+            raise ValueError(f"rope_type {self.kind!r} needs a factor")
+        if self.kind in ("yarn", "llama3") and self.original is None:
+            raise ValueError(f"rope_type {self.kind!r} needs original_max_position_embeddings")
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError("low_freq_factor must be below high_freq_factor")
+        return self
+
+
+LayerType: TypeAlias = Literal["full_attention", "sliding_attention"]
+
+
+class DecoderConfig(RotaryConfig):
+    """What language models and encoders built like them have in common.
+
+    Whether their tokens attend to later ones is not always stated: vendors with code of their own
+    (``auto_map``) may change it there. Such a model is refused unless its config says it.
+
+    Attributes:
+        is_bidirectional: whether tokens attend to those after them.
+        num_labels: dimension of a projection after the last norm, if the weights have one.
+    """
+
+    num_key_value_heads: PositiveInt | None = None
+    head_dim: PositiveInt | None = None
+    rms_norm_eps: Epsilon = 1e-6
+    hidden_act: Activation = "silu"
+    attention_bias: bool = False
+    mlp_bias: Literal[False] = False
+    num_labels: PositiveInt | None = None
+    is_causal: bool | None = None
+    use_bidirectional_attention: bool | None = None
+    auto_map: Mapping[str, Any] | None = Field(None, exclude=True)
+    rope_theta: Theta = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    rope_parameters: RopeScaling | None = None
+    use_sliding_window: bool = False
+    sliding_window: Annotated[int, Field(gt=0, le=1 << 17)] | None = None
+    max_window_layers: NonNegativeInt | None = None
+    layer_types: tuple[LayerType, ...] | None = None
+
+    @property
+    def has_shared_heads(self) -> bool:
+        """Whether the heads share `hidden_size`, instead of having a size of their own."""
+        return self.head_dim is None
+
+    @property
+    def head_size(self) -> int:
+        """Dimension of one attention head."""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def key_heads(self) -> int:
+        """Heads of keys and values, each of which several heads of queries share."""
+        return self.num_key_value_heads or self.num_attention_heads
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of a token's vector after the last layer."""
+        return self.num_labels or self.hidden_size
+
+    @property
+    def is_bidirectional(self) -> bool:
+        """Whether tokens attend to those after them."""
+        return self.use_bidirectional_attention is True or self.is_causal is False
+
+    def rope(self, kind: LayerType = "full_attention") -> tuple[float, RopeScaling | None]:
+        """Return the base of the wavelengths, and how positions are scaled, in layers of a kind."""
+        del kind
+        scaling = self.rope_parameters or self.rope_scaling
+        return (scaling and scaling.rope_theta) or self.rope_theta, scaling
+
+    def layer_type(self, layer: int) -> LayerType:
+        """Return whether a layer attends to the whole text, or within a window."""
+        if self.sliding_window is None or not self.use_sliding_window:
+            return "full_attention"
+        if self.layer_types is not None and layer < len(self.layer_types):
+            return self.layer_types[layer]
+        first = self.num_hidden_layers if self.max_window_layers is None else self.max_window_layers
+        return "sliding_attention" if layer >= first else "full_attention"
+
+    @property
+    def window(self) -> int:
+        """Tokens that a token attends to in layers with a window: itself and those before it."""
+        return self.sliding_window or self.positions
+
+    @model_validator(mode="after")
+    def _check_attention(self) -> DecoderConfig:
+        if self.num_attention_heads % self.key_heads:
+            raise ValueError(
+                f"{self.num_attention_heads} attention heads cannot share {self.key_heads} of keys"
+            )
+        if self.auto_map and self.is_causal is None and self.use_bidirectional_attention is None:
+            raise ValueError(
+                "the model has code of its own (auto_map), which may change how its tokens attend "
+                "to each other: set is_causal to true or false"
+            )
+        if self.is_bidirectional and self.use_sliding_window and self.sliding_window:
+            raise ValueError("windows in both directions cannot be run")
+        return self
+
+
+class Qwen2Config(DecoderConfig):
+    """``config.json`` of architecture ``qwen2``, in one direction or, as KaLM has it, in both."""
+
+    model_type: Literal["qwen2"]
+
+
+class Qwen3Config(DecoderConfig):
+    """``config.json`` of architecture ``qwen3``."""
+
+    model_type: Literal["qwen3"]
+    head_dim: PositiveInt | None = 128
+
+
+class EuroBertConfig(DecoderConfig):
+    """``config.json`` of architecture ``eurobert``: built like Llama, but in both directions."""
+
+    model_type: Literal["eurobert"]
+    rms_norm_eps: Epsilon = 1e-5
+    auto_map: None = Field(None, exclude=True)
+    sliding_window: None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_code(cls, content: Any) -> Any:
+        # the vendor's code was there before transformers', and does the same
+        if isinstance(content, Mapping):
+            return {key: content[key] for key in content if key != "auto_map"}
+        return content
+
+    @property
+    def is_bidirectional(self) -> bool:
+        """Whether tokens attend to those after them."""
+        return self.is_causal is not True
+
+
+class _GemmaRopeByLayer(JsonFile):
+    full_attention: RopeScaling = Field(default_factory=RopeScaling)
+    sliding_attention: RopeScaling = Field(default_factory=RopeScaling)
+
+
+class Gemma3Config(DecoderConfig):
+    """``config.json`` of architecture ``gemma3_text``, in one direction or in both.
+
+    Attributes:
+        sliding_window: tokens within a window. In both directions it is the whole window, of which
+            half is on each side.
+    """
+
+    model_type: Literal["gemma3_text"]
+    head_dim: PositiveInt = 256
+    hidden_act: Activation = Field("gelu_pytorch_tanh", validation_alias="hidden_activation")
+    query_pre_attn_scalar: Annotated[float, Field(gt=0, le=1e6)] = 256.0
+    rope_theta: Theta = 1_000_000.0
+    rope_local_base_freq: Theta = 10_000.0
+    rope_parameters: _GemmaRopeByLayer | None = None  # type: ignore[assignment] # one for each kind of layer
+    sliding_window: Annotated[int, Field(gt=0, le=1 << 17)] | None = 4096
+    sliding_window_pattern: PositiveInt = Field(
+        6, validation_alias=AliasChoices("sliding_window_pattern", "_sliding_window_pattern")
+    )
+    final_logit_softcapping: Any = Field(None, exclude=True)  # of the next token's logits
+    attn_logit_softcapping: None = None
+
+    def rope(self, kind: LayerType = "full_attention") -> tuple[float, RopeScaling | None]:
+        """Return the base of the wavelengths, and how positions are scaled, in layers of a kind."""
+        local = kind == "sliding_attention"
+        theta = self.rope_local_base_freq if local else self.rope_theta
+        scaling = None if local else self.rope_scaling
+        if self.rope_parameters is not None:
+            by_layer = self.rope_parameters
+            scaling = by_layer.sliding_attention if local else by_layer.full_attention
+            theta = scaling.rope_theta or theta
+        return theta, scaling
+
+    def layer_type(self, layer: int) -> LayerType:
+        """Return whether a layer attends to the whole text, or within a window."""
+        if self.sliding_window is None:
+            return "full_attention"
+        if self.layer_types is not None and layer < len(self.layer_types):
+            return self.layer_types[layer]
+        is_local = (layer + 1) % self.sliding_window_pattern
+        return "sliding_attention" if is_local else "full_attention"
+
+    @property
+    def window(self) -> int:
+        """Tokens that a token attends to on one side in layers with a window, itself included."""
+        whole = self.sliding_window or 2 * self.positions
+        return whole // 2 + 1 if self.is_bidirectional else whole
+
+
+class NomicFamilyConfig(RotaryConfig):
+    """``config.json`` of Nomic's models, in the vendor's words or transformers'.
 
     The vendor's come first: repositories have both, and state the length in theirs alone.
     """
@@ -216,9 +469,6 @@ class NomicBertConfig(RotaryConfig):
     layer_norm_eps: Epsilon = Field(
         1e-12, validation_alias=AliasChoices("layer_norm_epsilon", "layer_norm_eps")
     )
-    activation: Literal["swiglu", "silu"] = Field(
-        "swiglu", validation_alias=AliasChoices("activation_function", "hidden_act")
-    )
     type_vocab_size: NonNegativeInt = 2
     qkv_proj_bias: bool = False
     mlp_fc1_bias: bool = False
@@ -234,7 +484,6 @@ class NomicBertConfig(RotaryConfig):
     prenorm: Literal[False] = False
     causal: Literal[False] = False
     use_rms_norm: Literal[False] = False
-    num_experts: Literal[0] | None = None
 
     @property
     def positions(self) -> int:
@@ -249,6 +498,162 @@ class NomicBertConfig(RotaryConfig):
         if self.rope_parameters is not None:
             return self.rope_parameters.rope_theta
         return self.rotary_emb_base
+
+
+class NomicBertConfig(NomicFamilyConfig):
+    """``config.json`` of architecture ``nomic_bert``."""
+
+    activation: Literal["swiglu", "silu"] = Field(
+        "swiglu", validation_alias=AliasChoices("activation_function", "hidden_act")
+    )
+    num_experts: Literal[0] | None = None
+
+
+class NomicMoeConfig(NomicFamilyConfig):
+    """``config.json`` of architecture ``nomic_bert`` with experts in some layers."""
+
+    activation: Activation = Field(
+        "gelu", validation_alias=AliasChoices("activation_function", "hidden_act")
+    )
+    num_experts: Annotated[int, Field(ge=2, le=256)]
+    moe_top_k: Annotated[int, Field(ge=1, le=256)] = 2
+    moe_every_n_layers: Annotated[int, Field(ge=2)] = 2
+    moe_normalize_expert_weights: Literal[False] = False
+    num_shared_experts: Literal[0] = 0
+    expert_choice_router: Literal[False] = False
+    ffn_div: Literal[1] = 1
+
+    @property
+    def architecture(self) -> str:
+        """The name among `ARCHITECTURES`."""
+        return "nomic_bert_moe"
+
+    def has_experts(self, layer: int) -> bool:
+        """Return whether the feed-forward block of a layer is one of experts."""
+        return layer % self.moe_every_n_layers == 1
+
+    @model_validator(mode="after")
+    def _check_experts(self) -> NomicMoeConfig:
+        if self.moe_top_k > self.num_experts:
+            raise ValueError(f"{self.moe_top_k} of {self.num_experts} experts cannot be chosen")
+        return self
+
+
+class _NtkScaling(JsonFile):
+    type: Literal["ntk"] = Field(validation_alias=AliasChoices("type", "rope_type"))
+    factor: Annotated[float, Field(ge=1, le=1e6)]
+    mixed_b: None = None
+
+
+class GteConfig(RotaryConfig):
+    """``config.json`` of architecture ``gte``, which its own repositories call ``new``.
+
+    The vendor's code scales positions alike for texts of every length.
+    """
+
+    model_type: Literal["gte", "new"]
+    type_vocab_size: NonNegativeInt = 1
+    layer_norm_eps: Epsilon = 1e-12
+    layer_norm_type: Literal["layer_norm"] = "layer_norm"
+    hidden_act: Activation = "gelu"
+    position_embedding_type: Literal["rope"] = "rope"
+    rope_theta: Theta = 160_000.0
+    rope_scaling: _NtkScaling | None = None
+    rope_parameters: RopeParameters | None = None
+    logn_attention_scale: Literal[False] = False
+    logn_attention_clip1: Literal[False] = False
+    pack_qkv: Literal[True] = True
+
+    @property
+    def architecture(self) -> str:
+        """The name among `ARCHITECTURES`."""
+        return "gte"
+
+    @property
+    def theta(self) -> float:
+        """Base of the wavelengths."""
+        if self.rope_parameters is not None:
+            return self.rope_parameters.rope_theta
+        return self.rope_theta * (self.rope_scaling.factor if self.rope_scaling else 1)
+
+    @property
+    def stretch(self) -> float:
+        """How much longer all wavelengths are than by `theta` alone."""
+        if self.rope_scaling is None:
+            return 1.0
+        return float(self.rope_scaling.factor ** (2 / self.head_size))
+
+
+class T5Config(TransformerConfig):
+    """``config.json`` of architecture ``t5``, whose encoder is run."""
+
+    model_type: Literal["t5"]
+    hidden_size: PositiveInt = Field(validation_alias="d_model")
+    num_hidden_layers: PositiveInt = Field(validation_alias="num_layers")
+    num_attention_heads: PositiveInt = Field(validation_alias="num_heads")
+    intermediate_size: PositiveInt = Field(validation_alias="d_ff")
+    # no weights depend on it
+    max_position_embeddings: Positions = Field(512, validation_alias="n_positions")
+    d_kv: PositiveInt = 64
+    layer_norm_epsilon: Epsilon = 1e-6
+    feed_forward_proj: Literal["relu", "gated-gelu"] = "relu"
+    relative_attention_num_buckets: Literal[32] = 32
+    relative_attention_max_distance: Literal[128] = 128
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> T5Config:
+        if self.d_kv * self.num_attention_heads != self.hidden_size:
+            raise ValueError(
+                f"{self.num_attention_heads} heads of {self.d_kv} numbers are not as wide as "
+                f"d_model, {self.hidden_size}"
+            )
+        return self
+
+
+class XlmRobertaFlashConfig(BertFamilyConfig, RotaryConfig):
+    """``config.json`` of Jina's XLM-RoBERTa, which calls itself ``xlm-roberta``.
+
+    Attributes:
+        lora_adaptations: the tasks that the weights have changes for, if any.
+        lora_task: the task whose changes are compiled in, for documents and queries alike. The
+            vendor's own code takes ``retrieval.query`` for queries; because what is stored is by
+            far the most, and other programs may read it, the default is what documents need.
+    """
+
+    model_type: Literal["xlm-roberta"]
+    max_position_embeddings: Positions
+    position_embedding_type: Literal["rotary"]
+    pad_token_id: NonNegativeInt = 1
+    rotary_emb_base: Theta = 10_000.0
+    lora_adaptations: tuple[str, ...] | None = None
+    lora_alpha: float = 1.0
+    lora_task: str = "retrieval.passage"
+
+    @property
+    def architecture(self) -> str:
+        """The name among `ARCHITECTURES`."""
+        return "xlm-roberta-flash"
+
+    @property
+    def positions(self) -> int:
+        """The most tokens that one text can have, special tokens included."""
+        return self.max_position_embeddings - self.pad_token_id - 1
+
+    @property
+    def adapter(self) -> int | None:
+        """The number of the task whose changes are compiled in."""
+        tasks = self.lora_adaptations
+        return tasks.index(self.lora_task) if tasks else None
+
+    @model_validator(mode="after")
+    def _check_task(self) -> XlmRobertaFlashConfig:
+        tasks = self.lora_adaptations
+        if tasks and self.lora_task not in tasks:
+            raise ValueError(
+                f"there are changes for the tasks {', '.join(tasks)}, but none for "
+                f"{self.lora_task!r}"
+            )
+        return self
 
 
 class StaticConfig(JsonFile):
@@ -286,21 +691,50 @@ class OtherConfig(JsonFile):
     )
 
 
-# the architectures that are compiled, by `model_type`
+# the architectures that are compiled, by `architecture_name`
 ARCHITECTURES: Mapping[str, type[TransformerConfig]] = {
     "bert": BertConfig,
     "distilbert": DistilBertConfig,
+    "eurobert": EuroBertConfig,
+    "gemma3_text": Gemma3Config,
+    "gte": GteConfig,
+    "jina_bert": JinaBertConfig,
     "modernbert": ModernBertConfig,
     "mpnet": MPNetConfig,
     "nomic_bert": NomicBertConfig,
+    "nomic_bert_moe": NomicMoeConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
     "roberta": RobertaConfig,
+    "t5": T5Config,
     "xlm-roberta": RobertaConfig,
+    "xlm-roberta-flash": XlmRobertaFlashConfig,
 }
 
 
-def config_class(model_type: object) -> type[TransformerConfig] | None:
-    """Find the class for a ``model_type``; ``None`` for architectures that are not compiled."""
-    return ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
+def architecture_name(config: Mapping[str, Any]) -> str | None:
+    """Name the architecture that the content of a ``config.json`` describes.
+
+    It is the ``model_type``, but for variants that call themselves by their relative's.
+    """
+    match config:
+        case {"model_type": "bert", "position_embedding_type": "alibi"}:
+            return "jina_bert"
+        case {"model_type": "new"}:
+            return "gte"
+        case {"model_type": "xlm-roberta", "position_embedding_type": "rotary"}:
+            return "xlm-roberta-flash"
+        case {"model_type": "nomic_bert", "num_experts": experts} if experts:
+            return "nomic_bert_moe"
+        case {"model_type": str(name)}:
+            return name
+        case _:
+            return None
+
+
+def config_class(name: str | None) -> type[TransformerConfig] | None:
+    """Find the class for an architecture; ``None`` for those that are not compiled."""
+    return ARCHITECTURES.get(name) if name is not None else None
 
 
 def can_compile(config: Mapping[str, Any]) -> bool:
@@ -308,10 +742,9 @@ def can_compile(config: Mapping[str, Any]) -> bool:
 
     Models that call themselves ``bert`` may be variants: all values are checked.
     """
-    model_type = config.get("model_type")
-    if not config or model_type == STATIC:
+    if not config or config.get("model_type") == STATIC:
         return True
-    kind = config_class(model_type)
+    kind = config_class(architecture_name(config))
     if kind is None:
         return False
     try:

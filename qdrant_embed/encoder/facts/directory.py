@@ -19,6 +19,7 @@ from qdrant_embed.encoder.facts.architectures import (
     OtherConfig,
     StaticConfig,
     TransformerConfig,
+    architecture_name,
     config_class,
     table_shape,
 )
@@ -213,16 +214,16 @@ class ModelDirectory:
 
     def _config(self) -> TransformerConfig | StaticConfig | OtherConfig:
         path, content = self._first / "config.json", self._content
-        model_type = content.get("model_type")
-        if self._is_static or model_type == STATIC:
+        if self._is_static or content.get("model_type") == STATIC:
             return checked(path, content, TypeAdapter(StaticConfig))
         files = self._weight_files("int8")
         if files and files[0].endswith(".onnx"):
             return checked(path, content, TypeAdapter(OtherConfig))
-        kind = config_class(model_type)
+        name = architecture_name(content)
+        kind = config_class(name)
         if kind is None:
             raise ModelFileError(
-                f"{path} is of architecture {model_type!r}, and there is no ONNX file to run: "
+                f"{path} is of architecture {name!r}, and there is no ONNX file to run: "
                 f"{', '.join(sorted(ARCHITECTURES))} can do without one"
             )
         if self.has_dense:
@@ -239,7 +240,7 @@ class ModelDirectory:
         if isinstance(config, StaticConfig):
             return table_shape(self._tensor_shapes(self.weights("fp32")))[1]
         if isinstance(config, TransformerConfig):
-            return config.hidden_size
+            return config.dimension
         dense = chain.dense_dimension() if chain else None
         stated = chain.pooling() if chain else None
         for dimension in (dense, stated.dimension if stated else None, config.hidden_size):
@@ -274,10 +275,13 @@ class ModelDirectory:
                 name,
             )
             return "mean"
-        if stated.dimension not in (None, self.config.hidden_size or stated.dimension):
+        width = self.config.hidden_size
+        if isinstance(self.config, TransformerConfig):
+            width = self.config.dimension
+        if stated.dimension not in (None, width or stated.dimension):
             raise ModelFileError(
                 f"{self.path}: the Pooling module pools {stated.dimension} numbers, but the "
-                f"model's hidden_size is {self.config.hidden_size}"
+                f"model's hidden_size is {width}"
             )
         return stated.pooling
 

@@ -23,7 +23,11 @@ from tiny import write_model
 
 from qdrant_embed import ModelFileError, SparseTextEmbedding, TextEmbedding
 from qdrant_embed.encoder.compile.architectures.registry import GRAPHS, model_graph
-from qdrant_embed.encoder.facts.architectures import ARCHITECTURES, config_class
+from qdrant_embed.encoder.facts.architectures import (
+    ARCHITECTURES,
+    architecture_name,
+    config_class,
+)
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.tensors import read_tensors
 from qdrant_embed.encoder.interfaces import Pooling, Task
@@ -59,7 +63,7 @@ def spec_for(fixture: Fixture, pooling: Pooling) -> ModelSpec:
 
 
 def vectors(fixture: Fixture, pooling: Pooling, path: Path) -> NDArray[np.float32]:
-    kind = config_class(fixture.config["model_type"])
+    kind = config_class(architecture_name(fixture.config))
     assert kind is not None
     config = kind.model_validate(fixture.config)
     model_graph(fixture.weights, config, spec_for(fixture, pooling)).save(path / "model.onnx")
@@ -78,7 +82,7 @@ def assert_near(found: NDArray[np.float32], expected: NDArray[np.float32]) -> No
 
 
 def test_there_is_a_fixture_for_every_architecture() -> None:
-    types = {load(name).config["model_type"] for name in NAMES}
+    types = {architecture_name(load(name).config) for name in NAMES}
     assert types == set(ARCHITECTURES) == set(GRAPHS)
 
 

@@ -125,7 +125,7 @@ def chained(*kinds: str) -> str:
         (unlink("config.json"), r"config.json is missing"),
         (write("config.json", "{"), r"config.json is not valid JSON"),
         (write("config.json", "[]"), r"config.json cannot be used"),
-        (change("config.json", model_type="t5"), r"architecture 't5'"),
+        (change("config.json", model_type="albert"), r"architecture 'albert'"),
         (change("config.json", hidden_size=None), r"hidden_size: Field required"),
         (change("config.json", hidden_size=-1), r"hidden_size"),
         (change("config.json", hidden_act="swish"), r"hidden_act"),

@@ -19,7 +19,7 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
     """The graph of a model of architecture ``bert`` or ``roberta``; see `TransformerGraph`."""
 
     plain_attention: ClassVar[bool] = True  # `attend` is that of all transformers
-    tensors: ClassVar[LayerTensors] = LayerTensors(
+    tensors = LayerTensors(
         layers="encoder.layer",
         qkv=("attention.self.query", "attention.self.key", "attention.self.value"),
         o=("attention.output.dense",),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from qdrant_embed.encoder.compile.architectures.bert import BertGraph
 from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors
 
@@ -11,7 +9,7 @@ from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors
 class DistilBertGraph(BertGraph):
     """The graph of a model of architecture ``distilbert``; see `TransformerGraph`."""
 
-    tensors: ClassVar[LayerTensors] = LayerTensors(
+    tensors = LayerTensors(
         layers="transformer.layer",
         qkv=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
         o=("attention.out_lin",),

@@ -16,7 +16,7 @@ class ModernBertGraph(TransformerGraph[ModernBertConfig]):
 
     words: ClassVar[str] = "embeddings.tok_embeddings.weight"
     gated = True
-    tensors: ClassVar[LayerTensors] = LayerTensors(
+    tensors = LayerTensors(
         layers="layers",
         qkv=("attn.Wqkv",),
         o=("attn.Wo",),

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from typing import ClassVar
-
 import numpy as np
-from numpy.typing import NDArray
 
 from qdrant_embed.encoder.compile.architectures.bert import BertGraph
+from qdrant_embed.encoder.compile.architectures.distances import BUCKETS, buckets
 from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors
-
-_BUCKETS, _FARTHEST = 32, 128  # fixed in transformers' own code
 
 
 class MPNetGraph(BertGraph):
     """The graph of a model of architecture ``mpnet``; see `TransformerGraph`."""
 
     plain_attention = False
-    tensors: ClassVar[LayerTensors] = LayerTensors(
+    tensors = LayerTensors(
         layers="encoder.layer",
         qkv=("attention.attn.q", "attention.attn.k", "attention.attn.v"),
         o=("attention.attn.o",),
@@ -46,9 +41,9 @@ class MPNetGraph(BertGraph):
         """Add the bias of each head for each pair of tokens: [1, heads, tokens, tokens]."""
         graph, farthest = self.graph, self.spec.max_tokens - 1
         table = self.tensor(
-            "encoder.relative_attention_bias.weight", _BUCKETS, self.config.num_attention_heads
+            "encoder.relative_attention_bias.weight", BUCKETS, self.config.num_attention_heads
         )
-        by_distance = table[_buckets(np.arange(-farthest, farthest + 1))].T[None]
+        by_distance = table[buckets(np.arange(-farthest, farthest + 1))].T[None]
         length = graph.node("Squeeze", graph.node("Shape", "input_ids", start=1, end=2))
         zero, one = graph.scalar(0, np.int64), graph.scalar(1, np.int64)
         positions = graph.node("Range", zero, length, one)
@@ -57,18 +52,3 @@ class MPNetGraph(BertGraph):
         )
         indices = graph.node("Add", distances, graph.scalar(farthest, np.int64))
         return graph.node("Gather", graph.constant(by_distance), indices, axis=2)
-
-
-def _buckets(distances: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Find the row of the bias table for each distance from a query's token to a key's.
-
-    As in T5 (Raffel et al. 2020): half of the rows for each direction; in each, the shortest
-    distances have a row of their own, and longer ones share rows, the more the longer they are.
-    """
-    half = _BUCKETS // 2
-    exact = half // 2
-    reach = np.abs(distances)
-    growth = np.log(np.maximum(reach, 1).astype(np.float32) / exact) / math.log(_FARTHEST / exact)
-    shared = np.minimum(exact + (growth * (half - exact)).astype(np.int64), half - 1)
-    rows: NDArray[np.int64] = np.where(reach < exact, reach, shared) + half * (distances > 0)
-    return rows

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from qdrant_embed.encoder.compile.architectures.rotary import Rotary
 from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors, TransformerGraph
 from qdrant_embed.encoder.compile.quantize import Kind
-from qdrant_embed.encoder.facts.architectures import Activation, NomicBertConfig
+from qdrant_embed.encoder.facts.architectures import Activation, NomicFamilyConfig
 
 
-class NomicBertGraph(TransformerGraph[NomicBertConfig]):
+class NomicBertGraph(TransformerGraph[NomicFamilyConfig]):
     """The graph of a model of architecture ``nomic_bert``; see `TransformerGraph`."""
 
     gated = True
-    tensors: ClassVar[LayerTensors] = LayerTensors(
+    tensors = LayerTensors(
         layers="encoder.layers",
         qkv=("attn.Wqkv",),
         o=("attn.out_proj",),

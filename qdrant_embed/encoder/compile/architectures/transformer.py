@@ -44,9 +44,11 @@ class LayerTensors:
         o: the attention's output.
         attention_norm: the attention's layer norm.
         f1: the feed-forward block's first linear layer. Of a gated block the activated one, then
-            the one it is multiplied with: two modules, or one with both in this order.
+            the one it is multiplied with: two modules, or one with both in this order, unless
+            `gate_last`.
         f2: its second.
         output_norm: its layer norm.
+        gate_last: whether `f1`, one module with both, has the activated one last.
     """
 
     layers: str
@@ -56,6 +58,7 @@ class LayerTensors:
     f1: tuple[str, ...]
     f2: tuple[str, ...]
     output_norm: str
+    gate_last: bool = False
 
     def linears(self, kind: Kind) -> tuple[str, ...]:
         """Name the modules of a group of linear layers."""
@@ -91,8 +94,10 @@ class TransformerGraph(ABC, Generic[C]):
     """
 
     words: ClassVar[str] = "embeddings.word_embeddings.weight"
-    tensors: ClassVar[LayerTensors]
-    gated: ClassVar[bool] = False
+    tensors: LayerTensors
+    gated: bool = False
+    # kinds of groups whose input is divided where it is computed
+    folded: ClassVar[frozenset[Kind]] = frozenset({"o"})
 
     def __init__(
         self,
@@ -212,7 +217,7 @@ class TransformerGraph(ABC, Generic[C]):
 
     def _no_head(self) -> ModelFileError:
         return ModelFileError(
-            f"{self.spec.name}: models of architecture {self.config.model_type!r} cannot be run "
+            f"{self.spec.name}: models of architecture {self.config.architecture!r} cannot be run "
             f"for the task {self.spec.task!r}"
         )
 
@@ -225,12 +230,16 @@ class TransformerGraph(ABC, Generic[C]):
         rows = self.first_row(shared) if first_row_only else shared
         residual = self.first_row(hidden) if first_row_only else hidden
         attended = self.attention(rows, shared, number, first_row_only=first_row_only)
-        hidden = self.layer_norm(
-            self.graph.node("Add", attended, residual), f"{name}.{self.tensors.attention_norm}"
-        )
+        hidden = self.after_attention(attended, residual, name)
         expanded = self.feed_forward(hidden, number)
         return self.layer_norm(
             self.graph.node("Add", expanded, hidden), f"{name}.{self.tensors.output_norm}"
+        )
+
+    def after_attention(self, attended: str, residual: str, name: str) -> str:
+        """Add what the attention of the layer called `name` gave to its input, normed."""
+        return self.layer_norm(
+            self.graph.node("Add", attended, residual), f"{name}.{self.tensors.attention_norm}"
         )
 
     def attention(self, rows: str, shared: str, number: int, *, first_row_only: bool) -> str:
@@ -311,8 +320,7 @@ class TransformerGraph(ABC, Generic[C]):
         if quantized is None:
             return hidden
         graph = self.graph
-        # attention's output is divided already
-        if quantized.smoothing is not None and group.kind != "o":
+        if quantized.smoothing is not None and group.kind not in self.folded:
             hidden = graph.node("Mul", hidden, graph.constant(1 / quantized.smoothing))
         return graph.node(
             "QuantizeLinear",
@@ -354,6 +362,16 @@ class TransformerGraph(ABC, Generic[C]):
             epsilon=self.epsilon,
         )
 
+    def rms_norm(self, hidden: str, weight: Array) -> str:
+        """Add a norm that neither subtracts the mean nor adds a bias (Zhang and Sennrich 2019)."""
+        return self.graph.node(
+            "SimplifiedLayerNormalization",
+            *(hidden, self.graph.constant(weight)),
+            axis=-1,
+            epsilon=self.epsilon,
+            stash_type=1,
+        )
+
     def first_row(self, hidden: str) -> str:
         """Add the part that belongs to the first token, [batch, 1, ...]."""
         constants = [self.graph.integers(number) for number in (0, 1, 1)]
@@ -363,28 +381,46 @@ class TransformerGraph(ABC, Generic[C]):
 
     def linears(self, group: LinearGroup) -> list[Linear]:
         """Read weight [inputs, outputs] and bias [outputs] of each linear layer of a group."""
-        kind, width, inner = group.kind, self.config.hidden_size, self.config.intermediate_size
-        inputs = inner if kind == "f2" else width
-        outputs = inner if kind == "f1" else width
-        modules = self.tensors.linears(kind)
-        fused = {"qkv": 3, "f1": 1 + self.gated}.get(kind, 1) // len(modules)
+        kind, modules = group.kind, self.tensors.linears(group.kind)
+        inputs, outputs = self.widths(kind)
+        fused = len(outputs) // len(modules)
         linears: list[Linear] = []
-        for module in modules:
+        for number, module in enumerate(modules):
             name = f"{self.tensors.layers}.{group.layer}.{module}"
-            weight = self.tensor(f"{name}.weight", fused * outputs, inputs).T
+            ends = np.cumsum(outputs[number * fused : (number + 1) * fused])
+            weight = self.tensor(f"{name}.weight", int(ends[-1]), inputs).T
             if self.has_bias(kind):
-                bias = self.tensor(f"{name}.bias", fused * outputs)
+                bias = self.tensor(f"{name}.bias", int(ends[-1]))
             else:
-                bias = np.zeros(fused * outputs, np.float32)
-            linears += zip(np.split(weight, fused, axis=1), np.split(bias, fused), strict=True)
-        return linears
+                bias = np.zeros(ends[-1], np.float32)
+            parts = np.split(weight, ends[:-1], axis=1)
+            linears += zip(parts, np.split(bias, ends[:-1]), strict=True)
+        return linears[::-1] if kind == "f1" and self.tensors.gate_last else linears
+
+    def widths(self, kind: Kind) -> tuple[int, tuple[int, ...]]:
+        """Return the inputs of a kind of group, and the outputs of each of its linear layers."""
+        width, inner = self.config.hidden_size, self.config.intermediate_size
+        if kind == "f1":
+            return width, (inner,) * (1 + self.gated)
+        return inner if kind == "f2" else width, (width,) * (3 if kind == "qkv" else 1)
+
+    def sharing(self, kind: Kind) -> tuple[int, int, int] | None:
+        """Return the shape of a group's inputs whose middle axis must have one divisor, if any."""
+        del kind
+        return None
+
+    def folded_divisor(self, group: LinearGroup, position: int) -> Array | None:
+        """Return what the outputs of a linear layer are divided by, for the group that reads them.
+
+        Attention's output is smoothed by dividing the values it is computed from.
+        """
+        is_value = (group.kind, position) == ("qkv", 2)
+        reader = self.plan.groups.get(LinearGroup(group.layer, "o")) if is_value else None
+        return reader.smoothing if reader else None
 
     def parameters(self, group: LinearGroup, position: int) -> Parameters:
         """Find what one linear layer of a group multiplies with and adds, as the plan says."""
-        # attention output is smoothed by dividing the values it is computed from
-        is_value = (group.kind, position) == ("qkv", 2)
-        reader = self.plan.groups.get(LinearGroup(group.layer, "o")) if is_value else None
-        divisor = reader.smoothing if reader else None
+        divisor = self.folded_divisor(group, position)
         quantized = self.plan.groups.get(group)
         if quantized is None:
             weight, bias = self.linears(group)[position]

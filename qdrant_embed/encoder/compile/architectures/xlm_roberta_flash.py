@@ -1,0 +1,131 @@
+"""Jina's XLM-RoBERTa (Sturua et al. 2024): rotary positions, and weights that a task changes.
+
+A repository has one model and, for each task, low-rank changes of all its matrices (LoRA, Hu et
+al. 2022). Those of one task are added when the model is compiled, so they cost nothing at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from qdrant_embed.encoder.compile.architectures.rotary import Rotary
+from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors, TransformerGraph
+from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, Array, QuantizationPlan
+from qdrant_embed.encoder.facts.architectures import Activation, XlmRobertaFlashConfig
+from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.errors import ModelFileError
+
+_CHANGED = ".parametrizations.weight"
+_ORIGINAL, _A, _B = f"{_CHANGED}.original", f"{_CHANGED}.0.lora_A", f"{_CHANGED}.0.lora_B"
+_ROWS = 4096  # of a table of words that are changed together
+
+
+class XlmRobertaFlashGraph(TransformerGraph[XlmRobertaFlashConfig]):
+    """The graph of a model of architecture ``xlm-roberta-flash``; see `TransformerGraph`."""
+
+    tensors = LayerTensors(
+        layers="encoder.layers",
+        qkv=("mixer.Wqkv",),
+        o=("mixer.out_proj",),
+        attention_norm="norm1",
+        f1=("mlp.fc1",),
+        f2=("mlp.fc2",),
+        output_norm="norm2",
+    )
+
+    def __init__(
+        self,
+        weights: Mapping[str, Array],
+        config: XlmRobertaFlashConfig,
+        spec: ModelSpec,
+        plan: QuantizationPlan = NOTHING_QUANTIZED,
+    ) -> None:
+        if any(name.endswith(_ORIGINAL) for name in weights):
+            if config.adapter is None:
+                raise ModelFileError(
+                    f"{spec.name}: the weights have changes for tasks (LoRA), but config.json has "
+                    "no lora_adaptations that name them"
+                )
+            weights = TaskWeights(weights, config.adapter, config.lora_alpha)
+        super().__init__(weights, config, spec, plan)
+
+    @property
+    def epsilon(self) -> float:
+        """What layer norms add to the variance."""
+        return self.config.layer_norm_eps
+
+    @property
+    def activation_name(self) -> Activation:
+        """The feed-forward block's activation."""
+        return self.config.hidden_act
+
+    def embeddings(self) -> str:
+        """Add words and the first token type, normed."""
+        config = self.config
+        self._rotary = Rotary(
+            self.graph, config.head_size, self.spec.max_tokens, config.rotary_emb_base
+        )
+        hidden = self.word_vectors()
+        if config.type_vocab_size:
+            types = self.tensor(
+                "embeddings.token_type_embeddings.weight",
+                config.type_vocab_size,
+                config.hidden_size,
+            )
+            hidden = self.graph.node("Add", hidden, self.graph.constant(types[0]))
+        return self.layer_norm(hidden, "emb_ln")
+
+    def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
+        """Add the attention, with queries and keys rotated."""
+        del number
+        if not first_row_only:  # position 0 is not rotated
+            query = self._rotary.rotated(query)
+        return self.multi_head_attention(query, self._rotary.rotated(key), value)
+
+
+class TaskWeights(Mapping[str, Array]):
+    """Weights with the changes for one task, under the names that they have without any.
+
+    Args:
+        weights: those of the file; a changed matrix has three tensors, its `_ORIGINAL` and two
+            with a part for each task, `_A` and `_B`.
+        task: number of the task.
+        alpha: the changes are multiplied with it and divided by their rank.
+    """
+
+    def __init__(self, weights: Mapping[str, Array], task: int, alpha: float) -> None:
+        self._weights, self._task, self._alpha = weights, task, alpha
+        self._changed = {
+            f"{name.removesuffix(_ORIGINAL)}.weight": name.removesuffix(_ORIGINAL)
+            for name in weights
+            if name.endswith(_ORIGINAL)
+        }
+
+    def __getitem__(self, name: str) -> Array:
+        module = self._changed.get(name)
+        if module is None:
+            return self._weights[name]
+        original = self._weights[module + _ORIGINAL]
+        try:
+            a, b = (self._weights[module + part][self._task] for part in (_A, _B))
+            # of tables of embeddings A · B, of linear layers B · A
+            left, right = (a, b) if len(a) == len(original) else (b, a)
+            scale = np.float32(self._alpha / right.shape[0])
+            changed = np.empty(original.shape, np.float32)
+            for start in range(0, len(original), _ROWS):
+                rows = slice(start, start + _ROWS)
+                changed[rows] = original[rows] + (left[rows] @ right) * scale
+        except (KeyError, IndexError, ValueError) as error:
+            raise ModelFileError(
+                f"the weights' changes of {module!r} for task {self._task} do not fit it: {error}"
+            ) from error
+        return changed
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (name for name in self._weights if _CHANGED not in name)
+        yield from self._changed
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
