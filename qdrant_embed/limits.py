@@ -9,6 +9,7 @@ name                   limit        of what
 `PREFIX`               16,384       characters of a query or document prefix, or of a prompt
 `JSON_FILE`            16 MB        a config, manifest or record
 `JSON_DEPTH`           64           levels of lists and objects in any JSON of a model
+`MODULES`              100          modules that ``modules.json`` chains
 `TOKENIZER_FILE`       128 MB       ``tokenizer.json``
 `TOKEN_IDS`            4,194,304    token ids, of which each is below this
 `ADDED_TOKENS`         20,000       tokens that a tokenizer adds to its vocabulary
@@ -18,6 +19,11 @@ name                   limit        of what
 `TOKENIZER_GROWTH`     64           times that a normaliser may lengthen a text
 `TOKENIZER_PREPENDED`  1,000        characters that a normaliser may put before a text
 `SPECIAL_TOKENS`       256          special tokens around a text
+`TORCH_DIRECTORY`      4 MB         the directory of parts of a PyTorch file
+`TORCH_PICKLE`         4 MB         the description of its tensors
+`TORCH_TENSORS`        20,000       its tensors, and its parts
+`TORCH_STACK`          10,000       values of its description that wait for each other
+`TENSOR_AXES`          8            sizes of one of its tensors
 `HUB_ANSWER`           32 MB        a hub's answer about a repository
 `HUB_ANSWER_SECONDS`   300 s        until that answer is complete
 `UNSTATED_FILE`        8 GB         a file whose size the hub does not state
@@ -33,6 +39,7 @@ from __future__ import annotations
 PREFIX = 1 << 14
 JSON_FILE = 16 << 20
 JSON_DEPTH = 64
+MODULES = 100
 TOKENIZER_FILE = 128 << 20
 TOKEN_IDS = 1 << 22
 ADDED_TOKENS = 20_000
@@ -42,6 +49,11 @@ TOKENIZER_PATTERN = 10_000
 TOKENIZER_GROWTH = 64
 TOKENIZER_PREPENDED = 1_000
 SPECIAL_TOKENS = 256
+TORCH_DIRECTORY = 4 << 20
+TORCH_PICKLE = 4 << 20
+TORCH_TENSORS = 20_000
+TORCH_STACK = 10_000
+TENSOR_AXES = 8
 HUB_ANSWER = 32 << 20
 HUB_ANSWER_SECONDS = 300.0
 UNSTATED_FILE = 8 << 30

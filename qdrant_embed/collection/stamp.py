@@ -45,7 +45,7 @@ class Stamp(EncoderDescription):
 
     def metadata(self) -> dict[str, Any]:
         """Return the collection metadata that holds this stamp."""
-        return {STAMP_KEY: _STAMPS.dump_python(self, exclude_none=True)}
+        return {STAMP_KEY: _STAMPS.dump_python(self, mode="json", exclude_none=True)}
 
 
 _STAMPS = TypeAdapter(Stamp)  # which also checks what is read

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from qdrant_embed.errors import InputError, check_str, check_whole
 
 Vector: TypeAlias = NDArray[np.float32]
-Pooling: TypeAlias = Literal["cls", "mean", "last_token"]
+Pooling: TypeAlias = Literal[
+    "cls", "mean", "last_token", "max", "mean_sqrt_len_tokens", "weightedmean"
+]
+Poolings: TypeAlias = Pooling | tuple[Pooling, ...]  # several: one behind the other
 Task: TypeAlias = Literal["embed", "terms", "token_vectors", "score"]
 Overflow: TypeAlias = Literal["truncate", "mean", "chunk", "error"]
 Distance: TypeAlias = Literal["Cosine", "Dot", "Euclid", "Manhattan"]
@@ -56,7 +59,7 @@ class EncoderDescription:
     distance: Distance = "Cosine"
     revision: str | None = None
     weights_sha256: str | None = None
-    pooling: Pooling | None = None
+    pooling: Poolings | None = None
     query_prefix: str | None = None
     document_prefix: str | None = None
     max_tokens: int | None = None

@@ -227,6 +227,7 @@ class Model:
     def _read(self, files: ModelFiles, plans: PlanCache, cache: Path) -> ModelFacts:
         """Read the files of a model that has no plan yet."""
         # here, because a model that has a plan needs none of it
+        from qdrant_embed.encoder.facts.architectures import TransformerConfig
         from qdrant_embed.encoder.facts.directory import ModelDirectory
         from qdrant_embed.encoder.facts.tokenizer_file import read_tokenizer_file
         from qdrant_embed.encoder.files.cache import weights_digest
@@ -241,7 +242,10 @@ class Model:
             spec = directory.spec(files.name, task=options.task, max_tokens=options.max_tokens)
         else:
             spec = directory.accept(options.spec, max_tokens=options.max_tokens)
-        digest = weights_digest(weights, cache)
+        compiled = isinstance(directory.config, TransformerConfig)
+        head = directory.head if compiled and spec.task == "embed" else ()
+        parts = [module.weights for module in head if module.weights is not None]
+        digest = weights_digest([*weights, *parts], cache)
         tokenizer = read_tokenizer_file(directory.tokenizer)
         vocabulary = directory.vocabulary
         if vocabulary is not None and tokenizer.largest_id >= vocabulary:
@@ -399,13 +403,15 @@ def _make_plan(
         tokenizer=directory.tokenizer,
         lower_case=directory.lower_case,
         skips_unknown=isinstance(config, StaticConfig) and config.skips_unknown,
-        pooled=directory.has_dense,
         vocabulary=directory.vocabulary,
         tokenizer_sha256=tokenizer_sha256,
     )
     if plan.kind == "static":
         return plan
+    head = directory.head if spec.task == "embed" else ()
     if not isinstance(config, TransformerConfig):
+        lacking = any(module.weights is None and module.kind != "normalize" for module in head)
+        plan = replace(plan, pooled=lacking, head=() if lacking else head)
         logger.info(
             "%s is run from its own file %s (%s)", spec.name, weights[0], plan.report.precision
         )
@@ -423,5 +429,6 @@ def _make_plan(
         partial(load_tokenizer, plan),
         precision,
         cache,
+        head,
     )
     return replace(plan, report=compiled.report, run=compiled.files)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
 from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED
 from qdrant_embed.encoder.facts.architectures import TransformerConfig
+from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.precision import (
     GRAPH_VERSION,
     LARGEST_ERROR,
@@ -39,6 +40,7 @@ from qdrant_embed.encoder.files.compiled import (
     find_compiled,
 )
 from qdrant_embed.encoder.files.tensors import read_tensors
+from qdrant_embed.encoder.run.head import read_head
 from qdrant_embed.errors import ModelFileError
 from qdrant_embed.progress_bar import Progress
 from qdrant_embed.stalls import announced
@@ -59,25 +61,27 @@ def compiled_model(
     load_tokenizer: Callable[[], Tokenizer],
     precision: Precision,
     cache: Path,
+    head: Sequence[HeadModule] = (),
 ) -> CompiledModel:
     """Return the compiled form of a model; compile it now if `cache` does not hold it.
 
     Args:
-        files: the model's safetensors file, or its index and then its shards.
-        weights_sha256: their hex digest.
+        files: the model's safetensors or PyTorch file, or its index and then its shards.
+        weights_sha256: hex digest of them and of the files of `head`.
         tokenizer_sha256: hex digest of the tokenizer and the model's settings.
         config: the model's ``config.json``.
         spec: task, pooling, normalisation, length and prefixes.
         load_tokenizer: returns the model's tokenizer, to calibrate with.
         precision: ``int8`` or ``fp32``.
         cache: the cache folder.
+        head: the modules after the pooling.
 
     Raises:
         ModelFileError: the weights do not fit the config, or change meanwhile, or `cache` cannot be
             written.
         MissingDependencyError: ``onnx`` or ``safetensors`` is not installed.
     """
-    facts = _facts(config, spec, precision)
+    facts = _facts(config, spec, precision, head)
     made_from = _digest(
         {
             **facts,
@@ -97,7 +101,7 @@ def compiled_model(
     from qdrant_embed.encoder.compile.mixed_precision import MixedPrecisionSearch
 
     started = time.perf_counter()
-    graph = partial(model_graph, read_tensors(files), config, spec)
+    graph = partial(model_graph, read_tensors(files), config, spec, head=read_head(head))
     graph(NOTHING_QUANTIZED)  # raises what is wrong with the weights before anything is deleted
     discard(folder / GRAPH)
     found: MixedPrecision | None = None
@@ -121,7 +125,8 @@ def compiled_model(
                 )
         plan = found.plan if found else NOTHING_QUANTIZED
         graph(plan).save(temporary / GRAPH)
-        if weights_digest(files, cache, again=True) != weights_sha256:
+        parts = [module.weights for module in head if module.weights is not None]
+        if weights_digest([*files, *parts], cache, again=True) != weights_sha256:
             raise ModelFileError(
                 f"{files[0]} is not the file that it was: it changed before or while it was "
                 "compiled; load the model again"
@@ -146,7 +151,9 @@ def compiled_model(
     return CompiledModel(folder / GRAPH, report)
 
 
-def _facts(config: TransformerConfig, spec: ModelSpec, precision: Precision) -> dict[str, object]:
+def _facts(
+    config: TransformerConfig, spec: ModelSpec, precision: Precision, head: Sequence[HeadModule]
+) -> dict[str, object]:
     """Collect all that a graph depends on, but for weights and tokenizer."""
     facts: dict[str, object] = {
         "graph_version": GRAPH_VERSION,
@@ -160,6 +167,8 @@ def _facts(config: TransformerConfig, spec: ModelSpec, precision: Precision) -> 
     }
     if spec.task not in ("embed", "terms"):  # these are known by their pooling
         facts["task"] = spec.task
+    if head:
+        facts["head"] = [module.facts for module in head]
     if precision == "int8":  # which is calibrated with the prefixes
         facts |= {"query_prefix": spec.query_prefix, "document_prefix": spec.document_prefix}
     return facts

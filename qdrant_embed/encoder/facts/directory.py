@@ -23,13 +23,14 @@ from qdrant_embed.encoder.facts.architectures import (
     config_class,
     table_shape,
 )
+from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, checked, read_json
 from qdrant_embed.encoder.facts.modules import read_chain, read_prompts, read_sentence_config
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.facts.tokenizer_file import TokenizerFile
 from qdrant_embed.encoder.facts.weights import weight_files
-from qdrant_embed.encoder.interfaces import Pooling, Task, assert_never
+from qdrant_embed.encoder.interfaces import Poolings, Task, assert_never
 from qdrant_embed.errors import InputError, ModelFileError
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,23 @@ class ModelDirectory:
     @property
     def has_dense(self) -> bool:
         """Whether linear layers follow the pooling."""
-        return self._chain is not None and self._chain.dense_folder is not None
+        return self._chain is not None and self._chain.has_dense
+
+    @property
+    def head(self) -> tuple[HeadModule, ...]:
+        """The modules after the pooling, but for a last ``Normalize``.
+
+        Raises:
+            ModelFileError: one cannot be run; of a compiled model, also if one has no weights.
+        """
+        modules = self._chain.head() if self._chain and not self._is_static else ()
+        compiled = isinstance(self.config, TransformerConfig)
+        if compiled and any(m.weights is None and m.kind != "normalize" for m in modules):
+            raise ModelFileError(
+                f"{self.path} has no model.safetensors or pytorch_model.bin for a module after the "
+                "pooling, which modules.json chains"
+            )
+        return modules
 
     @property
     def vocabulary(self) -> int | None:
@@ -111,6 +128,9 @@ class ModelDirectory:
             "normalize": spec.normalize,
             "config": self.config.model_dump(mode="json", exclude_defaults=True),
         }
+        # a model that its own ONNX file runs was known without them before
+        if isinstance(self.config, TransformerConfig) and spec.task == "embed" and self.head:
+            decisive["head"] = [module.facts for module in self.head]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def weights(self, precision: Precision) -> list[Path]:
@@ -126,9 +146,9 @@ class ModelDirectory:
             )
         if not files:
             raise ModelFileError(
-                f"{self.path} has no model.safetensors (and no ONNX file): other weight formats "
-                "are not read (pickled ones can run code); save the model again with "
-                "safe_serialization=True"
+                f"{self.path} has no model.safetensors or pytorch_model.bin (and no ONNX file): "
+                "other weight formats are not read; save the model again with "
+                "sentence-transformers or transformers"
             )
         return files
 
@@ -153,11 +173,11 @@ class ModelDirectory:
                 f"max_tokens={max_tokens} (max_length of set_model), but {name} has positions for "
                 f"{limit} tokens at most"
             )
-        pooling: Pooling | None = None
+        pooling: Poolings | None = None
         match task:
             case "embed":
-                dimension, normalize = self._dimension(), self._is_normalized()
-                pooling = self._pooling(name)
+                pooling, normalize = self._pooling(name), self._is_normalized()
+                dimension = self._dimension(pooling)
             case "terms":
                 dimension, normalize = self._terms(), False
             case "token_vectors" | "score":
@@ -194,7 +214,7 @@ class ModelDirectory:
         """
         if max_tokens is not None:
             spec = replace(spec, max_tokens=max_tokens)
-        dimension, limit = self._dimension(), self._limit()
+        dimension, limit = self._dimension(spec.pooling), self._limit()
         if spec.dimension != dimension or spec.max_tokens > limit:
             raise InputError(
                 f"spec= has {spec.dimension} dimensions and {spec.max_tokens} tokens, but the "
@@ -226,29 +246,39 @@ class ModelDirectory:
                 f"{path} is of architecture {name!r}, and there is no ONNX file to run: "
                 f"{', '.join(sorted(ARCHITECTURES))} can do without one"
             )
-        if self.has_dense:
-            raise ModelFileError(
-                f"{self.path / 'modules.json'} chains a Dense layer, which cannot be compiled"
-            )
         return checked(path, content, TypeAdapter(kind))
 
     def _weight_files(self, precision: Precision) -> list[str]:
-        return weight_files(self._names, {} if self._is_static else self._content, precision)
+        names = self._chain.own_files(self._names) if self._chain else self._names
+        return weight_files(names, {} if self._is_static else self._content, precision)
 
-    def _dimension(self) -> int:
+    def _dimension(self, pooling: Poolings | None) -> int:
         config, chain = self.config, self._chain
         if isinstance(config, StaticConfig):
             return table_shape(self._tensor_shapes(self.weights("fp32")))[1]
+        times = len(pooling) if isinstance(pooling, tuple) else 1
         if isinstance(config, TransformerConfig):
-            return config.dimension
-        dense = chain.dense_dimension() if chain else None
+            return self._head_dimension(config.dimension * times)
         stated = chain.pooling() if chain else None
-        for dimension in (dense, stated.dimension if stated else None, config.hidden_size):
+        ends = [module.outputs for module in (chain.head() if chain else ()) if module.outputs]
+        widths = (stated.dimension if stated else None, config.hidden_size)
+        for dimension in (*ends[-1:], *(width and width * times for width in widths)):
             if dimension is not None:
                 return dimension
         if self._known is not None:
             return self._known.dimension
         raise ModelFileError(f"{self.path} does not state the dimension of its vectors")
+
+    def _head_dimension(self, dimension: int) -> int:
+        """Follow a vector of the pooling's `dimension` through the modules after it."""
+        for module in self.head:
+            if module.inputs not in (None, dimension):
+                raise ModelFileError(
+                    f"{self.path / 'modules.json'} chains a module that reads vectors of "
+                    f"{module.inputs} numbers, but those before it return {dimension}"
+                )
+            dimension = module.outputs or dimension
+        return dimension
 
     def _terms(self) -> int:
         if not isinstance(self.config, TransformerConfig) or "terms" not in self.config.tasks:
@@ -262,7 +292,7 @@ class ModelDirectory:
             self._chain.check_splade()
         return self.config.vocab_size
 
-    def _pooling(self, name: str) -> Pooling:
+    def _pooling(self, name: str) -> Poolings:
         if isinstance(self.config, StaticConfig):
             return "mean"
         stated = self._chain.pooling() if self._chain else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, TypeAlias, get_args
@@ -9,27 +10,40 @@ from typing import Annotated, Literal, TypeAlias, get_args
 from pydantic import AliasChoices, Field, PositiveInt, TypeAdapter
 
 from qdrant_embed.encoder.facts.architectures import SHORTEST
+from qdrant_embed.encoder.facts.head import HeadActivation, HeadModule
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
-from qdrant_embed.encoder.interfaces import Pooling
+from qdrant_embed.encoder.interfaces import Pooling, Poolings
 from qdrant_embed.errors import ModelFileError
-from qdrant_embed.limits import PREFIX, shortened
+from qdrant_embed.limits import MODULES, PREFIX, shortened
 
 MODULES_FILE = "modules.json"
 
 # what a chain's first module does: run a transformer, look up a table, run a masked language model
 ChainKind: TypeAlias = Literal["transformer", "static", "masked_language_model"]
 
+# by the names of sentence-transformers' modules; what `Dropout` does ends with training
+HEAD_MODULES = ("Dense", "LayerNorm", "Normalize", "Dropout")
+_ACTIVATIONS: dict[str, HeadActivation] = {
+    "torch.nn.modules.linear.Identity": "identity",
+    "torch.nn.modules.activation.Tanh": "tanh",
+    "torch.nn.modules.activation.GELU": "gelu",
+}
+_VECTOR = "sentence_embedding"  # which they read and write
+
 _CHAINS: dict[ChainKind, list[str]] = {
-    "transformer": ["Transformer", "Pooling", "Dense", "Normalize"],
+    "transformer": ["Transformer", "Pooling", *HEAD_MODULES],
     "static": ["StaticEmbedding", "Normalize"],
     "masked_language_model": ["MLMTransformer", "SpladePooling"],
 }
-# sentence-transformers' names are ours but for the underscore
-_POOLINGS: dict[str, Pooling] = {name.replace("_", ""): name for name in get_args(Pooling)}
-_LEGACY_POOLINGS = {  # in files of sentence-transformers before 5.2
+# sentence-transformers' names are ours but for one
+_POOLINGS: dict[str, Pooling] = {
+    {"last_token": "lasttoken"}.get(name, name): name for name in get_args(Pooling)
+}
+# in files of sentence-transformers before 5.2, and in the order in which several are joined
+_LEGACY_POOLINGS = {
     "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
     "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
@@ -74,7 +88,20 @@ class _SpladeConfig(JsonFile):
 
 
 class _DenseConfig(JsonFile):
+    in_features: PositiveInt | None = None
     out_features: PositiveInt
+    bias: bool = True
+    activation_function: str = "torch.nn.modules.activation.Tanh"
+    use_residual: bool = False
+
+
+class _LayerNormConfig(JsonFile):
+    dimension: PositiveInt
+
+
+class _Names(JsonFile):
+    module_input_name: str = _VECTOR
+    module_output_name: str | None = None
 
 
 class Prompts(JsonFile):
@@ -102,7 +129,7 @@ class SentenceConfig(JsonFile):
 class StatedPooling:
     """How a ``Pooling`` module pools tokens, and the dimension of each, if stated."""
 
-    pooling: Pooling
+    pooling: Poolings
     dimension: int | None
 
 
@@ -118,7 +145,7 @@ class ModuleChain:
         folders: of all modules, in order; relative, ``"."`` for the model's own.
         first: the folder of the first module, which turns tokens into vectors.
         pooling_folder: the folder of ``Pooling`` or ``SpladePooling``, if there is one.
-        dense_folder: the folder of the last ``Dense``, if there is one.
+        head_modules: kind and folder of the modules after the pooling, in order.
         normalize: whether the chain ends with ``Normalize``.
     """
 
@@ -127,7 +154,7 @@ class ModuleChain:
     folders: tuple[PurePosixPath, ...]
     first: Path
     pooling_folder: Path | None = None
-    dense_folder: Path | None = None
+    head_modules: tuple[tuple[str, Path], ...] = ()
     normalize: bool = False
 
     def pooling(self) -> StatedPooling | None:
@@ -145,13 +172,16 @@ class ModuleChain:
         path = self.pooling_folder / "config.json"
         config = read_json(path, TypeAdapter(_PoolingConfig))
         modes = config.modes
-        if not config.include_prompt or len(modes) != 1 or modes[0] not in _POOLINGS:
+        known = len(set(modes)) == len(modes) > 0 and all(mode in _POOLINGS for mode in modes)
+        if not config.include_prompt or not known:
             prompt = "" if config.include_prompt else " without the prompt"
             raise ModelFileError(
                 f"{path} asks for a pooling that cannot be run: {', '.join(modes) or 'none'}"
-                f"{prompt}; {', '.join(_POOLINGS)} can, one of them"
+                f"{prompt}; {', '.join(_POOLINGS)} can, one or several of them"
             )
-        return StatedPooling(_POOLINGS[modes[0]], config.embedding_dimension)
+        poolings = tuple(_POOLINGS[mode] for mode in modes)
+        pooling = poolings[0] if len(poolings) == 1 else poolings
+        return StatedPooling(pooling, config.embedding_dimension)
 
     def check_splade(self) -> None:
         """Check that the chain pools weights of terms in the way that can be run.
@@ -163,11 +193,24 @@ class ModuleChain:
             raise ModelFileError(f"{self.file} is that of a dense model: TextEmbedding runs it")
         read_json(self.pooling_folder / "config.json", TypeAdapter(_SpladeConfig))
 
-    def dense_dimension(self) -> int | None:
-        """Read the dimension that the ``Dense`` layers end with; ``None`` without such layers."""
-        if self.dense_folder is None:
-            return None
-        return read_json(self.dense_folder / "config.json", TypeAdapter(_DenseConfig)).out_features
+    @property
+    def has_dense(self) -> bool:
+        """Whether linear layers follow the pooling."""
+        return any(kind == "Dense" for kind, _ in self.head_modules)
+
+    def head(self) -> tuple[HeadModule, ...]:
+        """Read the modules after the pooling, but for a last ``Normalize``.
+
+        Raises:
+            ModelFileError: one cannot be run.
+        """
+        modules = tuple(_read_head_module(kind, folder) for kind, folder in self.head_modules)
+        return modules[:-1] if self.normalize else modules
+
+    def own_files(self, names: Iterable[str]) -> list[str]:
+        """Choose those of `names` that are not in the folder of a module after the first."""
+        others = tuple(f"{at}/" for at in self.folders[1:] if at != PurePosixPath())
+        return [name for name in names if not name.startswith(others)]
 
 
 def read_chain(folder: Path) -> ModuleChain | None:
@@ -181,14 +224,16 @@ def read_chain(folder: Path) -> ModuleChain | None:
     if not file.is_file():
         return None
     modules = read_json(file, TypeAdapter(list[_Module]))
+    if len(modules) > MODULES:
+        raise ModelFileError(f"{file} chains {len(modules):,} modules: it can {MODULES} at most")
     names = [module.type.rpartition(".")[2] for module in modules]
     kind = next((kind for kind, chain in _CHAINS.items() if names[:1] == chain[:1]), None)
     if kind is None or not _can_run(names, _CHAINS[kind]):
         chained = shortened(", ".join(names), 200) or "nothing"
         raise ModelFileError(
-            f"{file} chains {chained}: only Transformer, Pooling, Dense and Normalize, "
-            "StaticEmbedding and Normalize, or MLMTransformer and SpladePooling, in this order, "
-            "can be run"
+            f"{file} chains {chained}: only Transformer and Pooling, then any of "
+            f"{', '.join(HEAD_MODULES)}; StaticEmbedding and Normalize; or MLMTransformer and "
+            "SpladePooling, in this order, can be run"
         )
     root = folder.resolve()
     for module in modules:
@@ -198,17 +243,76 @@ def read_chain(folder: Path) -> ModuleChain | None:
             stays = False
         if not stays or set(module.path) & _NEVER:
             raise ModelFileError(f"{file} points out of its folder: {module.path!r:.200}")
-    # of several Dense layers the last one's dimension counts
     folders = {name: folder / module.path for name, module in zip(names, modules, strict=True)}
+    head = [
+        (name, folder / module.path)
+        for name, module in zip(names, modules, strict=True)
+        if name in HEAD_MODULES and name != "Dropout"
+    ]
     return ModuleChain(
         file=file,
         kind=kind,
         folders=tuple(PurePosixPath(module.path) for module in modules),
         first=folder / modules[0].path,
         pooling_folder=folders.get("Pooling", folders.get("SpladePooling")),
-        dense_folder=folders.get("Dense"),
-        normalize="Normalize" in folders,
+        head_modules=tuple(head),
+        normalize=bool(head) and head[-1][0] == "Normalize",
     )
+
+
+def _read_head_module(kind: str, folder: Path) -> HeadModule:
+    """Read the config of a module of `HEAD_MODULES`, but for ``Dropout``.
+
+    Raises:
+        ModelFileError: the config is missing or damaged, or asks for what cannot be run.
+    """
+    path = folder / "config.json"
+    if kind == "Normalize":
+        if path.is_file():  # since sentence-transformers 6
+            _check_names(path)
+        return HeadModule(kind="normalize")
+    _check_names(path)
+    if kind == "LayerNorm":
+        dimension = read_json(path, TypeAdapter(_LayerNormConfig)).dimension
+        return HeadModule(kind="layer_norm", weights=_weights(folder), inputs=dimension)
+    config = read_json(path, TypeAdapter(_DenseConfig))
+    activation = _ACTIVATIONS.get(config.activation_function)
+    if activation is None:
+        raise ModelFileError(
+            f"{path} asks for the activation {config.activation_function!r:.200}, which cannot be "
+            f"run: {', '.join(_ACTIVATIONS)} can"
+        )
+    return HeadModule(
+        kind="dense",
+        weights=_weights(folder),
+        inputs=config.in_features,
+        outputs=config.out_features,
+        activation=activation,
+        bias=config.bias,
+        residual=config.use_residual,
+    )
+
+
+def head_weights(files: list[str]) -> str | None:
+    """Choose the file with a module's weights among the names in its folder."""
+    return next(
+        (name for name in ("model.safetensors", "pytorch_model.bin") if name in files), None
+    )
+
+
+def _weights(folder: Path) -> Path | None:
+    name = head_weights([path.name for path in folder.iterdir() if path.is_file()])
+    return folder / name if name else None
+
+
+def _check_names(path: Path) -> None:
+    names = read_json(path, TypeAdapter(_Names))
+    output = names.module_output_name or names.module_input_name
+    if (names.module_input_name, output) != (_VECTOR, _VECTOR):
+        raise ModelFileError(
+            f"{path} reads {names.module_input_name!r:.80} and writes {output!r:.80}: only modules "
+            f"that change {_VECTOR} can be run after the pooling"
+        )
 
 
 def read_prompts(folder: Path) -> Prompts:
@@ -241,11 +345,11 @@ def read_sentence_config(folder: Path) -> SentenceConfig:
 
 
 def _can_run(names: list[str], allowed: list[str]) -> bool:
-    """Whether `names` are among `allowed`, in that order, and none but ``Dense`` twice."""
-    once = [name for name in names if name != "Dense"]
+    """Whether `names` are among `allowed`, in that order; those of a head in any, and repeated."""
+    body = [name for name in names if name not in HEAD_MODULES]
     return (
         all(name in allowed for name in names)
-        and names == sorted(names, key=allowed.index)
-        and len(set(once)) == len(once)
+        and body == sorted(set(body), key=allowed.index)
+        and names[: len(body)] == body
         and names != ["MLMTransformer"]  # its output is not a text's vector
     )

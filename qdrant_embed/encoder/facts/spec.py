@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
-from qdrant_embed.encoder.interfaces import Pooling, Task
+from qdrant_embed.encoder.interfaces import Pooling, Poolings, Task
 from qdrant_embed.errors import InputError, check_prefix, check_str, check_unicode, check_whole
 
 
@@ -17,8 +17,11 @@ class ModelSpec:
     Attributes:
         name: the model's name, as the hub spells it.
         dimension: numbers in one vector.
-        pooling: how token vectors become one: the first token's (``cls``), their ``mean``, or the
-            last token's (``last_token``); ``None`` for a task other than ``embed``.
+        pooling: how token vectors become one: the first token's (``cls``), the last token's
+            (``last_token``), their ``mean``, their sum divided by the square root of their number
+            (``mean_sqrt_len_tokens``), their mean weighted by position (``weightedmean``), or the
+            ``max`` of each number; a tuple of these for one behind the other; ``None`` for a task
+            other than ``embed``.
         normalize: whether vectors are scaled to length 1.
         max_tokens: tokens read from one text, special tokens included.
         query_prefix: put before every query.
@@ -37,7 +40,7 @@ class ModelSpec:
 
     name: str
     dimension: int
-    pooling: Pooling | None
+    pooling: Poolings | None
     max_tokens: int
     normalize: bool = True
     query_prefix: str = ""
@@ -68,10 +71,13 @@ class ModelSpec:
             raise InputError(
                 f"{self.name}: pooling={self.pooling!r} is for task 'embed', not {self.task!r}"
             )
-        if self.task == "embed" and self.pooling not in get_args(Pooling):
+        if isinstance(self.pooling, list | tuple):  # a list: from JSON
+            several = tuple(self.pooling)
+            object.__setattr__(self, "pooling", several[0] if len(several) == 1 else several)
+        if self.task == "embed" and not _is_pooling(self.pooling):
             raise InputError(
-                f"{self.name}: pooling must be one of {', '.join(get_args(Pooling))}, not "
-                f"{self.pooling!r}"
+                f"{self.name}: pooling must be one of {', '.join(get_args(Pooling))}, or a tuple "
+                f"of them, not {self.pooling!r:.200}"
             )
 
     def with_prefixes(self, query: str | None, document: str | None) -> ModelSpec:
@@ -81,3 +87,9 @@ class ModelSpec:
             query_prefix=self.query_prefix if query is None else query,
             document_prefix=self.document_prefix if document is None else document,
         )
+
+
+def _is_pooling(value: object) -> bool:
+    if isinstance(value, tuple):
+        return len(value) > 1 and len(set(value)) == len(value) and all(map(_is_pooling, value))
+    return isinstance(value, str) and value in get_args(Pooling)

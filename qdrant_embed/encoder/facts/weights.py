@@ -18,6 +18,8 @@ _ONNX: Mapping[Precision, tuple[str, ...]] = {
         "model_quint8_avx2.onnx",
     ),
 }
+# of weights that can be compiled: safetensors first
+_WEIGHTS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
 
 
 def weight_files(
@@ -25,10 +27,10 @@ def weight_files(
 ) -> list[str]:
     """Choose those of `names` that hold the weights to run, in order; none if there are none.
 
-    A model that can be compiled is read from ``model.safetensors`` (or its shards, the index
-    first) in either precision. Any other, and one without safetensors, is run from an ONNX file
-    of its own: with ``int8`` a quantised one if there is one, else the float32 one; with ``fp32``
-    a float32 one only. The ONNX file comes first, its external data after it. Of files with the
+    A model that can be compiled is read from ``model.safetensors`` in either precision, without
+    one from ``pytorch_model.bin``; or from the shards of either, the index first. Any other, and
+    one that has neither, is run from an ONNX file of its own: with ``int8`` a quantised one if
+    there is one, else the float32 one; with ``fp32`` a float32 one only. The ONNX file comes first, its external data after it. Of files with the
     same name, the one in the uppermost folder is chosen.
 
     Args:
@@ -38,16 +40,17 @@ def weight_files(
     """
     known = sorted(names, key=lambda name: (name.count("/"), name))
     if can_compile(config):
-        if (single := _find(known, "model.safetensors")) is not None:
-            return [single]
-        if (index := _find(known, "model.safetensors.index.json")) is not None:
-            folder = index.removesuffix("model.safetensors.index.json")
-            shards = [
-                name
-                for name in known
-                if name.startswith(f"{folder}model-") and name.endswith(".safetensors")
-            ]
-            return [index, *shards]
+        for stem, suffix in _WEIGHTS:
+            if (single := _find(known, stem + suffix)) is not None:
+                return [single]
+            if (index := _find(known, f"{stem}{suffix}.index.json")) is not None:
+                folder = index.removesuffix(f"{stem}{suffix}.index.json")
+                shards = [
+                    name
+                    for name in known
+                    if name.startswith(f"{folder}{stem}-") and name.endswith(suffix)
+                ]
+                return [index, *shards]
     wanted = _ONNX["fp32"] if precision == "fp32" else _ONNX["int8"] + _ONNX["fp32"]
     for file in wanted:
         if (found := _find(known, file)) is not None:

@@ -22,6 +22,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path, PureWindowsPath
 from typing import Any, ClassVar, Literal
 
+from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.precision import (
     GRAPH_VERSION,
     CompileReport,
@@ -83,7 +84,8 @@ class RunPlan:
         revision: the commit on the hub that the model came from.
         lower_case: lower-case texts before they are tokenised.
         skips_unknown: leave unknown tokens out of a static model's mean.
-        pooled: only the file itself can pool, as with Dense layers after the pooling.
+        pooled: only the file itself can pool, because modules follow whose weights are not there.
+        head: modules that follow the pooling where the model's own ONNX file does not run them.
         vocabulary: tokens that the model has vectors for, where it says so.
         tokenizer_sha256: digest of the tokenizer, and of the settings in the model's files that
             vectors depend on; ``None`` in folders that were exported before there was one.
@@ -107,11 +109,20 @@ class RunPlan:
     vocabulary: int | None = None
     tokenizer_sha256: str | None = None
     files: Mapping[str, FileState] = field(default_factory=dict)
+    head: tuple[HeadModule, ...] = ()
     version: Literal[1] = 1
+
+    @property
+    def head_files(self) -> tuple[Path, ...]:
+        """The files with the weights of the modules of `head`."""
+        return tuple(module.weights for module in self.head if module.weights is not None)
 
     def to_json(self) -> str:
         """Return the manifest."""
-        return sealed(json.loads(json.dumps(asdict(self), default=str)))
+        content = json.loads(json.dumps(asdict(self), default=str))
+        if not self.head:
+            del content["head"]  # which earlier releases do not know
+        return sealed(content)
 
 
 class PlanCache:
@@ -173,9 +184,15 @@ def _parsed(content: dict[str, Any]) -> RunPlan:
         "report": kind(**report),
         "run": tuple(map(Path, content["run"])),
         "tokenizer": Path(content["tokenizer"]),
+        "head": tuple(map(_head_module, content.get("head", ()))),
         "files": {name: FileState(**state) for name, state in content["files"].items()},
     }
     return RunPlan(**content | parsed)
+
+
+def _head_module(content: dict[str, Any]) -> HeadModule:
+    weights = content["weights"]
+    return HeadModule(**{**content, "weights": None if weights is None else Path(weights)})
 
 
 def export_plan(plan: RunPlan, folder: Path, cache: Path) -> None:
@@ -197,11 +214,18 @@ def export_plan(plan: RunPlan, folder: Path, cache: Path) -> None:
             run = tuple(Path(file.name) for file in plan.run)
             for file in plan.run:
                 shutil.copyfile(file, temporary / file.name)
+        head: list[HeadModule] = []
+        for number, module in enumerate(plan.head):
+            copied = None
+            if module.weights is not None:
+                copied = Path(f"head-{number}{module.weights.suffix}")
+                shutil.copyfile(module.weights, temporary / copied)
+            head.append(replace(module, weights=copied))
         files = {
             file.name: FileState(size=file.stat().st_size, sha256=sha256(file, cache))
             for file in sorted(temporary.iterdir())
         }
-        exported = replace(plan, run=run, tokenizer=Path(_TOKENIZER), files=files)
+        exported = replace(plan, run=run, tokenizer=Path(_TOKENIZER), files=files, head=tuple(head))
         (temporary / MANIFEST).write_text(exported.to_json(), "utf-8")
 
 
@@ -248,7 +272,7 @@ def read_exported(folder: Path) -> RunPlan:
             f"{path} cannot be used: it is damaged, or was written by a newer qdrant-embed; export "
             "the model again"
         ) from error
-    names = [*plan.files, *map(str, (*plan.run, plan.tokenizer))]
+    names = [*plan.files, *map(str, (*plan.run, plan.tokenizer, *plan.head_files))]
     if not plan.run or not all(map(_is_name, names)):
         raise ModelFileError(f"{path} names files outside of its folder")
     if missing := set(names) - plan.files.keys():
@@ -257,7 +281,11 @@ def read_exported(folder: Path) -> RunPlan:
             "the model again"
         )
     run = tuple(folder / name for name in plan.run)
-    return replace(plan, run=run, tokenizer=folder / plan.tokenizer)
+    head = tuple(
+        module if module.weights is None else replace(module, weights=folder / module.weights)
+        for module in plan.head
+    )
+    return replace(plan, run=run, tokenizer=folder / plan.tokenizer, head=head)
 
 
 def _is_name(name: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from qdrant_embed.encoder.facts.jsonfile import read_json
-from qdrant_embed.encoder.facts.modules import MODULES_FILE, ModuleChain, read_chain
+from qdrant_embed.encoder.facts.modules import MODULES_FILE, ModuleChain, head_weights, read_chain
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.weights import weight_files
 from qdrant_embed.encoder.files.cache import (
@@ -114,12 +114,17 @@ class Snapshots:
 
     def find(self, revision: str | None, precision: Precision) -> Snapshot | None:
         """Find the snapshot of `revision`, without network; ``None`` unless it is complete."""
+        return self._found(revision, precision, as_before=False)
+
+    def _found(
+        self, revision: str | None, precision: Precision, *, as_before: bool
+    ) -> Snapshot | None:
         commit = self._commit(revision)
         model = _read(self._record(commit)) if commit else None
         if model is None:
             return None
         folder = self._base / model.commit
-        for path in _needed(model.paths, folder, precision):
+        for path in _needed(model.paths, folder, precision, as_before=as_before):
             file = model.files.get(path)
             if file is None or not file.is_at(folder / path, self._cache):
                 return None
@@ -159,6 +164,12 @@ class Snapshots:
             # another process may have been faster
             if not update and (found := self.find(revision, precision)) is not None:
                 return found
+            # what an earlier release downloaded of a model still runs without network
+            if offline:
+                with suppress(ModelFileError):  # such a release could run none of its files
+                    found = self._found(revision, precision, as_before=True)
+                    if found is not None:
+                        return found
             repository = hub.find_repository(self._name, revision, offline=offline, fresh=update)
             model = self._completed(repository, precision, pinned, offline)
             with explained(self._base):
@@ -233,11 +244,19 @@ def kept_models(cache: Path) -> Iterator[tuple[Path, KeptModel]]:
             yield record.with_suffix(""), model
 
 
-def _needed(paths: Collection[str], folder: Path, precision: Precision) -> Iterator[str]:
+def _needed(
+    paths: Collection[str], folder: Path, precision: Precision, *, as_before: bool = False
+) -> Iterator[str]:
     """Yield the files of a repository that are needed, small ones first.
 
     Each must be in `folder` before the next is requested: the first ones decide which others are
     needed.
+
+    Args:
+        paths: of all files of the repository.
+        folder: where they are downloaded to.
+        precision: chooses between several kinds of weights.
+        as_before: as releases did that read no PyTorch files and no modules after the pooling.
     """
     chain: ModuleChain | None = None
     if MODULES_FILE in paths:
@@ -251,12 +270,23 @@ def _needed(paths: Collection[str], folder: Path, precision: Precision) -> Itera
     content: dict[str, object] = {}
     if config in paths and not static:
         content = read_json(folder / config, TypeAdapter(dict[str, object]))
-    weights = weight_files(paths, content, precision)
+    own = chain.own_files(paths) if chain else list(paths)
+    if as_before:
+        own = [path for path in own if not path.endswith(".bin")]
+    weights = weight_files(own, content, precision)
     if not weights:
         raise ModelFileError(
-            "the repository has neither model.safetensors nor an ONNX file that can be run in "
-            f"{precision}: other weight formats are not read (pickled ones can run code)"
+            "the repository has neither model.safetensors nor pytorch_model.bin nor an ONNX file "
+            f"that can be run in {precision}: other weight formats are not read"
         )
+    if not as_before and chain is not None:
+        for kind, module in chain.head_modules:
+            place = module.relative_to(folder).as_posix()
+            files = [
+                name for at, _, name in (path.rpartition("/") for path in paths) if at == place
+            ]
+            if kind != "Normalize" and (file := head_weights(files)) is not None:
+                yield f"{place}/{file}"
     yield from weights
 
 

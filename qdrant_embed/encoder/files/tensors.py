@@ -1,9 +1,12 @@
-"""Read the tensors of safetensors files; the only importer of ``safetensors``."""
+"""Read the tensors of a model's files; the only importer of ``safetensors``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from struct import error as StructError  # noqa: N812 - it is one
 from tokenize import TokenError
@@ -17,6 +20,12 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
+from qdrant_embed.encoder.files.torch_file import (
+    BFLOAT16,
+    SUFFIXES,
+    StoredTensor,
+    read_torch_file,
+)
 from qdrant_embed.errors import MissingDependencyError, ModelFileError
 
 _LEGACY = {"gamma": "weight", "beta": "bias"}  # in layer norms
@@ -29,24 +38,22 @@ class _Index(JsonFile):
 class _Tensors(Mapping[str, NDArray[Any]]):
     """Tensors that are read when they are requested, and kept while they are in use."""
 
-    def __init__(self, places: Mapping[str, tuple[Path, str]]) -> None:
-        self._places = places
+    def __init__(self, readers: Mapping[str, Callable[[], NDArray[Any]]]) -> None:
+        self._readers = readers
         self._in_use: WeakValueDictionary[str, NDArray[Any]] = WeakValueDictionary()
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        path, own_name = self._places[name]
+        read = self._readers[name]
         tensor = self._in_use.get(name)
         if tensor is None:
-            with _explained(path), _library().safe_open(path, "numpy") as file:
-                tensor = _finite(path, name, file.get_tensor(own_name))
-            self._in_use[name] = tensor
+            tensor = self._in_use[name] = read()
         return tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._readers)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._readers)
 
 
 def read_tensors(files: Sequence[Path]) -> Mapping[str, NDArray[Any]]:
@@ -55,7 +62,7 @@ def read_tensors(files: Sequence[Path]) -> Mapping[str, NDArray[Any]]:
     They are read when they are requested, so that memory need not hold them all.
 
     Args:
-        files: one safetensors file; or an index, then its shards; or an ``.npz`` file.
+        files: one safetensors or PyTorch file; or an index, then its shards; or an ``.npz`` file.
 
     Raises:
         ModelFileError: a file is missing or of another format, or has an unknown data type.
@@ -69,28 +76,41 @@ def read_tensors(files: Sequence[Path]) -> Mapping[str, NDArray[Any]]:
         named = set(read_json(index, TypeAdapter(_Index)).weight_map.values())
         if missing := sorted(named - {shard.name for shard in shards}):
             raise ModelFileError(f"{index} names files that are missing: {', '.join(missing)}")
-    places: dict[str, tuple[Path, str]] = {}
-    decoded: dict[str, NDArray[Any]] = {}
+    readers: dict[str, Callable[[], NDArray[Any]]] = {}
     for shard in shards:
-        with _explained(shard), _library().safe_open(shard, "numpy") as file:
-            names = list(file.keys())
-            is_half = any(file.get_slice(name).get_dtype() == "BF16" for name in names)
-        if is_half:
-            decoded |= {_modern(name): tensor for name, tensor in _decoded_file(shard)}
+        if shard.suffix in SUFFIXES:
+            stored = read_torch_file(shard)
         else:
-            places |= {_modern(name): (shard, name) for name in names}
-    tensors = _Tensors(places)
-    return {**tensors, **decoded} if decoded else tensors
+            with _explained(shard), _library().safe_open(shard, "numpy") as file:
+                names = list(file.keys())
+                halves = [n for n in names if file.get_slice(n).get_dtype() == "BF16"]
+            readers |= {_modern(name): partial(_safe_tensor, shard, name) for name in names}
+            stored = _bfloats(shard, halves)
+        for name, tensor in stored.items():
+            readers[_modern(name)] = partial(_stored_tensor, name, tensor)
+    return _Tensors(readers)
 
 
 def tensor_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
     """Read the shapes of a model's tensors; arguments and errors as in `read_tensors`."""
     shapes: dict[str, tuple[int, ...]] = {}
     for path in files:
+        if path.suffix in SUFFIXES:
+            shapes |= {name: tensor.shape for name, tensor in read_torch_file(path).items()}
+            continue
         with _explained(path), _library().safe_open(path, "numpy") as file:
             names = file.keys()
             shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in names}
     return shapes
+
+
+def _safe_tensor(path: Path, name: str) -> NDArray[Any]:
+    with _explained(path), _library().safe_open(path, "numpy") as file:
+        return _finite(path, name, file.get_tensor(name))
+
+
+def _stored_tensor(name: str, tensor: StoredTensor) -> NDArray[Any]:
+    return _finite(tensor.path, name, tensor.read())
 
 
 def _modern(name: str) -> str:
@@ -99,10 +119,21 @@ def _modern(name: str) -> str:
     return f"{module}.{_LEGACY[last]}" if last in _LEGACY else name
 
 
-def _decoded_file(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
-    with _explained(path):
-        for name, tensor in _library().deserialize(path.read_bytes()):
-            yield name, _decoded(path, name, tensor)
+def _bfloats(path: Path, names: Sequence[str]) -> dict[str, StoredTensor]:
+    """Find the tensors of type bfloat16, which the library cannot hand to numpy."""
+    if not names:
+        return {}
+    with _explained(path), path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")  # the library has checked all of it
+        header = json.loads(file.read(size))
+        found: dict[str, StoredTensor] = {}
+        for name in names:
+            shape = tuple(header[name]["shape"])
+            start = 8 + size + header[name]["data_offsets"][0]
+            count = math.prod(shape)
+            strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+            found[name] = StoredTensor(path, BFLOAT16, shape, start, count, 0, strides, "<")
+        return found
 
 
 def _archived(path: Path) -> dict[str, NDArray[Any]]:
@@ -182,20 +213,7 @@ def _finite(path: Path, name: str, tensor: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(tensor, np.int64)
     with np.errstate(all="ignore"):
         converted = np.asarray(tensor, np.float32)
-    if not np.isfinite(converted).all():
+    # a value that is none makes these none, and no array of truths is needed
+    if converted.size and not np.isfinite([converted.min(), converted.max()]).all():
         raise ModelFileError(f"{path}: tensor {name!r:.200} has values that are no finite numbers")
     return converted
-
-
-_KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I8": "i1"}
-
-
-def _decoded(path: Path, name: str, tensor: Mapping[str, Any]) -> NDArray[Any]:
-    """Decode a tensor's bytes; numpy has no bfloat16, which is the upper half of a float32."""
-    if tensor["dtype"] == "BF16":
-        halves = np.frombuffer(tensor["data"], "<u2").astype(np.uint32)
-        return _finite(path, name, (halves << 16).view(np.float32).reshape(tensor["shape"]))
-    kind = _KINDS.get(tensor["dtype"])
-    if kind is None:
-        raise ModelFileError(f"{path}: tensor {name!r} has the unknown type {tensor['dtype']}")
-    return _finite(path, name, np.frombuffer(tensor["data"], kind).reshape(tensor["shape"]))

@@ -145,6 +145,7 @@ def _backend(
 
             backend = Session(plan.run[0], providers or CPU, threads=threads)
         case "onnx":
+            from qdrant_embed.encoder.run.head import read_head
             from qdrant_embed.encoder.run.onnx_file import OnnxFile
             from qdrant_embed.encoder.run.session import CPU, Session
 
@@ -156,6 +157,7 @@ def _backend(
                 pooled=plan.pooled,
                 # without special tokens, an empty text would show nothing
                 trial=tokenizer.tokenize([""]).ids[0] or tokenizer.ordinary_ids()[:1],
+                head=read_head(plan.head),
             )
         case "static":
             from qdrant_embed.encoder.files.tensors import read_tensors

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Vector
 from qdrant_embed.encoder.run.backend import Inputs, l2_normalized
+from qdrant_embed.encoder.run.head import NO_HEAD, Head
 from qdrant_embed.encoder.run.pooling import pool_tokens
 from qdrant_embed.encoder.run.session import Session
 from qdrant_embed.errors import ModelError, ModelFileError
@@ -32,7 +33,8 @@ class OnnxFile:
         path: the file, for messages.
         spec: pooling, normalisation and dimension.
         one_by_one: run one text at a time.
-        pooled: the file itself must pool, because this encoder cannot run what follows pooling.
+        pooled: the file itself must pool, because the weights of what follows are not there.
+        head: what follows the pooling, where the file does not pool.
         trial: token ids of any text, to see that the file can be run.
 
     Raises:
@@ -48,8 +50,9 @@ class OnnxFile:
         one_by_one: bool,
         pooled: bool,
         trial: list[int],
+        head: Head = NO_HEAD,
     ) -> None:
-        self._session, self._path, self._spec = session, path, spec
+        self._session, self._path, self._spec, self._head = session, path, spec, head
         self._inputs = session.inputs
         self._one_by_one = one_by_one or any(i.shape[:1] == [1] for i in self._inputs.values())
         self._check_inputs()
@@ -58,8 +61,9 @@ class OnnxFile:
         self._output = next(wanted, names[0])
         if pooled and self._output != _POOLED:
             raise ModelFileError(
-                f"{path} returns no {_POOLED}, but the model's modules.json chains a Dense layer, "
-                "which can be run only as part of the file"
+                f"{path} returns no {_POOLED}, but the model's modules.json chains a Dense or "
+                "LayerNorm module, whose weights are not there: it can be run only as part of the "
+                "file"
             )
         try:
             self.run(Inputs(np.array([trial], np.int64)))
@@ -115,7 +119,7 @@ class OnnxFile:
                 f"{self._path} returns a vector for each token, and {self._spec.name} does not say "
                 "how to pool them"
             )
-        return pool_tokens(output, self._spec.pooling)
+        return self._head.applied_to(pool_tokens(output, self._spec.pooling))
 
     def _check_inputs(self) -> None:
         for name, taken in self._inputs.items():

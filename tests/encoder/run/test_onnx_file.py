@@ -188,7 +188,25 @@ ONNX = [
                 "model-00002-of-00002.safetensors",
             ],
         ),
-        (BERT, ["pytorch_model.bin", *ONNX], "fp32", ["onnx/model.onnx", "onnx/model.onnx_data"]),
+        (BERT, ["pytorch_model.bin", *ONNX], "fp32", ["pytorch_model.bin"]),
+        (BERT, ["pytorch_model.bin", "model.safetensors"], "int8", ["model.safetensors"]),
+        (
+            BERT,
+            [
+                "pytorch_model-00002-of-00002.bin",
+                "pytorch_model.bin.index.json",
+                "pytorch_model-00001-of-00002.bin",
+                "training_args.bin",
+                *ONNX,
+            ],
+            "int8",
+            [
+                "pytorch_model.bin.index.json",
+                "pytorch_model-00001-of-00002.bin",
+                "pytorch_model-00002-of-00002.bin",
+            ],
+        ),
+        (BERT, ["2_x/a.bin", *ONNX], "fp32", ["onnx/model.onnx", "onnx/model.onnx_data"]),
         (ALIBI, ["model.safetensors", *ONNX], "int8", ["onnx/model_quantized.onnx"]),
         (CONFIG, ["model.safetensors", "model.onnx"], "int8", ["model.onnx"]),
         (

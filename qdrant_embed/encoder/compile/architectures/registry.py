@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, Array, QuantizationPlan
 from qdrant_embed.encoder.facts.architectures import TransformerConfig
 from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.run.head import NO_HEAD, Head
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.compile.architectures.transformer import TransformerGraph
@@ -39,8 +40,9 @@ def model_graph(
     config: TransformerConfig,
     spec: ModelSpec,
     plan: QuantizationPlan = NOTHING_QUANTIZED,
+    head: Head = NO_HEAD,
 ) -> TransformerGraph[Any]:
     """Build the graph of a model; see `TransformerGraph` for the arguments and errors."""
     module, name = GRAPHS[config.architecture]
     kind: type[TransformerGraph[Any]] = getattr(import_module(f"{__package__}.{module}"), name)
-    return kind(weights, config, spec, plan)
+    return kind(weights, config, spec, plan, head)

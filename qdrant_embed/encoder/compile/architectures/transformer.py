@@ -25,6 +25,7 @@ from qdrant_embed.encoder.compile.quantize import (
 from qdrant_embed.encoder.facts.architectures import Activation, TransformerConfig
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import assert_never
+from qdrant_embed.encoder.run.head import NO_HEAD, Head
 from qdrant_embed.encoder.run.pooling import add_pooling, needs_first_token_only
 from qdrant_embed.errors import ModelFileError
 
@@ -87,6 +88,7 @@ class TransformerGraph(ABC, Generic[C]):
         config: the model's ``config.json``.
         spec: task, pooling, normalisation and the number of positions to keep.
         plan: which groups are int8, and with what numbers; none by default.
+        head: what follows the pooling; nothing by default.
 
     Raises:
         ModelFileError: a tensor is missing or does not have the shape that the config states, or
@@ -105,8 +107,10 @@ class TransformerGraph(ABC, Generic[C]):
         config: C,
         spec: ModelSpec,
         plan: QuantizationPlan = NOTHING_QUANTIZED,
+        head: Head = NO_HEAD,
     ) -> None:
         self.weights, self.config, self.spec, self.plan = weights, config, spec, plan
+        self.head = head
         self.graph = Graph()
         self.group_inputs: dict[LinearGroup, str] = {}
         named = sorted((name for name in weights if name.endswith(self.words)), key=len)
@@ -199,10 +203,11 @@ class TransformerGraph(ABC, Generic[C]):
     # heads: what follows the last layer
 
     def pool(self, hidden: str) -> str:
-        """Add pooling and normalisation of `hidden`, all tokens or only the first."""
+        """Add pooling, head and normalisation of `hidden`, all tokens or only the first."""
         if self.spec.pooling is None:
             raise self._no_head()
         pooled = add_pooling(self.graph, hidden, self.spec.pooling)
+        pooled = self.head.added_to(self.graph, pooled)
         if not self.spec.normalize:
             return pooled
         return self.graph.node("LpNormalization", pooled, axis=-1, p=2)
