@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from qdrant_embed.encoder.facts.precision import CompileReport
-from qdrant_embed.encoder.files.cache import is_as_written, unsealed
+from qdrant_embed.encoder.files.cache import (
+    explained,
+    is_as_written,
+    locked,
+    make_folder,
+    remove,
+    unsealed,
+)
+
+logger = logging.getLogger(__name__)
+
+UNFINISHED = ".unfinished"
+_FORGOTTEN = 7 * 86400.0  # seconds
 
 GRAPH, CONSTANTS, REPORT = "model.onnx", "model.onnx.weights", "compiled.json"
 
@@ -82,6 +98,34 @@ def find_compiled(
     if found.report.made_from != made_from or found.damaged_files(cache):
         return None
     return found
+
+
+@contextmanager
+def compiling_alone(folder: Path) -> Iterator[Path]:
+    """Wait until no other process compiles to `folder`; return where to keep what is unfinished.
+
+    What others left there unfinished is removed after a week in which nothing was added to it.
+
+    Raises:
+        ModelFileError: the cache folder cannot be written.
+    """
+    compiled = folder.parent
+    with explained(folder):
+        make_folder(compiled)
+        lock = compiled / f".{folder.name}.lock"
+        with locked(lock):
+            for old in compiled.glob(f".*{UNFINISHED}"):
+                with suppress(OSError):
+                    record = max(file.stat().st_mtime for file in (old, *old.iterdir()))
+                    if time.time() - record > _FORGOTTEN:
+                        logger.info("removing %s, which was not resumed for a week", old)
+                        remove(old)
+            unfinished = compiled / f".{folder.name}{UNFINISHED}"
+            yield unfinished
+            remove(unfinished)
+            # who waits for it will find the compiled model, and needs no lock
+            with suppress(OSError):
+                lock.unlink()
 
 
 def discard(graph: Path) -> None:

@@ -18,6 +18,7 @@ from qdrant_embed.encoder.compile.quantize import (
 )
 from qdrant_embed.encoder.facts.architectures import Activation, T5Config
 from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.run.head import NO_HEAD, Head
 
 _ATTENTION, _BLOCK = "layer.0.SelfAttention", "layer.1.DenseReluDense"
 
@@ -42,11 +43,12 @@ class T5Graph(TransformerGraph[T5Config]):
         config: T5Config,
         spec: ModelSpec,
         plan: QuantizationPlan = NOTHING_QUANTIZED,
+        head: Head = NO_HEAD,
     ) -> None:
         if config.feed_forward_proj == "gated-gelu":
             self.gated = True
             self.tensors = replace(self.tensors, f1=(f"{_BLOCK}.wi_0", f"{_BLOCK}.wi_1"))
-        super().__init__(weights, config, spec, plan)
+        super().__init__(weights, config, spec, plan, head)
 
     @property
     def epsilon(self) -> float:

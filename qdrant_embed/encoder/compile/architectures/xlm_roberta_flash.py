@@ -15,6 +15,7 @@ from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors,
 from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, Array, QuantizationPlan
 from qdrant_embed.encoder.facts.architectures import Activation, XlmRobertaFlashConfig
 from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.run.head import NO_HEAD, Head
 from qdrant_embed.errors import ModelFileError
 
 _CHANGED = ".parametrizations.weight"
@@ -41,6 +42,7 @@ class XlmRobertaFlashGraph(TransformerGraph[XlmRobertaFlashConfig]):
         config: XlmRobertaFlashConfig,
         spec: ModelSpec,
         plan: QuantizationPlan = NOTHING_QUANTIZED,
+        head: Head = NO_HEAD,
     ) -> None:
         if any(name.endswith(_ORIGINAL) for name in weights):
             if config.adapter is None:
@@ -49,7 +51,7 @@ class XlmRobertaFlashGraph(TransformerGraph[XlmRobertaFlashConfig]):
                     "no lora_adaptations that name them"
                 )
             weights = TaskWeights(weights, config.adapter, config.lora_alpha)
-        super().__init__(weights, config, spec, plan)
+        super().__init__(weights, config, spec, plan, head)
 
     @property
     def epsilon(self) -> float:
