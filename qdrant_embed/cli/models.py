@@ -6,15 +6,17 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from qdrant_embed.cli.command import Answer, Commands, add_command, table, with_json
-from qdrant_embed.encoder.facts.catalog import find
+from qdrant_embed.encoder.facts.catalog import Purpose, find
 from qdrant_embed.encoder.files import inventory
 from qdrant_embed.encoder.files.cache import cache_folder
 from qdrant_embed.encoder.files.model_files import find_model
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.errors import ModelFileError, UnknownModelError
+
+_FEW = 4
 
 
 def add_to(commands: Commands) -> None:
@@ -37,7 +39,18 @@ def add_to(commands: Commands) -> None:
     hub.add_argument("--revision", help="branch, tag or commit on the hub; main by default")
     name = "name of a model"
 
-    add_command(commands, "models", models, json_option)
+    listing = add_command(commands, "models", models, json_option)
+    listing.add_argument(
+        "--language", metavar="CODE", help="those for a language, such as de (ISO 639-1)"
+    )
+    listing.add_argument(
+        "--max-mb", metavar="MB", type=float, help="those of at most so many MB on disk, in int8"
+    )
+    listing.add_argument(
+        "--task",
+        choices=get_args(Purpose),
+        help="those trained to find passages, or texts of equal meaning",
+    )
     add_command(commands, "pull", pull, hub).add_argument("name", help=name)
     compiling = add_command(commands, "compile", compile_folder, precision)
     compiling.add_argument("dir", help="folder of a model, as sentence-transformers saves it")
@@ -59,9 +72,17 @@ def add_to(commands: Commands) -> None:
 
 def models(options: argparse.Namespace) -> Answer:
     """Show the known models."""
-    known = TextEmbedding.list_supported_models()
+    known = [
+        model
+        for model in TextEmbedding.list_supported_models()
+        if (options.language is None or options.language.lower() in model["languages"])
+        and (options.max_mb is None or model["megabytes"] <= options.max_mb)
+        and options.task in (None, model["purpose"])
+    ]
     columns = {
         "model": "model",
+        "MB": "megabytes",
+        "languages": "languages",
         "dim": "dim",
         "smallest": "smallest_dimension",
         "tokens": "max_tokens",
@@ -71,7 +92,7 @@ def models(options: argparse.Namespace) -> Answer:
         "document prefix": "document_prefix",
     }
     rows = [{head: _cell(model[key]) for head, key in columns.items()} for model in known]
-    return Answer(known, table(rows))
+    return Answer(known, table(rows) or ["no known model is like that"])
 
 
 def pull(options: argparse.Namespace) -> Answer:
@@ -195,5 +216,7 @@ def _full_name(name: str | None) -> str | None:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, tuple):  # which may be a hundred languages
+        return ", ".join(value) if len(value) <= _FEW else f"{len(value)} languages"
     text = "" if value is None else str(value)
     return text if text == " ".join(text.split()) else repr(text)  # shows significant spaces

@@ -344,7 +344,9 @@ class TextEmbedding:
         """List the known models, a dict for each, without using the network.
 
         Keys: ``model``, ``dim``, ``pooling``, ``normalize``, ``max_tokens``, ``query_prefix``,
-        ``document_prefix``, ``smallest_dimension``, ``license``, ``task``.
+        ``document_prefix``, ``smallest_dimension``, ``license``, ``task``, ``prompts``; see
+        `ModelSpec`. Besides, ``parameters`` (millions), ``megabytes`` on disk as it is run by
+        default, ``languages`` (ISO 639-1) and ``purpose`` (``retrieval`` or ``similarity``).
         """
         return supported_models()
 

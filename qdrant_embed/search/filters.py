@@ -9,7 +9,7 @@ matches a condition if one of its items does.
 ``"docs"``, ``True``         equals the value
 ``7``, ``2.5``               equals the number; 7 and 7.0 are equal, and so are a float and its two
                              neighbours, because a server rounds what it stores
-``datetime``, ``date``       equals the moment (stored as ISO 8601)
+``datetime``, ``date``       equals the moment (stored as ISO 8601); numpy's too
 ``["docs", "wiki"]``         equals one of these str, of these numbers or of these dates
 ``None``                     is stored as null
 ``{"gte": 2020}``            ``gt``, ``gte``, ``lt``, ``lte``, alone or combined, with numbers, or
@@ -262,6 +262,7 @@ def _none_of(conditions: list[models.Condition]) -> models.Filter:
 
 
 def _equals(key: str, value: object) -> models.Condition:
+    value = _without_numpy(value)
     if value is None:
         return models.IsNullCondition(is_null=models.PayloadField(key=key))
     if isinstance(value, list | tuple | set | frozenset) or _is_array(value):
@@ -317,6 +318,7 @@ def _equals_number(key: str, number: int | float) -> models.FieldCondition:
 
 
 def _any_of(key: str, values: list[Any]) -> models.Condition:
+    values = [_without_numpy(value) for value in values]
     if not values:
         raise InputError(f"where[{key!r}] is an empty list, which matches nothing; pass a value")
     if all(isinstance(value, str) for value in values):
@@ -344,6 +346,7 @@ def _exists(key: str, operand: object) -> models.Condition:
 
 
 def _range(key: str, bounds: Mapping[str, Any]) -> models.FieldCondition:
+    bounds = {name: _without_numpy(value) for name, value in bounds.items()}
     numbers = {name: _number(value) for name, value in bounds.items()}
     exact = {name: number for name, number in numbers.items() if number is not None}
     if len(exact) == len(bounds):
@@ -374,6 +377,14 @@ def _edge(bound: str, number: int | float) -> float:
         return edge
     neighbour = math.nextafter(edge, -math.inf if bound in ("gte", "lt") else math.inf)
     return neighbour if math.isfinite(neighbour) else edge
+
+
+def _without_numpy(value: object) -> object:
+    """Return numpy's moment as a datetime, if it is one to the microsecond; others as they are."""
+    if not isinstance(value, np.datetime64):
+        return value
+    exact = value.astype("M8[us]")
+    return exact.item() if exact == value and isinstance(exact.item(), date) else value
 
 
 def _number(value: object) -> int | float | None:

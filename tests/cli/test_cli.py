@@ -211,4 +211,20 @@ def test_known_models_are_listed_without_network(capsys: pytest.CaptureFixture[s
     assert "'passage: '" in next(line for line in lines if "e5-small-v2" in line)
     assert main(["models", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert listed == TextEmbedding.list_supported_models()
+    known = json.loads(json.dumps(TextEmbedding.list_supported_models()))
+    assert listed == known
+
+
+def test_models_are_listed_by_what_they_are_for(capsys: pytest.CaptureFixture[str]) -> None:
+    def named(*options: str) -> set[str]:
+        assert main(["models", "--json", *options]) == 0
+        return {model["model"].rpartition("/")[2] for model in json.loads(capsys.readouterr().out)}
+
+    assert "multilingual-e5-small" in named("--language", "DE") - named("--max-mb", "100")
+    assert "bge-small-en-v1.5" in named("--language", "en", "--max-mb", "50", "--task", "retrieval")
+    assert "bge-small-en-v1.5" not in named("--language", "de")
+    assert "paraphrase-multilingual-MiniLM-L12-v2" in named("--task", "similarity")
+    assert named("--task", "similarity") | named("--task", "retrieval") == named()
+    assert named("--language", "xx") == set()
+    assert main(["models", "--language", "xx"]) == 0
+    assert capsys.readouterr().out == "no known model is like that\n"

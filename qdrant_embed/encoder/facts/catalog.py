@@ -12,10 +12,12 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Pooling
+
+Purpose: TypeAlias = Literal["retrieval", "similarity"]
 
 DEFAULT_MODEL = "BAAI/bge-small-en-v1.5"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -36,10 +38,41 @@ class PackagedModel:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What is published about a model and decides which one to take.
+
+    Attributes:
+        parameters: millions of numbers in the model.
+        languages: ISO 639-1 codes of the languages that it is meant for.
+        purpose: what it is trained for: to find passages that answer a query (``retrieval``), or
+            texts of equal meaning (``similarity``).
+        bytes_each: bytes that one of the numbers takes as it is run by default.
+    """
+
+    parameters: float
+    languages: tuple[str, ...] = ("en",)
+    purpose: Purpose = "retrieval"
+    bytes_each: int = 1
+
+    @property
+    def megabytes(self) -> int:
+        """About how many MB the model takes on disk as it is run by default (int8)."""
+        return round(self.parameters * self.bytes_each)
+
+
+@dataclass(frozen=True)
 class CatalogEntry:
-    """A known model, the sha256 of its files where known, and packages that carry it."""
+    """A known model: its facts, what is published about it, and where its files are known from.
+
+    Attributes:
+        spec: the facts that vectors depend on.
+        published: what decides which model to take.
+        sha256: digests of its files, where known.
+        packages: installed packages that carry them.
+    """
 
     spec: ModelSpec
+    published: Published
     sha256: Mapping[str, str] = field(default_factory=dict)
     packages: tuple[PackagedModel, ...] = ()
 
@@ -180,8 +213,61 @@ _SPECS = (
     ),
 )
 
+# of XLM-RoBERTa; of Gemma, Qwen and potion, vendors say "more than 100", and list none
+_MANY_LANGUAGES = """
+af am ar as az be bg bn br bs ca cs cy da de el en eo es et eu fa fi fr fy ga gd gl gu ha he hi
+hr hu hy id is it ja jv ka kk km kn ko ku ky la lo lt lv mg mk ml mn mr ms my ne nl no om or pa
+pl ps pt ro ru sa sd si sk sl so sq sr su sv sw ta te th tl tr ug uk ur uz vi xh yi zh
+"""
+_XLM_R = tuple(_MANY_LANGUAGES.split())
+
+# of sentence-transformers' distilled multilingual models
+_FIFTY_LANGUAGES = """
+ar bg ca cs da de el en es et fa fi fr gl gu he hi hr hu hy id it ja ka ko ku lt lv mk mn mr ms
+my nb nl pl pt ro ru sk sl sq sr sv th tr uk ur vi zh
+"""
+_DISTILLED = tuple(_FIFTY_LANGUAGES.split())
+
+# millions of parameters as vendors state them, languages V
+_PUBLISHED = {
+    "BAAI/bge-small-en-v1.5": Published(33),
+    "BAAI/bge-base-en-v1.5": Published(109),
+    "BAAI/bge-large-en-v1.5": Published(335),
+    "BAAI/bge-small-en": Published(33),
+    MINILM: Published(23),
+    "sentence-transformers/all-MiniLM-L12-v2": Published(33),
+    "intfloat/e5-small-v2": Published(33),
+    "intfloat/e5-base-v2": Published(109),
+    "intfloat/multilingual-e5-small": Published(118, _XLM_R),
+    "intfloat/multilingual-e5-base": Published(278, _XLM_R),
+    "intfloat/multilingual-e5-large": Published(560, _XLM_R),
+    "thenlper/gte-small": Published(33),
+    "thenlper/gte-base": Published(109),
+    "Snowflake/snowflake-arctic-embed-xs": Published(23),
+    "Snowflake/snowflake-arctic-embed-s": Published(33),
+    "Snowflake/snowflake-arctic-embed-m": Published(109),
+    "Snowflake/snowflake-arctic-embed-m-v1.5": Published(109),
+    "mixedbread-ai/mxbai-embed-large-v1": Published(335),
+    "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2": Published(
+        118, _DISTILLED, "similarity"
+    ),
+    "nomic-ai/nomic-embed-text-v1.5": Published(137),
+    "jinaai/jina-embeddings-v2-small-en": Published(33),
+    "jinaai/jina-embeddings-v2-base-en": Published(137),
+    "ibm-granite/granite-embedding-small-english-r2": Published(48),
+    "minishlab/potion-base-8M": Published(8, bytes_each=4),
+    "minishlab/potion-retrieval-32M": Published(32, bytes_each=4),
+    "minishlab/potion-multilingual-128M": Published(128, _XLM_R, bytes_each=4),
+    "google/embeddinggemma-300m": Published(308, _XLM_R),
+    "Qwen/Qwen3-Embedding-0.6B": Published(596, _XLM_R),
+}
+
 CATALOG: tuple[CatalogEntry, ...] = tuple(
-    CatalogEntry(spec, _MINILM_SHA256, _PACKAGES) if spec.name == MINILM else CatalogEntry(spec)
+    CatalogEntry(
+        spec,
+        _PUBLISHED[spec.name],
+        *((_MINILM_SHA256, _PACKAGES) if spec.name == MINILM else ()),
+    )
     for spec in _SPECS
 )
 
@@ -204,8 +290,21 @@ def find(name: str) -> CatalogEntry | None:
 
 def supported_models() -> list[dict[str, Any]]:
     """List the facts about the known models, a dict each."""
-    specs = [asdict(entry.spec) for entry in CATALOG]
-    return [{"model": spec.pop("name"), "dim": spec.pop("dimension"), **spec} for spec in specs]
+    listed = []
+    for entry in CATALOG:
+        facts, published = asdict(entry.spec), entry.published
+        listed.append(
+            {
+                "model": facts.pop("name"),
+                "dim": facts.pop("dimension"),
+                **facts,
+                "parameters": published.parameters,
+                "megabytes": published.megabytes,
+                "languages": published.languages,
+                "purpose": published.purpose,
+            }
+        )
+    return listed
 
 
 def sparse_name(name: str) -> str | None:
