@@ -4,8 +4,8 @@
     tox -e bench -- compiling.py --size 0.6b [--scratch FOLDER]
 
 Each round is a new process with an empty cache; its peak memory has the interpreter and all
-libraries in it. With `--size` the model is a random Qwen3 (bfloat16), made first; what its int8 form
-takes to run is measured, too, in a process of its own.
+libraries in it. With `--size` the model is a random Qwen3 (bfloat16), made first; what its int8
+form takes to run is measured, too, in a process of its own.
 """
 
 from __future__ import annotations

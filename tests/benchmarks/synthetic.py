@@ -12,7 +12,9 @@ import numpy as np
 from corpora import docstrings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-_QUERY = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+_QUERY = (
+    "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+)
 _END = "<|endoftext|>"
 
 
@@ -30,6 +32,7 @@ class Size:
 
 SIZES = {
     "0.6b": Size(28, 1024, 3072, 16, 8, 151_669),
+    "0.6b-2": Size(2, 1024, 3072, 16, 8, 151_669),  # two of its layers
     "60m": Size(8, 512, 1536, 8, 4, 40_000),
 }
 _HEAD_SIZE = 128
@@ -106,7 +109,7 @@ def _write_weights(path: Path, size: Size) -> None:
     random = np.random.default_rng(0)
     with path.open("wb") as file:
         file.write(len(written).to_bytes(8, "little") + written)
-        for name, shape in _tensors(size):
+        for _, shape in _tensors(size):
             rows = shape[0] if len(shape) > 1 else 1
             for _ in range(rows):  # a table of words is large
                 width = shape[-1]

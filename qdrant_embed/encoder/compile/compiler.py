@@ -29,6 +29,7 @@ from qdrant_embed.encoder.facts.spec import ModelSpec, calibrated_prompts
 from qdrant_embed.encoder.files.cache import (
     file_sha256,
     new_folder,
+    remove,
     sealed,
     weights_digest,
 )
@@ -148,6 +149,7 @@ def compiled_model(
         graph(plan).save(temporary / GRAPH)
         parts = [module.weights for module in head if module.weights is not None]
         if weights_digest([*files, *parts], cache, again=True) != weights_sha256:
+            remove(unfinished_folder)  # layers of either file may be in it
             raise ModelFileError(
                 f"{files[0]} is not the file that it was: it changed before or while it was "
                 "compiled; load the model again"

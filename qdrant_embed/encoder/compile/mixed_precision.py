@@ -129,6 +129,7 @@ class MixedPrecisionSearch:
             part = graph.stage(number)
             with self._stage(part, number) as stage:
                 seen = calibration.step(stage)
+            del stage  # its session's memory is needed to quantise
             groups: dict[LinearGroup, QuantizedGroup] = {}
             for group in part.group_inputs:
                 if group not in seen or not len(seen[group].rows):

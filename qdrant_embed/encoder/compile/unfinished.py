@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -107,10 +106,6 @@ class Unfinished:
                 (self._folder / name).unlink(missing_ok=True)
         record = {"made_from": self._made_from, "files": self._digests}
         write_whole(self._folder / _RECORD, sealed(record))
-
-    def discard(self) -> None:
-        """Remove all of it."""
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _write(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         path = self._folder / name

@@ -24,7 +24,7 @@ from qdrant_embed.encoder.files.cache import (
 
 logger = logging.getLogger(__name__)
 
-UNFINISHED = ".unfinished"
+_UNFINISHED = ".unfinished"
 _FORGOTTEN = 7 * 86400.0  # seconds
 
 GRAPH, CONSTANTS, REPORT = "model.onnx", "model.onnx.weights", "compiled.json"
@@ -104,28 +104,35 @@ def find_compiled(
 def compiling_alone(folder: Path) -> Iterator[Path]:
     """Wait until no other process compiles to `folder`; return where to keep what is unfinished.
 
-    What others left there unfinished is removed after a week in which nothing was added to it.
+    It stays there if the block fails or the process is killed. What others left is removed after a
+    week in which nothing was added to it.
 
     Raises:
         ModelFileError: the cache folder cannot be written.
     """
     compiled = folder.parent
+    lock = compiled / f".{folder.name}.lock"
     with explained(folder):
         make_folder(compiled)
-        lock = compiled / f".{folder.name}.lock"
-        with locked(lock):
-            for old in compiled.glob(f".*{UNFINISHED}"):
-                with suppress(OSError):
-                    record = max(file.stat().st_mtime for file in (old, *old.iterdir()))
-                    if time.time() - record > _FORGOTTEN:
-                        logger.info("removing %s, which was not resumed for a week", old)
-                        remove(old)
-            unfinished = compiled / f".{folder.name}{UNFINISHED}"
-            yield unfinished
-            remove(unfinished)
-            # who waits for it will find the compiled model, and needs no lock
+        for old in compiled.glob(f".*{_UNFINISHED}"):
             with suppress(OSError):
-                lock.unlink()
+                changed = max(file.stat().st_mtime for file in (old, *old.iterdir()))
+                if time.time() - changed > _FORGOTTEN:
+                    logger.info("removing %s, which was not resumed for a week", old)
+                    remove(old)
+        with locked(lock):
+            try:
+                unfinished = compiled / f".{folder.name}{_UNFINISHED}"
+                yield unfinished
+                remove(unfinished)
+            finally:
+                with suppress(OSError):  # who waits for it finds the compiled model, as a rule
+                    lock.unlink()
+
+
+def unfinished_folders(cache: Path) -> list[Path]:
+    """List what interrupted compilations left in `cache`, to be resumed."""
+    return sorted((cache / "compiled").glob(f".*{_UNFINISHED}"))
 
 
 def discard(graph: Path) -> None:

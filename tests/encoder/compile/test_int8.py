@@ -19,7 +19,7 @@ from tiny import TinyModel, tiny_bert
 
 from qdrant_embed import CompileReport, InputError, TextEmbedding
 from qdrant_embed.encoder.compile import mixed_precision
-from qdrant_embed.encoder.compile.calibration import calibration_texts
+from qdrant_embed.encoder.compile.calibration import calibration_passages
 from qdrant_embed.encoder.facts import precision
 
 
@@ -60,6 +60,10 @@ def test_the_report_tells_how_near_and_lies_beside_the_model(
     assert report.fidelity is not None
     assert report.fidelity.mean >= 0.998
     assert report.fidelity.texts > 50
+    assert report.fidelity.overlap is not None
+    assert report.fidelity.overlap >= 0.93
+    assert set(report.fidelity.overlaps) == {"asian", "code", "english", "european", "long"}
+    assert min(report.fidelity.overlaps.values()) >= 0.9
     assert report.weights_bytes < 24_000_000
     assert minilm_fp32.report.precision == "fp32"
     assert minilm_fp32.report.fidelity is None
@@ -147,7 +151,15 @@ def test_the_most_harmful_layers_go_back_to_float32_one_by_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("limit", "value"), [("LARGEST_ERROR", -1.0), ("LEAST_COSINE", 1.1)])
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [
+        ("LARGEST_ERROR", -1.0),
+        ("LEAST_COSINE", 1.1),
+        ("LEAST_OVERLAP", 1.1),
+        ("LEAST_GROUP_OVERLAP", 1.1),
+    ],
+)
 def test_a_model_that_cannot_be_int8_is_float32_and_it_is_said(
     limit: str,
     value: float,
@@ -169,8 +181,9 @@ def test_calibration_passages_are_many_kinds_in_many_languages() -> None:
     passages = [json.loads(line) for line in content.splitlines()]
     assert len({passage["language"] for passage in passages}) >= 12
     assert len({passage["kind"] for passage in passages}) >= 12
-    letters = {letter for text in calibration_texts() for letter in text if letter.isalpha()}
+    texts = [passage.text for passage in calibration_passages()]
+    letters = {letter for text in texts for letter in text if letter.isalpha()}
     scripts = {unicodedata.name(letter).split()[0] for letter in letters}
     wanted = {"LATIN", "CYRILLIC", "CJK", "HANGUL", "ARABIC", "DEVANAGARI", "HEBREW", "THAI"}
     assert wanted <= scripts
-    assert len(set(calibration_texts())) == len(passages)
+    assert len(set(texts)) == len(passages)
