@@ -254,39 +254,29 @@ class Calibration:
     def _batches(self) -> list[_Batch]:
         return self._texts + self._random + self._held_out
 
-    def compare(self, stage: Stage, changed: Mapping[LinearGroup, Run]) -> dict[LinearGroup, float]:
-        """Run the held-out texts through one stage; measure how much changed forms of it differ.
+    def outputs(self, stage: Stage) -> list[Array]:
+        """Return what a stage gives for each batch of the held-out texts, with nothing recorded."""
 
-        Args:
-            stage: the stage as it is.
-            changed: for each group of linear layers, the stage with that group changed.
-
-        Returns:
-            For each group the mean, over all tokens, of the squared change of what the stage gives,
-            relative to the square of what the stage gives.
-        """
-
-        def differences(batch: _Batch) -> list[tuple[float, int]]:
-            feeds: dict[str, NDArray[Any]] = {"input_ids": batch.token_ids}
-            if stage.reads is not None and batch.hidden is not None:
-                feeds[stage.reads] = batch.hidden
-            [exact] = stage.run(feeds, [stage.gives])
-            batch.hidden = exact.copy()
-            size = (exact**2).sum(axis=-1) + 1e-12
-            found = []
-            for run in changed.values():
-                [other] = run(feeds, [stage.gives])
-                shares = ((other - exact) ** 2).sum(axis=-1) / size
-                found.append((float(shares.sum()), shares.size))
-            return found
+        def output(batch: _Batch) -> Array:
+            [found] = stage.run(_feeds(batch, stage), [stage.gives])
+            return found.copy()  # else all memory of the run stays in use
 
         with Workers(self._threads) as pool:
-            futures = [pool.submit(differences, batch) for batch in self._held_out]
-            results = [future.result() for future in futures]
-        return {
-            group: sum(result[i][0] for result in results) / sum(result[i][1] for result in results)
-            for i, group in enumerate(changed)
-        }
+            futures = [pool.submit(output, batch) for batch in self._held_out]
+            return [future.result() for future in futures]
+
+    def difference(self, stage: Stage, exact: Sequence[Array]) -> float:
+        """Measure how far a changed stage's outputs are from the `exact` ones.
+
+        It is a mean over all tokens: the square of the change, relative to that of the output. Each
+        token counts the same, because a few have outputs that are far larger than all others.
+        """
+        total, tokens = 0.0, 0
+        for found, wanted in zip(self.outputs(stage), exact, strict=True):
+            shares = ((found - wanted) ** 2).sum(axis=-1) / ((wanted**2).sum(axis=-1) + 1e-12)
+            total += float(shares.sum())
+            tokens += shares.size
+        return total / tokens
 
     def vectors(self) -> Array:
         """Return the vectors of the held-out texts, in order, after the last stage."""
@@ -298,9 +288,7 @@ class Calibration:
 
     def _advance(self, batch: _Batch, stage: Stage) -> dict[LinearGroup, Array]:
         """Run one batch through a stage; return what each group read, float32 [rows, inputs]."""
-        feeds: dict[str, NDArray[Any]] = {"input_ids": batch.token_ids}
-        if stage.reads is not None and batch.hidden is not None:
-            feeds[stage.reads] = batch.hidden
+        feeds = _feeds(batch, stage)
         names = [stage.gives, *(set(stage.taps.values()) - feeds.keys())]
         values = feeds | dict(zip(names, stage.run(feeds, names), strict=True))
         batch.hidden = values[stage.gives].copy()  # else all memory of the run stays in use
@@ -308,6 +296,13 @@ class Calibration:
             key: values[name].reshape(-1, values[name].shape[-1])
             for key, name in stage.taps.items()
         }
+
+
+def _feeds(batch: _Batch, stage: Stage) -> dict[str, NDArray[Any]]:
+    feeds: dict[str, NDArray[Any]] = {"input_ids": batch.token_ids}
+    if stage.reads is not None and batch.hidden is not None:
+        feeds[stage.reads] = batch.hidden
+    return feeds
 
 
 def encode(run: Run, sequences: list[list[int]], threads: int) -> Array:

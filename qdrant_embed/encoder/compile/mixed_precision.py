@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,6 @@ from qdrant_embed.encoder.compile.architectures.transformer import HIDDEN, Trans
 from qdrant_embed.encoder.compile.calibration import (
     Calibration,
     CalibrationTokens,
-    Run,
     Stage,
     calibration_tokens,
     encode,
@@ -162,16 +161,16 @@ class MixedPrecisionSearch:
         calibration = Calibration(held_out, self._threads)
         errors: dict[LinearGroup, float] = {}
         for number in range(graph.config.num_hidden_layers):
-            with ExitStack() as stack:
-                start = stack.enter_context
-                exact = start(self._stage(graph.stage(number), number, taps=False))
-                changed: dict[LinearGroup, Run] = {}
-                for group in groups:
-                    if group.layer == number:
-                        plan = QuantizationPlan({group: groups[group]})
-                        part = self._graph(plan).stage(number)
-                        changed[group] = start(self._stage(part, number, taps=False)).run
-                errors |= calibration.compare(exact, changed)
+            with self._stage(graph.stage(number), number, taps=False) as stage:
+                exact = calibration.outputs(stage)
+            del stage
+            for group in groups:
+                if group.layer == number:  # one after the other: the first have the table of words
+                    part = self._graph(QuantizationPlan({group: groups[group]})).stage(number)
+                    with self._stage(part, number, taps=False) as stage:
+                        errors[group] = calibration.difference(stage, exact)
+                    del stage
+            calibration.restore(exact)
         self._step("measured")
         return errors
 

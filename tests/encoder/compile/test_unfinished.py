@@ -11,10 +11,10 @@ from tiny import TinyModel, tiny_bert
 from qdrant_embed import CompileReport, ModelFileError, TextEmbedding
 from qdrant_embed.cli.main import main
 from qdrant_embed.encoder.compile import mixed_precision, unfinished
+from qdrant_embed.encoder.compile.quantize import quantize_group
 from qdrant_embed.encoder.files import compiled
 
 LAYERS = 4
-quantize_group = mixed_precision.quantize_group
 
 
 class Quantizer:
