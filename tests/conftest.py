@@ -63,13 +63,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out, if the command line names a server, the tests that do not run on it.
 
-    If it names none, tests of one engine and kind of client are slow where every engine and every
-    kind has been tested in another combination.
+    If it names none, tests by gRPC or on a folder are marked as such, and are slow as well on the
+    asynchronous client: every engine and every kind of client has another combination.
     """
     if config.getoption("url") is None:
         for item in items:
-            if _is_further_combination(item):
-                item.add_marker("slow")
+            kinds = _kinds(item)
+            if any(place in kinds for place in ("grpc", "path", "edge")):
+                item.add_marker("further")
+                if "async" in kinds:
+                    item.add_marker("slow")
         return
     there = [item for item in items if _runs_on_named_server(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in there])
@@ -78,11 +81,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.filterwarnings("ignore:Api key is used"))
 
 
-def _is_further_combination(item: pytest.Item) -> bool:
-    """Return whether the test runs on the asynchronous client, by gRPC or on a folder."""
+def _kinds(item: pytest.Item) -> list[str]:
+    """Return the names of the engine and the kind of client that a test runs on."""
     params = item.callspec.params if hasattr(item, "callspec") else {}
-    kinds = [value for value in params.values() if isinstance(value, str)]
-    return "async" in kinds and any(place in kinds for place in ("grpc", "path", "edge"))
+    return [value for value in params.values() if isinstance(value, str)]
 
 
 def _runs_on_named_server(item: pytest.Item) -> bool:

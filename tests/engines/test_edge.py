@@ -32,6 +32,7 @@ from qdrant_embed.engines.edge import shard as shards
 from qdrant_embed.engines.edge.folder import Folder
 from qdrant_embed.engines.edge.shard import Shard
 
+pytestmark = pytest.mark.further
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 Point = models.PointStruct
 DOT = models.Distance.DOT

@@ -24,6 +24,7 @@ from qdrant_client import models
 from qdrant_embed import QdrantClient
 
 pytest.importorskip("qdrant_edge")
+pytestmark = pytest.mark.further
 
 IDS = st.one_of(
     st.integers(0, 8),
