@@ -204,9 +204,20 @@ def _facts(encoder: TextEmbedding) -> dict[str, Any]:
 def _summary(facts: Mapping[str, Any]) -> str:
     commit = f"commit {facts['revision'][:12]}, " if facts["revision"] else ""
     return (
-        f"{commit}{facts['dimension']} dimensions, {facts['precision']}, "
-        f"weights sha256 {facts['weights_sha256'][:12]}"
+        f"{commit}{facts['dimension']} dimensions, {facts['precision']}"
+        f"{fidelity_summary(facts['fidelity'])}, weights sha256 {facts['weights_sha256'][:12]}"
     )
+
+
+def fidelity_summary(fidelity: Mapping[str, Any] | None) -> str:
+    """Say how near int8 vectors are to float32 ones, by the facts of a `Fidelity`, if any."""
+    if fidelity is None:
+        return ""
+    said = f" (cosine to float32 {fidelity['mean']:.4f}"
+    if fidelity["overlap"] is not None:
+        groups = ", ".join(f"{group} {share:.0%}" for group, share in fidelity["overlaps"].items())
+        said += f"; {fidelity['overlap']:.0%} of the ten nearest texts stay: {groups}"
+    return f"{said})"
 
 
 def _full_name(name: str | None) -> str | None:

@@ -2,5 +2,5 @@
 
 `compiler` takes weights, config and spec, and leaves the graph in the cache folder. On its way
 `architectures` build the graph, `calibration` records activations, `quantize` turns linear layers
-into int8, and `mixed_precision` decides which of them stay float32.
+into int8, `unfinished` keeps those that are done, and `mixed_precision` decides which stay float32.
 """

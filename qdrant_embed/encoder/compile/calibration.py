@@ -16,13 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.compile.quantize import Activations, Array, LinearGroup
-from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.run.batching import Batch, equal_length_batches
+from qdrant_embed.encoder.facts.spec import ModelSpec, calibrated_prompts
+from qdrant_embed.encoder.run.batching import Batch, equal_length_batches, runs
 from qdrant_embed.encoder.run.cores import Workers
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
 
 _HELD_OUT = 5  # every fifth text is kept to check with
 _LONGEST = 192  # tokens of a passage; random sequences may be longer
+_LONG = 512  # tokens of a long text
+_LONG_CHARACTERS = 2500  # that are sure to make as many
+_LONG_TEXTS = 2  # of each group, to calibrate with; half as many to check with
 _RANDOM_TEXTS, _SAMPLED_ROWS, _SEED = 100, 2500, 0
 _TOKENS_PER_BATCH = 256  # each batch gives the inputs of all groups at once
 
@@ -32,11 +35,29 @@ Run: TypeAlias = Callable[[Mapping[str, NDArray[Any]], Sequence[str]], Sequence[
 
 @dataclass(frozen=True)
 class CalibrationTokens:
-    """Token ids of texts, of random sequences, and of held-out texts, to check with."""
+    """Token ids of texts, of random sequences, and of held-out texts, to check with.
+
+    `groups` are those of the held-out texts: a group of languages, ``code`` or ``long``.
+    """
 
     texts: list[list[int]]
     random: list[list[int]]
     held_out: list[list[int]]
+    groups: list[str]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text to calibrate or to check with.
+
+    Attributes:
+        text: the text.
+        group: ``english``, ``european``, ``asian`` (all others), ``code`` (also tables and logs),
+            or ``long``.
+    """
+
+    text: str
+    group: str
 
 
 @dataclass(frozen=True)
@@ -73,11 +94,36 @@ class _Seen:
     rows: dict[int, NDArray[np.floating[Any]]]
 
 
+_EUROPEAN = frozenset({"de", "el", "es", "fr", "it", "nl", "pl", "pt", "ru", "uk"})
+_CODE = frozenset({"code", "log", "numeric", "table"})
+
+
 @cache
-def calibration_texts() -> tuple[str, ...]:
+def calibration_passages() -> tuple[Passage, ...]:
     """Read the package's own passages: many kinds of text, in 23 languages and 11 scripts."""
     content = files("qdrant_embed.encoder.compile").joinpath("calibration.jsonl").read_text("utf-8")
-    return tuple(json.loads(line)["text"] for line in content.splitlines())
+    return tuple(
+        Passage(line["text"], _group(line["language"], line["kind"]))
+        for line in map(json.loads, content.splitlines())
+    )
+
+
+def _group(language: str, kind: str) -> str:
+    if kind in _CODE:
+        return "code"
+    if language == "en":
+        return "english"
+    return "european" if language in _EUROPEAN else "asian"
+
+
+def _long(passages: Sequence[Passage], most: int) -> list[Passage]:
+    """Make long texts, `most` of each group, of passages one after the other."""
+    found: list[Passage] = []
+    for group in sorted({passage.group for passage in passages}):
+        texts = [passage.text for passage in passages if passage.group == group]
+        made = list(runs(texts, len, _LONG_CHARACTERS))[:most]
+        found += [Passage("\n\n".join(run), "long") for run in made]
+    return found
 
 
 def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationTokens:
@@ -86,30 +132,50 @@ def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationToke
     Random sequences reach channels that no text of these languages does. They have the
     tokenizer's own special tokens before and after ordinary ones.
     """
-    prefixes = [spec.document_prefix] * 3 + [spec.query_prefix]
-    texts = [prefixes[i % 4] + text for i, text in enumerate(calibration_texts())]
-    before, after = tokenizer.special_tokens_around(calibration_texts()[0])
+    passages = calibration_passages()
+    parts: tuple[list[Passage], list[Passage]] = ([], [])
+    for i, passage in enumerate(passages):
+        parts[not (i + 1) % _HELD_OUT].append(passage)
+    before, after = tokenizer.special_tokens_around(passages[0].text)
     special = len(before) + len(after)
-    # without special tokens, nothing is left of a text whose script the tokenizer drops
-    ids = [_cut(text, len(after)) for text in tokenizer.tokenize(texts).ids if text]
+    forms = calibrated_prompts(spec)
+
+    def tokenized(part: list[Passage], most: int) -> tuple[list[list[int]], list[str]]:
+        part = part + _long(part, most)
+        prefixes = [
+            spec.document_prefix if i % 4 < 3 else forms[i // 4 % len(forms)]
+            for i in range(len(part))
+        ]
+        texts = [prefix + passage.text for prefix, passage in zip(prefixes, part, strict=True)]
+        # without special tokens, nothing is left of a text whose script the tokenizer drops
+        kept = [
+            (_cut(ids, len(after), _LONG if passage.group == "long" else _LONGEST), passage.group)
+            for ids, passage in zip(tokenizer.tokenize(texts).ids, part, strict=True)
+            if ids
+        ]
+        return [ids for ids, _ in kept], [group for _, group in kept]
+
+    texts, _ = tokenized(parts[0], _LONG_TEXTS)
+    held_out, groups = tokenized(parts[1], _LONG_TEXTS // 2)
     random = np.random.default_rng(_SEED)
     ordinary = tokenizer.ordinary_ids()
     longest = min(250, spec.max_tokens - special)
     lengths = np.clip(random.lognormal(3.6, 0.7, _RANDOM_TEXTS), 6, longest)
     return CalibrationTokens(
-        texts=[text for i, text in enumerate(ids) if (i + 1) % _HELD_OUT],
+        texts=texts,
         random=[
             [*before, *random.choice(ordinary, int(length)).tolist(), *after] for length in lengths
         ],
-        held_out=[text for i, text in enumerate(ids) if not (i + 1) % _HELD_OUT],
+        held_out=held_out,
+        groups=groups,
     )
 
 
-def _cut(ids: list[int], after: int) -> list[int]:
+def _cut(ids: list[int], after: int, longest: int) -> list[int]:
     """Cut a text to the longest length, but keep the special tokens `after` it."""
-    if len(ids) <= _LONGEST:
+    if len(ids) <= longest:
         return ids
-    return [*ids[: _LONGEST - after], *ids[len(ids) - after :]]
+    return [*ids[: longest - after], *ids[len(ids) - after :]]
 
 
 class Calibration:
@@ -170,6 +236,48 @@ class Calibration:
             for key, known in seen.items()
         }
 
+    def states(self) -> list[Array | None]:
+        """Return the hidden states after the stages so far, to be restored."""
+        return [batch.hidden for batch in self._batches()]
+
+    def restore(self, states: Sequence[Array]) -> None:
+        """Go on from the `states` of another run on the same tokens.
+
+        Raises:
+            ValueError: they are those of other tokens.
+        """
+        for batch, state in zip(self._batches(), states, strict=True):
+            if len(state) != len(batch.token_ids):
+                raise ValueError("the states are those of other tokens")
+            batch.hidden = state
+
+    def _batches(self) -> list[_Batch]:
+        return self._texts + self._random + self._held_out
+
+    def outputs(self, stage: Stage) -> list[Array]:
+        """Return what a stage gives for each batch of the held-out texts, with nothing recorded."""
+
+        def output(batch: _Batch) -> Array:
+            [found] = stage.run(_feeds(batch, stage), [stage.gives])
+            return found.copy()  # else all memory of the run stays in use
+
+        with Workers(self._threads) as pool:
+            futures = [pool.submit(output, batch) for batch in self._held_out]
+            return [future.result() for future in futures]
+
+    def difference(self, stage: Stage, exact: Sequence[Array]) -> float:
+        """Measure how far a changed stage's outputs are from the `exact` ones.
+
+        It is a mean over all tokens: the square of the change, relative to that of the output. Each
+        token counts the same, because a few have outputs that are far larger than all others.
+        """
+        total, tokens = 0.0, 0
+        for found, wanted in zip(self.outputs(stage), exact, strict=True):
+            shares = ((found - wanted) ** 2).sum(axis=-1) / ((wanted**2).sum(axis=-1) + 1e-12)
+            total += float(shares.sum())
+            tokens += shares.size
+        return total / tokens
+
     def vectors(self) -> Array:
         """Return the vectors of the held-out texts, in order, after the last stage."""
         found = [batch.hidden for batch in self._held_out if batch.hidden is not None]
@@ -180,9 +288,7 @@ class Calibration:
 
     def _advance(self, batch: _Batch, stage: Stage) -> dict[LinearGroup, Array]:
         """Run one batch through a stage; return what each group read, float32 [rows, inputs]."""
-        feeds: dict[str, NDArray[Any]] = {"input_ids": batch.token_ids}
-        if stage.reads is not None and batch.hidden is not None:
-            feeds[stage.reads] = batch.hidden
+        feeds = _feeds(batch, stage)
         names = [stage.gives, *(set(stage.taps.values()) - feeds.keys())]
         values = feeds | dict(zip(names, stage.run(feeds, names), strict=True))
         batch.hidden = values[stage.gives].copy()  # else all memory of the run stays in use
@@ -199,6 +305,13 @@ def _compact(rows: Array) -> NDArray[np.floating[Any]]:
     """
     is_small = rows.size == 0 or np.abs(rows).max() <= np.finfo(np.float16).max
     return rows.astype(np.float16) if is_small else rows
+
+
+def _feeds(batch: _Batch, stage: Stage) -> dict[str, NDArray[Any]]:
+    feeds: dict[str, NDArray[Any]] = {"input_ids": batch.token_ids}
+    if stage.reads is not None and batch.hidden is not None:
+        feeds[stage.reads] = batch.hidden
+    return feeds
 
 
 def encode(run: Run, sequences: list[list[int]], threads: int) -> Array:

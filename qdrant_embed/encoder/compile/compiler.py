@@ -20,13 +20,16 @@ from qdrant_embed.encoder.facts.precision import (
     GRAPH_VERSION,
     LARGEST_ERROR,
     LEAST_COSINE,
+    LEAST_GROUP_OVERLAP,
+    LEAST_OVERLAP,
     CompileReport,
     Precision,
 )
-from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.facts.spec import ModelSpec, calibrated_prompts
 from qdrant_embed.encoder.files.cache import (
     file_sha256,
     new_folder,
+    remove,
     sealed,
     weights_digest,
 )
@@ -36,6 +39,7 @@ from qdrant_embed.encoder.files.compiled import (
     REPORT,
     CompiledModel,
     compiled_folder,
+    compiling_alone,
     discard,
     find_compiled,
 )
@@ -50,6 +54,8 @@ if TYPE_CHECKING:
     from qdrant_embed.encoder.run.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
+
+_TOLD_EVERY = 60.0  # seconds between messages of how long it will take
 
 
 def compiled_model(
@@ -92,43 +98,60 @@ def compiled_model(
     )
     name = f"{Path(spec.name).name.lower()}-{precision}"
     folder = compiled_folder(cache, f"{name}-{made_from}")
-    # how folders were called before
-    old = compiled_folder(cache, f"{name}-{weights_sha256[:16]}-{_digest(facts)[:16]}")
-    for place, of in ((folder, made_from), (old, None)):
-        kept = find_compiled(place, cache, weights_sha256=weights_sha256, made_from=of)
-        if kept is not None:
-            return kept
+
+    def find() -> CompiledModel | None:
+        return find_compiled(folder, cache, weights_sha256=weights_sha256, made_from=made_from)
+
+    if (kept := find()) is not None:
+        return kept
     from qdrant_embed.encoder.compile.mixed_precision import MixedPrecisionSearch
+    from qdrant_embed.encoder.compile.unfinished import Unfinished
 
     started = time.perf_counter()
     graph = partial(model_graph, read_tensors(files), config, spec, head=read_head(head))
-    graph(NOTHING_QUANTIZED)  # raises what is wrong with the weights before anything is deleted
+    # raises what is wrong with the weights before anything is deleted
+    graph(NOTHING_QUANTIZED).graph.check()
     if config.caution:
         logger.warning("%s: %s", spec.name, config.caution)
-    discard(folder / GRAPH)
     found: MixedPrecision | None = None
     with (
+        compiling_alone(folder) as unfinished_folder,
         new_folder(folder) as temporary,
-        Progress(f"compiling {spec.name}") as progress,
+        Progress(
+            f"compiling {spec.name}",
+            config.num_hidden_layers + 2 if precision == "int8" else 1,
+        ) as progress,
         announced(
             f"compiling {spec.name}, once for this cache folder,", unless=progress.is_visible
         ),
     ):
+        # another process may have compiled it meanwhile
+        if (kept := find()) is not None:
+            return kept
+        discard(folder / GRAPH)
         if precision == "int8":
-            found = MixedPrecisionSearch(graph, spec, load_tokenizer(), temporary, progress).run()
+            unfinished = Unfinished(unfinished_folder, made_from)
+            steps = _Steps(spec.name, config.num_hidden_layers + 2, progress)
+            found = MixedPrecisionSearch(
+                graph, spec, load_tokenizer(), unfinished, temporary, steps.step
+            ).run()
             if found is None:
                 logger.warning(
                     "%s keeps its float32 weights: in int8 its vectors would change by more than "
-                    "%s (mean 1 - cosine) or a single one by more than %s, so it is as exact as "
-                    "ever, but slower and larger",
+                    "%s (mean 1 - cosine) or a single one by more than %s, or of a text's ten "
+                    "nearest texts less than %s would stay (%s in a group of texts), so it is as "
+                    "exact as ever, but slower and larger",
                     spec.name,
                     LARGEST_ERROR,
                     round(1 - LEAST_COSINE, 6),
+                    LEAST_OVERLAP,
+                    LEAST_GROUP_OVERLAP,
                 )
         plan = found.plan if found else NOTHING_QUANTIZED
         graph(plan).save(temporary / GRAPH)
         parts = [module.weights for module in head if module.weights is not None]
         if weights_digest([*files, *parts], cache, again=True) != weights_sha256:
+            remove(unfinished_folder)  # layers of either file may be in it
             raise ModelFileError(
                 f"{files[0]} is not the file that it was: it changed before or while it was "
                 "compiled; load the model again"
@@ -153,6 +176,34 @@ def compiled_model(
     return CompiledModel(folder / GRAPH, report)
 
 
+class _Steps:
+    """Tells of the steps of a compilation: a bar, or a message a minute with the time left.
+
+    Args:
+        model: the model's name.
+        total: number of steps.
+        progress: the bar.
+    """
+
+    def __init__(self, model: str, total: int, progress: Progress) -> None:
+        self._model, self._total, self._progress = model, total, progress
+        self._done = 0
+        self._started = self._told = time.monotonic()
+
+    def step(self, done: str) -> None:
+        """Tell that a step is done."""
+        self._progress.step(done)
+        self._done += 1
+        now = time.monotonic()
+        if self._progress.is_visible or now - self._told < _TOLD_EVERY:
+            return
+        self._told = now
+        left = max(0, self._total - self._done) * (now - self._started) / self._done
+        logger.warning(
+            "compiling %s: %s is done, about %.0f min left", self._model, done, left / 60
+        )
+
+
 def _facts(
     config: TransformerConfig, spec: ModelSpec, precision: Precision, head: Sequence[HeadModule]
 ) -> dict[str, object]:
@@ -174,7 +225,10 @@ def _facts(
     if isinstance(config, BertFamilyConfig) and config.attends_in_parts(spec.max_tokens):
         facts["attention"] = "in parts"  # earlier releases compiled such models as all others
     if precision == "int8":  # which is calibrated with the prefixes
-        facts |= {"query_prefix": spec.query_prefix, "document_prefix": spec.document_prefix}
+        facts |= {
+            "query_prompts": calibrated_prompts(spec),
+            "document_prefix": spec.document_prefix,
+        }
     return facts
 
 

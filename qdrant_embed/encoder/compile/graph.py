@@ -53,7 +53,7 @@ class Graph:
     """
 
     def __init__(self) -> None:
-        self.constants: dict[str, NDArray[Any]] = {}
+        self._constants: dict[str, NDArray[Any] | Callable[[], NDArray[Any]]] = {}
         self._nodes: list[_Node] = []
         self._added = 0  # nodes, also those of loops
         self._inputs: dict[str, list[str | int]] = {}
@@ -65,12 +65,25 @@ class Graph:
 
     def constant(self, value: NDArray[Any]) -> str:
         """Add a constant; the same array is added once."""
-        for known, array in self.constants.items():
+        for known, array in self._constants.items():
             if array is value:
                 return known
-        name = f"constant_{len(self.constants)}"
-        self.constants[name] = value
+        return self._added_constant(value)
+
+    def deferred(self, compute: Callable[[], NDArray[Any]]) -> str:
+        """Add a constant that is computed when it is written, and not kept: it may be large."""
+        return self._added_constant(compute)
+
+    def _added_constant(self, value: NDArray[Any] | Callable[[], NDArray[Any]]) -> str:
+        name = f"constant_{len(self._constants)}"
+        self._constants[name] = value
         return name
+
+    def check(self) -> None:
+        """Compute each constant, and keep none; raises what is wrong with one."""
+        for value in self._constants.values():
+            if callable(value):
+                value()
 
     def scalar(self, value: object, dtype: type[np.generic]) -> str:
         """Add a constant of one number."""
@@ -140,9 +153,10 @@ class Graph:
         )
         beside = path.with_name(path.name + WEIGHTS_SUFFIX)
         with beside.open("wb") as file:
-            for name, value in self.constants.items():
+            for name, constant in self._constants.items():
                 if name not in needed:
                     continue
+                value = constant() if callable(constant) else constant
                 tensor = graph.initializer.add()
                 tensor.name = name
                 tensor.data_type = helper.np_dtype_to_tensor_dtype(value.dtype)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,12 +28,21 @@ from qdrant_embed.encoder.compile.quantize import (
     QuantizedGroup,
     quantize_group,
 )
-from qdrant_embed.encoder.facts.precision import LARGEST_ERROR, LEAST_COSINE, Fidelity
+from qdrant_embed.encoder.compile.unfinished import Unfinished
+from qdrant_embed.encoder.facts.precision import (
+    LARGEST_ERROR,
+    LEAST_COSINE,
+    LEAST_GROUP_OVERLAP,
+    LEAST_OVERLAP,
+    NEIGHBOURS,
+    Fidelity,
+)
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.run.cores import usable_cores
 from qdrant_embed.encoder.run.session import Session
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
-from qdrant_embed.progress_bar import Progress
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,8 +61,9 @@ class MixedPrecisionSearch:
         graph: builds the model's graph for a plan.
         spec: prefixes, pooling and length.
         tokenizer: the model's tokenizer.
+        unfinished: what an earlier search did, and where what this one does is kept.
         workspace: a folder for graphs that are tried; nothing stays in it.
-        progress: is told of each step.
+        step: is told of each step.
     """
 
     def __init__(
@@ -59,50 +71,70 @@ class MixedPrecisionSearch:
         graph: Callable[[QuantizationPlan], TransformerGraph[Any]],
         spec: ModelSpec,
         tokenizer: Tokenizer,
+        unfinished: Unfinished,
         workspace: Path,
-        progress: Progress,
+        step: Callable[[str], None],
     ) -> None:
         self._graph = graph
         self._tokens: CalibrationTokens = calibration_tokens(tokenizer, spec)
-        self._workspace, self._progress = workspace, progress
+        self._unfinished, self._workspace, self._step = unfinished, workspace, step
         self._threads = usable_cores()
         self._unseen: set[LinearGroup] = set()  # of experts that no text chose: they stay float32
 
     def run(self) -> MixedPrecision | None:
         """Find a plan that is exact enough; ``None`` where there is none.
 
-        The groups whose error is largest are put back to float32, one by one and up to half of
-        them, until the mean error is at most `LARGEST_ERROR` and no cosine below `LEAST_COSINE`.
+        The groups whose error is largest are put back to float32, as few as possible and up to half
+        of them, until the vectors are within the limits.
         """
-        groups, reference = self._calibrated()
-        for kept in self._candidates(groups, reference):
-            plan = QuantizationPlan(kept, words=True)
-            fidelity = self._fidelity(plan, reference)
-            if 1 - fidelity.mean <= LARGEST_ERROR and fidelity.least >= LEAST_COSINE:
-                float32 = (self._unseen | groups.keys()) - kept.keys()
-                return MixedPrecision(plan, fidelity, tuple(sorted(map(str, float32))))
-        return None
+        reference = self._calibrated()
+        groups = self._unfinished.groups
+        if _is_enough(measured := self._fidelity(groups, reference)):
+            return MixedPrecision(QuantizationPlan(groups, words=True), measured, self._float32())
+        errors = self._errors(groups)
+        worst = sorted(errors, key=lambda group: errors[group], reverse=True)
+        found: MixedPrecision | None = None
+        # the fewest that are enough: with more of them in float32, vectors are nearer
+        few, many = 1, len(groups) // 2
+        tried = many
+        while few <= many:
+            kept = Kept(groups, frozenset(worst[:tried]))
+            if _is_enough(measured := self._fidelity(kept, reference)):
+                plan = QuantizationPlan(kept, words=True)
+                found = MixedPrecision(plan, measured, self._float32(worst[:tried]))
+                many = tried - 1
+            elif found is None:
+                return None
+            else:
+                few = tried + 1
+            tried = (few + many) // 2
+        return found
 
-    def _calibrated(self) -> tuple[dict[LinearGroup, QuantizedGroup], Array]:
-        """Quantise all groups, and compute the float32 vectors of the held-out texts.
+    def _float32(self, put_back: Sequence[LinearGroup] = ()) -> tuple[str, ...]:
+        return tuple(sorted(map(str, self._unseen.union(put_back))))
+
+    def _calibrated(self) -> Array:
+        """Quantise all groups; compute and return the float32 vectors of the held-out texts.
 
         Layers are run and quantised one after the other, and so are the groups of a layer: numpy
         uses all cores, and the memory is that of one group.
         """
-        graph = self._graph(NOTHING_QUANTIZED).stage(0)
-        graph.graph.constants.clear()  # weights are read again when they are needed
+        graph = self._graph(NOTHING_QUANTIZED)
         calibration = Calibration(self._tokens, self._threads)
-        groups: dict[LinearGroup, QuantizedGroup] = {}
-        for number in range(graph.config.num_hidden_layers):
+        done, states = self._unfinished.resumed()
+        if done:
+            logger.info("resuming after layer %d, where compiling was interrupted", done - 1)
+            calibration.restore(states)
+        for number in range(done):
+            self._unseen |= graph.stage(number).group_inputs.keys() - self._unfinished.groups.keys()
+            self._step(f"layer {number}")
+        layers = graph.config.num_hidden_layers
+        for number in range(done, layers):
             part = graph.stage(number)
-            with TemporaryDirectory(dir=self._workspace) as folder:
-                path = Path(folder) / "layer.onnx"
-                part.save(path, taps=True)
-                part.graph.constants.clear()
-                session = Session(path)
-                reads = HIDDEN if number else None
-                seen = calibration.step(Stage(session.feed, reads, part.output, part.group_inputs))
-                del session  # its memory is needed to quantise
+            with self._stage(part, number) as stage:
+                seen = calibration.step(stage)
+            del stage  # its session's memory is needed to quantise
+            groups: dict[LinearGroup, QuantizedGroup] = {}
             for group in part.group_inputs:
                 if group not in seen or not len(seen[group].rows):
                     self._unseen.add(group)
@@ -111,30 +143,113 @@ class MixedPrecisionSearch:
                 groups[group] = quantize_group(
                     group.kind, linears, seen.pop(group), graph.sharing(group.kind)
                 )
-            self._progress.step(f"layer {number}")
-        return groups, calibration.vectors()
+            last = number == layers - 1
+            self._unfinished.add(number, groups, calibration.states(), last=last)
+            self._step(f"layer {number}")
+        return calibration.vectors()
 
-    def _candidates(
-        self, groups: Mapping[LinearGroup, QuantizedGroup], reference: Array
-    ) -> Iterator[Mapping[LinearGroup, QuantizedGroup]]:
-        """Yield all groups, then ever fewer, without those whose error is largest."""
-        yield groups
-        errors = {
-            group: 1 - self._fidelity(QuantizationPlan({group: quantized}), reference).mean
-            for group, quantized in groups.items()
-        }
-        kept = dict(groups)
-        worst = sorted(errors, key=lambda group: errors[group], reverse=True)
-        for group in worst[: len(groups) // 2]:
-            del kept[group]
-            yield dict(kept)
+    @contextmanager
+    def _stage(
+        self, part: TransformerGraph[Any], number: int, *, taps: bool = True
+    ) -> Iterator[Stage]:
+        """Start the graph of layer `number`; its memory is free after the block."""
+        with TemporaryDirectory(dir=self._workspace) as folder:
+            path = Path(folder) / "layer.onnx"
+            part.save(path, taps=taps)
+            session = Session(path)
+            reads = HIDDEN if number else None
+            yield Stage(session.feed, reads, part.output, part.group_inputs if taps else {})
 
-    def _fidelity(self, plan: QuantizationPlan, reference: Array) -> Fidelity:
+    def _errors(self, groups: Mapping[LinearGroup, QuantizedGroup]) -> dict[LinearGroup, float]:
+        """Measure the error that each group adds to what its layer gives, in the layer alone."""
+        graph = self._graph(NOTHING_QUANTIZED)
+        held_out = CalibrationTokens([], [], self._tokens.held_out, self._tokens.groups)
+        calibration = Calibration(held_out, self._threads)
+        errors: dict[LinearGroup, float] = {}
+        for number in range(graph.config.num_hidden_layers):
+            with self._stage(graph.stage(number), number, taps=False) as stage:
+                exact = calibration.outputs(stage)
+            del stage
+            for group in groups:
+                if group.layer == number:  # one after the other: the first have the table of words
+                    part = self._graph(QuantizationPlan({group: groups[group]})).stage(number)
+                    with self._stage(part, number, taps=False) as stage:
+                        errors[group] = calibration.difference(stage, exact)
+                    del stage
+            calibration.restore(exact)
+        self._step("measured")
+        return errors
+
+    def _fidelity(self, groups: Mapping[LinearGroup, QuantizedGroup], reference: Array) -> Fidelity:
         with TemporaryDirectory(dir=self._workspace) as folder:
             path = Path(folder) / "trial.onnx"
-            self._graph(plan).save(path)
+            self._graph(QuantizationPlan(groups, words=True)).save(path)
             vectors = encode(Session(path).feed, self._tokens.held_out, self._threads)
-        self._progress.step("checked")
-        lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(reference, axis=1)
-        cosines = (vectors * reference).sum(axis=1) / lengths
-        return Fidelity(mean=float(cosines.mean()), least=float(cosines.min()), texts=len(cosines))
+        self._step("checked")
+        return fidelity(vectors, reference, self._tokens.groups)
+
+
+def _is_enough(measured: Fidelity) -> bool:
+    return (
+        1 - measured.mean <= LARGEST_ERROR
+        and measured.least >= LEAST_COSINE
+        and (measured.overlap or 0.0) >= LEAST_OVERLAP
+        and min(measured.overlaps.values()) >= LEAST_GROUP_OVERLAP
+    )
+
+
+class Kept(Mapping[LinearGroup, QuantizedGroup]):
+    """All groups but some; they are read when they are requested."""
+
+    def __init__(
+        self, groups: Mapping[LinearGroup, QuantizedGroup], without: frozenset[LinearGroup]
+    ) -> None:
+        self._groups, self._without = groups, without
+
+    def __getitem__(self, group: LinearGroup) -> QuantizedGroup:
+        if group in self._without:
+            raise KeyError(group)
+        return self._groups[group]
+
+    def __iter__(self) -> Iterator[LinearGroup]:
+        return (group for group in self._groups if group not in self._without)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def fidelity(vectors: Array, reference: Array, groups: Sequence[str]) -> Fidelity:
+    """Measure how near vectors are to those of the reference.
+
+    Args:
+        vectors: [texts, dimension].
+        reference: like `vectors`.
+        groups: the group of each text.
+    """
+    ours, exact = (
+        found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+        for found in (vectors, reference)
+    )
+    cosines = (ours * exact).sum(axis=1)
+    count = min(NEIGHBOURS, len(ours) - 1)
+    nearest = []
+    for found in (ours, exact):
+        near = found @ found.T
+        np.fill_diagonal(near, -np.inf)  # a text is no neighbour of its own
+        nearest.append(np.argsort(-near, axis=1, kind="stable")[:, :count])
+    shares = np.array(
+        [
+            len(set(a.tolist()) & set(b.tolist())) / max(count, 1)
+            for a, b in zip(*nearest, strict=True)
+        ]
+    )
+    return Fidelity(
+        mean=float(cosines.mean()),
+        least=float(cosines.min()),
+        texts=len(cosines),
+        overlap=round(float(shares.mean()), 4),
+        overlaps={
+            group: round(float(shares[[known == group for known in groups]].mean()), 4)
+            for group in sorted(set(groups))
+        },
+    )

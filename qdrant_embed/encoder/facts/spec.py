@@ -93,3 +93,15 @@ def _is_pooling(value: object) -> bool:
     if isinstance(value, tuple):
         return len(value) > 1 and len(set(value)) == len(value) and all(map(_is_pooling, value))
     return isinstance(value, str) and value in get_args(Pooling)
+
+
+_MOST_PROMPTS = 16  # of a model's own that it is calibrated with
+
+
+def calibrated_prompts(spec: ModelSpec) -> tuple[str, ...]:
+    """Return what is put before the queries that a model is calibrated with.
+
+    These are the model's own prompts, so that one graph serves whichever of them, or whatever task,
+    a user chooses; the prefix of a model that states none.
+    """
+    return tuple(sorted(set(spec.prompts.values()))[:_MOST_PROMPTS]) or (spec.query_prefix,)

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from qdrant_embed.encoder.facts.precision import CompileReport
-from qdrant_embed.encoder.files.cache import is_as_written, unsealed
+from qdrant_embed.encoder.files.cache import (
+    explained,
+    is_as_written,
+    locked,
+    make_folder,
+    remove,
+    unsealed,
+)
+
+logger = logging.getLogger(__name__)
+
+_UNFINISHED = ".unfinished"
+_FORGOTTEN = 7 * 86400.0  # seconds
 
 GRAPH, CONSTANTS, REPORT = "model.onnx", "model.onnx.weights", "compiled.json"
 
@@ -82,6 +98,41 @@ def find_compiled(
     if found.report.made_from != made_from or found.damaged_files(cache):
         return None
     return found
+
+
+@contextmanager
+def compiling_alone(folder: Path) -> Iterator[Path]:
+    """Wait until no other process compiles to `folder`; return where to keep what is unfinished.
+
+    It stays there if the block fails or the process is killed. What others left is removed after a
+    week in which nothing was added to it.
+
+    Raises:
+        ModelFileError: the cache folder cannot be written.
+    """
+    compiled = folder.parent
+    lock = compiled / f".{folder.name}.lock"
+    with explained(folder):
+        make_folder(compiled)
+        for old in compiled.glob(f".*{_UNFINISHED}"):
+            with suppress(OSError):
+                changed = max(file.stat().st_mtime for file in (old, *old.iterdir()))
+                if time.time() - changed > _FORGOTTEN:
+                    logger.info("removing %s, which was not resumed for a week", old)
+                    remove(old)
+        with locked(lock):
+            try:
+                unfinished = compiled / f".{folder.name}{_UNFINISHED}"
+                yield unfinished
+                remove(unfinished)
+            finally:
+                with suppress(OSError):  # who waits for it finds the compiled model, as a rule
+                    lock.unlink()
+
+
+def unfinished_folders(cache: Path) -> list[Path]:
+    """List what interrupted compilations left in `cache`, to be resumed."""
+    return sorted((cache / "compiled").glob(f".*{_UNFINISHED}"))
 
 
 def discard(graph: Path) -> None:

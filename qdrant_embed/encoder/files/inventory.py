@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from qdrant_embed.encoder.files.cache import PARTS, leftovers
-from qdrant_embed.encoder.files.compiled import REPORT, compiled_folders, read_compiled
+from qdrant_embed.encoder.files.compiled import (
+    REPORT,
+    compiled_folders,
+    read_compiled,
+    unfinished_folders,
+)
 from qdrant_embed.encoder.files.plan import MANIFEST, damaged_files, read_exported
 from qdrant_embed.encoder.files.snapshots import kept_models, records
 from qdrant_embed.errors import ModelFileError
@@ -22,7 +27,7 @@ class CacheEntry:
 
     Attributes:
         kind: ``downloaded`` files, a graph ``compiled`` from files, or a ``leftover`` of a process
-            that has ended before it was done.
+            that has ended before it was done; a compilation goes on from there.
         name: the model's; of a leftover, its last part.
         version: the model's commit on the hub, or its precision; of a leftover, nothing.
         folder: where it is.
@@ -74,7 +79,8 @@ def _leftovers(cache: Path, name: str | None) -> list[CacheEntry]:
     folders = [cache, *(cache / part for part in PARTS), *hub, *(base / "refs" for base in hub)]
     entries = []
     for folder in folders:
-        for path in leftovers(folder):
+        unfinished = unfinished_folders(cache) if folder == cache / "compiled" else []
+        for path in leftovers(folder) + unfinished:
             of = re.split("-(?:int8|fp32)-", path.name[1:])[0]
             if folder in hub or folder.parent in hub:
                 of = (folder if folder in hub else folder.parent).name.partition("--")[2]

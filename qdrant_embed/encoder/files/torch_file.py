@@ -116,7 +116,9 @@ class StoredTensor:
             )
         if self.dtype != BFLOAT16:
             return found
-        return (found.astype(np.uint32) << 16).view(np.float32)
+        halves = found.astype(np.uint32)
+        halves <<= 16  # in place: a table of words is large
+        return halves.view(np.float32)
 
 
 def read_torch_file(path: Path) -> dict[str, StoredTensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _TEXT = "a text"
 _COMPARED = (_TEXT, "How is a model compared with itself?", "Ein Schiff, 42 Tage auf See. " * 8)
+_TWICE_IN_MEMORY = 1 << 29  # bytes of a compiled graph; one as large is held once
 _CHILD = (
     "import json, sys; job = json.load(sys.stdin.buffer); sys.path[:] = job['path']; "
     "from qdrant_embed.encoder.run.loaded_model import run_trial; run_trial(job)"
@@ -106,7 +108,9 @@ def load_model(plan: RunPlan, spec: ModelSpec, providers: Sequence[Provider] | N
     backend = start(threads=1)
     single: Backend = backend
     on_cpu = all(provider == "CPUExecutionProvider" for provider in providers or ())
-    if plan.kind != "static" and on_cpu and usable_cores() > 1:
+    # each session has a copy of the weights, arranged for its products
+    small = plan.kind == "onnx" or sum(map(os.path.getsize, plan.run)) < _TWICE_IN_MEMORY
+    if plan.kind != "static" and on_cpu and usable_cores() > 1 and small:
         single = SingleTextBackend(backend, partial(start, threads=2))
     return LoadedModel(spec, plan.report, tokenizer, backend, single)
 

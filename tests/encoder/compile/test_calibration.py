@@ -31,7 +31,7 @@ def tokens(folder: Path, special: str, max_tokens: int = 256, **spec: str) -> Ca
     )
 
 
-@pytest.mark.parametrize("max_tokens", [4, 8, 64, 256])
+@pytest.mark.parametrize("max_tokens", [4, 8, 64, 1024])
 @pytest.mark.parametrize("special", SPECIAL)
 def test_every_sequence_has_the_tokenizers_special_tokens_and_fits(
     special: str, max_tokens: int, tmp_path: Path
@@ -49,7 +49,7 @@ def test_every_sequence_has_the_tokenizers_special_tokens_and_fits(
         for text in found.texts + found.held_out
         for number in text[len(before) : len(text) - len(after)]
     }
-    longest = min(192, max_tokens)
+    longest = min(512, max_tokens)
     assert max(map(len, found.texts + found.held_out)) == longest
 
 

@@ -222,7 +222,7 @@ def test_positions_are_scaled_as_transformers_does(
 ) -> None:
     graph = Graph()
     Rotary(graph, 16, 3, 1e6, scaling=RopeScaling.model_validate(stated))
-    cosines, sines = (value for value in graph.constants.values() if value.shape == (3, 8))
+    cosines, sines = (value for value in graph._constants.values() if np.shape(value) == (3, 8))
     angles = np.arange(3)[:, None] * np.array(frequencies)
     np.testing.assert_allclose(cosines, np.cos(angles) * factor, rtol=2e-5)
     np.testing.assert_allclose(sines, np.sin(angles) * factor, rtol=1e-4)
@@ -374,7 +374,8 @@ def test_what_int8_reads_is_divided_by_what_comes_before_it(
     whole = graph(fixture, "mean")
     random = np.random.default_rng(0)
     ids = [random.integers(4, 96, length).tolist() for length in range(5, 65)]
-    calibration = Calibration(CalibrationTokens(ids[::2], [], ids[1::2]), threads=1)
+    tokens = CalibrationTokens(ids[::2], [], ids[1::2], ["english"] * len(ids[1::2]))
+    calibration = Calibration(tokens, threads=1)
     groups = {}
     for number in range(whole.config.num_hidden_layers):
         part = whole.stage(number)

@@ -61,16 +61,21 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
         if first_row_only or in_parts or not self.plain_attention:
             return super().attention(rows, shared, number, first_row_only=first_row_only)
         graph, group = self.graph, LinearGroup(number, "qkv")
-        parts = [self.parameters(group, position) for position in range(3)]
-        weight = graph.constant(np.concatenate([part.weight for part in parts], axis=1))
-        bias = graph.constant(np.concatenate([part.bias for part in parts]))
-        scales = [part.scale for part in parts if part.scale is not None]
+
+        def joined(part: str) -> str:
+            def compute() -> Array:
+                parts = [getattr(self.parameters(group, position), part) for position in range(3)]
+                together: Array = np.concatenate(parts, axis=-1)
+                return together
+
+            return graph.deferred(compute)
+
         quantized = self.plan.groups.get(group)
-        inputs = [shared, weight, bias]
+        inputs = [shared, joined("weight"), joined("bias")]
         if quantized is not None:
             inputs += [
                 graph.scalar(quantized.input_scale, np.float32),
-                graph.constant(np.concatenate(scales)),
+                joined("scale"),
                 "",
                 graph.scalar(quantized.input_zero_point, np.uint8),
             ]

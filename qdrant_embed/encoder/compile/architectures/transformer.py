@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -117,6 +118,7 @@ class TransformerGraph(ABC, Generic[C]):
         self.head = head
         self.graph = Graph()
         self.group_inputs: dict[LinearGroup, str] = {}
+        self._latest: tuple[LinearGroup, list[Linear]] | None = None
         named = sorted((name for name in weights if name.endswith(self.words)), key=len)
         self._prefix = named[0].removesuffix(self.words) if named else ""
         self.output = "embedding"
@@ -132,6 +134,7 @@ class TransformerGraph(ABC, Generic[C]):
         """
         part = copy.copy(self)
         part.graph, part.group_inputs, part._numbers = Graph(), {}, range(number, number + 1)
+        part._latest = None
         if number == self.config.num_hidden_layers - 1:
             part.vectors()
         else:
@@ -311,15 +314,17 @@ class TransformerGraph(ABC, Generic[C]):
         if self._numbers.start:
             return ""
         graph = self.graph
-        words = self.tensor(self.words, self.config.vocab_size, self.config.hidden_size)
+        shape = self.config.vocab_size, self.config.hidden_size
         if not self.plan.words:
-            return graph.node("Gather", graph.constant(words), "input_ids")
-        rows, scales = quantize_rows(words)
-        integers = graph.node("Gather", graph.constant(rows), "input_ids")
+            words = graph.deferred(lambda: self.tensor(self.words, *shape))
+            return graph.node("Gather", words, "input_ids")
+        quantized = cache(lambda: quantize_rows(self.tensor(self.words, *shape)))
+        integers = graph.node("Gather", graph.deferred(lambda: quantized()[0]), "input_ids")
+        scales = graph.deferred(lambda: quantized()[1])
         return graph.node(
             "Mul",
             graph.node("Cast", integers, to=FLOAT),
-            graph.node("Gather", graph.constant(scales), "input_ids"),
+            graph.node("Gather", scales, "input_ids"),
         )
 
     def group_input(self, hidden: str, group: LinearGroup) -> str:
@@ -341,21 +346,23 @@ class TransformerGraph(ABC, Generic[C]):
     def linear(self, shared: str, group: LinearGroup, position: int = 0) -> str:
         """Add one linear layer of a group, which reads what `group_input` gave."""
         graph, quantized = self.graph, self.plan.groups.get(group)
-        weight, bias, scale = self.parameters(group, position)
-        if quantized is None or scale is None:
-            product = graph.node("MatMul", shared, graph.constant(weight))
-            if not self.has_bias(group.kind):
-                return product
-            return graph.node("Add", product, graph.constant(bias))
+
+        def part(name: str) -> str:
+            return graph.deferred(lambda: getattr(self.parameters(group, position), name))
+
+        weight, bias = part("weight"), part("bias")
+        if quantized is None:
+            product = graph.node("MatMul", shared, weight)
+            return graph.node("Add", product, bias) if self.has_bias(group.kind) else product
         return graph.node(
             "MatMulIntegerToFloat",
             shared,
-            graph.constant(weight),
+            weight,
             graph.scalar(quantized.input_scale, np.float32),
-            graph.constant(scale),
+            part("scale"),
             graph.scalar(quantized.input_zero_point, np.uint8),
             "",
-            graph.constant(bias),
+            bias,
             domain=MICROSOFT,
         )
 
@@ -406,6 +413,13 @@ class TransformerGraph(ABC, Generic[C]):
             linears += zip(parts, np.split(bias, ends[:-1]), strict=True)
         return linears[::-1] if kind == "f1" and self.tensors.gate_last else linears
 
+    def _linears_once(self, group: LinearGroup) -> list[Linear]:
+        """Read the linear layers of a group as `linears` does, unless they were read last."""
+        if self._latest is None or self._latest[0] != group:
+            self._latest = None  # its memory is free before more is needed
+            self._latest = group, self.linears(group)
+        return self._latest[1]
+
     def widths(self, kind: Kind) -> tuple[int, tuple[int, ...]]:
         """Return the inputs of a kind of group, and the outputs of each of its linear layers."""
         width, inner = self.config.hidden_size, self.config.intermediate_size
@@ -432,7 +446,7 @@ class TransformerGraph(ABC, Generic[C]):
         divisor = self.folded_divisor(group, position)
         quantized = self.plan.groups.get(group)
         if quantized is None:
-            weight, bias = self.linears(group)[position]
+            weight, bias = self._linears_once(group)[position]
             return Parameters(_divided(weight, divisor), _divided(bias, divisor), None)
         linear = quantized.linears[position]
         return Parameters(
