@@ -183,15 +183,13 @@ def test_a_migration_never_loads_the_old_model(
 
 
 def test_a_copy_loads_nothing(
-    unset: QdrantClient, described: dict[str, Any], hub: Hub, kind: str, cache: Path
+    kind: str, server: Server, described: dict[str, Any], hub: Hub, cache: Path
 ) -> None:
-    collection(unset, described)
-    with opened(kind, ":memory:") as other:
-        inner = vars(other).get("client", other)
-        assert [*unset.copy_to(inner).values()][:1] == [1]
-        (name,) = [found.name for found in other.get_collections().collections]
+    with opened(kind, **at(server)) as source, opened(kind, ":memory:") as target:
+        collection(source, described)
+        assert source.copy_to(vars(target).get("client", target)) == {"demo": 1}
         with pytest.raises(UntrustedModelError):
-            other.query(name, "cat")
+            target.query("demo", "cat")
     assert hub.requests == []
     assert not cache.exists()
 
