@@ -195,7 +195,10 @@ def test_what_a_server_answers_instead_is_said(
     assert "(the node is starting)" in error.found
     assert transport == "grpc" or f" {status} " in error.found
     tried = "once" if status == 507 else r"15 times in [\d.]+ s"
-    ends = rf"tried {tried}\); try again later, or look into the server's log$"
+    way_out = "try again later, or look into the server's log"
+    if status == 507 and transport == "rest":
+        way_out = "make space on the server's disk"
+    ends = rf"tried {tried}\); {way_out}$"
     assert re.search(ends, str(error))
 
 

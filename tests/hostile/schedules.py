@@ -28,8 +28,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-if sys.platform == "win32":
-    raise ImportError("there is no fork")
+assert sys.platform != "win32"  # there is no fork
 
 MEMORY = 4 << 30  # bytes of address space
 SECONDS = 60.0  # of a schedule
