@@ -17,6 +17,7 @@ from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED
 from qdrant_embed.encoder.facts.architectures import BertFamilyConfig, TransformerConfig
 from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.precision import (
+    FLOAT32_GRAPH_VERSION,
     GRAPH_VERSION,
     LARGEST_ERROR,
     LEAST_COSINE,
@@ -99,8 +100,15 @@ def compiled_model(
     name = f"{Path(spec.name).name.lower()}-{precision}"
     folder = compiled_folder(cache, f"{name}-{made_from}")
 
+    # how folders were called before
+    old = compiled_folder(cache, f"{name}-{weights_sha256[:16]}-{_digest(facts)[:16]}")
+
     def find() -> CompiledModel | None:
-        return find_compiled(folder, cache, weights_sha256=weights_sha256, made_from=made_from)
+        for place, of in ((folder, made_from), (old, None)):
+            kept = find_compiled(place, cache, weights_sha256=weights_sha256, made_from=of)
+            if kept is not None:
+                return kept
+        return None
 
     if (kept := find()) is not None:
         return kept
@@ -209,7 +217,7 @@ def _facts(
 ) -> dict[str, object]:
     """Collect all that a graph depends on, but for weights and tokenizer."""
     facts: dict[str, object] = {
-        "graph_version": GRAPH_VERSION,
+        "graph_version": GRAPH_VERSION if precision == "int8" else FLOAT32_GRAPH_VERSION,
         "architecture": type(config).__name__,
         "config": config.model_dump(),
         # as it was called before tasks had names, so that graphs compiled then are still found
