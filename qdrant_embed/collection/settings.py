@@ -27,8 +27,8 @@ from qdrant_embed.encoder.interfaces import (
 from qdrant_embed.encoder.long_texts.overflow import Splitter
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.text import TextEmbedding
+from qdrant_embed.engines.connection import engine_of
 from qdrant_embed.engines.names import check_vector_name
-from qdrant_embed.engines.registry import engine_of
 from qdrant_embed.errors import InputError, check_picklable, check_whole
 from qdrant_embed.flows.io import Io
 from qdrant_embed.flows.requests import MAX_RETRIES, CollectionRequests

@@ -1,4 +1,4 @@
-"""Connections of a client: how they are opened, what they ask of answers, and when to open others.
+"""Connections of a client: how they are opened, to which engine, and when to open others.
 
 A folder is opened by one of two engines: see `qdrant_embed.engines.folders`.
 
@@ -30,7 +30,9 @@ from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 from qdrant_client.qdrant_remote import QdrantRemote
 
+from qdrant_embed.engines import embedded, local, server
 from qdrant_embed.engines.embedded import open_edge
+from qdrant_embed.engines.engine import Engine
 from qdrant_embed.engines.folders import chosen_engine
 from qdrant_embed.engines.guard import guarded, unguarded
 from qdrant_embed.errors import InputError
@@ -361,6 +363,20 @@ def _limit(request: httpx.Request) -> None:
             phase: seconds if given is None else min(given, seconds)
             for phase, given in request.extensions.get("timeout", {}).items()
         }
+
+
+# tried in this order; the last one recognises everything
+_RECOGNISE: tuple[Callable[[object], Engine | None], ...] = (
+    local.recognise,
+    embedded.recognise,
+    server.recognise,
+)
+
+
+def engine_of(database: object) -> Engine:
+    """Return the engine of `database`, the object that a ``qdrant_client`` client wraps."""
+    engines = (recognise(database) for recognise in _RECOGNISE)
+    return next(engine for engine in engines if engine is not None)
 
 
 def is_folder(database: object) -> bool:

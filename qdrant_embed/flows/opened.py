@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from qdrant_embed.engines.connection import check_headers, is_folder, keep_time, reopened
+from qdrant_embed.engines.connection import check_headers, engine_of, is_folder, keep_time, reopened
 from qdrant_embed.engines.guard import READ_ONLY, guarded
-from qdrant_embed.engines.registry import engine_of
 from qdrant_embed.errors import ClientStateError
 from qdrant_embed.flows.io import AsyncIo, BlockingIo
 from qdrant_embed.forks import ForkLock

@@ -16,7 +16,7 @@ from tiny import TinyModel
 
 from qdrant_embed import CollectionOptions, InputError, PermissionRefusal, QdrantClient
 from qdrant_embed.backoff import Backoff
-from qdrant_embed.engines.registry import engine_of
+from qdrant_embed.engines.connection import engine_of
 from qdrant_embed.flows import requests
 
 CREATE = "PUT /collections/demo"

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from qdrant_embed.encoder.compile.architectures.transformer import HIDDEN, TransformerGraph
 from qdrant_embed.encoder.compile.calibration import (
     Calibration,
     CalibrationTokens,
@@ -20,6 +19,7 @@ from qdrant_embed.encoder.compile.calibration import (
     calibration_tokens,
     encode,
 )
+from qdrant_embed.encoder.compile.layers.transformer import HIDDEN, TransformerGraph
 from qdrant_embed.encoder.compile.quantize import (
     NOTHING_QUANTIZED,
     Array,

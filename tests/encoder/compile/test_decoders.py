@@ -18,8 +18,6 @@ from tiny import write_model, write_modules
 
 from qdrant_embed import CompileReport, TextEmbedding
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
-from qdrant_embed.encoder.compile.architectures.rotary import Rotary
-from qdrant_embed.encoder.compile.architectures.transformer import HIDDEN, TransformerGraph
 from qdrant_embed.encoder.compile.calibration import (
     Calibration,
     CalibrationTokens,
@@ -27,6 +25,8 @@ from qdrant_embed.encoder.compile.calibration import (
     encode,
 )
 from qdrant_embed.encoder.compile.graph import Graph
+from qdrant_embed.encoder.compile.layers.rotary import Rotary
+from qdrant_embed.encoder.compile.layers.transformer import HIDDEN, TransformerGraph
 from qdrant_embed.encoder.compile.quantize import (
     Activations,
     Kind,

@@ -14,9 +14,9 @@ from architecture_fixtures import FIXTURES, Fixture, assert_near, load, spec_for
 from numpy.typing import NDArray
 
 from qdrant_embed import ModelFileError, TextEmbedding
-from qdrant_embed.encoder.compile.architectures import distances
-from qdrant_embed.encoder.compile.architectures.distances import alibi
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
+from qdrant_embed.encoder.compile.layers import distances
+from qdrant_embed.encoder.compile.layers.distances import alibi
 from qdrant_embed.encoder.facts.architectures import ARCHITECTURES, architecture_name
 from qdrant_embed.encoder.interfaces import Pooling
 from qdrant_embed.encoder.run.backend import Inputs

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors, TransformerGraph
 from qdrant_embed.encoder.compile.graph import MICROSOFT
+from qdrant_embed.encoder.compile.layers.transformer import LayerTensors, TransformerGraph
 from qdrant_embed.encoder.compile.quantize import Array, LinearGroup
 from qdrant_embed.encoder.facts.architectures import Activation, BertFamilyConfig
 

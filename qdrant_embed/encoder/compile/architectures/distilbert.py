@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qdrant_embed.encoder.compile.architectures.bert import BertGraph
-from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors
+from qdrant_embed.encoder.compile.layers.transformer import LayerTensors
 
 
 class DistilBertGraph(BertGraph):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qdrant_embed.encoder.compile.architectures.decoder import DecoderGraph
+from qdrant_embed.encoder.compile.layers.decoder import DecoderGraph
 from qdrant_embed.encoder.facts.architectures import EuroBertConfig
 
 

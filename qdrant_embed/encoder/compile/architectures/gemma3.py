@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qdrant_embed.encoder.compile.architectures.decoder import DecoderGraph
+from qdrant_embed.encoder.compile.layers.decoder import DecoderGraph
 from qdrant_embed.encoder.compile.quantize import Array, LinearGroup
 from qdrant_embed.encoder.facts.architectures import Gemma3Config
 

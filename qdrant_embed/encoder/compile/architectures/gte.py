@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from qdrant_embed.encoder.compile.architectures.rotary import Rotary
-from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors, TransformerGraph
+from qdrant_embed.encoder.compile.layers.rotary import Rotary
+from qdrant_embed.encoder.compile.layers.transformer import LayerTensors, TransformerGraph
 from qdrant_embed.encoder.compile.quantize import Kind
 from qdrant_embed.encoder.facts.architectures import Activation, GteConfig
 

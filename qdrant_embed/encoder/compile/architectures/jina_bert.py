@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from qdrant_embed.encoder.compile.architectures.distances import DistanceBias, alibi
-from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors, TransformerGraph
+from qdrant_embed.encoder.compile.layers.distances import DistanceBias, alibi
+from qdrant_embed.encoder.compile.layers.transformer import LayerTensors, TransformerGraph
 from qdrant_embed.encoder.compile.quantize import Array, Kind
 from qdrant_embed.encoder.facts.architectures import Activation, JinaBertConfig
 

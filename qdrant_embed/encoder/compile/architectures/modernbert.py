@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from qdrant_embed.encoder.compile.architectures.rotary import Rotary
-from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors, TransformerGraph
-from qdrant_embed.encoder.compile.architectures.window import SlidingWindow
+from qdrant_embed.encoder.compile.layers.rotary import Rotary
+from qdrant_embed.encoder.compile.layers.transformer import LayerTensors, TransformerGraph
+from qdrant_embed.encoder.compile.layers.window import SlidingWindow
 from qdrant_embed.encoder.compile.quantize import Kind, LinearGroup
 from qdrant_embed.encoder.facts.architectures import Activation, ModernBertConfig
 

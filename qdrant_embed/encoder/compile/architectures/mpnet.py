@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from qdrant_embed.encoder.compile.architectures.bert import BertGraph
-from qdrant_embed.encoder.compile.architectures.distances import BUCKETS, buckets
-from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors
+from qdrant_embed.encoder.compile.layers.distances import BUCKETS, buckets
+from qdrant_embed.encoder.compile.layers.transformer import LayerTensors
 
 
 class MPNetGraph(BertGraph):

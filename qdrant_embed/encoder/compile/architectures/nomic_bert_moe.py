@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from qdrant_embed.encoder.compile.architectures.nomic_bert import NomicBertGraph
-from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors
+from qdrant_embed.encoder.compile.layers.transformer import LayerTensors
 from qdrant_embed.encoder.compile.quantize import Linear, LinearGroup
 from qdrant_embed.encoder.facts.architectures import Activation, NomicMoeConfig
 

@@ -12,7 +12,7 @@ from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.run.pooling import NO_HEAD, Head
 
 if TYPE_CHECKING:
-    from qdrant_embed.encoder.compile.architectures.transformer import TransformerGraph
+    from qdrant_embed.encoder.compile.layers.transformer import TransformerGraph
 
 # name of the architecture, as in `facts.architectures`: file and class of the graph
 GRAPHS = {

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from qdrant_embed.encoder.compile.architectures.distances import BUCKETS, DistanceBias, by_bucket
-from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors, TransformerGraph
 from qdrant_embed.encoder.compile.graph import MICROSOFT
+from qdrant_embed.encoder.compile.layers.distances import BUCKETS, DistanceBias, by_bucket
+from qdrant_embed.encoder.compile.layers.transformer import LayerTensors, TransformerGraph
 from qdrant_embed.encoder.compile.quantize import (
     NOTHING_QUANTIZED,
     Array,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import ClassVar, TypeVar
 
-from qdrant_embed.encoder.compile.architectures.attention import GroupedAttention, Reach
-from qdrant_embed.encoder.compile.architectures.rotary import Rotary
-from qdrant_embed.encoder.compile.architectures.transformer import LayerTensors, TransformerGraph
+from qdrant_embed.encoder.compile.layers.attention import GroupedAttention, Reach
+from qdrant_embed.encoder.compile.layers.rotary import Rotary
+from qdrant_embed.encoder.compile.layers.transformer import LayerTensors, TransformerGraph
 from qdrant_embed.encoder.compile.quantize import Array, Kind, LinearGroup
 from qdrant_embed.encoder.facts.architectures import Activation, DecoderConfig, LayerType
 

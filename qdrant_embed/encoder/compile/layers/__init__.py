@@ -1,0 +1,1 @@
+"""The layers that architectures are made of: `transformer` puts them together to a graph."""
