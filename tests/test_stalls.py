@@ -83,9 +83,9 @@ def test_a_first_compile_without_a_terminal(
 ) -> None:
     graph = registry.model_graph
 
-    def slow(*arguments: Any) -> Any:
+    def slow(*arguments: Any, **options: Any) -> Any:
         time.sleep(0.1)
-        return graph(*arguments)
+        return graph(*arguments, **options)
 
     monkeypatch.setattr(compiler, "model_graph", slow)
     TextEmbedding(tiny.path, cache_dir=tmp_path)

@@ -60,7 +60,10 @@ def remote(
 ) -> Iterator[QdrantClient]:
     """A client of a collection of that kind on the server."""
     with opened(kind, **at(server)) as client:
-        client.set_model(tiny.path, overflow="chunk" if chunked else "truncate", vector_name="d")
+        if chunked:
+            client.set_model(tiny.path, overflow="chunk", vector_name="d")
+        else:  # whose equal vectors have equal scores, to the last bit
+            client.set_model(LetterEncoder(), vector_name="d")
         if vectors == "hybrid":
             client.set_sparse_model(WordEncoder(), vector_name="s")
         client.add("demo", ["the cat sat", "the dog ran"], ids=[1, 2])
