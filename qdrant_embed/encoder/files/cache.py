@@ -90,6 +90,9 @@ def locked(file: Path) -> Iterator[None]:
         from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
     except ImportError as error:
         raise MissingDependencyError("filelock", "downloading a model") from error
+    except RuntimeError:  # the interpreter ends, and Python 3.10 can import it no more
+        yield
+        return
     # users who share a cache folder by their group may all lock it
     lock: BaseFileLock = FileLock(file, mode=0o664)
     wait = NOTICE
