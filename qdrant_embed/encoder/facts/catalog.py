@@ -44,7 +44,7 @@ class Published:
     """What is published about a model and decides which one to take.
 
     Attributes:
-        parameters: millions of numbers in the model.
+        parameters: millions of numbers in the model, as its vendor states them.
         languages: ISO 639-1 codes of the languages that it is meant for.
         purpose: what it is trained for: to find passages that answer a query (``retrieval``), or
             texts of equal meaning (``similarity``).
@@ -169,177 +169,8 @@ def _kalm(name: str) -> ModelSpec:
     )
 
 
-_SPECS = (
-    # pooling, dimensions F; prefix V, M
-    _represented("BAAI/bge-small-en-v1.5", 384, "MIT"),
-    _represented("BAAI/bge-base-en-v1.5", 768, "MIT"),
-    _represented("BAAI/bge-large-en-v1.5", 1024, "MIT"),
-    _represented("BAAI/bge-small-en", 384, "MIT"),
-    # length F, M, the rest from three packages with equal bytes; for L12 all but the name "?"
-    _plain(MINILM, 384, 256, "Apache-2.0"),
-    _plain("sentence-transformers/all-MiniLM-L12-v2", 384, 128, "Apache-2.0"),
-    # dimensions, prefixes M
-    _e5("e5-small-v2", 384),
-    _e5("e5-base-v2", 768),
-    _e5("multilingual-e5-small", 384),
-    _e5("multilingual-e5-base", 768),
-    _e5("multilingual-e5-large", 1024),
-    # "?": stated by third parties alone
-    _plain("thenlper/gte-small", 384, 512, "MIT"),
-    _plain("thenlper/gte-base", 768, 512, "MIT"),
-    # prefix V, smallest dimension of m-v1.5 V
-    _represented("Snowflake/snowflake-arctic-embed-xs", 384, "Apache-2.0"),
-    _represented("Snowflake/snowflake-arctic-embed-s", 384, "Apache-2.0"),
-    _represented("Snowflake/snowflake-arctic-embed-m", 768, "Apache-2.0"),
-    _represented("Snowflake/snowflake-arctic-embed-m-v1.5", 768, "Apache-2.0", 256),
-    # prefix M
-    _represented("mixedbread-ai/mxbai-embed-large-v1", 1024, "Apache-2.0"),
-    # F; M says 512 tokens
-    ModelSpec(
-        "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
-        384,
-        "mean",
-        128,
-        normalize=False,
-        license="Apache-2.0",
-    ),
-    # prefixes M; 64 to 768 dimensions V; F leaves vectors unnormalised
-    ModelSpec(
-        "nomic-ai/nomic-embed-text-v1.5",
-        768,
-        "mean",
-        8192,
-        query_prefix="search_query: ",
-        document_prefix="search_document: ",
-        license="Apache-2.0",
-        smallest_dimension=64,
-    ),
-    # F
-    _plain("jinaai/jina-embeddings-v2-small-en", 512, 8192, "Apache-2.0"),
-    _plain("jinaai/jina-embeddings-v2-base-en", 768, 8192, "Apache-2.0"),
-    # prompts M; 32 dimensions or more V. One task's changes are compiled in, that of documents:
-    # see `XlmRobertaFlashConfig`
-    ModelSpec(
-        "jinaai/jina-embeddings-v3",
-        1024,
-        "mean",
-        8192,
-        query_prefix="Represent the query for retrieving evidence documents: ",
-        document_prefix="Represent the document for retrieval: ",
-        license="CC-BY-NC-4.0",
-        smallest_dimension=32,
-    ),
-    # M; normalisation "?"; of the multilingual one 128 to 768 dimensions V
-    _plain("Alibaba-NLP/gte-base-en-v1.5", 768, 8192, "Apache-2.0", "cls"),
-    _plain("Alibaba-NLP/gte-large-en-v1.5", 1024, 8192, "Apache-2.0", "cls"),
-    ModelSpec(
-        "Alibaba-NLP/gte-multilingual-base",
-        768,
-        "cls",
-        8192,
-        license="Apache-2.0",
-        smallest_dimension=128,
-    ),
-    # prefix, smallest dimension V
-    ModelSpec(
-        "Snowflake/snowflake-arctic-embed-m-v2.0",
-        768,
-        "cls",
-        8192,
-        query_prefix="query: ",
-        license="Apache-2.0",
-        smallest_dimension=256,
-    ),
-    # prompt ("s2p_query") and the layer after the pooling V; other dimensions have other layers
-    ModelSpec(
-        "NovaSearch/stella_en_400M_v5",
-        1024,
-        "mean",
-        512,
-        query_prefix=(
-            "Instruct: Given a web search query, retrieve relevant passages that answer the "
-            "query.\nQuery: "
-        ),
-        license="MIT",
-    ),
-    # M; smallest dimension V
-    ModelSpec(
-        "nomic-ai/nomic-embed-text-v2-moe",
-        768,
-        "mean",
-        512,
-        query_prefix="search_query: ",
-        document_prefix="search_document: ",
-        license="Apache-2.0",
-        smallest_dimension=256,
-    ),
-    # M; length of sentence-t5 "?"
-    _plain("sentence-transformers/gtr-t5-base", 768, 512, "Apache-2.0"),
-    _plain("sentence-transformers/gtr-t5-large", 768, 512, "Apache-2.0"),
-    _plain("sentence-transformers/sentence-t5-base", 768, 256, "Apache-2.0"),
-    # pooling "?"
-    _plain("ibm-granite/granite-embedding-small-english-r2", 384, 8192, "Apache-2.0", "cls"),
-    # static; dimensions, length F
-    _plain("minishlab/potion-base-8M", 256, 512, "MIT"),
-    _plain("minishlab/potion-retrieval-32M", 512, 512, "MIT"),
-    _plain("minishlab/potion-multilingual-128M", 256, 512, "MIT"),
-    # prefixes F; Dense layers follow its pooling; smallest dimension V
-    ModelSpec(
-        "google/embeddinggemma-300m",
-        768,
-        "mean",
-        2048,
-        query_prefix="task: search result | query: ",
-        document_prefix="title: none | text: ",
-        license="Gemma terms",
-        smallest_dimension=128,
-    ),
-    # M; pooling S
-    _plain("BAAI/bge-m3", 1024, 8192, "MIT", "cls"),
-    # M; pooling, length S (M says 512 tokens)
-    _plain("sentence-transformers/LaBSE", 768, 256, "Apache-2.0", "cls"),
-    # M, prefix too; pooling S; for being cut to fewer dimensions, the least is "?"
-    ModelSpec(
-        "MongoDB/mdbr-leaf-ir",
-        768,
-        "mean",
-        512,
-        query_prefix=_REPRESENT,
-        license="Apache-2.0",
-    ),
-    ModelSpec(
-        "MongoDB/mdbr-leaf-mt",
-        1024,
-        "mean",
-        512,
-        query_prefix=_REPRESENT,
-        license="Apache-2.0",
-    ),
-    # V; the instruction is the card's for web search; 32 dimensions or more
-    _instructed(
-        "Qwen/Qwen3-Embedding-0.6B",
-        1024,
-        32768,
-        "Apache-2.0",
-        _WEB_SEARCH,
-        query="\nQuery:",
-        smallest=32,
-    ),
-    # V, M; the prompt's name in the files is another, its text that of the vendor's older models
-    _instructed("microsoft/harrier-oss-v1-270m", 640, 32768, "MIT", _WEB_SEARCH),
-    _instructed("microsoft/harrier-oss-v1-0.6b", 1024, 32768, "MIT", _WEB_SEARCH),
-    # M, but for pooling and the smallest dimension "?"
-    _instructed("codefuse-ai/F2LLM-v2-80M", 320, 40960, "Apache-2.0", _QUESTION),
-    _instructed("codefuse-ai/F2LLM-v2-160M", 640, 40960, "Apache-2.0", _QUESTION),
-    _instructed("codefuse-ai/F2LLM-v2-330M", 896, 40960, "Apache-2.0", _QUESTION),
-    _instructed("codefuse-ai/F2LLM-v2-0.6B", 1024, 40960, "Apache-2.0", _QUESTION),
-    # M of their predecessor, which has the same form; smallest dimension, length V; license "?"
-    _kalm("HIT-TMG/KaLM-embedding-multilingual-mini-instruct-v2"),
-    _kalm("KaLM-Embedding/KaLM-embedding-multilingual-mini-instruct-v2.5"),
-)
-
-# of XLM-RoBERTa, and of harrier by M; of Gemma, Qwen, F2LLM and potion, vendors say "more than
-# 100", and list none
+# of XLM-RoBERTa, and of harrier by M; "?" for Gemma, Qwen, F2LLM, potion and LaBSE, of which vendors
+# say "more than 100"
 _MANY_LANGUAGES = """
 af am ar as az be bg bn br bs ca cs cy da de el en eo es et eu fa fi fr fy ga gd gl gu ha he hi
 hr hu hy id is it ja jv ka kk km kn ko ku ky la lo lt lv mg mk ml mn mr ms my ne nl no om or pa
@@ -354,7 +185,7 @@ my nb nl pl pt ro ru sk sl sq sr sv th tr uk ur vi zh
 """
 _DISTILLED = tuple(_FIFTY_LANGUAGES.split())
 
-# of GTE, and of Snowflake's model that is built on it
+# of GTE; "?" for Snowflake's model, which is built on it
 _GTE_LANGUAGES = """
 af ar az be bg bn ca cs cy da de el en es et eu fa fi fr gl gu he hi hr ht hu hy id is it ja jv ka
 kk km kn ko ky lo lt lv mk ml mn mr ms my ne nl no pa pl pt qu ro ru si sk sl sq sr sv sw ta te th
@@ -368,69 +199,268 @@ ar bn da de el en es fi fr hi id it ja ka ko lv nl no pl pt ro ru sk sv th tr uk
 """
 _JINA = tuple(_JINA_LANGUAGES.split())
 
-# millions of parameters as vendors state them, languages V
-_PUBLISHED = {
-    "BAAI/bge-small-en-v1.5": Published(33),
-    "BAAI/bge-base-en-v1.5": Published(109),
-    "BAAI/bge-large-en-v1.5": Published(335),
-    "BAAI/bge-small-en": Published(33),
-    MINILM: Published(23),
-    "sentence-transformers/all-MiniLM-L12-v2": Published(33),
-    "intfloat/e5-small-v2": Published(33),
-    "intfloat/e5-base-v2": Published(109),
-    "intfloat/multilingual-e5-small": Published(118, _XLM_R),
-    "intfloat/multilingual-e5-base": Published(278, _XLM_R),
-    "intfloat/multilingual-e5-large": Published(560, _XLM_R),
-    "thenlper/gte-small": Published(33),
-    "thenlper/gte-base": Published(109),
-    "Snowflake/snowflake-arctic-embed-xs": Published(23),
-    "Snowflake/snowflake-arctic-embed-s": Published(33),
-    "Snowflake/snowflake-arctic-embed-m": Published(109),
-    "Snowflake/snowflake-arctic-embed-m-v1.5": Published(109),
-    "mixedbread-ai/mxbai-embed-large-v1": Published(335),
-    "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2": Published(
-        118, _DISTILLED, "similarity"
-    ),
-    "nomic-ai/nomic-embed-text-v1.5": Published(137),
-    "jinaai/jina-embeddings-v2-small-en": Published(33),
-    "jinaai/jina-embeddings-v2-base-en": Published(137),
-    "jinaai/jina-embeddings-v3": Published(572, _JINA),
-    "Alibaba-NLP/gte-base-en-v1.5": Published(137),
-    "Alibaba-NLP/gte-large-en-v1.5": Published(434),
-    "Alibaba-NLP/gte-multilingual-base": Published(305, _GTE),
-    "Snowflake/snowflake-arctic-embed-m-v2.0": Published(305, _GTE),
-    "NovaSearch/stella_en_400M_v5": Published(435),
-    "nomic-ai/nomic-embed-text-v2-moe": Published(475, _XLM_R),
-    "sentence-transformers/gtr-t5-base": Published(110),
-    "sentence-transformers/gtr-t5-large": Published(335),
-    "sentence-transformers/sentence-t5-base": Published(110, purpose="similarity"),
-    "ibm-granite/granite-embedding-small-english-r2": Published(48),
-    "minishlab/potion-base-8M": Published(8, bytes_each=4),
-    "minishlab/potion-retrieval-32M": Published(32, bytes_each=4),
-    "minishlab/potion-multilingual-128M": Published(128, _XLM_R, bytes_each=4),
-    "google/embeddinggemma-300m": Published(308, _XLM_R),
-    "BAAI/bge-m3": Published(568, _XLM_R),
-    "sentence-transformers/LaBSE": Published(471, _DISTILLED, "similarity"),
-    "MongoDB/mdbr-leaf-ir": Published(23),
-    "MongoDB/mdbr-leaf-mt": Published(23, purpose="similarity"),
-    "Qwen/Qwen3-Embedding-0.6B": Published(596, _XLM_R),
-    "microsoft/harrier-oss-v1-270m": Published(268, _XLM_R),
-    "microsoft/harrier-oss-v1-0.6b": Published(596, _XLM_R),
-    "codefuse-ai/F2LLM-v2-80M": Published(80, _XLM_R),
-    "codefuse-ai/F2LLM-v2-160M": Published(159, _XLM_R),
-    "codefuse-ai/F2LLM-v2-330M": Published(334, _XLM_R),
-    "codefuse-ai/F2LLM-v2-0.6B": Published(596, _XLM_R),
-    "HIT-TMG/KaLM-embedding-multilingual-mini-instruct-v2": Published(494, ("en", "zh")),
-    "KaLM-Embedding/KaLM-embedding-multilingual-mini-instruct-v2.5": Published(494, ("en", "zh")),
-}
-
-CATALOG: tuple[CatalogEntry, ...] = tuple(
+CATALOG: tuple[CatalogEntry, ...] = (
+    # pooling, dimensions F; prefix V, M
+    CatalogEntry(_represented("BAAI/bge-small-en-v1.5", 384, "MIT"), Published(33)),
+    CatalogEntry(_represented("BAAI/bge-base-en-v1.5", 768, "MIT"), Published(109)),
+    CatalogEntry(_represented("BAAI/bge-large-en-v1.5", 1024, "MIT"), Published(335)),
+    CatalogEntry(_represented("BAAI/bge-small-en", 384, "MIT"), Published(33)),
+    # length F, M, the rest from three packages with equal bytes; for L12 all but the name "?"
+    CatalogEntry(_plain(MINILM, 384, 256, "Apache-2.0"), Published(23), _MINILM_SHA256, _PACKAGES),
     CatalogEntry(
-        spec,
-        _PUBLISHED[spec.name],
-        *((_MINILM_SHA256, _PACKAGES) if spec.name == MINILM else ()),
-    )
-    for spec in _SPECS
+        _plain("sentence-transformers/all-MiniLM-L12-v2", 384, 128, "Apache-2.0"), Published(33)
+    ),
+    # dimensions, prefixes M
+    CatalogEntry(_e5("e5-small-v2", 384), Published(33)),
+    CatalogEntry(_e5("e5-base-v2", 768), Published(109)),
+    CatalogEntry(_e5("multilingual-e5-small", 384), Published(118, _XLM_R)),
+    CatalogEntry(_e5("multilingual-e5-base", 768), Published(278, _XLM_R)),
+    CatalogEntry(_e5("multilingual-e5-large", 1024), Published(560, _XLM_R)),
+    # "?": stated by third parties alone
+    CatalogEntry(_plain("thenlper/gte-small", 384, 512, "MIT"), Published(33)),
+    CatalogEntry(_plain("thenlper/gte-base", 768, 512, "MIT"), Published(109)),
+    # prefix V, smallest dimension of m-v1.5 V
+    CatalogEntry(
+        _represented("Snowflake/snowflake-arctic-embed-xs", 384, "Apache-2.0"), Published(23)
+    ),
+    CatalogEntry(
+        _represented("Snowflake/snowflake-arctic-embed-s", 384, "Apache-2.0"), Published(33)
+    ),
+    CatalogEntry(
+        _represented("Snowflake/snowflake-arctic-embed-m", 768, "Apache-2.0"), Published(109)
+    ),
+    CatalogEntry(
+        _represented("Snowflake/snowflake-arctic-embed-m-v1.5", 768, "Apache-2.0", 256),
+        Published(109),
+    ),
+    # prefix M
+    CatalogEntry(
+        _represented("mixedbread-ai/mxbai-embed-large-v1", 1024, "Apache-2.0"), Published(335)
+    ),
+    # F; M says 512 tokens
+    CatalogEntry(
+        ModelSpec(
+            "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+            384,
+            "mean",
+            128,
+            normalize=False,
+            license="Apache-2.0",
+        ),
+        Published(118, _DISTILLED, "similarity"),
+    ),
+    # prefixes M; 64 to 768 dimensions V; F leaves vectors unnormalised
+    CatalogEntry(
+        ModelSpec(
+            "nomic-ai/nomic-embed-text-v1.5",
+            768,
+            "mean",
+            8192,
+            query_prefix="search_query: ",
+            document_prefix="search_document: ",
+            license="Apache-2.0",
+            smallest_dimension=64,
+        ),
+        Published(137),
+    ),
+    # F
+    CatalogEntry(
+        _plain("jinaai/jina-embeddings-v2-small-en", 512, 8192, "Apache-2.0"), Published(33)
+    ),
+    CatalogEntry(
+        _plain("jinaai/jina-embeddings-v2-base-en", 768, 8192, "Apache-2.0"), Published(137)
+    ),
+    # prompts M; 32 dimensions or more V. One task's changes are compiled in, that of documents:
+    # see `XlmRobertaFlashConfig`
+    CatalogEntry(
+        ModelSpec(
+            "jinaai/jina-embeddings-v3",
+            1024,
+            "mean",
+            8192,
+            query_prefix="Represent the query for retrieving evidence documents: ",
+            document_prefix="Represent the document for retrieval: ",
+            license="CC-BY-NC-4.0",
+            smallest_dimension=32,
+        ),
+        Published(572, _JINA),
+    ),
+    # M; normalisation "?"; of the multilingual one 128 to 768 dimensions V
+    CatalogEntry(
+        _plain("Alibaba-NLP/gte-base-en-v1.5", 768, 8192, "Apache-2.0", "cls"), Published(137)
+    ),
+    CatalogEntry(
+        _plain("Alibaba-NLP/gte-large-en-v1.5", 1024, 8192, "Apache-2.0", "cls"), Published(434)
+    ),
+    CatalogEntry(
+        ModelSpec(
+            "Alibaba-NLP/gte-multilingual-base",
+            768,
+            "cls",
+            8192,
+            license="Apache-2.0",
+            smallest_dimension=128,
+        ),
+        Published(305, _GTE),
+    ),
+    # prefix, smallest dimension V
+    CatalogEntry(
+        ModelSpec(
+            "Snowflake/snowflake-arctic-embed-m-v2.0",
+            768,
+            "cls",
+            8192,
+            query_prefix="query: ",
+            license="Apache-2.0",
+            smallest_dimension=256,
+        ),
+        Published(305, _GTE),
+    ),
+    # prompt ("s2p_query") and the layer after the pooling V; other dimensions have other layers
+    CatalogEntry(
+        ModelSpec(
+            "NovaSearch/stella_en_400M_v5",
+            1024,
+            "mean",
+            512,
+            query_prefix=(
+                "Instruct: Given a web search query, retrieve relevant passages that answer the "
+                "query.\nQuery: "
+            ),
+            license="MIT",
+        ),
+        Published(435),
+    ),
+    # M; smallest dimension V
+    CatalogEntry(
+        ModelSpec(
+            "nomic-ai/nomic-embed-text-v2-moe",
+            768,
+            "mean",
+            512,
+            query_prefix="search_query: ",
+            document_prefix="search_document: ",
+            license="Apache-2.0",
+            smallest_dimension=256,
+        ),
+        Published(475, _XLM_R),
+    ),
+    # M; length of sentence-t5 "?"
+    CatalogEntry(
+        _plain("sentence-transformers/gtr-t5-base", 768, 512, "Apache-2.0"), Published(110)
+    ),
+    CatalogEntry(
+        _plain("sentence-transformers/gtr-t5-large", 768, 512, "Apache-2.0"), Published(335)
+    ),
+    CatalogEntry(
+        _plain("sentence-transformers/sentence-t5-base", 768, 256, "Apache-2.0"),
+        Published(110, purpose="similarity"),
+    ),
+    # pooling "?"
+    CatalogEntry(
+        _plain("ibm-granite/granite-embedding-small-english-r2", 384, 8192, "Apache-2.0", "cls"),
+        Published(48),
+    ),
+    # static; dimensions, length F
+    CatalogEntry(_plain("minishlab/potion-base-8M", 256, 512, "MIT"), Published(8, bytes_each=4)),
+    CatalogEntry(
+        _plain("minishlab/potion-retrieval-32M", 512, 512, "MIT"), Published(32, bytes_each=4)
+    ),
+    CatalogEntry(
+        _plain("minishlab/potion-multilingual-128M", 256, 512, "MIT"),
+        Published(128, _XLM_R, bytes_each=4),
+    ),
+    # prefixes F; Dense layers follow its pooling; smallest dimension V
+    CatalogEntry(
+        ModelSpec(
+            "google/embeddinggemma-300m",
+            768,
+            "mean",
+            2048,
+            query_prefix="task: search result | query: ",
+            document_prefix="title: none | text: ",
+            license="Gemma terms",
+            smallest_dimension=128,
+        ),
+        Published(308, _XLM_R),
+    ),
+    # M; pooling S
+    CatalogEntry(_plain("BAAI/bge-m3", 1024, 8192, "MIT", "cls"), Published(568, _XLM_R)),
+    # M; pooling, length S (M says 512 tokens)
+    CatalogEntry(
+        _plain("sentence-transformers/LaBSE", 768, 256, "Apache-2.0", "cls"),
+        Published(471, _XLM_R, "similarity"),
+    ),
+    # M, prefix too; pooling S; for being cut to fewer dimensions, the least is "?"
+    CatalogEntry(
+        ModelSpec(
+            "MongoDB/mdbr-leaf-ir",
+            768,
+            "mean",
+            512,
+            query_prefix=_REPRESENT,
+            license="Apache-2.0",
+        ),
+        Published(23),
+    ),
+    CatalogEntry(
+        ModelSpec(
+            "MongoDB/mdbr-leaf-mt",
+            1024,
+            "mean",
+            512,
+            query_prefix=_REPRESENT,
+            license="Apache-2.0",
+        ),
+        Published(23, purpose="similarity"),
+    ),
+    # V; the instruction is the card's for web search; 32 dimensions or more
+    CatalogEntry(
+        _instructed(
+            "Qwen/Qwen3-Embedding-0.6B",
+            1024,
+            32768,
+            "Apache-2.0",
+            _WEB_SEARCH,
+            query="\nQuery:",
+            smallest=32,
+        ),
+        Published(596, _XLM_R),
+    ),
+    # V, M; the prompt's name in the files is another, its text that of the vendor's older models
+    CatalogEntry(
+        _instructed("microsoft/harrier-oss-v1-270m", 640, 32768, "MIT", _WEB_SEARCH),
+        Published(268, _XLM_R),
+    ),
+    CatalogEntry(
+        _instructed("microsoft/harrier-oss-v1-0.6b", 1024, 32768, "MIT", _WEB_SEARCH),
+        Published(596, _XLM_R),
+    ),
+    # M, but for pooling and the smallest dimension "?"
+    CatalogEntry(
+        _instructed("codefuse-ai/F2LLM-v2-80M", 320, 40960, "Apache-2.0", _QUESTION),
+        Published(80, _XLM_R),
+    ),
+    CatalogEntry(
+        _instructed("codefuse-ai/F2LLM-v2-160M", 640, 40960, "Apache-2.0", _QUESTION),
+        Published(159, _XLM_R),
+    ),
+    CatalogEntry(
+        _instructed("codefuse-ai/F2LLM-v2-330M", 896, 40960, "Apache-2.0", _QUESTION),
+        Published(334, _XLM_R),
+    ),
+    CatalogEntry(
+        _instructed("codefuse-ai/F2LLM-v2-0.6B", 1024, 40960, "Apache-2.0", _QUESTION),
+        Published(596, _XLM_R),
+    ),
+    # M of their predecessor, which has the same form; smallest dimension, length V; license "?"
+    CatalogEntry(
+        _kalm("HIT-TMG/KaLM-embedding-multilingual-mini-instruct-v2"), Published(494, ("en", "zh"))
+    ),
+    CatalogEntry(
+        _kalm("KaLM-Embedding/KaLM-embedding-multilingual-mini-instruct-v2.5"),
+        Published(494, ("en", "zh")),
+    ),
 )
 
 _SPARSE_NAMES = {
