@@ -169,7 +169,7 @@ def _kalm(name: str) -> ModelSpec:
     )
 
 
-# of XLM-RoBERTa, and of harrier by M; "?" for Gemma, Qwen, F2LLM, potion and LaBSE, of which vendors
+# of XLM-RoBERTa, and of harrier by M; "?" for Gemma, Qwen, F2LLM, potion and LaBSE, whose vendors
 # say "more than 100"
 _MANY_LANGUAGES = """
 af am ar as az be bg bn br bs ca cs cy da de el en eo es et eu fa fi fr fy ga gd gl gu ha he hi

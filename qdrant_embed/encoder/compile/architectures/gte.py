@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from qdrant_embed.encoder.compile.layers.rotary import Rotary
-from qdrant_embed.encoder.compile.layers.transformer import LayerTensors, TransformerGraph
+from qdrant_embed.encoder.compile.layers.rotary import Rotary, RotaryGraph
+from qdrant_embed.encoder.compile.layers.transformer import LayerTensors
 from qdrant_embed.encoder.compile.quantize import Kind
 from qdrant_embed.encoder.facts.architectures import Activation, GteConfig
 
 
-class GteGraph(TransformerGraph[GteConfig]):
+class GteGraph(RotaryGraph[GteConfig]):
     """The graph of a model of architecture ``gte`` (or ``new``); see `TransformerGraph`."""
 
     gated = True
@@ -40,7 +40,7 @@ class GteGraph(TransformerGraph[GteConfig]):
     def embeddings(self) -> str:
         """Add words and, if there are any, the first token type, normed."""
         config, hidden = self.config, self.word_vectors()
-        self._rotary = Rotary(
+        self.rotary = Rotary(
             self.graph,
             config.head_size,
             self.spec.max_tokens,
@@ -48,18 +48,5 @@ class GteGraph(TransformerGraph[GteConfig]):
             config.stretch,
             config.rope_parameters,
         )
-        if config.type_vocab_size:
-            types = self.tensor(
-                "embeddings.token_type_embeddings.weight",
-                config.type_vocab_size,
-                config.hidden_size,
-            )
-            hidden = self.graph.node("Add", hidden, self.graph.constant(types[0]))
+        hidden = self.with_first_type(hidden, config.type_vocab_size)
         return self.layer_norm(hidden, "embeddings.LayerNorm")
-
-    def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
-        """Add the attention, with queries and keys rotated."""
-        del number
-        if not first_row_only:  # position 0 is not rotated
-            query = self._rotary.rotated(query)
-        return self.multi_head_attention(query, self._rotary.rotated(key), value)

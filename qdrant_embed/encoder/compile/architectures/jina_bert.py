@@ -65,13 +65,7 @@ class JinaBertGraph(TransformerGraph[JinaBertConfig]):
     def embeddings(self) -> str:
         """Add words and the first token type, normed, and the bias that all layers share."""
         config, hidden = self.config, self.word_vectors()
-        if config.type_vocab_size:
-            types = self.tensor(
-                "embeddings.token_type_embeddings.weight",
-                config.type_vocab_size,
-                config.hidden_size,
-            )
-            hidden = self.graph.node("Add", hidden, self.graph.constant(types[0]))
+        hidden = self.with_first_type(hidden, config.type_vocab_size)
         table = alibi(config.num_attention_heads, self.spec.max_tokens)
         self._bias = DistanceBias(self.graph, table)
         return self.layer_norm(hidden, "embeddings.LayerNorm")

@@ -7,7 +7,7 @@ from typing import ClassVar
 from qdrant_embed.encoder.compile.layers.rotary import Rotary
 from qdrant_embed.encoder.compile.layers.transformer import LayerTensors, TransformerGraph
 from qdrant_embed.encoder.compile.layers.window import SlidingWindow
-from qdrant_embed.encoder.compile.quantize import Kind, LinearGroup
+from qdrant_embed.encoder.compile.quantize import Kind
 from qdrant_embed.encoder.facts.architectures import Activation, ModernBertConfig
 
 
@@ -55,24 +55,18 @@ class ModernBertGraph(TransformerGraph[ModernBertConfig]):
         self._window = SlidingWindow(
             self.graph, self._reach, config.hidden_size, config.num_attention_heads
         )
-        return self._norm(self.word_vectors(), "embeddings.norm")
+        return self.norm(self.word_vectors(), "embeddings.norm")
 
     def hidden_states(self, *, first_row_only: bool = False) -> str:
         """Add the embeddings, all layers and the last norm: [batch, tokens, hidden_size]."""
-        return self._norm(super().hidden_states(first_row_only=first_row_only), "final_norm")
+        return self.norm(super().hidden_states(first_row_only=first_row_only), "final_norm")
 
     def layer(self, hidden: str, number: int, *, first_row_only: bool) -> str:
         """Add one layer, whose norms come before its blocks."""
-        name, graph = f"{self.tensors.layers}.{number}", self.graph
-        # the first layer's input is already normed
-        normed = self._norm(hidden, f"{name}.{self.tensors.attention_norm}") if number else hidden
-        shared = self.group_input(normed, LinearGroup(number, "qkv"))
-        rows = self.first_row(shared) if first_row_only else shared
-        residual = self.first_row(hidden) if first_row_only else hidden
-        attended = self.attention(rows, shared, number, first_row_only=first_row_only)
-        hidden = graph.node("Add", attended, residual)
-        normed = self._norm(hidden, f"{name}.{self.tensors.output_norm}")
-        return graph.node("Add", self.feed_forward(normed, number), hidden)
+        # the first layer's input is the embeddings, which are normed
+        return self.pre_norm_layer(
+            hidden, number, first_row_only=first_row_only, is_normed=number == 0
+        )
 
     def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
         """Add the attention: to the whole text or, in local layers, to a token's neighbours."""
@@ -99,5 +93,6 @@ class ModernBertGraph(TransformerGraph[ModernBertConfig]):
         constants = [self.graph.integers(number) for number in (0, self._reach + 1, 1)]
         return self.graph.node("Slice", hidden, *constants)
 
-    def _norm(self, hidden: str, name: str) -> str:
+    def norm(self, hidden: str, name: str) -> str:
+        """Add a layer norm, with a bias or without."""
         return self.layer_norm(hidden, name, has_bias=self.config.norm_bias)

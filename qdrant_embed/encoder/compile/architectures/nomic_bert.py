@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from qdrant_embed.encoder.compile.layers.rotary import Rotary
-from qdrant_embed.encoder.compile.layers.transformer import LayerTensors, TransformerGraph
+from qdrant_embed.encoder.compile.layers.rotary import Rotary, RotaryGraph
+from qdrant_embed.encoder.compile.layers.transformer import LayerTensors
 from qdrant_embed.encoder.compile.quantize import Kind
 from qdrant_embed.encoder.facts.architectures import Activation, NomicFamilyConfig
 
 
-class NomicBertGraph(TransformerGraph[NomicFamilyConfig]):
+class NomicBertGraph(RotaryGraph[NomicFamilyConfig]):
     """The graph of a model of architecture ``nomic_bert``; see `TransformerGraph`."""
 
     gated = True
@@ -42,25 +42,12 @@ class NomicBertGraph(TransformerGraph[NomicFamilyConfig]):
     def embeddings(self) -> str:
         """Add words and the first token type, normed."""
         config = self.config
-        self._rotary = Rotary(
+        self.rotary = Rotary(
             self.graph,
             config.head_size,
             self.spec.max_tokens,
             config.theta,
         )
         hidden = self.word_vectors()
-        if config.type_vocab_size:
-            types = self.tensor(
-                "embeddings.token_type_embeddings.weight",
-                config.type_vocab_size,
-                config.hidden_size,
-            )
-            hidden = self.graph.node("Add", hidden, self.graph.constant(types[0]))
+        hidden = self.with_first_type(hidden, config.type_vocab_size)
         return self.layer_norm(hidden, "emb_ln")
-
-    def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
-        """Add the attention, with queries and keys rotated."""
-        del number
-        if not first_row_only:  # position 0 is not rotated
-            query = self._rotary.rotated(query)
-        return self.multi_head_attention(query, self._rotary.rotated(key), value)

@@ -13,7 +13,6 @@ from qdrant_embed.encoder.compile.quantize import (
     NOTHING_QUANTIZED,
     Array,
     Kind,
-    LinearGroup,
     QuantizationPlan,
 )
 from qdrant_embed.encoder.facts.architectures import Activation, T5Config
@@ -83,15 +82,7 @@ class T5Graph(TransformerGraph[T5Config]):
 
     def layer(self, hidden: str, number: int, *, first_row_only: bool) -> str:
         """Add one layer, whose norms come before its blocks."""
-        name, node = f"{self.tensors.layers}.{number}", self.graph.node
-        normed = self.norm(hidden, f"{name}.{self.tensors.attention_norm}")
-        shared = self.group_input(normed, LinearGroup(number, "qkv"))
-        rows = self.first_row(shared) if first_row_only else shared
-        residual = self.first_row(hidden) if first_row_only else hidden
-        attended = self.attention(rows, shared, number, first_row_only=first_row_only)
-        hidden = node("Add", attended, residual)
-        normed = self.norm(hidden, f"{name}.{self.tensors.output_norm}")
-        return node("Add", self.feed_forward(normed, number), hidden)
+        return self.pre_norm_layer(hidden, number, first_row_only=first_row_only)
 
     def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
         """Add the attention, with its bias by distance."""

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from qdrant_embed.encoder.compile.layers.rotary import Rotary
-from qdrant_embed.encoder.compile.layers.transformer import LayerTensors, TransformerGraph
+from qdrant_embed.encoder.compile.layers.rotary import Rotary, RotaryGraph
+from qdrant_embed.encoder.compile.layers.transformer import LayerTensors
 from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, Array, QuantizationPlan
 from qdrant_embed.encoder.facts.architectures import Activation, XlmRobertaFlashConfig
 from qdrant_embed.encoder.facts.spec import ModelSpec
@@ -23,7 +23,7 @@ _ORIGINAL, _A, _B = f"{_CHANGED}.original", f"{_CHANGED}.0.lora_A", f"{_CHANGED}
 _ROWS = 4096  # of a table of words that are changed together
 
 
-class XlmRobertaFlashGraph(TransformerGraph[XlmRobertaFlashConfig]):
+class XlmRobertaFlashGraph(RotaryGraph[XlmRobertaFlashConfig]):
     """The graph of a model of architecture ``xlm-roberta-flash``; see `TransformerGraph`."""
 
     tensors = LayerTensors(
@@ -66,25 +66,12 @@ class XlmRobertaFlashGraph(TransformerGraph[XlmRobertaFlashConfig]):
     def embeddings(self) -> str:
         """Add words and the first token type, normed."""
         config = self.config
-        self._rotary = Rotary(
+        self.rotary = Rotary(
             self.graph, config.head_size, self.spec.max_tokens, config.rotary_emb_base
         )
         hidden = self.word_vectors()
-        if config.type_vocab_size:
-            types = self.tensor(
-                "embeddings.token_type_embeddings.weight",
-                config.type_vocab_size,
-                config.hidden_size,
-            )
-            hidden = self.graph.node("Add", hidden, self.graph.constant(types[0]))
+        hidden = self.with_first_type(hidden, config.type_vocab_size)
         return self.layer_norm(hidden, "emb_ln")
-
-    def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
-        """Add the attention, with queries and keys rotated."""
-        del number
-        if not first_row_only:  # position 0 is not rotated
-            query = self._rotary.rotated(query)
-        return self.multi_head_attention(query, self._rotary.rotated(key), value)
 
 
 class TaskWeights(Mapping[str, Array]):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from qdrant_embed.encoder.compile.graph import MICROSOFT, Graph
+from qdrant_embed.encoder.compile.layers.transformer import C, TransformerGraph
 from qdrant_embed.encoder.compile.quantize import Array
 from qdrant_embed.encoder.facts.architectures import RopeScaling
 
@@ -51,6 +52,22 @@ class Rotary:
         """Add `hidden` [batch, tokens, heads * head_size], rotated."""
         inputs = (hidden, self._first, self._cosines, self._sines)
         return self._graph.node("RotaryEmbedding", *inputs, domain=MICROSOFT)
+
+
+class RotaryGraph(TransformerGraph[C]):
+    """A transformer that rotates queries and keys by the same angles in all layers.
+
+    Its `embeddings` set `rotary`.
+    """
+
+    rotary: Rotary
+
+    def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
+        """Add the attention, with queries and keys rotated."""
+        del number
+        if not first_row_only:  # position 0 is not rotated
+            query = self.rotary.rotated(query)
+        return self.multi_head_attention(query, self.rotary.rotated(key), value)
 
 
 def _scaled(frequencies: Array, head_size: int, theta: float, scaling: RopeScaling) -> Array:

@@ -248,6 +248,20 @@ class TransformerGraph(ABC, Generic[C]):
             self.graph.node("Add", expanded, hidden), f"{name}.{self.tensors.output_norm}"
         )
 
+    def pre_norm_layer(
+        self, hidden: str, number: int, *, first_row_only: bool, is_normed: bool = False
+    ) -> str:
+        """Add one layer whose norms come before its blocks; `is_normed` says that its input is."""
+        name = f"{self.tensors.layers}.{number}"
+        normed = hidden if is_normed else self.norm(hidden, f"{name}.{self.tensors.attention_norm}")
+        shared = self.group_input(normed, LinearGroup(number, "qkv"))
+        rows = self.first_row(shared) if first_row_only else shared
+        residual = self.first_row(hidden) if first_row_only else hidden
+        attended = self.attention(rows, shared, number, first_row_only=first_row_only)
+        hidden = self.graph.node("Add", attended, residual)
+        normed = self.norm(hidden, f"{name}.{self.tensors.output_norm}")
+        return self.graph.node("Add", self.feed_forward(normed, number), hidden)
+
     def after_attention(self, attended: str, residual: str, name: str) -> str:
         """Add what the attention of the layer called `name` gave to its input, normed."""
         return self.layer_norm(
@@ -327,6 +341,14 @@ class TransformerGraph(ABC, Generic[C]):
             graph.node("Gather", scales, "input_ids"),
         )
 
+    def with_first_type(self, hidden: str, types: int) -> str:
+        """Add the first of so many token types to `hidden`, if there are any."""
+        if not types:
+            return hidden
+        width = self.config.hidden_size
+        table = self.tensor("embeddings.token_type_embeddings.weight", types, width)
+        return self.graph.node("Add", hidden, self.graph.constant(table[0]))
+
     def group_input(self, hidden: str, group: LinearGroup) -> str:
         """Add what the linear layers of a group read: `hidden` itself, or its int8 form."""
         self.group_inputs[group] = hidden
@@ -365,6 +387,10 @@ class TransformerGraph(ABC, Generic[C]):
             bias,
             domain=MICROSOFT,
         )
+
+    def norm(self, hidden: str, name: str) -> str:
+        """Add the norm of this architecture; a layer norm, unless it has another."""
+        return self.layer_norm(hidden, name)
 
     def layer_norm(self, hidden: str, name: str, *, has_bias: bool = True) -> str:
         """Add a layer norm."""
