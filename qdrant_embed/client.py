@@ -18,8 +18,9 @@ from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_
 from qdrant_embed.collection.transfer import CopyOptions, Database, copy_collections
 from qdrant_embed.encoder.interfaces import DenseEncoder
 from qdrant_embed.engines.connection import OwnConnections
+from qdrant_embed.engines.engine import run_blocking
 from qdrant_embed.errors import InputError
-from qdrant_embed.flows.io import BlockingIo, run_blocking
+from qdrant_embed.flows.io import BlockingIo
 from qdrant_embed.flows.opened import OPENING, Opened, open_blocking
 from qdrant_embed.flows.progress import ProgressOption
 from qdrant_embed.flows.requests import MAX_RETRIES

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -85,3 +86,22 @@ def tiny_onnx(vocabulary: int, positions: int = 64) -> TinyOnnx:
     random = np.random.default_rng(0)
     tables = (random.normal(0, 1, (rows, WIDTH)) for rows in (vocabulary, positions, 2))
     return TinyOnnx(*(table.astype(np.float32) for table in tables))
+
+
+def add_own_file(folder: Path, scale: float = 1.0) -> Path:
+    """Give a model an ONNX file beside its weights, as vendors export it; return its folder.
+
+    With another `scale` than 1, biases and what norms multiply with are others in it.
+    """
+    from qdrant_embed import TextEmbedding
+
+    exported = folder.parent / "exported"
+    TextEmbedding(folder, precision="fp32").export(exported)
+    model = onnx.load(exported / "model.onnx")
+    for tensor in model.graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if value.dtype == np.float32 and value.ndim == 1:
+            tensor.CopyFrom(numpy_helper.from_array(value * np.float32(scale), tensor.name))
+    (folder / "onnx").mkdir()
+    onnx.save(model, folder / "onnx/model.onnx")
+    return folder

@@ -267,8 +267,8 @@ def _exists(client: QdrantClient, name: str | None) -> bool:
 
     Without a name, it is only looked whether the database answers.
     """
+    from qdrant_embed.engines.engine import run_blocking
     from qdrant_embed.engines.server import is_transient, is_unanswered
-    from qdrant_embed.flows.io import run_blocking
     from qdrant_embed.flows.requests import CollectionRequests
 
     try:
@@ -285,7 +285,7 @@ def _exists(client: QdrantClient, name: str | None) -> bool:
 
 def _ask(client: QdrantClient, method: Callable[[], T]) -> T:
     """Return what a request about no collection is answered, without trying it again."""
-    from qdrant_embed.flows.io import run_blocking
+    from qdrant_embed.engines.engine import run_blocking
     from qdrant_embed.flows.requests import CollectionRequests
 
     requests = CollectionRequests(client._io, client, _EVERY, max_retries=0)

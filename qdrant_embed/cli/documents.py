@@ -233,7 +233,7 @@ def _add_records(client: QdrantClient, progress: FileProgress, options: argparse
 
 def _note_mismatches(client: QdrantClient, options: argparse.Namespace) -> None:
     """Log where the filter compares numbers with text, judging by some documents."""
-    from qdrant_embed.flows.io import run_blocking
+    from qdrant_embed.engines.engine import run_blocking
     from qdrant_embed.flows.requests import CollectionRequests
 
     requests = CollectionRequests(client._io, client, options.collection, max_retries=0)

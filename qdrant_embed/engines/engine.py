@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from qdrant_embed.errors import QdrantEmbedError
 
@@ -62,3 +62,14 @@ async def in_thread(function: Callable[[], T]) -> T:
     except RuntimeError:
         return in_context()
     return await future
+
+
+def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never suspends, in a single step, and return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return cast("T", done.value)
+    finally:
+        coroutine.close()
+    raise RuntimeError("the coroutine waits for something, and cannot be run without a loop")

@@ -37,7 +37,7 @@ from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 from qdrant_client.qdrant_remote import QdrantRemote
 
-from qdrant_embed.engines.engine import in_thread
+from qdrant_embed.engines.engine import in_thread, run_blocking
 from qdrant_embed.errors import ClientStateError, QdrantEmbedError
 from qdrant_embed.forks import ForkLock, keep_forever, on_fork
 from qdrant_embed.stalls import announced
@@ -371,7 +371,7 @@ def _in_turn_later(
     async def call(self: Any, *args: Any, **kwargs: Any) -> T:
         def in_turn() -> T:
             with self._guard.running():
-                return _at_once(method(self, *args, **kwargs))
+                return run_blocking(method(self, *args, **kwargs))
 
         return await _off_loop_if_busy(self._guard, in_turn)
 
@@ -385,7 +385,7 @@ def _close_local_later(
         def in_turn() -> None:
             with self._guard.close() as is_new:
                 if is_new:
-                    _at_once(method(self, *args, **kwargs))
+                    run_blocking(method(self, *args, **kwargs))
 
         await _off_loop_if_busy(self._guard, in_turn)
 
@@ -422,17 +422,6 @@ def is_bound_to_thread(database: object) -> bool:
     finally:
         connection.close()
     return "THREADSAFE=1" not in options
-
-
-def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never waits."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return cast("T", done.value)
-    finally:
-        coroutine.close()
-    raise RuntimeError("a method of a local database waits for something")
 
 
 # arguments that are read before a call has its turn: what yields them may ask for turns in other

@@ -17,7 +17,7 @@ from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
-from qdrant_embed.engines.engine import Engine, in_thread
+from qdrant_embed.engines.engine import Engine, in_thread, run_blocking
 from qdrant_embed.engines.server import CapName
 
 P = ParamSpec("P")
@@ -90,17 +90,6 @@ class Background(Protocol[T_co]):
 
         On an event loop, what a thread computes is not waited for: stop it by its own means first.
         """
-
-
-def run_blocking(flow: Flow[T]) -> T:
-    """Run a flow that uses `BlockingIo` and return its result."""
-    try:
-        flow.send(None)
-    except StopIteration as done:
-        return cast("T", done.value)
-    finally:
-        flow.close()
-    raise RuntimeError("the flow awaits something other than a method of BlockingIo")
 
 
 class BlockingIo:

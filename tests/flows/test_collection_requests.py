@@ -12,10 +12,10 @@ from qdrant_client import models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import UnexpectedResponse
 
-from qdrant_embed.engines.engine import Engine
+from qdrant_embed.engines.engine import Engine, run_blocking
 from qdrant_embed.engines.points import Points
 from qdrant_embed.errors import ServerRefusal, ServerUnavailableError
-from qdrant_embed.flows.io import BlockingIo, run_blocking
+from qdrant_embed.flows.io import BlockingIo
 from qdrant_embed.flows.requests import CollectionRequests
 
 POINTS = Points(range(5), [{}] * 5, np.zeros((5, 1), np.float32), "")

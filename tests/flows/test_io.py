@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from qdrant_embed.engines.engine import Engine
-from qdrant_embed.flows.io import AsyncIo, BlockingIo, run_blocking
+from qdrant_embed.engines.engine import Engine, run_blocking
+from qdrant_embed.flows.io import AsyncIo, BlockingIo
 
 
 def engine(*, takes_turns: bool = False, off_loop: bool = False) -> Engine:

@@ -75,7 +75,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         "safetensors": file_of(static, "model.safetensors", _tensors),
         "manifest": file_of(exported, MANIFEST, _manifest),
         "stamp": Reader(_stamp, [json.dumps(stamp).encode() for stamp in _STAMPS]),
-        "hub": Reader(_hub, [json.dumps(_REPOSITORY).encode()]),
+        "hub": Reader(_hub, [json.dumps(REPOSITORY).encode()]),
         "payload": Reader(_payload, [json.dumps(payloads.chunk()).encode()]),
         "jsonl": _records(
             "jsonl",
@@ -174,7 +174,7 @@ _STAMPS = (
     },
     {"source": "/db", "collection": "c", "together": ["c", "d"], "complete": False},
 )
-_REPOSITORY = {
+REPOSITORY = {
     "id": "a/b",
     "sha": "0" * 40,
     "siblings": [

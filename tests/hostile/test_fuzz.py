@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from hostile import models, pickles, servers
-from hostile.readers import Reader
+from hostile.readers import REPOSITORY, Reader
 from hostile.readers import readers as all_readers
 from hostile.run_atheris import NAMES
 from qdrant_embed import QdrantEmbedError, TextEmbedding
@@ -369,18 +369,8 @@ def test_records_and_notes(data: st.DataObject, exported: Path, work: Path) -> N
     plans.read()
 
 
-_ANSWER = {
-    "id": "a/b",
-    "sha": "0" * 40,
-    "siblings": [
-        {"rfilename": "config.json", "size": 3, "blobId": "0" * 40},
-        {"rfilename": "model.safetensors", "lfs": {"sha256": "0" * 64, "size": 3}},
-    ],
-}
-
-
 @fuzz
-@given(content=mutated(json.dumps(_ANSWER).encode()))
+@given(content=mutated(json.dumps(REPOSITORY).encode()))
 def test_hub_answers(content: bytes) -> None:
     def read() -> None:
         repository = read_repository("a/b", content)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hub_server import COMMIT, Fault, corrupted, serving
 from numpy.typing import NDArray
+from tiny_onnx import add_own_file
 
 from qdrant_embed import CollectionMismatchError, QdrantClient, TextEmbedding
 from qdrant_embed.encoder.files.cache import file_sha256, sealed
@@ -101,19 +102,8 @@ def test_weights_that_are_not_those_of_the_hub_are_never_read(tmp_path: Path) ->
 
 def with_own_file(folder: Path, scale: float = 1.0) -> Path:
     """A copy of the model with an ONNX file beside its weights, which other programs made."""
-    import onnx
-    from onnx import numpy_helper
-
     shutil.copytree(FIXTURE, folder)
-    TextEmbedding(FIXTURE, precision="fp32").export(folder.parent / "exported")
-    model = onnx.load(folder.parent / "exported" / "model.onnx")
-    for tensor in model.graph.initializer:
-        value = numpy_helper.to_array(tensor)
-        if value.dtype == np.float32 and value.ndim == 1:  # biases, and what norms multiply with
-            tensor.CopyFrom(numpy_helper.from_array(value * np.float32(scale), tensor.name))
-    (folder / "onnx").mkdir()
-    onnx.save(model, folder / "onnx/model.onnx")
-    return folder
+    return add_own_file(folder, scale)
 
 
 @pytest.fixture(scope="module")

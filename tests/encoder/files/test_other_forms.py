@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
 from architecture_fixtures import write
-from onnx import numpy_helper
+from tiny_onnx import add_own_file
 
 from qdrant_embed import CollectionMismatchError, QdrantClient, TextEmbedding
 from qdrant_embed.encoder.facts.weights import weight_files
@@ -20,15 +18,7 @@ NAMES = ["jina_bert", "gte-new"]
 def with_own_file(path: Path, name: str, scale: float = 1.0) -> Path:
     """Write a model to `path` with an ONNX file beside its weights, as vendors export it."""
     write(path, name)
-    TextEmbedding(path, precision="fp32").export(path.parent / "exported")
-    model = onnx.load(path.parent / "exported" / "model.onnx")
-    for tensor in model.graph.initializer:
-        value = numpy_helper.to_array(tensor)
-        if value.dtype == np.float32 and value.ndim == 1:  # biases, and what norms multiply with
-            tensor.CopyFrom(numpy_helper.from_array(value * np.float32(scale), tensor.name))
-    (path / "onnx").mkdir()
-    onnx.save(model, path / "onnx/model.onnx")
-    return path
+    return add_own_file(path, scale)
 
 
 def written_before(client: QdrantClient, folder: Path) -> str:
