@@ -25,8 +25,7 @@ file at fault, what was found, and what to do. A request of `add`, `query` and t
 this package that Qdrant refuses is the same error on every store and transport, in one line, and
 the error of ``qdrant_client`` is its cause. So is a request that brought no answer, or an overload
 instead of one, after all tries. Methods of ``qdrant_client`` that you call yourself raise its own
-errors. A call of a client that was closed, of either package's methods and on every store, is a
-`ClientStateError`.
+errors; but any call on a client that was closed is a `ClientStateError`, on every store.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from qdrant_embed.encoder.files.model_files import find_model
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.errors import ModelFileError, UnknownModelError
 
-_FEW = 4
+_NAMED = 4  # languages of a model; of more, the table says how many
 
 
 def add_to(commands: Commands) -> None:
@@ -41,15 +41,18 @@ def add_to(commands: Commands) -> None:
 
     listing = add_command(commands, "models", models, json_option)
     listing.add_argument(
-        "--language", metavar="CODE", help="those for a language, such as de (ISO 639-1)"
+        "--language", metavar="CODE", help="only models for this language, such as de (ISO 639-1)"
     )
     listing.add_argument(
-        "--max-mb", metavar="MB", type=float, help="those of at most so many MB on disk, in int8"
+        "--max-mb",
+        metavar="MB",
+        type=float,
+        help="only models that take at most this on disk, in int8",
     )
     listing.add_argument(
         "--task",
         choices=get_args(Purpose),
-        help="those trained to find passages, or texts of equal meaning",
+        help="only models trained to find passages, or to find texts of equal meaning",
     )
     add_command(commands, "pull", pull, hub).add_argument("name", help=name)
     compiling = add_command(commands, "compile", compile_folder, precision)
@@ -92,7 +95,7 @@ def models(options: argparse.Namespace) -> Answer:
         "document prefix": "document_prefix",
     }
     rows = [{head: _cell(model[key]) for head, key in columns.items()} for model in known]
-    return Answer(known, table(rows) or ["no known model is like that"])
+    return Answer(known, table(rows) or ["no known model matches"])
 
 
 def pull(options: argparse.Namespace) -> Answer:
@@ -205,11 +208,11 @@ def _summary(facts: Mapping[str, Any]) -> str:
     commit = f"commit {facts['revision'][:12]}, " if facts["revision"] else ""
     return (
         f"{commit}{facts['dimension']} dimensions, {facts['precision']}"
-        f"{fidelity_summary(facts['fidelity'])}, weights sha256 {facts['weights_sha256'][:12]}"
+        f"{_fidelity_summary(facts['fidelity'])}, weights sha256 {facts['weights_sha256'][:12]}"
     )
 
 
-def fidelity_summary(fidelity: Mapping[str, Any] | None) -> str:
+def _fidelity_summary(fidelity: Mapping[str, Any] | None) -> str:
     """Say how near int8 vectors are to float32 ones, by the facts of a `Fidelity`, if any."""
     if fidelity is None:
         return ""
@@ -227,7 +230,7 @@ def _full_name(name: str | None) -> str | None:
 
 
 def _cell(value: object) -> str:
-    if isinstance(value, tuple):  # which may be a hundred languages
-        return ", ".join(value) if len(value) <= _FEW else f"{len(value)} languages"
+    if isinstance(value, tuple):
+        return ", ".join(value) if len(value) <= _NAMED else f"{len(value)} languages"
     text = "" if value is None else str(value)
     return text if text == " ".join(text.split()) else repr(text)  # shows significant spaces

@@ -53,12 +53,13 @@ class TextEmbedding:
        verified by digest. A download is kept completely or not at all, and needs no network
        afterwards.
 
-    Models of architecture ``bert``, ``roberta``, ``xlm-roberta``, ``mpnet``, ``distilbert``,
-    ``modernbert`` and ``nomic_bert`` are compiled from ``model.safetensors``, or without it from
-    ``pytorch_model.bin``, to an ONNX graph without padding, once, in seconds to minutes; with the
-    modules that sentence-transformers chains after the pooling. Static models (model2vec) run in
-    numpy. All others run from their own ONNX file; with ``precision="int8"``, from a quantised one
-    if there is one. Nothing is unpickled, and no code from a repository is run.
+    Models of the usual architectures (BERT and its relatives, Jina's BERT, ModernBERT, Nomic BERT,
+    GTE, T5's encoder, EuroBERT, Qwen 2 and 3, Gemma 3) are compiled from ``model.safetensors``, or
+    without it from ``pytorch_model.bin``, to an ONNX graph without padding, once, in seconds to
+    minutes; with the modules that sentence-transformers chains after the pooling. Static models
+    (model2vec) run in numpy. All others run from their own ONNX file; with ``precision="int8"``,
+    from a quantised one if there is one. Nothing is unpickled, and no code from a repository is
+    run.
 
     Prefixes come from `query_prefix` and `document_prefix`, or from the model's prompts that
     `query_prompt` and `document_prompt` name; else from the model's own files, else from the table

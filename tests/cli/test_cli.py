@@ -227,4 +227,4 @@ def test_models_are_listed_by_what_they_are_for(capsys: pytest.CaptureFixture[st
     assert named("--task", "similarity") | named("--task", "retrieval") == named()
     assert named("--language", "xx") == set()
     assert main(["models", "--language", "xx"]) == 0
-    assert capsys.readouterr().out == "no known model is like that\n"
+    assert capsys.readouterr().out == "no known model matches\n"

@@ -80,9 +80,12 @@ def test_an_exported_folder_knows_the_prompts(model: Path, tmp_path: Path) -> No
         ({"query_prompt": 3}, "query_prompt must be"),
         ({"query_prompt": "s2p"}, "did you mean 's2s'"),
         ({"document_prompt": "zzz"}, "it has 'query', 'document', 's2s'"),
-        ({"task": "a", "query_prefix": "b"}, "one of query_prefix and task"),
-        ({"task": "a", "query_prompt": "b"}, "one of query_prompt and task"),
-        ({"document_prompt": "a", "document_prefix": "b"}, "one of document_prefix and"),
+        ({"task": "a", "query_prefix": "b"}, "only one of query_prefix, task"),
+        ({"task": "a", "query_prompt": "b"}, "only one of query_prompt, task"),
+        (
+            {"document_prompt": "a", "document_prefix": "b"},
+            "only one of document_prefix, document_prompt",
+        ),
     ],
 )
 def test_what_cannot_be_chosen_is_refused(

@@ -57,7 +57,7 @@ class PromptChoice:
         ):
             given = [option for option in options if getattr(self, option) is not None]
             if len(given) > 1:
-                raise InputError(f"pass one of {' and '.join(given)}: each sets the same prefix")
+                raise InputError(f"pass only one of {', '.join(given)}: each sets the same prefix")
 
     def with_prefixes(self, query: str | None, document: str | None) -> PromptChoice:
         """Return this choice with other prefixes; ``None`` keeps one."""
@@ -104,8 +104,8 @@ def _instruction(spec: ModelSpec, task: str) -> str:
             made = before + task.strip() + after
             check_prefix("task, with the words around it,", made)
             return made
-    forms = " or ".join(repr(f"{before}{{task}}{after}") for before, after in _INSTRUCTIONS)
     raise InputError(
         f"task={task!r:.80}, but {spec.name} is not known to take a task: its queries have the "
-        f"prefix {prefix!r:.80}, not one like {forms}. Pass query_prefix to set all of it"
+        f"prefix {prefix!r:.80}, not one like 'Instruct: ...\\nQuery: '. To set the whole prefix, "
+        "pass query_prefix"
     )
