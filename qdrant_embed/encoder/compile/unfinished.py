@@ -19,7 +19,14 @@ from qdrant_embed.encoder.compile.quantize import (
     QuantizedGroup,
     QuantizedLinear,
 )
-from qdrant_embed.encoder.files.cache import file_sha256, sealed, unsealed, write_whole
+from qdrant_embed.encoder.files.cache import (
+    file_sha256,
+    make_folder,
+    open_private,
+    sealed,
+    unsealed,
+    write_whole,
+)
 from qdrant_embed.errors import ModelFileError
 
 _RECORD = "unfinished.json"
@@ -45,7 +52,7 @@ class Unfinished:
         self._folder, self._made_from = folder, made_from
         self._digests: dict[str, str] = {}
         self._states_written = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with suppress(*_DAMAGED):
             record = unsealed((folder / _RECORD).read_bytes())
             if record["made_from"] == made_from:
@@ -110,7 +117,7 @@ class Unfinished:
     def _write(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         path = self._folder / name
         partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with open_private(partial) as file:
             np.savez(file, **arrays)  # type: ignore[arg-type] # numpy's stub takes the arrays' names for its own option
         digest = file_sha256(partial)
         partial.replace(path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +68,18 @@ def test_a_compilation_is_resumed_and_gives_the_same_graph(
     assert compiling(model, tmp_path / "cache", rest) == expected
     assert rest.count == 4 * LAYERS - 8
     assert len(list((tmp_path / "cache/compiled").iterdir())) == 1  # nothing is left over
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such rights")
+def test_what_is_unfinished_is_not_writable_by_the_world(model: TinyModel, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        kept = interrupted(model, tmp_path / "cache", 10)
+    finally:
+        os.umask(before)
+    found = [kept, *kept.iterdir()]
+    assert len(found) >= 4
+    assert not [path for path in found if path.stat().st_mode & stat.S_IWOTH]
 
 
 def edited_record(kept: Path) -> None:
