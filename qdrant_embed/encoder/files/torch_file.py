@@ -4,7 +4,7 @@
 ``data/N`` holds numbers as they are in memory, uncompressed, so that they can be mapped. A pickle
 is a program for a stack machine that may import and call whatever it names. It is not given to
 `pickle` here, but to a machine that can do nothing else than describe tensors: it knows the
-operations that the description of a state dict consists of, and six kinds of names. Whatever else
+operations that the description of a state dict consists of, and a dozen names. Whatever else
 a file holds is refused by its name.
 """
 
