@@ -56,7 +56,7 @@ from qdrant_embed.encoder.interfaces import (
     SparseDescription,
     SparseEncoder,
 )
-from qdrant_embed.encoder.sparse import SparseTextEmbedding, sparse_of_record
+from qdrant_embed.encoder.sparse import SparseTextEmbedding, sparse_for, sparse_of_record
 from qdrant_embed.encoder.text import TextEmbedding, text_of_record
 from qdrant_embed.environment import TRUST_VARIABLE, is_on
 from qdrant_embed.errors import CollectionMismatchError, InputError, UntrustedModelError
@@ -213,6 +213,14 @@ _FOR_ALL = (
     f". For all collections of a client: trust_stamps=True, or {TRUST_VARIABLE}=1 in the "
     "environment. For one command: --model, --sparse-model"
 )
+
+
+def _normalizes(collection: StoredCollection) -> bool:
+    """Return whether BM25 normalises texts in a collection, unless the user has said so."""
+    stamp = collection.stamp
+    if stamp is not None and stamp.sparse is not None:
+        return bool(stamp.sparse.normalize_text)
+    return stamp is not None or collection.is_empty
 
 
 @dataclass(frozen=True)
@@ -441,8 +449,9 @@ class EncoderSelection:
     def _is_of(self, vectors: CollectionVectors, chosen: _Chosen) -> bool:
         """Return whether the vectors were selected with this choice."""
         sparse = None if vectors.sparse is None else vectors.sparse.encoder
+        other = None if chosen.sparse is None else sparse_for(chosen.sparse, normalizes=False)
         return (chosen.dense is None or chosen.dense == vectors.dense.encoder) and (
-            chosen.follows_sparse or chosen.sparse is sparse
+            chosen.follows_sparse or sparse in (chosen.sparse, other)
         )
 
     def _of_new_collection(self) -> CollectionVectors:
@@ -466,6 +475,7 @@ class EncoderSelection:
         sparse = self.followed_sparse(collection) if chosen.follows_sparse else chosen.sparse
         if sparse is None:
             return CollectionVectors(dense, chunked=chunked)
+        sparse = sparse_for(sparse, normalizes=_normalizes(collection))
         name = check_sparse_collection(collection, sparse.describe(), chosen.sparse_name)
         return CollectionVectors(dense, SparseVectors(sparse, name), chunked)
 
@@ -562,7 +572,7 @@ class EncoderSelection:
 
     def _follow_sparse(self, followed: SparseDescription, recorded: Recorded) -> SparseEncoder:
         with self._lock:
-            key = followed, recorded
+            key, is_bm25 = (followed, recorded), sparse_name(followed.model) == BM25
             if key not in self._following_sparse:
                 embedding = SparseTextEmbedding(
                     followed.model,
@@ -573,6 +583,8 @@ class EncoderSelection:
                     k=followed.k,
                     b=followed.b,
                     average_length=followed.average_length,
+                    normalize_text=bool(followed.normalize_text) if is_bm25 else None,
+                    tokenizer=followed.tokenizer,
                     local_files_only=self.policy.offline,
                     lazy_load=True,
                 )

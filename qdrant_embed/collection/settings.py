@@ -22,6 +22,7 @@ from qdrant_embed.encoder.interfaces import (
     DenseEncoder,
     Overflow,
     SparseEncoder,
+    WordTokenizer,
     check_sparse_encoder,
 )
 from qdrant_embed.encoder.long_texts.overflow import Splitter
@@ -250,6 +251,8 @@ class ModelSettings:
         k: float | None = None,
         b: float | None = None,
         average_length: float | None = None,
+        normalize_text: bool | None = None,
+        tokenizer: str | WordTokenizer | None = None,
     ) -> None:
         """Set the sparse model, which makes searches hybrid.
 
@@ -283,6 +286,11 @@ class ModelSettings:
             k: BM25's saturation of a word's count; see `SparseTextEmbedding`.
             b: BM25's penalty for long texts.
             average_length: number of stems in an average document, for BM25.
+            normalize_text: whether BM25 normalises texts (Unicode's NFKC) and removes soft
+                hyphens; by default, as the collection's documents were, and in new ones yes.
+            tokenizer: what BM25 splits texts with: your own function from a text to its words, or
+                ``bigrams`` for Chinese, Japanese, Korean and Thai; see `SparseTextEmbedding`. A
+                client needs the same function as the one that wrote the collection.
 
         Raises:
             InputError: if an option is invalid, or does not apply to a custom encoder.
@@ -303,6 +311,8 @@ class ModelSettings:
             "k": k,
             "b": b,
             "average_length": average_length,
+            "normalize_text": normalize_text,
+            "tokenizer": tokenizer,
         }
         encoder: SparseEncoder | None
         if vector_name is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from qdrant_embed.collection.stored import StoredCollection
 from qdrant_embed.encoder.interfaces import SparseEncoder, Vector
 from qdrant_embed.engines.points import Points
 from qdrant_embed.errors import ModelError
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,12 @@ class SparseVectors:
     Attributes:
         encoder: encodes documents and queries.
         vector_name: name of the vector.
+        counts: for each call of `documents`, how many texts have letters and yet no term.
     """
 
     encoder: SparseEncoder
     vector_name: str
+    counts: list[int] = field(default_factory=list, compare=False, repr=False)
 
     def documents(self, texts: Sequence[str]) -> list[models.SparseVector]:
         """Encode documents and return their sparse vectors, some of which can be empty.
@@ -49,7 +55,29 @@ class SparseVectors:
         Raises:
             ModelError: if the encoder returned something else than one vector per text.
         """
-        return self._checked(self.encoder.passage_embed(texts), len(texts))
+        vectors = self._checked(self.encoder.passage_embed(texts), len(texts))
+        self.counts.append(
+            sum(
+                not vector.indices and any(map(str.isalpha, text))
+                for vector, text in zip(vectors, texts, strict=True)
+            )
+        )
+        return vectors
+
+    def counting(self) -> SparseVectors:
+        """Return the same vectors with new counts."""
+        return replace(self, counts=[])
+
+    def warn_of_no_terms(self, collection_name: str) -> None:
+        """Log how many of the encoded documents have no term, if any."""
+        if count := sum(self.counts):
+            logger.warning(
+                "%s finds no term in %d of the texts added to %r, although they have letters, so "
+                "no query finds these texts by their words",
+                self.encoder.model_name,
+                count,
+                collection_name,
+            )
 
     def queries(self, texts: Sequence[str]) -> list[models.SparseVector]:
         """Encode queries and return their sparse vectors, some of which can be empty.
@@ -121,9 +149,15 @@ class CollectionVectors:
             sparse_name="" if sparse is None else sparse.vector_name,
         )
 
-    def with_encoder(self, encoder: Encoder) -> CollectionVectors:
-        """Return the same vectors with another dense encoder."""
-        return replace(self, dense=replace(self.dense, encoder=encoder))
+    def counting(self, encoder: Encoder) -> CollectionVectors:
+        """Return the same vectors with another dense encoder, and new counts."""
+        sparse = None if self.sparse is None else self.sparse.counting()
+        return replace(self, dense=replace(self.dense, encoder=encoder), sparse=sparse)
+
+    def warn_of_no_terms(self, collection_name: str) -> None:
+        """Log how many of the encoded documents have no term, if any."""
+        if self.sparse is not None:
+            self.sparse.warn_of_no_terms(collection_name)
 
     def stamp(self) -> Stamp:
         """Return the stamp of a collection that these encoders write."""

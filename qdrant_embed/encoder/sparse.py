@@ -19,7 +19,13 @@ from qdrant_embed.encoder.facts.catalog import (
     find,
     sparse_name,
 )
-from qdrant_embed.encoder.interfaces import Recorded, SparseDescription, SparseVector
+from qdrant_embed.encoder.interfaces import (
+    Recorded,
+    SparseDescription,
+    SparseEncoder,
+    SparseVector,
+    WordTokenizer,
+)
 from qdrant_embed.encoder.model import Model, ModelOptions
 from qdrant_embed.encoder.run.checked_texts import checked_texts
 from qdrant_embed.encoder.run.cores import worker_count
@@ -39,7 +45,7 @@ class SparseTextEmbedding:
     """Turns texts into sparse vectors; a `SparseEncoder` for `set_sparse_model`.
 
     ``Qdrant/bm25`` (the default) needs no network and no download: its vectors are those of
-    fastembed 0.9.1. Any other model is a SPLADE: documents and queries become weights of the
+    fastembed 0.9.1, but for texts that `normalize_text` changes. Any other model is a SPLADE: documents and queries become weights of the
     terms of its vocabulary, the same as from transformers; all above 0 are kept. One encoder may
     be used by any number of threads at once.
 
@@ -63,6 +69,13 @@ class SparseTextEmbedding:
         k: BM25's saturation of a word's count; 1.2 by default.
         b: BM25's penalty for long texts, from 0 to 1; 0.75 by default.
         average_length: BM25's stems in an average document; 256 by default.
+        normalize_text: whether BM25 normalises texts (Unicode's NFKC) and takes soft hyphens out,
+            so that a word is the same however it is typed; by default it does, but for collections
+            whose vectors were written without. fastembed does not.
+        tokenizer: what BM25 splits texts with: your own function, which takes a text and returns
+            its words; or ``bigrams``, which takes pairs of characters of Chinese, Japanese, Korean
+            and Thai for words. By default words are what stands between spaces and punctuation.
+            Collections record its name.
 
     Raises:
         InputError: the model does not take an option, or it is of a wrong kind.
@@ -90,9 +103,19 @@ class SparseTextEmbedding:
         k: float | None = None,
         b: float | None = None,
         average_length: float | None = None,
+        normalize_text: bool | None = None,
+        tokenizer: str | WordTokenizer | None = None,
     ) -> None:
-        of_bm25 = _given(language=language, k=k, b=b, average_length=average_length)
+        of_bm25 = _given(
+            language=language,
+            k=k,
+            b=b,
+            average_length=average_length,
+            normalize_text=normalize_text,
+            tokenizer=tokenizer,
+        )
         self._encoder: Bm25 | _Splade
+        self._as_before = self  # for collections that were written without normalising texts
         name = _checked_name(model_name)
         if name == BM25:
             of_networks = _given(
@@ -109,7 +132,9 @@ class SparseTextEmbedding:
             with IMPORTING:
                 from qdrant_embed.encoder.lexical.bm25 import Bm25
 
-            self._encoder = Bm25(**of_bm25)
+            self._encoder = Bm25(**{"normalize_text": True, **of_bm25})
+            if normalize_text is None:
+                self._as_before = SparseTextEmbedding(**of_bm25, normalize_text=False)
             return
         if of_bm25:
             raise InputError(f"{', '.join(of_bm25)}: for {BM25} only, not for {name}")
@@ -193,9 +218,20 @@ class SparseTextEmbedding:
 def sparse_of_record(encoder: SparseTextEmbedding, record: Recorded) -> SparseTextEmbedding:
     """Return an encoder like `encoder`, whose model is found as `record` allows."""
     other = copy.copy(encoder)
+    other._as_before = other
     if isinstance(encoder._encoder, _Splade):  # BM25 has no files
         other._encoder = encoder._encoder.recorded(record)
     return other
+
+
+def sparse_for(encoder: SparseEncoder, *, normalizes: bool) -> SparseEncoder:
+    """Return an encoder for a collection whose texts were normalised, or were not.
+
+    It is the same one, unless it is BM25 and the user has not said whether to normalise.
+    """
+    if normalizes or not isinstance(encoder, SparseTextEmbedding):
+        return encoder
+    return encoder._as_before
 
 
 class _Splade:
