@@ -39,7 +39,6 @@ from qdrant_embed.collection.stored import (
 )
 from qdrant_embed.collection.vectors import CollectionVectors, DenseVectors, SparseVectors
 from qdrant_embed.encoder.facts.catalog import (
-    BM25,
     CATALOG,
     DEFAULT_MODEL,
     SPARSE_MODELS,
@@ -47,6 +46,7 @@ from qdrant_embed.encoder.facts.catalog import (
     is_repository_name,
     sparse_name,
 )
+from qdrant_embed.encoder.facts.sparse_catalog import BM25
 from qdrant_embed.encoder.interfaces import (
     EncoderDescription,
     NotAsRecordedError,

@@ -253,6 +253,7 @@ class ModelSettings:
         average_length: float | None = None,
         normalize_text: bool | None = None,
         tokenizer: str | WordTokenizer | None = None,
+        precision: Precision = "int8",
     ) -> None:
         """Set the sparse model, which makes searches hybrid.
 
@@ -291,6 +292,7 @@ class ModelSettings:
             tokenizer: what BM25 splits texts with: your own function from a text to its words, or
                 ``bigrams`` for Chinese, Japanese, Korean and Thai; see `SparseTextEmbedding`. A
                 client needs the same function as the one that wrote the collection.
+            precision: ``int8``, or ``fp32`` for exact weights of a SPLADE model.
 
         Raises:
             InputError: if an option is invalid, or does not apply to a custom encoder.
@@ -313,6 +315,7 @@ class ModelSettings:
             "average_length": average_length,
             "normalize_text": normalize_text,
             "tokenizer": tokenizer,
+            "precision": precision,
         }
         encoder: SparseEncoder | None
         if vector_name is not None:
@@ -325,7 +328,7 @@ class ModelSettings:
             encoder = (
                 None if embedding_model_name is None else check_sparse_encoder(embedding_model_name)
             )
-            _refuse_options(options, None, False)
+            _refuse_options(options, None, False, "int8")
         self._selection.choose_sparse(encoder, vector_name)
 
     def get_vector_field_name(self) -> str:

@@ -18,7 +18,6 @@ from qdrant_embed.encoder.interfaces import SparseEncoder, Vector
 from qdrant_embed.engines.points import Points
 from qdrant_embed.errors import ModelError
 
-
 logger = logging.getLogger(__name__)
 
 

@@ -32,6 +32,7 @@ from qdrant_embed.stalls import announced
 if TYPE_CHECKING:
     from qdrant_embed.encoder.facts.directory import ModelDirectory
     from qdrant_embed.encoder.run.loaded_model import LoadedModel
+    from qdrant_embed.encoder.run.query_terms import QueryTerms
     from qdrant_embed.encoder.run.session import Provider
 
 logger = logging.getLogger(__name__)
@@ -147,6 +148,9 @@ class ModelFacts:
         weights_sha256: digest of its weights.
         tokenizer_sha256: see `RunPlan`.
         plan: returns the plan to run it; compiles the model if necessary.
+        tokenizer: its ``tokenizer.json``.
+        lower_case: whether texts are lower-cased before they are tokenised.
+        query_weights: see `RunPlan`.
     """
 
     files: ModelFiles
@@ -154,6 +158,9 @@ class ModelFacts:
     weights_sha256: str
     tokenizer_sha256: str | None
     plan: Callable[[], RunPlan]
+    tokenizer: Path
+    lower_case: bool = False
+    query_weights: Path | None = None
 
 
 class Model:
@@ -164,6 +171,7 @@ class Model:
         self._lock = ForkLock(awaited=True)
         self._facts: ModelFacts | None = None
         self._loaded: LoadedModel | None = None
+        self._query_terms: QueryTerms | None = None
         self._others: dict[tuple[str, str | None], bool] = {}
 
     def __reduce__(self) -> tuple[type[Model], tuple[ModelOptions]]:
@@ -220,6 +228,26 @@ class Model:
                 if self._loaded is None:
                     self._loaded = self._load()
         return self._loaded
+
+    def query_terms(self) -> QueryTerms | None:
+        """Return what weighs the tokens of queries without a network, if the model has that.
+
+        The network is not loaded for it, nor compiled.
+        """
+        facts = self.facts
+        if self._query_terms is None and facts.query_weights is not None:
+            from qdrant_embed.encoder.run.query_terms import QueryTerms
+            from qdrant_embed.encoder.run.tokenizer import Tokenizer
+
+            with self._lock:
+                tokenizer = Tokenizer(
+                    facts.tokenizer,
+                    facts.spec.max_tokens,
+                    special_tokens=False,
+                    lower_case=facts.lower_case,
+                )
+                self._query_terms = QueryTerms(tokenizer, facts.query_weights, facts.spec.dimension)
+        return self._query_terms
 
     def export(self, folder: Path, spec: ModelSpec) -> None:
         """Write the model, with the prefixes of `spec`, to a folder that needs nothing else."""
@@ -320,6 +348,9 @@ class Model:
         parts: list[Path] = []
         if spec.task == "embed" and not _runs_head(weights[0]):
             parts = [module.weights for module in directory.head if module.weights is not None]
+        query_weights = directory.query_weights if spec.task == "terms" else None
+        if query_weights is not None:
+            parts = [query_weights]
         digest = weights_digest([*weights, *parts], cache)
         tokenizer = read_tokenizer_file(directory.tokenizer)
         vocabulary = directory.vocabulary
@@ -337,7 +368,16 @@ class Model:
             plans.write(made)
             return made
 
-        return ModelFacts(files, self._shortened(spec), digest, settings, plan)
+        return ModelFacts(
+            files,
+            self._shortened(spec),
+            digest,
+            settings,
+            plan,
+            directory.tokenizer,
+            directory.lower_case,
+            query_weights,
+        )
 
     def _exported(self, files: ModelFiles, plan: RunPlan) -> ModelFacts:
         """Take an exported model as it was exported, once its tokenizer and graph are checked."""
@@ -374,7 +414,16 @@ class Model:
 
     def _of_plan(self, files: ModelFiles, plan: RunPlan) -> ModelFacts:
         spec = self._shortened(plan.spec)
-        return ModelFacts(files, spec, plan.weights_sha256, plan.tokenizer_sha256, lambda: plan)
+        return ModelFacts(
+            files,
+            spec,
+            plan.weights_sha256,
+            plan.tokenizer_sha256,
+            lambda: plan,
+            plan.tokenizer,
+            plan.lower_case,
+            plan.query_weights,
+        )
 
     def _shortened(self, spec: ModelSpec) -> ModelSpec:
         dimensions = self._options.dimensions
@@ -491,6 +540,7 @@ def _make_plan(
         skips_unknown=isinstance(config, StaticConfig) and config.skips_unknown,
         vocabulary=directory.vocabulary,
         tokenizer_sha256=tokenizer_sha256,
+        query_weights=directory.query_weights if spec.task == "terms" else None,
     )
     if plan.kind == "static":
         return plan
@@ -515,5 +565,6 @@ def _make_plan(
         precision,
         cache,
         head,
+        () if plan.query_weights is None else (plan.query_weights,),
     )
     return replace(plan, report=compiled.report, run=compiled.files)

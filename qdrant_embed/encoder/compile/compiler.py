@@ -69,12 +69,13 @@ def compiled_model(
     precision: Precision,
     cache: Path,
     head: Sequence[HeadModule] = (),
+    others: Sequence[Path] = (),
 ) -> CompiledModel:
     """Return the compiled form of a model; compile it now if `cache` does not hold it.
 
     Args:
         files: the model's safetensors or PyTorch file, or its index and then its shards.
-        weights_sha256: hex digest of them and of the files of `head`.
+        weights_sha256: hex digest of them, of the files of `head`, and of `others`.
         tokenizer_sha256: hex digest of the tokenizer and the model's settings.
         config: the model's ``config.json``.
         spec: task, pooling, normalisation, length and prefixes.
@@ -82,6 +83,7 @@ def compiled_model(
         precision: ``int8`` or ``fp32``.
         cache: the cache folder.
         head: the modules after the pooling.
+        others: files that no graph is made from, but which belong to the weights.
 
     Raises:
         ModelFileError: the weights do not fit the config, or change meanwhile, or `cache` cannot be
@@ -158,7 +160,7 @@ def compiled_model(
         plan = found.plan if found else NOTHING_QUANTIZED
         graph(plan).save(temporary / GRAPH)
         parts = [module.weights for module in head if module.weights is not None]
-        if weights_digest([*files, *parts], cache, again=True) != weights_sha256:
+        if weights_digest([*files, *parts, *others], cache, again=True) != weights_sha256:
             remove(unfinished_folder)  # layers of either file may be in it
             raise ModelFileError(
                 f"{files[0]} is not the file that it was: it changed before or while it was "
@@ -228,6 +230,8 @@ def _facts(
     }
     if spec.task not in ("embed", "terms"):  # these are known by their pooling
         facts["task"] = spec.task
+    if spec.term_weighting != "log":
+        facts["term_weighting"] = spec.term_weighting
     if head:
         facts["head"] = [module.facts for module in head]
     if isinstance(config, BertFamilyConfig) and config.attends_in_parts(spec.max_tokens):

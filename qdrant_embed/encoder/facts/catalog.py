@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias
 
+from qdrant_embed.encoder.facts.sparse_catalog import SPARSE_CATALOG, find_sparse, sparse_names
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Pooling
 
@@ -23,9 +24,7 @@ Purpose: TypeAlias = Literal["retrieval", "similarity"]
 
 DEFAULT_MODEL = "BAAI/bge-small-en-v1.5"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-BM25 = "Qdrant/bm25"
-SPLADE = "prithivida/Splade_PP_en_v1"
-SPARSE_MODELS = (BM25, SPLADE)
+SPARSE_MODELS = tuple(entry.name for entry in SPARSE_CATALOG)
 
 _REPRESENT = "Represent this sentence for searching relevant passages: "
 
@@ -463,14 +462,6 @@ CATALOG: tuple[CatalogEntry, ...] = (
     ),
 )
 
-_SPARSE_NAMES = {
-    "qdrant/bm25": BM25,
-    "bm25": BM25,
-    "prithivida/splade_pp_en_v1": SPLADE,
-    "prithvida/splade_pp_en_v1": SPLADE,  # as fastembed once spelled it
-    "splade_pp_en_v1": SPLADE,
-}
-
 _LONGEST = 96  # characters of a repository's name
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -488,6 +479,7 @@ def supported_models() -> list[dict[str, Any]]:
     listed = []
     for entry in CATALOG:
         facts, published = asdict(entry.spec), entry.published
+        del facts["term_weighting"]  # of sparse models
         listed.append(
             {
                 "model": facts.pop("name"),
@@ -504,7 +496,8 @@ def supported_models() -> list[dict[str, Any]]:
 
 def sparse_name(name: str) -> str | None:
     """Find the known sparse model that `name` means, ignoring case."""
-    return _SPARSE_NAMES.get(name.lower())
+    entry = find_sparse(name)
+    return entry.name if entry else None
 
 
 def is_known(name: str) -> bool:
@@ -519,8 +512,8 @@ def is_repository_name(name: str) -> bool:
 
 def close_sparse_matches(name: str) -> list[str]:
     """List known sparse models whose names look like `name`, best first."""
-    found = difflib.get_close_matches(name.lower(), _SPARSE_NAMES)
-    return list(dict.fromkeys(_SPARSE_NAMES[match] for match in found))
+    found = map(find_sparse, difflib.get_close_matches(name.lower(), sparse_names()))
+    return list(dict.fromkeys(entry.name for entry in found if entry))
 
 
 def close_matches(name: str) -> list[str]:

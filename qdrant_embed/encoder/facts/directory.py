@@ -26,9 +26,16 @@ from qdrant_embed.encoder.facts.architectures import (
 )
 from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, checked, read_json
-from qdrant_embed.encoder.facts.modules import read_chain, read_prompts, read_sentence_config
+from qdrant_embed.encoder.facts.modules import (
+    IDF_FILE,
+    read_chain,
+    read_prompts,
+    read_sentence_config,
+)
 from qdrant_embed.encoder.facts.precision import Precision
+from qdrant_embed.encoder.facts.sparse_catalog import find_sparse
 from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.facts.terms import TermWeighting
 from qdrant_embed.encoder.facts.tokenizer_file import TokenizerFile
 from qdrant_embed.encoder.facts.weights import weight_files
 from qdrant_embed.encoder.interfaces import Poolings, Task, assert_never
@@ -157,6 +164,8 @@ class ModelDirectory:
         # a model that its own ONNX file runs was known without them before
         if isinstance(self.config, TransformerConfig) and spec.task == "embed" and self.head:
             decisive["head"] = [module.facts for module in self.head]
+        if spec.term_weighting != "log":
+            decisive["term_weighting"] = spec.term_weighting
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def weights(self, precision: Precision) -> list[Path]:
@@ -200,12 +209,14 @@ class ModelDirectory:
                 f"{limit} tokens at most"
             )
         pooling: Poolings | None = None
+        weighting: TermWeighting = "log"
         match task:
             case "embed":
                 pooling, normalize = self._pooling(name), self._is_normalized()
                 dimension = self._dimension(pooling)
             case "terms":
                 dimension, normalize = self._terms(), False
+                weighting = self._term_weighting(name)
             case "token_vectors" | "score":
                 raise ModelFileError(f"{self.path} cannot be run for the task {task!r}")
             case _:
@@ -230,6 +241,7 @@ class ModelDirectory:
             license=known.license if known else "",
             smallest_dimension=known.smallest_dimension if known else None,
             prompts=prompts.prompts or (known.prompts if known else {}),
+            term_weighting=weighting,
         )
 
     def accept(self, spec: ModelSpec, max_tokens: int | None = None) -> ModelSpec:
@@ -311,13 +323,31 @@ class ModelDirectory:
         if not isinstance(self.config, TransformerConfig) or "terms" not in self.config.tasks:
             able = (name for name, kind in ARCHITECTURES.items() if "terms" in kind.tasks)
             raise ModelFileError(
-                f"{self.path} cannot be run as a SPLADE model: that needs a model.safetensors of "
-                f"architecture {', '.join(map(repr, able))} with the head that guesses masked "
-                "words (BertForMaskedLM)"
+                f"{self.path} cannot be run as a SPLADE model: that needs a model.safetensors or "
+                f"pytorch_model.bin of architecture {', '.join(map(repr, able))} with the head "
+                "that guesses masked words (such as BertForMaskedLM)"
             )
-        if self._chain is not None:
-            self._chain.check_splade()
         return self.config.vocab_size
+
+    def _term_weighting(self, name: str) -> TermWeighting:
+        if self._chain is not None:
+            return self._chain.term_weighting()
+        entry = find_sparse(name)
+        return entry.term_weighting if entry else "log"
+
+    @property
+    def query_weights(self) -> Path | None:
+        """The file with the weights of a query's tokens, if a sparse model has one.
+
+        Its queries are then not run through the network.
+
+        Raises:
+            ModelFileError: it is missing.
+        """
+        if self._chain is not None:
+            return self._chain.query_weights()
+        path = self.path / IDF_FILE
+        return path if path.is_file() else None
 
     def _pooling(self, name: str) -> Poolings:
         if isinstance(self.config, StaticConfig):

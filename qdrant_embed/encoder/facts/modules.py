@@ -12,11 +12,14 @@ from pydantic import AliasChoices, Field, PositiveInt, TypeAdapter
 from qdrant_embed.encoder.facts.architectures import SHORTEST
 from qdrant_embed.encoder.facts.head import HeadActivation, HeadModule
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
+from qdrant_embed.encoder.facts.terms import TermWeighting
 from qdrant_embed.encoder.interfaces import Pooling, Poolings
 from qdrant_embed.errors import ModelFileError
 from qdrant_embed.limits import MODULES, PREFIX, shortened
 
 MODULES_FILE = "modules.json"
+ROUTER_FILE = "router_config.json"  # in the folder of a `Router`
+IDF_FILE = "idf.json"  # weights of a query's tokens, beside a sparse model without modules.json
 
 # what a chain's first module does: run a transformer, look up a table, run a masked language model
 ChainKind: TypeAlias = Literal["transformer", "static", "masked_language_model"]
@@ -58,6 +61,11 @@ class _Module(JsonFile):
     type: str
     path: str
 
+    @property
+    def name(self) -> str:
+        """The name of its class."""
+        return self.type.rpartition(".")[2]
+
 
 class _PoolingConfig(JsonFile):
     embedding_dimension: PositiveInt | None = Field(
@@ -84,7 +92,16 @@ class _PoolingConfig(JsonFile):
 
 class _SpladeConfig(JsonFile):
     pooling_strategy: Literal["max"] = "max"
-    activation_function: Literal["relu"] = "relu"
+    activation_function: Literal["relu", "log1p_relu"] = "relu"
+
+
+class _RouterConfig(JsonFile):
+    types: dict[str, str]
+    structure: dict[str, tuple[str, ...]]
+
+
+class _StaticQueryConfig(JsonFile):
+    path: str | None = None
 
 
 class _DenseEnd(JsonFile):
@@ -150,6 +167,8 @@ class ModuleChain:
         pooling_folder: the folder of ``Pooling`` or ``SpladePooling``, if there is one.
         head_modules: kind and folder of the modules after the pooling, in order.
         normalize: whether the chain ends with ``Normalize``.
+        query_folder: the folder with the weights of a query's tokens, of a sparse model whose
+            queries need no network.
     """
 
     file: Path
@@ -159,6 +178,7 @@ class ModuleChain:
     pooling_folder: Path | None = None
     head_modules: tuple[tuple[str, Path], ...] = ()
     normalize: bool = False
+    query_folder: Path | None = None
 
     def pooling(self) -> StatedPooling | None:
         """Read how tokens are pooled; ``None`` if the chain does not say.
@@ -186,15 +206,34 @@ class ModuleChain:
         pooling = poolings[0] if len(poolings) == 1 else poolings
         return StatedPooling(pooling, config.embedding_dimension)
 
-    def check_splade(self) -> None:
-        """Check that the chain pools weights of terms in the way that can be run.
+    def term_weighting(self) -> TermWeighting:
+        """Read how weights of terms are pooled.
 
         Raises:
-            ModelFileError: it does not.
+            ModelFileError: in a way that cannot be run, or the model is a dense one.
         """
         if self.kind != "masked_language_model" or self.pooling_folder is None:
             raise ModelFileError(f"{self.file} is that of a dense model: TextEmbedding runs it")
-        read_json(self.pooling_folder / "config.json", TypeAdapter(_SpladeConfig))
+        read = read_json(self.pooling_folder / "config.json", TypeAdapter(_SpladeConfig))
+        return "log" if read.activation_function == "relu" else "log_log"
+
+    def query_weights(self) -> Path | None:
+        """Find the file with the weights of a query's tokens; ``None`` if queries need a network.
+
+        Raises:
+            ModelFileError: there is none where there should be one.
+        """
+        if self.query_folder is None:
+            return None
+        config = read_json(self.query_folder / "config.json", TypeAdapter(_StaticQueryConfig))
+        if config.path is None:
+            found = _weights(self.query_folder)
+        else:  # the file beside it, wherever the path leads to
+            found = self.query_folder / PurePosixPath(config.path).name
+            found = found if found.is_file() else self.file.with_name(found.name)
+        if found is None or not found.is_file():
+            raise ModelFileError(f"{self.query_folder} has no weights for the tokens of queries")
+        return found
 
     @property
     def has_dense(self) -> bool:
@@ -234,9 +273,14 @@ def read_chain(folder: Path) -> ModuleChain | None:
     if not file.is_file():
         return None
     modules = read_json(file, TypeAdapter(list[_Module]))
+    query: _Module | None = None
+    if [module.name for module in modules] == ["Router"]:
+        modules, query = _sparse_routes(folder, modules[0]) or (modules, None)
     if len(modules) > MODULES:
         raise ModelFileError(f"{file} chains {len(modules):,} modules: it can {MODULES} at most")
-    names = [module.type.rpartition(".")[2] for module in modules]
+    names = [module.name for module in modules]
+    if names == ["Transformer", "SpladePooling"]:  # since sentence-transformers 5.4
+        names = _CHAINS["masked_language_model"]
     kind = next((kind for kind, chain in _CHAINS.items() if names[:1] == chain[:1]), None)
     if kind is None or not _can_run(names, _CHAINS[kind]):
         chained = shortened(", ".join(names), 200) or "nothing"
@@ -248,7 +292,7 @@ def read_chain(folder: Path) -> ModuleChain | None:
             "SpladePooling, in this order, can be run"
         )
     root = folder.resolve()
-    for module in modules:
+    for module in [*modules, *([query] if query else [])]:
         try:
             stays = (root / module.path).resolve().is_relative_to(root)
         except (OSError, ValueError):  # no file system has such names
@@ -264,12 +308,44 @@ def read_chain(folder: Path) -> ModuleChain | None:
     return ModuleChain(
         file=file,
         kind=kind,
-        folders=tuple(PurePosixPath(module.path) for module in modules),
+        folders=tuple(
+            PurePosixPath(module.path) for module in [*modules, *([query] if query else [])]
+        ),
         first=folder / modules[0].path,
         pooling_folder=folders.get("Pooling", folders.get("SpladePooling")),
         head_modules=tuple(head),
         normalize=bool(head) and head[-1][0] == "Normalize",
+        query_folder=folder / query.path if query else None,
     )
+
+
+def _sparse_routes(folder: Path, router: _Module) -> tuple[list[_Module], _Module | None] | None:
+    """Read how a sparse model's `router` sends documents and queries through modules.
+
+    Returns:
+        The modules of documents, and that of queries unless it is the same; ``None`` if the router
+        is not that of a sparse model.
+
+    Raises:
+        ModelFileError: the router's file is missing or damaged.
+    """
+    base = PurePosixPath(router.path)
+    read = read_json(folder / router.path / ROUTER_FILE, TypeAdapter(_RouterConfig))
+    routes = [
+        [
+            _Module(type=read.types.get(name, ""), path=str(base / name) if name else router.path)
+            for name in read.structure.get(route, ())[:MODULES]
+        ]
+        for route in ("document", "query")
+    ]
+    documents, queries = routes
+    if [module.name for module in documents][1:] != ["SpladePooling"]:
+        return None
+    if queries == documents or not queries:
+        return documents, None
+    if [module.name for module in queries] == ["SparseStaticEmbedding"]:
+        return documents, queries[0]
+    return None
 
 
 def _read_head_module(kind: str, folder: Path) -> HeadModule:

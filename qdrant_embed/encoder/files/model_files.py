@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qdrant_embed.encoder.facts.catalog import (
-    BM25,
     CATALOG,
     CatalogEntry,
     PackagedModel,
@@ -21,6 +20,7 @@ from qdrant_embed.encoder.facts.catalog import (
     sparse_name,
 )
 from qdrant_embed.encoder.facts.precision import Precision
+from qdrant_embed.encoder.facts.sparse_catalog import BM25
 from qdrant_embed.encoder.files.cache import sha256
 from qdrant_embed.encoder.files.plan import MANIFEST, RunPlan, check_exported, read_exported
 from qdrant_embed.encoder.interfaces import NotInCacheError, Recorded

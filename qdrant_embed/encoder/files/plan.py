@@ -90,6 +90,8 @@ class RunPlan:
         tokenizer_sha256: digest of the tokenizer, and of the settings in the model's files that
             vectors depend on; ``None`` in folders that were exported before there was one.
         files: every file that the plan depends on, by name or path.
+        query_weights: of a sparse model, the file with the weights of a query's tokens; without
+            one, queries are run through the network.
         version: of this format.
     """
 
@@ -110,6 +112,7 @@ class RunPlan:
     tokenizer_sha256: str | None = None
     files: Mapping[str, FileState] = field(default_factory=dict)
     head: tuple[HeadModule, ...] = ()
+    query_weights: Path | None = None
     version: Literal[1] = 1
 
     @property
@@ -122,6 +125,10 @@ class RunPlan:
         content = json.loads(json.dumps(asdict(self), default=str))
         if not self.head:
             del content["head"]  # which earlier releases do not know
+        if self.query_weights is None:
+            del content["query_weights"]
+        if self.spec.term_weighting == "log":
+            del content["spec"]["term_weighting"]
         return sealed(content)
 
 
@@ -184,6 +191,7 @@ def _parsed(content: dict[str, Any]) -> RunPlan:
         "report": kind(**report),
         "run": tuple(map(Path, content["run"])),
         "tokenizer": Path(content["tokenizer"]),
+        "query_weights": Path(content["query_weights"]) if "query_weights" in content else None,
         "head": tuple(map(_head_module, content.get("head", ()))),
         "files": {name: FileState(**state) for name, state in content["files"].items()},
     }
@@ -221,11 +229,22 @@ def export_plan(plan: RunPlan, folder: Path, cache: Path) -> None:
                 copied = Path(f"head-{number}{module.weights.suffix}")
                 shutil.copyfile(module.weights, temporary / copied)
             head.append(replace(module, weights=copied))
+        query_weights = None
+        if plan.query_weights is not None:
+            query_weights = Path(f"query-weights{plan.query_weights.suffix}")
+            shutil.copyfile(plan.query_weights, temporary / query_weights)
         files = {
             file.name: FileState(size=file.stat().st_size, sha256=sha256(file, cache))
             for file in sorted(temporary.iterdir())
         }
-        exported = replace(plan, run=run, tokenizer=Path(_TOKENIZER), files=files, head=tuple(head))
+        exported = replace(
+            plan,
+            run=run,
+            tokenizer=Path(_TOKENIZER),
+            files=files,
+            head=tuple(head),
+            query_weights=query_weights,
+        )
         (temporary / MANIFEST).write_text(exported.to_json(), "utf-8")
 
 
@@ -272,7 +291,8 @@ def read_exported(folder: Path) -> RunPlan:
             f"{path} cannot be used: it is damaged, or was written by a newer qdrant-embed; export "
             "the model again"
         ) from error
-    names = [*plan.files, *map(str, (*plan.run, plan.tokenizer, *plan.head_files))]
+    query = () if plan.query_weights is None else (plan.query_weights,)
+    names = [*plan.files, *map(str, (*plan.run, plan.tokenizer, *plan.head_files, *query))]
     if not plan.run or not all(map(_is_name, names)):
         raise ModelFileError(f"{path} names files outside of its folder")
     if missing := set(names) - plan.files.keys():
@@ -285,7 +305,10 @@ def read_exported(folder: Path) -> RunPlan:
         module if module.weights is None else replace(module, weights=folder / module.weights)
         for module in plan.head
     )
-    return replace(plan, run=run, tokenizer=folder / plan.tokenizer, head=head)
+    weights = None if plan.query_weights is None else folder / plan.query_weights
+    return replace(
+        plan, run=run, tokenizer=folder / plan.tokenizer, head=head, query_weights=weights
+    )
 
 
 def _is_name(name: str) -> bool:

@@ -22,7 +22,14 @@ from urllib.parse import quote
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from qdrant_embed.encoder.facts.jsonfile import read_json
-from qdrant_embed.encoder.facts.modules import MODULES_FILE, ModuleChain, head_weights, read_chain
+from qdrant_embed.encoder.facts.modules import (
+    IDF_FILE,
+    MODULES_FILE,
+    ROUTER_FILE,
+    ModuleChain,
+    head_weights,
+    read_chain,
+)
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.weights import weight_files
 from qdrant_embed.encoder.files.cache import (
@@ -53,6 +60,8 @@ _CONFIGS = (
     "tokenizer.json",
     "tokenizer_config.json",
 )
+# small files beside the weights: of a query's tokens, of each token's weight
+_HEADS = (IDF_FILE, "sparse_linear.pt")
 
 
 @dataclass(frozen=True)
@@ -277,6 +286,8 @@ def _needed(
     chain: ModuleChain | None = None
     if MODULES_FILE in paths:
         yield MODULES_FILE
+        if ROUTER_FILE in paths:
+            yield ROUTER_FILE
         chain = read_chain(folder)
     places = ["" if at == PurePosixPath() else f"{at}/" for at in chain.folders] if chain else [""]
     for place in dict.fromkeys(["", *places]):
@@ -301,6 +312,12 @@ def _needed(
             ]
             if kind != "Normalize" and (file := head_weights(files)) is not None:
                 yield f"{place}/{file}"
+    if not as_before and chain is not None and chain.query_folder is not None:
+        place = chain.query_folder.relative_to(folder).as_posix()
+        files = [name for at, _, name in (path.rpartition("/") for path in paths) if at == place]
+        if (file := head_weights(files)) is not None:
+            yield f"{place}/{file}"
+    yield from (name for name in _HEADS if not as_before and name in paths)
     yield from weights
 
 

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from qdrant_embed.encoder.facts.catalog import BM25
+from qdrant_embed.encoder.facts.sparse_catalog import BM25
 from qdrant_embed.encoder.interfaces import SparseDescription, SparseVector, WordTokenizer
 from qdrant_embed.encoder.lexical.words import (
     BIGRAMS,

@@ -199,7 +199,7 @@ SAME = [
     ("coöperate", "coo\u0308perate"),
     ("donau\u00addampf", "donaudampf"),
     ("ﬁne ﬂour", "fine flour"),
-    ("ＡＢＣ１２３", "abc123"),
+    ("\uff21\uff22\uff23\uff11\uff12\uff13", "abc123"),
     ("ｶﾞｲﾄﾞ", "ガイド"),
     ("①", "1"),
 ]
@@ -241,7 +241,7 @@ def test_scripts_without_spaces_are_split_into_pairs(text: str, found: list[str]
 
 
 def test_a_part_of_a_sentence_without_spaces_is_found_by_pairs() -> None:
-    text, part = "今天天气很好，我们去公园", "公园"
+    text, part = "今天天气很好\uff0c我们去公园", "公园"
     for tokenizer, shared in ((None, False), ("bigrams", True)):
         encoder = SparseTextEmbedding(tokenizer=tokenizer)
         (vector,), (query,) = encoder.embed(text), encoder.query_embed(part)

@@ -14,6 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.compile.graph import FLOAT, MICROSOFT, Graph
+from qdrant_embed.encoder.compile.layers.term_head import (
+    TermHead,
+    add_term_weights,
+    term_linears,
+)
 from qdrant_embed.encoder.compile.quantize import (
     NOTHING_QUANTIZED,
     Array,
@@ -68,7 +73,7 @@ class LayerTensors:
 
     def linears(self, kind: Kind) -> tuple[str, ...]:
         """Name the modules of a group of linear layers."""
-        return {"qkv": self.qkv, "o": self.o, "f1": self.f1, "f2": self.f2}[kind]
+        return {"qkv": self.qkv, "o": self.o, "f1": self.f1, "f2": self.f2}.get(kind, ())
 
 
 class Parameters(NamedTuple):
@@ -164,6 +169,11 @@ class TransformerGraph(ABC, Generic[C]):
     def activation_name(self) -> Activation:
         """The feed-forward block's activation."""
 
+    @property
+    def term_head(self) -> TermHead | None:
+        """Names of the head's tensors, of architectures whose models can be run for terms."""
+        return None
+
     def has_bias(self, kind: Kind) -> bool:
         """Return whether the linear layers of a kind of group have a bias."""
         del kind
@@ -185,7 +195,7 @@ class TransformerGraph(ABC, Generic[C]):
                 first = needs_first_token_only(self.spec.pooling)
                 return self.pool(self.hidden_states(first_row_only=first))
             case "terms":
-                return self.term_weights(self.hidden_states())
+                return add_term_weights(self, self.hidden_states())
             case "token_vectors" | "score":
                 raise self._no_head()
             case _:
@@ -218,14 +228,6 @@ class TransformerGraph(ABC, Generic[C]):
         if not self.spec.normalize:
             return pooled
         return self.graph.node("LpNormalization", pooled, axis=-1, p=2)
-
-    def term_weights(self, hidden: str) -> str:
-        """Add the masked language model's head, pooled as SPLADE does: [batch, terms].
-
-        For architectures whose config has ``terms`` among its tasks.
-        """
-        del hidden
-        raise self._no_head()
 
     def _no_head(self) -> ModelFileError:
         return ModelFileError(
@@ -421,8 +423,19 @@ class TransformerGraph(ABC, Generic[C]):
 
     # weights
 
+    @property
+    def last(self) -> int:
+        """Number of the last layer."""
+        return self.config.num_hidden_layers - 1
+
+    def has_tensor(self, name: str) -> bool:
+        """Return whether the weights have a tensor of this name, with or without their prefix."""
+        return self._prefix + name in self.weights or name in self.weights
+
     def linears(self, group: LinearGroup) -> list[Linear]:
         """Read weight [inputs, outputs] and bias [outputs] of each linear layer of a group."""
+        if group.kind == "terms":
+            return term_linears(self)
         kind, modules = group.kind, self.tensors.linears(group.kind)
         inputs, outputs = self.widths(kind)
         fused = len(outputs) // len(modules)
