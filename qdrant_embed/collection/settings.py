@@ -11,7 +11,7 @@ import qdrant_client
 from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
-from qdrant_embed.collection.encoders import adapt
+from qdrant_embed.collection.encoders import ModelTerms, adapt
 from qdrant_embed.collection.options import CollectionOptions, sparse_vector_params
 from qdrant_embed.collection.payload import DOCUMENT_KEY, PayloadCodec
 from qdrant_embed.collection.selection import EncoderSelection, ModelPolicy
@@ -27,7 +27,7 @@ from qdrant_embed.encoder.interfaces import (
 )
 from qdrant_embed.encoder.long_texts.overflow import Splitter
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
-from qdrant_embed.encoder.text import TextEmbedding
+from qdrant_embed.encoder.text import TextEmbedding, with_terms
 from qdrant_embed.engines.connection import engine_of
 from qdrant_embed.engines.names import check_vector_name
 from qdrant_embed.errors import InputError, check_picklable, check_whole
@@ -149,6 +149,7 @@ class ModelSettings:
         task: str | None = None,
         query_prompt: str | None = None,
         document_prompt: str | None = None,
+        sparse: bool = False,
     ) -> None:
         """Set the model for all collections that this client uses from now on.
 
@@ -192,6 +193,10 @@ class ModelSettings:
             query_prompt: name of the model's own prompt to put before every query; see
                 `TextEmbedding`.
             document_prompt: likewise before every document.
+            sparse: whether a head of the model weighs terms in the same pass, which makes searches
+                hybrid without another model; for models with ``sparse_linear.pt``, as BAAI/bge-m3.
+                `set_sparse_model` replaces it. With ``overflow="chunk"``, a text of several chunks
+                takes two passes.
 
         Raises:
             InputError: if an option is invalid, or does not apply to a custom encoder.
@@ -226,11 +231,18 @@ class ModelSettings:
         if isinstance(embedding_model_name, str | os.PathLike):
             lazy = lazy_load or not self._loads_eagerly
             options["local_files_only"] = local_files_only or self._selection.policy.offline
-            encoder = adapt(TextEmbedding(embedding_model_name, lazy_load=lazy, **options))
+            embedding = TextEmbedding(embedding_model_name, lazy_load=lazy or sparse, **options)
+            terms = None
+            if sparse:
+                embedding = with_terms(embedding)
+                terms = ModelTerms(embedding)
+                if not lazy:
+                    embedding.load()
+            self._selection.choose(adapt(embedding), vector_name, terms)
         else:
             encoder = adapt(embedding_model_name)
-            _refuse_options(options, None, False, "int8", "truncate")
-        self._selection.choose(encoder, vector_name)
+            _refuse_options({**options, "sparse": sparse}, None, False, "int8", "truncate")
+            self._selection.choose(encoder, vector_name)
 
     def set_sparse_model(
         self,

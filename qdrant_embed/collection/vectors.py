@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
-from qdrant_embed.collection.encoders import Encoder, vector_list
+from qdrant_embed.collection.encoders import Encoder, ModelTerms, vector_list
 from qdrant_embed.collection.options import CollectionOptions, sparse_vector_params
 from qdrant_embed.collection.stamp import Stamp, sparse_stamp_of, stamp_of
 from qdrant_embed.collection.stored import StoredCollection
-from qdrant_embed.encoder.interfaces import SparseEncoder, Vector
+from qdrant_embed.encoder.interfaces import SparseEncoder, SparseVector, Vector
 from qdrant_embed.engines.points import Points
 from qdrant_embed.errors import ModelError
 
@@ -54,7 +54,15 @@ class SparseVectors:
         Raises:
             ModelError: if the encoder returned something else than one vector per text.
         """
-        vectors = self._checked(self.encoder.passage_embed(texts), len(texts))
+        return self.counted(texts, self.encoder.passage_embed(texts))
+
+    def counted(self, texts: Sequence[str], returned: Iterable[Any]) -> list[models.SparseVector]:
+        """Check the vectors that the encoder returned for documents, and count empty ones.
+
+        Raises:
+            ModelError: if the encoder returned something else than one vector per text.
+        """
+        vectors = self.checked(returned, len(texts))
         self.counts.append(
             sum(
                 not vector.indices and any(map(str.isalpha, text))
@@ -84,9 +92,14 @@ class SparseVectors:
         Raises:
             ModelError: if the encoder returned something else than one vector per text.
         """
-        return self._checked(self.encoder.query_embed(texts), len(texts))
+        return self.checked(self.encoder.query_embed(texts), len(texts))
 
-    def _checked(self, returned: Iterable[Any], count: int) -> list[models.SparseVector]:
+    def checked(self, returned: Iterable[Any], count: int) -> list[models.SparseVector]:
+        """Check the vectors that the encoder returned for this number of texts.
+
+        Raises:
+            ModelError: if the encoder returned something else than one vector per text.
+        """
         name = self.encoder.model_name
         vectors = vector_list(returned, name)
         if len(vectors) != count:
@@ -134,19 +147,47 @@ class CollectionVectors:
         Raises:
             ModelError: if an encoder returned something else than one vector per text.
         """
+        sparse = self.sparse
+        terms: list[models.SparseVector] | None = None
         if rows is None:
-            rows = self.dense.encoder.documents(texts)
+            if sparse is not None and (both := self._both(texts, query=False)) is not None:
+                rows, terms = both[0], sparse.counted(texts, both[1])
+            else:
+                rows = self.dense.encoder.documents(texts)
         if not len(ids) == len(payloads) == len(texts) == len(rows):
             raise ModelError(f"{len(rows)} vectors for {len(texts)} texts")
-        sparse = self.sparse
+        if sparse is not None and terms is None:
+            terms = sparse.documents(texts)
         return Points(
             ids=ids,
             payloads=payloads,
             dense=rows,
             dense_name=self.dense.vector_name,
-            sparse=None if sparse is None else sparse.documents(texts),
+            sparse=terms,
             sparse_name="" if sparse is None else sparse.vector_name,
         )
+
+    def queries(self, texts: Sequence[str]) -> tuple[Vector, list[models.SparseVector]]:
+        """Encode queries for both vectors; no sparse vectors without a sparse encoder.
+
+        Raises:
+            ModelError: if an encoder returned something else than one vector per text.
+        """
+        sparse = self.sparse
+        if sparse is None:
+            return self.dense.encoder.queries(texts), []
+        if (both := self._both(texts, query=True)) is not None:
+            return both[0], sparse.checked(both[1], len(texts))
+        return self.dense.encoder.queries(texts), sparse.queries(texts)
+
+    def _both(
+        self, texts: Sequence[str], *, query: bool
+    ) -> tuple[Vector, list[SparseVector]] | None:
+        """Encode texts for both vectors in one pass of a network, if one model computes both."""
+        encoder = None if self.sparse is None else self.sparse.encoder
+        if not isinstance(encoder, ModelTerms):
+            return None
+        return encoder.both(self.dense.encoder, texts, query=query)
 
     def counting(self, encoder: Encoder) -> CollectionVectors:
         """Return the same vectors with another dense encoder, and new counts."""

@@ -23,6 +23,8 @@ Pooling: TypeAlias = Literal[
 ]
 Poolings: TypeAlias = Pooling | tuple[Pooling, ...]  # several: one behind the other
 Task: TypeAlias = Literal["embed", "terms", "token_vectors", "score"]
+# of a term's largest logit x: log(1 + relu(x)), or the same logarithm of that again
+TermWeighting: TypeAlias = Literal["log", "log_log"]
 Overflow: TypeAlias = Literal["truncate", "mean", "chunk", "error"]
 # returns the words of a text; they are lower-cased afterwards
 WordTokenizer: TypeAlias = Callable[[str], Iterable[str]]
@@ -181,6 +183,7 @@ class SparseDescription:
         average_length: number of stems in an average document, for BM25.
         tokenizer_sha256: see `EncoderDescription`.
         normalize_text: whether BM25 normalises texts before it splits them; ``None``: it does not.
+        beside_dense: whether the collection's dense model computes them in the same pass.
         tokenizer: name of what BM25 splits texts with; ``None`` for words as fastembed finds them.
     """
 
@@ -197,6 +200,7 @@ class SparseDescription:
     tokenizer_sha256: str | None = None
     normalize_text: bool | None = None
     tokenizer: str | None = None
+    beside_dense: bool | None = None
 
 
 @runtime_checkable

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.facts.catalog import find, sparse_name
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
+from qdrant_embed.encoder.facts.sparse_catalog import IDF_FILE, TERMS_FILE
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.cache import cache_folder, warn_of_others
 from qdrant_embed.encoder.files.model_files import ModelFiles, find_model, names_folder
@@ -31,8 +32,8 @@ from qdrant_embed.stalls import announced
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.facts.directory import ModelDirectory
+    from qdrant_embed.encoder.lexical.query_terms import QueryTerms
     from qdrant_embed.encoder.run.loaded_model import LoadedModel
-    from qdrant_embed.encoder.run.query_terms import QueryTerms
     from qdrant_embed.encoder.run.session import Provider
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ _EQUAL = 1e-4  # largest difference of a number in two vectors of one model
 class ModelOptions:
     """How to find and run a model; see `TextEmbedding`, and `ModelSpec` for `task`.
 
-    `recorded` is the record of the collection that names the model, if one does.
+    `recorded` is the record of the collection that names the model, if one does. With `terms`, the
+    model also weighs each token; its outputs are those of `WeighedTokens`.
     """
 
     model_name: str | os.PathLike[str]
@@ -61,6 +63,7 @@ class ModelOptions:
     dimensions: int | None = None
     spec: ModelSpec | None = None
     recorded: Recorded | None = None
+    terms: bool = False
 
     def __post_init__(self) -> None:
         check_path("the name of a model", self.model_name)
@@ -78,6 +81,8 @@ class ModelOptions:
                 raise InputError(f"{option} must be a list, not {value!r:.80}")
         if self.dimensions is not None:
             check_whole("dimensions", self.dimensions, 1)
+        if self.terms and self.dimensions is not None:
+            raise InputError("dimensions= cannot be combined with sparse=True")
         if self.precision not in ("int8", "fp32"):
             raise InputError(f"precision must be 'int8' or 'fp32', not {self.precision!r}")
         if self.cuda and self.providers is not None:
@@ -111,6 +116,13 @@ class ModelOptions:
             return self.providers
         device = self.device_ids[0] if self.device_ids else 0
         return [("CUDAExecutionProvider", {"device_id": device})]
+
+    @property
+    def files_beside(self) -> tuple[str, ...]:
+        """Names of files beside the weights that are needed, too, if there are such files."""
+        if self.terms:
+            return (TERMS_FILE,)
+        return (IDF_FILE,) if self.task == "terms" else ()
 
     @property
     def possible_precision(self) -> Precision:
@@ -151,6 +163,7 @@ class ModelFacts:
         tokenizer: its ``tokenizer.json``.
         lower_case: whether texts are lower-cased before they are tokenised.
         query_weights: see `RunPlan`.
+        terms_sha256: see `RunPlan`.
     """
 
     files: ModelFiles
@@ -161,6 +174,7 @@ class ModelFacts:
     tokenizer: Path
     lower_case: bool = False
     query_weights: Path | None = None
+    terms_sha256: str | None = None
 
 
 class Model:
@@ -236,7 +250,7 @@ class Model:
         """
         facts = self.facts
         if self._query_terms is None and facts.query_weights is not None:
-            from qdrant_embed.encoder.run.query_terms import QueryTerms
+            from qdrant_embed.encoder.lexical.query_terms import QueryTerms
             from qdrant_embed.encoder.run.tokenizer import Tokenizer
 
             with self._lock:
@@ -318,10 +332,19 @@ class Model:
             precision=options.possible_precision,
             local_files_only=options.local_files_only,
             recorded=options.recorded,
+            beside=options.files_beside,
         )
         if files.plan is not None:
             return self._exported(files, files.plan)
-        asked = (files, options.max_tokens, options.task, options.spec, options.possible_precision)
+        asked: tuple[object, ...] = (
+            files,
+            options.max_tokens,
+            options.task,
+            options.spec,
+            options.possible_precision,
+        )
+        if options.terms:
+            asked = (*asked, "terms")
         plans = PlanCache(files.folder, asked, cache)
         plan = plans.read()
         if plan is not None:
@@ -352,6 +375,8 @@ class Model:
         if query_weights is not None:
             parts = [query_weights]
         digest = weights_digest([*weights, *parts], cache)
+        head = directory.token_head if options.terms else None
+        terms = None if head is None else weights_digest([*weights, *parts, head], cache)
         tokenizer = read_tokenizer_file(directory.tokenizer)
         vocabulary = directory.vocabulary
         if vocabulary is not None and tokenizer.largest_id >= vocabulary:
@@ -363,7 +388,14 @@ class Model:
 
         def plan() -> RunPlan:
             made = _make_plan(
-                directory, spec, weights, digest, settings, options.possible_precision, cache
+                directory,
+                spec,
+                weights,
+                digest,
+                settings,
+                options.possible_precision,
+                cache,
+                terms,
             )
             plans.write(made)
             return made
@@ -377,6 +409,7 @@ class Model:
             directory.tokenizer,
             directory.lower_case,
             query_weights,
+            terms,
         )
 
     def _exported(self, files: ModelFiles, plan: RunPlan) -> ModelFacts:
@@ -388,7 +421,7 @@ class Model:
         digest = sha256(plan.tokenizer, cache)
         once(cache, "tokenizer", digest, partial(read_tokenizer_file, plan.tokenizer))
         if plan.kind != "static":  # whoever made the folder, its graph may be anything
-            _try_once(plan, cache)
+            _try_once(replace(plan, terms_sha256=None), cache)
         options, spec, folder = self._options, plan.spec, files.folder
         if options.task != spec.task:
             kinds = {"embed": "dense", "terms": "SPLADE"}
@@ -413,6 +446,13 @@ class Model:
         return self._of_plan(files, plan)
 
     def _of_plan(self, files: ModelFiles, plan: RunPlan) -> ModelFacts:
+        if not self._options.terms:
+            plan = replace(plan, terms_sha256=None)
+        elif plan.terms_sha256 is None:
+            raise ModelFileError(
+                f"{files.folder} was exported without the head that weighs tokens: export the "
+                "model again with it"
+            )
         spec = self._shortened(plan.spec)
         return ModelFacts(
             files,
@@ -423,6 +463,7 @@ class Model:
             plan.tokenizer,
             plan.lower_case,
             plan.query_weights,
+            plan.terms_sha256,
         )
 
     def _shortened(self, spec: ModelSpec) -> ModelSpec:
@@ -503,6 +544,7 @@ def _make_plan(
     tokenizer_sha256: str,
     precision: Precision,
     cache: Path,
+    terms_sha256: str | None = None,
 ) -> RunPlan:
     """Decide how a model's files are run; compile them, if they must be and `cache` has no graph.
 
@@ -514,6 +556,7 @@ def _make_plan(
         tokenizer_sha256: see `RunPlan`.
         precision: asked for.
         cache: the cache folder.
+        terms_sha256: see `RunPlan`.
 
     Raises:
         ModelFileError: the files cannot be run, or do not belong together.
@@ -541,6 +584,7 @@ def _make_plan(
         vocabulary=directory.vocabulary,
         tokenizer_sha256=tokenizer_sha256,
         query_weights=directory.query_weights if spec.task == "terms" else None,
+        terms_sha256=terms_sha256,
     )
     if plan.kind == "static":
         return plan
@@ -566,5 +610,6 @@ def _make_plan(
         cache,
         head,
         () if plan.query_weights is None else (plan.query_weights,),
+        None if terms_sha256 is None else directory.token_head,
     )
     return replace(plan, report=compiled.report, run=compiled.files)

@@ -18,15 +18,24 @@ from qdrant_embed.encoder.interfaces import (
     EncoderDescription,
     Overflow,
     Recorded,
+    SparseDescription,
+    SparseVector,
     Vector,
 )
 from qdrant_embed.encoder.long_texts.overflow import LongTexts, OverflowOptions, Splitter
 from qdrant_embed.encoder.model import Model, ModelOptions
+from qdrant_embed.encoder.run.backend import both_parts, dense_parts
 from qdrant_embed.encoder.run.checked_texts import checked_texts
 from qdrant_embed.encoder.run.cores import worker_count
 from qdrant_embed.encoder.run.job import EncodeJob
 from qdrant_embed.encoder.run.pipeline import Pipeline
-from qdrant_embed.errors import UnknownModelError, check_path, check_picklable, check_whole
+from qdrant_embed.errors import (
+    InputError,
+    UnknownModelError,
+    check_path,
+    check_picklable,
+    check_whole,
+)
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.run.session import Provider
@@ -156,7 +165,7 @@ class TextEmbedding:
             spec=spec,
         )
         self._model = Model(options)
-        self._pipeline = Pipeline(self._model.load, iter)
+        self._set_pipelines()
         self._prompts = PromptChoice(
             query_prefix, document_prefix, query_prompt, document_prompt, task
         )
@@ -170,12 +179,12 @@ class TextEmbedding:
         """Return what another process needs to load the model again when it is first used."""
         if self._overflow.splitter is not None:
             check_picklable("splitter", self._overflow.splitter)
-        own = {"_pipeline", "_job", "_spec"}
+        own = {"_pipeline", "_both", "_job", "_spec"}
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._pipeline = Pipeline(self._model.load, iter)
+        self._set_pipelines()
         self._job, self._spec = None, None
 
     def __copy__(self) -> TextEmbedding:
@@ -187,7 +196,7 @@ class TextEmbedding:
         """Return a copy over the same loaded model, which never changes."""
         other = copy.copy(self)
         memo[id(self)] = other
-        shared = {"_model", "_pipeline", "_overflow"}
+        shared = {"_model", "_pipeline", "_both", "_overflow"}
         own = {name: value for name, value in self.__dict__.items() if name not in shared}
         other.__dict__.update(copy.deepcopy(own, memo))
         return other
@@ -374,6 +383,21 @@ class TextEmbedding:
             return self._pipeline.run_singly(checked, workers, self._job, prefix)
         return self._pipeline.run(checked, batch_size, workers, self._job, prefix)
 
+    def _set_pipelines(self) -> None:
+        """Run the model as it is: for vectors, and if it weighs terms, for both."""
+        model = self._model
+        self._pipeline: Pipeline[Vector]
+        if not model.options.terms:
+            self._pipeline = Pipeline(model.load, iter)
+        else:
+            self._pipeline = Pipeline(
+                model.load, lambda rows: iter(dense_parts(rows, model.dimension))
+            )
+        self._both = Pipeline(
+            model.load,
+            lambda rows: both_parts(rows, model.dimension, model.load().tokenizer.special_ids),
+        )
+
     def _long_texts(self) -> LongTexts:
         return LongTexts(self._model.load, self._pipeline, self._overflow, self._job)
 
@@ -435,5 +459,59 @@ def text_of_record(encoder: TextEmbedding, record: Recorded) -> TextEmbedding:
     """Return an encoder like `encoder`, whose model is found as `record` allows."""
     other = copy.copy(encoder)
     other._model = Model(replace(encoder._model.options, recorded=record))
-    other._pipeline, other._spec = Pipeline(other._model.load, iter), None
+    other._spec = None
+    other._set_pipelines()
     return other
+
+
+def with_terms(encoder: TextEmbedding) -> TextEmbedding:
+    """Return an encoder like `encoder`, whose model weighs terms in the same pass.
+
+    Raises:
+        InputError: the encoder has ``overflow="mean"``, or ``dimensions=``.
+    """
+    if encoder.overflow == "mean":
+        raise InputError(
+            "overflow='mean' cannot be combined with sparse=True, because weights of terms have no "
+            "mean; use overflow='chunk'"
+        )
+    other = copy.copy(encoder)
+    other._model = Model(replace(encoder._model.options, terms=True))
+    other._spec = None
+    other._set_pipelines()
+    return other
+
+
+def weighs_terms_of(encoder: TextEmbedding, other: TextEmbedding) -> bool:
+    """Return whether one pass of the network serves both: the model is loaded once for the two."""
+    return encoder._model is other._model and not other._overflow.splits
+
+
+def vectors_and_terms(
+    encoder: TextEmbedding, texts: Sequence[str], *, query: bool
+) -> Iterator[tuple[Vector, SparseVector]]:
+    """Yield the vector of each text and its weights of terms, in order, of one pass.
+
+    The encoder is one of `with_terms`. Texts are cut at the model's limit.
+    """
+    spec, workers = encoder.spec, encoder._workers(None)
+    prefix = spec.query_prefix if query else spec.document_prefix
+    checked = checked_texts(texts, prefix)
+    if encoder.overflow == "error":
+        checked = encoder._long_texts().refused(checked)
+    if len(texts) == 1:
+        return encoder._both.run_singly(checked, workers, encoder._job, prefix)
+    return encoder._both.run(checked, len(texts) or 1, workers, encoder._job, prefix)
+
+
+def describe_terms(encoder: TextEmbedding) -> SparseDescription:
+    """Return everything that the weights of terms of an encoder of `with_terms` depend on."""
+    facts = encoder._model.facts
+    return SparseDescription(
+        model=facts.spec.name,
+        revision=facts.files.revision,
+        weights_sha256=facts.terms_sha256,
+        tokenizer_sha256=facts.tokenizer_sha256,
+        max_tokens=facts.spec.max_tokens,
+        beside_dense=True,
+    )

@@ -206,8 +206,7 @@ class Search:
                 for vector in vectors.dense.encoder.queries(texts).tolist()
             ]
         depths = self._depths(last, documents)
-        dense = vectors.dense.encoder.queries(texts).tolist()
-        sparse = vectors.sparse.queries(texts)
+        rows, sparse = vectors.queries(texts)
         return [
             FusedRanking(
                 self._request(
@@ -228,7 +227,7 @@ class Search:
                 documents=documents,
                 depths=depths,
             )
-            for vector, words in zip(dense, sparse, strict=True)
+            for vector, words in zip(rows.tolist(), sparse, strict=True)
         ]
 
     def retrieval(self, vectors: CollectionVectors) -> dict[str, Any]:

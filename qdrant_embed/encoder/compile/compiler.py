@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
+from qdrant_embed.encoder.compile.layers.token_weights import read_token_head
 from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED
 from qdrant_embed.encoder.facts.architectures import BertFamilyConfig, TransformerConfig
 from qdrant_embed.encoder.facts.head import HeadModule
@@ -70,6 +71,7 @@ def compiled_model(
     cache: Path,
     head: Sequence[HeadModule] = (),
     others: Sequence[Path] = (),
+    token_head: Path | None = None,
 ) -> CompiledModel:
     """Return the compiled form of a model; compile it now if `cache` does not hold it.
 
@@ -84,6 +86,7 @@ def compiled_model(
         cache: the cache folder.
         head: the modules after the pooling.
         others: files that no graph is made from, but which belong to the weights.
+        token_head: the file of a head that weighs each token; it adds an output to the graph.
 
     Raises:
         ModelFileError: the weights do not fit the config, or change meanwhile, or `cache` cannot be
@@ -91,6 +94,8 @@ def compiled_model(
         MissingDependencyError: ``onnx`` or ``safetensors`` is not installed.
     """
     facts = _facts(config, spec, precision, head)
+    if token_head is not None:
+        facts["token_head"] = file_sha256(token_head)
     made_from = _digest(
         {
             **facts,
@@ -118,7 +123,14 @@ def compiled_model(
     from qdrant_embed.encoder.compile.unfinished import Unfinished
 
     started = time.perf_counter()
-    graph = partial(model_graph, read_tensors(files), config, spec, head=read_head(head))
+    graph = partial(
+        model_graph,
+        read_tensors(files),
+        config,
+        spec,
+        head=read_head(head),
+        token_head=read_token_head(token_head, config.hidden_size) if token_head else None,
+    )
     # raises what is wrong with the weights before anything is deleted
     graph(NOTHING_QUANTIZED).graph.check()
     if config.caution:

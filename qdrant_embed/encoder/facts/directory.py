@@ -26,19 +26,13 @@ from qdrant_embed.encoder.facts.architectures import (
 )
 from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, checked, read_json
-from qdrant_embed.encoder.facts.modules import (
-    IDF_FILE,
-    read_chain,
-    read_prompts,
-    read_sentence_config,
-)
+from qdrant_embed.encoder.facts.modules import read_chain, read_prompts, read_sentence_config
 from qdrant_embed.encoder.facts.precision import Precision
-from qdrant_embed.encoder.facts.sparse_catalog import find_sparse
+from qdrant_embed.encoder.facts.sparse_catalog import IDF_FILE, TERMS_FILE, find_sparse
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.facts.terms import TermWeighting
 from qdrant_embed.encoder.facts.tokenizer_file import TokenizerFile
 from qdrant_embed.encoder.facts.weights import weight_files
-from qdrant_embed.encoder.interfaces import Poolings, Task, assert_never
+from qdrant_embed.encoder.interfaces import Poolings, Task, TermWeighting, assert_never
 from qdrant_embed.errors import InputError, ModelFileError
 
 logger = logging.getLogger(__name__)
@@ -334,6 +328,22 @@ class ModelDirectory:
             return self._chain.term_weighting()
         entry = find_sparse(name)
         return entry.term_weighting if entry else "log"
+
+    @property
+    def token_head(self) -> Path:
+        """The file of the head that weighs each token, beside the dense vector.
+
+        Raises:
+            ModelFileError: the model has none, or is not compiled.
+        """
+        path = self._first / TERMS_FILE
+        if not path.is_file() or not isinstance(self.config, TransformerConfig):
+            raise ModelFileError(
+                f"{self.path} has no {TERMS_FILE} beside weights that can be compiled: sparse=True "
+                "is for models with such a head, as BAAI/bge-m3; set_sparse_model() sets another "
+                "model for sparse vectors"
+            )
+        return path
 
     @property
     def query_weights(self) -> Path | None:

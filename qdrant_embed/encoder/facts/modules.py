@@ -12,14 +12,12 @@ from pydantic import AliasChoices, Field, PositiveInt, TypeAdapter
 from qdrant_embed.encoder.facts.architectures import SHORTEST
 from qdrant_embed.encoder.facts.head import HeadActivation, HeadModule
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
-from qdrant_embed.encoder.facts.terms import TermWeighting
-from qdrant_embed.encoder.interfaces import Pooling, Poolings
+from qdrant_embed.encoder.interfaces import Pooling, Poolings, TermWeighting
 from qdrant_embed.errors import ModelFileError
 from qdrant_embed.limits import MODULES, PREFIX, shortened
 
 MODULES_FILE = "modules.json"
 ROUTER_FILE = "router_config.json"  # in the folder of a `Router`
-IDF_FILE = "idf.json"  # weights of a query's tokens, beside a sparse model without modules.json
 
 # what a chain's first module does: run a transformer, look up a table, run a masked language model
 ChainKind: TypeAlias = Literal["transformer", "static", "masked_language_model"]

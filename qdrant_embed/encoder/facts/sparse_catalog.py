@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qdrant_embed.encoder.facts.terms import TermWeighting
+from qdrant_embed.encoder.interfaces import TermWeighting
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class SparseEntry:
     term_weighting: TermWeighting = "log"
     also: tuple[str, ...] = ()
 
+
+# beside the weights of a sparse model without modules.json, the weights of a query's tokens
+IDF_FILE = "idf.json"
+TERMS_FILE = "sparse_linear.pt"  # beside those of bge-m3, the head that weighs each token
 
 BM25 = "Qdrant/bm25"
 SPLADE = "prithivida/Splade_PP_en_v1"

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
-from qdrant_embed.encoder.facts.terms import TermWeighting
-from qdrant_embed.encoder.interfaces import Pooling, Poolings, Task
+from qdrant_embed.encoder.interfaces import Pooling, Poolings, Task, TermWeighting
 from qdrant_embed.errors import InputError, check_prefix, check_str, check_unicode, check_whole
 
 

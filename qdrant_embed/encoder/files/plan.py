@@ -92,6 +92,8 @@ class RunPlan:
         files: every file that the plan depends on, by name or path.
         query_weights: of a sparse model, the file with the weights of a query's tokens; without
             one, queries are run through the network.
+        terms_sha256: of a graph that weighs each token beside the dense vector, the digest of its
+            weights and of those of the head that does so.
         version: of this format.
     """
 
@@ -113,6 +115,7 @@ class RunPlan:
     files: Mapping[str, FileState] = field(default_factory=dict)
     head: tuple[HeadModule, ...] = ()
     query_weights: Path | None = None
+    terms_sha256: str | None = None
     version: Literal[1] = 1
 
     @property
@@ -125,8 +128,9 @@ class RunPlan:
         content = json.loads(json.dumps(asdict(self), default=str))
         if not self.head:
             del content["head"]  # which earlier releases do not know
-        if self.query_weights is None:
-            del content["query_weights"]
+        for name in ("query_weights", "terms_sha256"):
+            if getattr(self, name) is None:
+                del content[name]
         if self.spec.term_weighting == "log":
             del content["spec"]["term_weighting"]
         return sealed(content)

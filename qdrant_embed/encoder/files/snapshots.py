@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from qdrant_embed.encoder.facts.jsonfile import read_json
 from qdrant_embed.encoder.facts.modules import (
-    IDF_FILE,
     MODULES_FILE,
     ROUTER_FILE,
     ModuleChain,
@@ -60,8 +59,6 @@ _CONFIGS = (
     "tokenizer.json",
     "tokenizer_config.json",
 )
-# small files beside the weights: of a query's tokens, of each token's weight
-_HEADS = (IDF_FILE, "sparse_linear.pt")
 
 
 @dataclass(frozen=True)
@@ -118,10 +115,11 @@ class Snapshots:
     Args:
         cache: the cache folder.
         name: the repository's name.
+        beside: names of files beside the weights that are needed, too, if there are such files.
     """
 
-    def __init__(self, cache: Path, name: str) -> None:
-        self._cache = cache
+    def __init__(self, cache: Path, name: str, beside: Sequence[str] = ()) -> None:
+        self._cache, self._beside = cache, beside
         self._name = name
         self._base = cache / _FOLDER / name.lower().replace("/", "--")
 
@@ -137,7 +135,7 @@ class Snapshots:
         if model is None:
             return None
         folder = self._base / model.commit
-        for path in _needed(model.paths, folder, precision, as_before=as_before):
+        for path in _needed(model.paths, folder, precision, self._beside, as_before=as_before):
             file = model.files.get(path)
             if file is None or not file.is_at(folder / path, self._cache):
                 return None
@@ -218,7 +216,7 @@ class Snapshots:
         known = _read(self._record(repository.commit))
         files = dict(known.files) if known else {}
         paths = frozenset(repository.files) | (known.paths if known else frozenset())
-        for path in _needed(paths, folder, precision):
+        for path in _needed(paths, folder, precision, self._beside):
             if path not in repository.files:
                 raise ModelDownloadError(f"{path} of {self._name} is not in the local cache")
             others = (other / path for other in self._base.iterdir() if is_commit(other.name))
@@ -269,7 +267,12 @@ def kept_models(cache: Path) -> Iterator[tuple[Path, KeptModel]]:
 
 
 def _needed(
-    paths: Collection[str], folder: Path, precision: Precision, *, as_before: bool = False
+    paths: Collection[str],
+    folder: Path,
+    precision: Precision,
+    beside: Sequence[str] = (),
+    *,
+    as_before: bool = False,
 ) -> Iterator[str]:
     """Yield the files of a repository that are needed, small ones first.
 
@@ -280,6 +283,7 @@ def _needed(
         paths: of all files of the repository.
         folder: where they are downloaded to.
         precision: chooses between several kinds of weights.
+        beside: names of other files that are needed, if there are such files.
         as_before: as the first releases did (see `weight_files`), which also read no modules after
             the pooling.
     """
@@ -317,7 +321,7 @@ def _needed(
         files = [name for at, _, name in (path.rpartition("/") for path in paths) if at == place]
         if (file := head_weights(files)) is not None:
             yield f"{place}/{file}"
-    yield from (name for name in _HEADS if not as_before and name in paths)
+    yield from (name for name in beside if name in paths)
     yield from weights
 
 

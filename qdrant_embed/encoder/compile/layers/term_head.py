@@ -19,8 +19,7 @@ import numpy as np
 from qdrant_embed.encoder.compile.graph import Graph
 from qdrant_embed.encoder.compile.quantize import Array, Linear, LinearGroup
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.facts.terms import TermWeighting
-from qdrant_embed.encoder.interfaces import assert_never
+from qdrant_embed.encoder.interfaces import TermWeighting, assert_never
 from qdrant_embed.errors import ModelFileError
 
 _BLOCK = 4096  # terms whose logits are held together

@@ -19,6 +19,7 @@ from qdrant_embed.encoder.compile.layers.term_head import (
     add_term_weights,
     term_linears,
 )
+from qdrant_embed.encoder.compile.layers.token_weights import TokenHead, add_token_weights
 from qdrant_embed.encoder.compile.quantize import (
     NOTHING_QUANTIZED,
     Array,
@@ -31,6 +32,7 @@ from qdrant_embed.encoder.compile.quantize import (
 from qdrant_embed.encoder.facts.architectures import Activation, TransformerConfig
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import assert_never
+from qdrant_embed.encoder.run.backend import WEIGHED
 from qdrant_embed.encoder.run.pooling import (
     NO_HEAD,
     Head,
@@ -99,6 +101,7 @@ class TransformerGraph(ABC, Generic[C]):
         spec: task, pooling, normalisation and the number of positions to keep.
         plan: which groups are int8, and with what numbers; none by default.
         head: what follows the pooling; nothing by default.
+        token_head: what weighs each token beside the pooling; nothing by default.
 
     Raises:
         ModelFileError: a tensor is missing or does not have the shape that the config states, or
@@ -118,9 +121,10 @@ class TransformerGraph(ABC, Generic[C]):
         spec: ModelSpec,
         plan: QuantizationPlan = NOTHING_QUANTIZED,
         head: Head = NO_HEAD,
+        token_head: TokenHead | None = None,
     ) -> None:
         self.weights, self.config, self.spec, self.plan = weights, config, spec, plan
-        self.head = head
+        self.head, self.token_head = head, token_head
         self.graph = Graph()
         self.group_inputs: dict[LinearGroup, str] = {}
         self._latest: tuple[LinearGroup, list[Linear]] | None = None
@@ -153,6 +157,8 @@ class TransformerGraph(ABC, Generic[C]):
         outputs: dict[str, list[Any] | None] = {self.output: None}
         if self.output == "embedding":
             outputs = {self.output: ["batch", self.spec.dimension]}
+            if self.token_head is not None:
+                outputs[WEIGHED] = ["batch", "tokens"]
         if taps:
             outputs |= dict.fromkeys(set(self.group_inputs.values()) - {HIDDEN})
         self.graph.save(path, outputs)
@@ -193,7 +199,11 @@ class TransformerGraph(ABC, Generic[C]):
         match task:
             case "embed":
                 first = needs_first_token_only(self.spec.pooling)
-                return self.pool(self.hidden_states(first_row_only=first))
+                if self.token_head is None:
+                    return self.pool(self.hidden_states(first_row_only=first))
+                hidden = self.hidden_states()
+                add_token_weights(self.graph, hidden, self.token_head)
+                return self.pool(self.first_row(hidden) if first else hidden)
             case "terms":
                 return add_term_weights(self, self.hidden_states())
             case "token_vectors" | "score":
