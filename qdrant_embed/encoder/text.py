@@ -392,6 +392,9 @@ def is_also(encoder: TextEmbedding, weights_sha256: str, tokenizer_sha256: str |
         encoder: a model by name or folder.
         weights_sha256: digest of the form that was run.
         tokenizer_sha256: digest of its settings, if it is known.
+
+    Raises:
+        OtherFormError: if that form returns other vectors.
     """
     return encoder._model.is_also(weights_sha256, tokenizer_sha256)
 

@@ -109,6 +109,45 @@ def find_model(
     )
 
 
+def with_own_file(
+    files: ModelFiles,
+    weights_sha256: str,
+    *,
+    cache: Path,
+    precision: Precision,
+    local_files_only: bool,
+    recorded: Recorded | None,
+) -> ModelFiles:
+    """Return `files`, with the ONNX file that the first releases ran if it has that digest.
+
+    It is downloaded if the model is from the hub, and what the hub states of the file fits.
+
+    Args:
+        files: the model's files.
+        weights_sha256: digest of the ONNX file.
+        cache: the cache folder.
+        precision: chooses between several ONNX files.
+        local_files_only: never use the network.
+        recorded: see `find_model`.
+
+    Raises:
+        ModelDownloadError: if the file cannot be downloaded.
+        ModelFileError: if it is not the file it should be.
+    """
+    if files.revision is None:
+        return files
+    from qdrant_embed.encoder.files.snapshots import Snapshots
+
+    Snapshots(cache, files.name).fetch_own_file(
+        files.revision,
+        precision,
+        weights_sha256,
+        local_files_only=local_files_only or (recorded is not None and not recorded.may_be_fetched),
+        for_collection=recorded is not None,
+    )
+    return files
+
+
 def names_folder(name: str | os.PathLike[str]) -> bool:
     """Return whether `name` is that of a folder, which a name in the catalog never is."""
     return not (isinstance(name, str) and is_known(name)) and os.path.isdir(name)
