@@ -22,7 +22,7 @@ from qdrant_embed.encoder.files.model_files import (
     names_folder,
     with_own_file,
 )
-from qdrant_embed.encoder.files.plan import PlanCache, RunPlan, export_plan
+from qdrant_embed.encoder.files.plan import PlanCache, RunKind, RunPlan, export_plan
 from qdrant_embed.encoder.interfaces import NotAsRecordedError, OtherFormError, Recorded, Task
 from qdrant_embed.errors import (
     InputError,
@@ -152,6 +152,8 @@ class ModelFacts:
         spec: its facts, with the dimension that is asked for.
         weights_sha256: digest of its weights.
         tokenizer_sha256: see `RunPlan`.
+        kind: see `RunPlan`.
+        file: the file with its weights, as a path in the folder of `files`.
         plan: returns the plan to run it; compiles the model if necessary.
     """
 
@@ -159,6 +161,8 @@ class ModelFacts:
     spec: ModelSpec
     weights_sha256: str
     tokenizer_sha256: str | None
+    kind: RunKind
+    file: str
     plan: Callable[[], RunPlan]
 
 
@@ -399,7 +403,8 @@ class Model:
             plans.write(made)
             return made
 
-        return ModelFacts(files, self._shortened(spec), digest, settings, plan)
+        kind, file = _kind(directory, weights[0]), weights[0].relative_to(directory.path).as_posix()
+        return ModelFacts(files, self._shortened(spec), digest, settings, kind, file, plan)
 
     def _exported(self, files: ModelFiles, plan: RunPlan) -> ModelFacts:
         """Take an exported model as it was exported, once its tokenizer and graph are checked."""
@@ -436,7 +441,8 @@ class Model:
 
     def _of_plan(self, files: ModelFiles, plan: RunPlan) -> ModelFacts:
         spec = self._shortened(plan.spec)
-        return ModelFacts(files, spec, plan.weights_sha256, plan.tokenizer_sha256, lambda: plan)
+        digests = plan.weights_sha256, plan.tokenizer_sha256
+        return ModelFacts(files, spec, *digests, plan.kind, plan.report.file, lambda: plan)
 
     def _shortened(self, spec: ModelSpec) -> ModelSpec:
         dimensions = self._options.dimensions
@@ -521,6 +527,15 @@ def _try_once(plan: RunPlan, cache: Path) -> None:
     once(cache, plan.kind, digest, partial(try_plan, plan))
 
 
+def _kind(directory: ModelDirectory, weights: Path) -> RunKind:
+    """Decide how the first file of a model's weights is run."""
+    from qdrant_embed.encoder.facts.architectures import StaticConfig
+
+    if weights.suffix == ".onnx":
+        return "onnx"
+    return "static" if isinstance(directory.config, StaticConfig) else "graph"
+
+
 def _make_plan(
     directory: ModelDirectory,
     spec: ModelSpec,
@@ -551,7 +566,7 @@ def _make_plan(
     config = directory.config
     own_file = weights[0].suffix == ".onnx"
     plan = RunPlan(
-        kind="onnx" if own_file else "static" if isinstance(config, StaticConfig) else "graph",
+        kind=_kind(directory, weights[0]),
         spec=spec,
         report=ModelReport(
             model=spec.name,
