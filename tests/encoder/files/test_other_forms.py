@@ -159,6 +159,17 @@ def test_what_is_fetched_to_be_compared(written: Written, empty: Path) -> None:
     assert next(empty.rglob("compiled.json"))
 
 
+def test_one_of_several_files_is_fetched(written: Written, empty: Path, tmp_path: Path) -> None:
+    del empty
+    folder = shutil.copytree(written.folder, tmp_path / "model")
+    (folder / "onnx/model_quantized.onnx").write_bytes(b"another")
+    client = QdrantClient(":memory:")
+    written.store(client)
+    with serving(KNOWN, folder) as hub, asked(hub):
+        assert client.query("demo", "the cat", limit=1)[0].document == "the cat"
+        assert (hub.asked("model.onnx"), hub.asked("model_quantized.onnx")) == (1, 0)
+
+
 @pytest.mark.parametrize("known", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_collection_of_another_form_is_refused(known: bool, empty: Path, tmp_path: Path) -> None:
     del empty
@@ -173,6 +184,8 @@ def test_a_collection_of_another_form_is_refused(known: bool, empty: Path, tmp_p
         with pytest.raises(CollectionMismatchError, match="was written by the other form"):
             client.query("demo", "the cat")
         assert hub.asked("model.onnx") == 1
+        client.migrate_model("demo", name, "new")
+    assert client.query("new", "the cat", limit=1)[0].document == "the cat"
 
 
 def test_the_file_of_a_model_that_is_not_trusted_is_not_fetched(
