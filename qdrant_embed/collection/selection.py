@@ -200,8 +200,8 @@ def _written_by_other_form(
     return CollectionMismatchError(
         f"collection {collection_name!r} was written by the other form of its model: {error}. To "
         "encode its documents again with today's form, call migrate_model()",
-        expected={"weights_sha256": stamp.weights_sha256 if stamp else None},
-        found={},
+        expected={"weights_sha256": error.weights_sha256},
+        found={"weights_sha256": stamp.weights_sha256 if stamp else None},
     )
 
 

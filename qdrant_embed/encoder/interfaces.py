@@ -113,7 +113,14 @@ class OtherFormError(NotAsRecordedError):
     """Raised when a collection records a model's own ONNX file, which returns other vectors.
 
     Earlier releases ran that file, because they could not compile the model's weights.
+
+    Attributes:
+        weights_sha256: digest of the weights as they are compiled now.
     """
+
+    def __init__(self, message: str, weights_sha256: str) -> None:
+        super().__init__(message)
+        self.weights_sha256 = weights_sha256
 
 
 class NotInCacheError(ModelDownloadError):

@@ -499,7 +499,8 @@ def _check_equal(plan: RunPlan, compiled: Model) -> None:
         raise OtherFormError(
             f"{plan.spec.name} ran from its own file {plan.report.file} in earlier releases, and "
             "is compiled from its weights now: a value of their vectors differs by up to "
-            f"{difference:.2g}"
+            f"{difference:.2g}",
+            compiled.facts.weights_sha256,
         )
 
 
