@@ -115,7 +115,8 @@ def write_random(path: Path, config: Any, spec: ModelSpec, precision: str) -> No
 
 def _quantized(graph: Any, group: LinearGroup) -> QuantizedGroup:
     """Draws the weights of a group; what it computes means nothing, but takes as long."""
-    random = np.random.default_rng(0)
+    # other numbers for each group: onnxruntime holds equal weights once
+    random = np.random.default_rng([group.layer, *map(ord, group.kind), group.expert or 0])
     inputs, outputs = graph.widths(group.kind)
     linears = [
         QuantizedLinear(
