@@ -91,6 +91,11 @@ def write(path: Path, name: str, tokens: int, precision: str) -> None:
         stated |= {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": 3072}
         stated["n_positions"] = positions
     config = ARCHITECTURES[name].model_validate(stated)
+    write_random(path, config, ModelSpec(name, config.dimension, "mean", tokens), precision)
+
+
+def write_random(path: Path, config: Any, spec: ModelSpec, precision: str) -> None:
+    """Writes the graph of a random model with that config."""
     module, kind = registry.GRAPHS[config.architecture]
     architecture = getattr(import_module(f"{registry.__package__}.{module}"), kind)
     random = np.random.default_rng(0)
@@ -100,7 +105,6 @@ def write(path: Path, name: str, tokens: int, precision: str) -> None:
             drawn = random.standard_normal(shape, np.float32) * np.float32(0.03)
             return drawn + 1 if len(shape) == 1 and name.endswith("weight") else drawn
 
-    spec = ModelSpec(name, config.dimension, "mean", tokens)
     whole = RandomGraph({}, config, spec, NOTHING_QUANTIZED)
     if precision == "int8":
         groups = {group: _quantized(whole, group) for group in whole.group_inputs}
@@ -111,7 +115,8 @@ def write(path: Path, name: str, tokens: int, precision: str) -> None:
 
 def _quantized(graph: Any, group: LinearGroup) -> QuantizedGroup:
     """Draws the weights of a group; what it computes means nothing, but takes as long."""
-    random = np.random.default_rng(0)
+    # other numbers for each group: onnxruntime holds equal weights once
+    random = np.random.default_rng([group.layer, *map(ord, group.kind), group.expert or 0])
     inputs, outputs = graph.widths(group.kind)
     linears = [
         QuantizedLinear(

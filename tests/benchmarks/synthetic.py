@@ -41,7 +41,7 @@ _HEAD_SIZE = 128
 def make_model(folder: Path, size: Size) -> None:
     """Writes a random Qwen3 Embedding, bfloat16, with a tokenizer trained on documentation."""
     (folder / "1_Pooling").mkdir(parents=True)
-    _write_tokenizer(folder / "tokenizer.json", size.vocabulary)
+    write_tokenizer(folder / "tokenizer.json", size.vocabulary)
     _write_weights(folder / "model.safetensors", size)
     config = {
         "architectures": ["Qwen3ForCausalLM"],
@@ -118,7 +118,7 @@ def _write_weights(path: Path, size: Size) -> None:
                 file.write((values.view(np.uint32) >> 16).astype("<u2").tobytes())
 
 
-def _write_tokenizer(path: Path, vocabulary: int) -> None:
+def write_tokenizer(path: Path, vocabulary: int) -> None:
     """Trains a byte-level BPE, whose rest of the vocabulary no text reaches."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
