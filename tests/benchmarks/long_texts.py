@@ -44,13 +44,20 @@ _SIZES = {
     "intermediate_size": 3072,
 }
 _GROUPED = {"num_key_value_heads": 4, "head_dim": 64}
+_NOMIC = {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": 3072}
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": {},
+    "roberta": {},
     "xlm-roberta": {},
+    "distilbert": {"dim": 768, "n_layers": 12, "n_heads": 12, "hidden_dim": 3072},
+    "mpnet": {},
     "modernbert": {"intermediate_size": 1152},
-    "nomic_bert": {},
+    "nomic_bert": _NOMIC,
+    "nomic_bert_moe": {**_NOMIC, "model_type": "nomic_bert", "num_experts": 8},
     "gte": {},
     "jina_bert": {"model_type": "bert", "position_embedding_type": "alibi"},
+    "xlm-roberta-flash": {"model_type": "xlm-roberta", "position_embedding_type": "rotary"},
+    "t5": {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_heads": 12, "num_layers": 12},
     "qwen2": _GROUPED,
     "qwen3": _GROUPED,
     "eurobert": _GROUPED,
@@ -87,8 +94,7 @@ def write(path: Path, name: str, tokens: int, precision: str) -> None:
     """Writes the graph of a random model."""
     positions = tokens + 2  # RoBERTa's begin after two
     stated = {"model_type": name, "max_position_embeddings": positions, **_SIZES, **CONFIGS[name]}
-    if name == "nomic_bert":
-        stated |= {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": 3072}
+    if name in ("nomic_bert", "nomic_bert_moe", "t5"):
         stated["n_positions"] = positions
     config = ARCHITECTURES[name].model_validate(stated)
     module, kind = registry.GRAPHS[config.architecture]
