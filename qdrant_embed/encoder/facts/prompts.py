@@ -68,6 +68,10 @@ class PromptChoice:
             choice = replace(choice, document_prefix=document, document_prompt=None)
         return choice
 
+    def without_task(self) -> PromptChoice:
+        """Return this choice without a task."""
+        return replace(self, task=None)
+
     def of(self, spec: ModelSpec) -> ModelSpec:
         """Return a model's facts with the prefixes that are chosen here.
 
