@@ -152,7 +152,7 @@ class ModelFacts:
         weights_sha256: digest of its weights.
         tokenizer_sha256: see `RunPlan`.
         plan: returns the plan to run it; compiles the model if necessary.
-        adapter: see `EncoderDescription`.
+        adapter: the task whose weights are asked for, of a model that has some for each task.
         is_routed: whether queries go through other modules, or other weights, than documents.
         queries: the model that encodes them then.
     """

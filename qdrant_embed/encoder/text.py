@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL, sparse_name, supported_models
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
-from qdrant_embed.encoder.facts.prompts import PromptChoice
+from qdrant_embed.encoder.facts.prompts import DEFAULT_ADAPTER, PromptChoice
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import (
     Chunk,
@@ -283,7 +283,7 @@ class TextEmbedding:
             overflow=self._overflow.overflow,
             overlap=self._overflow.overlap if self._overflow.splits else None,
             tokenizer_sha256=facts.tokenizer_sha256,
-            adapter=facts.adapter,
+            adapter=None if facts.adapter == DEFAULT_ADAPTER else facts.adapter,
         )
 
     def variant(

@@ -118,16 +118,16 @@ def write(path: Path, name: str, tokens: int, precision: str) -> None:
 def _quantized(graph: Any, group: LinearGroup) -> QuantizedGroup:
     """Draws the weights of a group; what it computes means nothing, but takes as long."""
     random = np.random.default_rng(0)
-    inputs, outputs = graph.widths(group.kind)
+    shapes = [weight.shape for weight, _ in graph.linears(group)]
     linears = [
         QuantizedLinear(
-            random.integers(-60, 60, (inputs, width), np.int8),
-            np.full(width, 5e-4, np.float32),
-            np.zeros(width, np.float32),
+            random.integers(-60, 60, shape, np.int8),
+            np.full(shape[1], 5e-4, np.float32),
+            np.zeros(shape[1], np.float32),
         )
-        for width in outputs
+        for shape in shapes
     ]
-    return QuantizedGroup(np.ones(inputs, np.float32), np.float32(0.05), 128, tuple(linears))
+    return QuantizedGroup(np.ones(shapes[0][0], np.float32), np.float32(0.05), 128, tuple(linears))
 
 
 def worker(path: Path, tokens: int) -> None:

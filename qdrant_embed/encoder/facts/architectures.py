@@ -22,13 +22,13 @@ from pydantic import (
 )
 
 from qdrant_embed.encoder.facts.jsonfile import JsonFile
+from qdrant_embed.encoder.facts.prompts import DEFAULT_ADAPTER, RETRIEVAL
 from qdrant_embed.encoder.interfaces import Route, Task
 from qdrant_embed.errors import InputError, ModelFileError
 from qdrant_embed.limits import shortened
 
-# tasks that models have own weights for: of documents and queries, and the one by default
-_RETRIEVALS: Mapping[Route, str] = {"document": "retrieval.passage", "query": "retrieval.query"}
-RETRIEVAL, DEFAULT_ADAPTER = "retrieval", _RETRIEVALS["document"]
+# tasks with weights for documents and for queries
+_RETRIEVALS: Mapping[Route, str] = {"document": DEFAULT_ADAPTER, "query": "retrieval.query"}
 STATIC = "model2vec"  # `model_type` of static models
 # tokens of a text whose attention, the scores of all their pairs in all heads, is held at once
 _SCORED_TOGETHER = 1024

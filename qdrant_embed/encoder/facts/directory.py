@@ -14,8 +14,6 @@ from pydantic import TypeAdapter
 
 from qdrant_embed.encoder.facts.architectures import (
     ARCHITECTURES,
-    DEFAULT_ADAPTER,
-    RETRIEVAL,
     SHORTEST,
     STATIC,
     DecoderConfig,
@@ -36,6 +34,7 @@ from qdrant_embed.encoder.facts.modules import (
     read_sentence_config,
 )
 from qdrant_embed.encoder.facts.precision import Precision
+from qdrant_embed.encoder.facts.prompts import DEFAULT_ADAPTER, RETRIEVAL
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.facts.tokenizer_file import TokenizerFile
 from qdrant_embed.encoder.facts.weights import weight_files
@@ -117,11 +116,10 @@ class ModelDirectory:
 
     @property
     def adapter(self) -> str | None:
-        """The task whose weights are run, unless it is the default, or the model has no such."""
-        config, adapter = self.config, self._adapter
-        if not isinstance(config, XlmRobertaFlashConfig) or config.adapter is None:
-            return None
-        return None if adapter == DEFAULT_ADAPTER else adapter
+        """The task whose weights are asked for, if the model has some for each task."""
+        config = self.config
+        has_tasks = isinstance(config, XlmRobertaFlashConfig) and config.adapter is not None
+        return self._adapter if has_tasks else None
 
     @property
     def has_dense(self) -> bool:
@@ -315,12 +313,12 @@ class ModelDirectory:
     def _instructions(self, prompts: Prompts) -> tuple[str | None, str | None]:
         """Return what the model's files put before queries and documents of the chosen task."""
         config, adapter = self.config, self.adapter
-        if not isinstance(config, XlmRobertaFlashConfig) or adapter is None:
+        if not isinstance(config, XlmRobertaFlashConfig) or adapter in (None, DEFAULT_ADAPTER):
             return None, None
         stated = {**prompts.prompts, **config.task_instructions}
         if adapter == RETRIEVAL:
             return stated.get("retrieval.query"), stated.get("retrieval.passage")
-        instruction = stated.get(adapter, "")
+        instruction = stated.get(str(adapter), "")
         return instruction, instruction
 
     def _weight_files(self, precision: Precision) -> list[str]:

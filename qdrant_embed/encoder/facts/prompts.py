@@ -17,6 +17,8 @@ _INSTRUCTIONS = (
     ("<instruct>", "\n<query>"),
     ("task: ", " | query: "),
 )
+# of the tasks that a model has weights for: those of documents and queries, and the default
+RETRIEVAL, DEFAULT_ADAPTER = "retrieval", "retrieval.passage"
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class RunPlan:
         pooled: only the file itself can pool, because modules follow whose weights are not there.
         head: modules that follow the pooling where the model's own ONNX file does not run them.
         is_routed: whether queries have a plan of their own, in a folder of its own where exported.
-        adapter: see `EncoderDescription`.
+        adapter: the task whose weights were asked for, of a model that has some for each task.
         vocabulary: tokens that the model has vectors for, where it says so.
         tokenizer_sha256: digest of the tokenizer, and of the settings in the model's files that
             vectors depend on; ``None`` in folders that were exported before there was one.
