@@ -98,8 +98,8 @@ def test_the_default_is_what_it_was_before_tasks_could_be_chosen(folder: Path) -
     client = QdrantClient(":memory:")
     client.set_model(folder, precision="fp32")
     client.add("demo", TEXTS)
-    stamp = client.get_collection("demo").config.metadata["qdrant_embed"]
-    assert "adapter" not in stamp
+    metadata = client.get_collection("demo").config.metadata or {}
+    assert "adapter" not in metadata["qdrant_embed"]
 
 
 @pytest.mark.parametrize(
