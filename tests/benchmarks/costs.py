@@ -171,8 +171,8 @@ def run(folder: Path, count: int) -> None:
     started, spent = time.perf_counter(), time.process_time()
     list(encoder.embed(mixed.texts[:count]))
     rate, spent = count / (time.perf_counter() - started), time.process_time() - spent
-    query = statistics.median(seconds)
-    print(json.dumps([disk, loaded, peak_mb() * MB, rate, 1e3 * spent / count, 1e3 * query]))
+    median = statistics.median(seconds)
+    print(json.dumps([disk, loaded, peak_mb() * MB, rate, 1e3 * spent / count, 1e3 * median]))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
 from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED
-from qdrant_embed.encoder.facts.architectures import BertFamilyConfig, TransformerConfig
+from qdrant_embed.encoder.facts.architectures import (
+    BertFamilyConfig,
+    MPNetConfig,
+    TransformerConfig,
+)
 from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.precision import (
     FLOAT32_GRAPH_VERSION,
@@ -231,7 +235,8 @@ def _facts(
     if head:
         facts["head"] = [module.facts for module in head]
     if isinstance(config, BertFamilyConfig) and config.attends_in_parts(spec.max_tokens):
-        facts["attention"] = "in parts"  # earlier releases compiled such models as all others
+        # earlier releases compiled such models as all others
+        facts["attention"] = "in blocks" if isinstance(config, MPNetConfig) else "in parts"
     if precision == "int8":  # which is calibrated with the prefixes
         facts |= {
             "query_prompts": calibrated_prompts(spec),
