@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from qdrant_embed.cli.command import Answer, Commands, add_command, table, with_json
 from qdrant_embed.encoder.facts.catalog import Purpose, find
+from qdrant_embed.encoder.facts.precision import PRECISIONS
 from qdrant_embed.encoder.files import inventory
 from qdrant_embed.encoder.files.cache import cache_folder
 from qdrant_embed.encoder.files.model_files import find_model
@@ -31,9 +32,10 @@ def add_to(commands: Commands) -> None:
     precision = argparse.ArgumentParser(add_help=False, parents=[cache])
     precision.add_argument(
         "--precision",
-        choices=["int8", "fp32"],
+        choices=PRECISIONS,
         default="int8",
-        help="int8, the default, or fp32 for exact vectors",
+        help="int8, the default; fp32 for exact vectors; or bf16 or fp16, which take half the "
+        "memory of fp32",
     )
     hub = argparse.ArgumentParser(add_help=False, parents=[precision])
     hub.add_argument("--revision", help="branch, tag or commit on the hub; main by default")
