@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.facts.catalog import find, sparse_name
-from qdrant_embed.encoder.facts.precision import ModelReport, Precision
+from qdrant_embed.encoder.facts.precision import PRECISIONS, ModelReport, Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.cache import cache_folder, warn_of_others
 from qdrant_embed.encoder.files.model_files import (
@@ -93,8 +93,11 @@ class ModelOptions:
                 raise InputError(f"{option} must be a list, not {value!r:.80}")
         if self.dimensions is not None:
             check_whole("dimensions", self.dimensions, 1)
-        if self.precision not in ("int8", "fp32"):
-            raise InputError(f"precision must be 'int8' or 'fp32', not {self.precision!r}")
+        if self.precision not in PRECISIONS:
+            raise InputError(
+                f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not "
+                f"{self.precision!r:.80}"
+            )
         if self.cuda and self.providers is not None:
             raise InputError("pass either cuda=True or providers=, not both")
         if self.device_ids is not None and not self.cuda:
@@ -505,8 +508,9 @@ class Model:
             raise InputError(
                 f"spec= cannot change {folder}: it is exported; export the model again with it"
             )
-        if plan.report.precision == "int8" and options.possible_precision == "fp32":
-            raise InputError(f"{folder} was exported in int8: for fp32, export it in fp32")
+        precision = options.possible_precision
+        if plan.report.precision == "int8" and precision != "int8":
+            raise InputError(f"{folder} was exported in int8: for {precision}, export it again")
         if plan.adapter is not None and options.adapter not in (None, plan.adapter):
             raise InputError(
                 f"task={options.adapter!r:.80}, but {folder} was exported with the weights for the "
