@@ -20,6 +20,7 @@ from qdrant_embed.encoder.facts.modules import read_chain, read_prompts
 from qdrant_embed.encoder.facts.precision import (
     FLOAT32_GRAPH_VERSION,
     GRAPH_VERSION,
+    PRECISIONS,
     CompileReport,
     ModelReport,
     Precision,
@@ -52,9 +53,10 @@ def add_to(commands: Commands) -> None:
     precision = argparse.ArgumentParser(add_help=False, parents=[cache])
     precision.add_argument(
         "--precision",
-        choices=["int8", "fp32"],
+        choices=PRECISIONS,
         default="int8",
-        help="int8, the default, or fp32 for exact vectors",
+        help="int8, the default; fp32 for exact vectors; or bf16 or fp16, which take half the "
+        "memory of fp32",
     )
     hub = argparse.ArgumentParser(add_help=False, parents=[precision])
     hub.add_argument("--revision", help="branch, tag or commit on the hub; main by default")
@@ -180,7 +182,9 @@ def _model_here(files: ModelFiles, options: argparse.Namespace, cache: Path) -> 
 def _megabytes(entry: CatalogEntry, precision: Precision) -> int:
     """Return about how many MB a model takes on disk as it is run."""
     published = entry.published
-    return published.megabytes if precision == "int8" else round(4 * published.parameters)
+    if precision == "int8":
+        return published.megabytes
+    return round((4 if precision == "fp32" else 2) * published.parameters)
 
 
 def _stated(files: ModelFiles) -> set[str]:

@@ -262,6 +262,7 @@ class _Followed:
     overflow: Overflow = "truncate"
     overlap: int = 0
     recorded: Recorded | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -533,6 +534,7 @@ class EncoderSelection:
             dimensions=stamp.dimension,
             overflow=stamp.overflow or "truncate",
             overlap=stamp.overlap or 0,
+            adapter=stamp.adapter,
         )
         return _followed(
             _Named(collection.name, stamp),
@@ -590,7 +592,7 @@ class EncoderSelection:
                     lazy_load=True,
                 )
                 if followed.recorded is not None:
-                    embedding = text_of_record(embedding, followed.recorded)
+                    embedding = text_of_record(embedding, followed.recorded, followed.adapter)
                 self._following[followed] = adapt(embedding)
             return self._following[followed]
 

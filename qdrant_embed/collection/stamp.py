@@ -17,7 +17,7 @@ STAMP_KEY = "qdrant_embed"
 MARK_KEY = "qdrant_embed_copy"
 
 _DENSE_FACTS = ("dimension", "distance", "pooling", "query_prefix", "document_prefix")
-_TEXT_FACTS = ("max_tokens", "overflow", "overlap")
+_TEXT_FACTS = ("max_tokens", "overflow", "overlap", "adapter")
 _SPARSE_FACTS = ("idf", "max_tokens", "max_terms", "language", "k", "b", "average_length")
 # of one name, but of other weights
 _OTHER_FORM = (

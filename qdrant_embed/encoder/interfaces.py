@@ -23,6 +23,7 @@ Pooling: TypeAlias = Literal[
 ]
 Poolings: TypeAlias = Pooling | tuple[Pooling, ...]  # several: one behind the other
 Task: TypeAlias = Literal["embed", "terms", "token_vectors", "score"]
+Route: TypeAlias = Literal["document", "query"]  # what a text is; some models treat them apart
 Overflow: TypeAlias = Literal["truncate", "mean", "chunk", "error"]
 Distance: TypeAlias = Literal["Cosine", "Dot", "Euclid", "Manhattan"]
 
@@ -58,6 +59,8 @@ class EncoderDescription:
             share.
         tokenizer_sha256: hex digest of the tokenizer, and of the settings in the model's files
             that vectors depend on.
+        adapter: the task whose weights are run, of a model that has some for each task (LoRA);
+            ``None`` for the default one, and for all other models.
     """
 
     model: str
@@ -72,6 +75,7 @@ class EncoderDescription:
     overflow: Overflow | None = None
     overlap: int | None = None
     tokenizer_sha256: str | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.facts.catalog import find, sparse_name
-from qdrant_embed.encoder.facts.precision import ModelReport, Precision
+from qdrant_embed.encoder.facts.precision import PRECISIONS, ModelReport, Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.cache import cache_folder, warn_of_others
 from qdrant_embed.encoder.files.model_files import (
@@ -22,8 +22,14 @@ from qdrant_embed.encoder.files.model_files import (
     names_folder,
     with_own_file,
 )
-from qdrant_embed.encoder.files.plan import PlanCache, RunKind, RunPlan, export_plan
-from qdrant_embed.encoder.interfaces import NotAsRecordedError, OtherFormError, Recorded, Task
+from qdrant_embed.encoder.files.plan import QUERIES, PlanCache, RunKind, RunPlan, export_plan
+from qdrant_embed.encoder.interfaces import (
+    NotAsRecordedError,
+    OtherFormError,
+    Recorded,
+    Route,
+    Task,
+)
 from qdrant_embed.errors import (
     InputError,
     ModelError,
@@ -50,7 +56,9 @@ _EQUAL = 1e-4  # largest difference of a number in two vectors of one model
 class ModelOptions:
     """How to find and run a model; see `TextEmbedding`, and `ModelSpec` for `task`.
 
-    `recorded` is the record of the collection that names the model, if one does.
+    `recorded` is the record of the collection that names the model, if one does. `route` says which
+    texts are encoded, where queries have modules of their own, and `adapter` names the task whose
+    weights are run, of a model that has some for each task.
     """
 
     model_name: str | os.PathLike[str]
@@ -66,6 +74,8 @@ class ModelOptions:
     dimensions: int | None = None
     spec: ModelSpec | None = None
     recorded: Recorded | None = None
+    route: Route = "document"
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         check_path("the name of a model", self.model_name)
@@ -83,8 +93,11 @@ class ModelOptions:
                 raise InputError(f"{option} must be a list, not {value!r:.80}")
         if self.dimensions is not None:
             check_whole("dimensions", self.dimensions, 1)
-        if self.precision not in ("int8", "fp32"):
-            raise InputError(f"precision must be 'int8' or 'fp32', not {self.precision!r}")
+        if self.precision not in PRECISIONS:
+            raise InputError(
+                f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not "
+                f"{self.precision!r:.80}"
+            )
         if self.cuda and self.providers is not None:
             raise InputError("pass either cuda=True or providers=, not both")
         if self.device_ids is not None and not self.cuda:
@@ -155,6 +168,9 @@ class ModelFacts:
         kind: see `RunPlan`.
         file: the file with its weights, as a path in the folder of `files`.
         plan: returns the plan to run it; compiles the model if necessary.
+        adapter: the task whose weights are asked for, of a model that has some for each task.
+        is_routed: whether queries go through other modules, or other weights, than documents.
+        queries: the model that encodes them then.
     """
 
     files: ModelFiles
@@ -164,6 +180,9 @@ class ModelFacts:
     kind: RunKind
     file: str
     plan: Callable[[], RunPlan]
+    adapter: str | None = None
+    is_routed: bool = False
+    queries: Model | None = None
 
 
 class Model:
@@ -223,6 +242,11 @@ class Model:
                     self._facts = self._find()
         return self._facts
 
+    @property
+    def queries(self) -> Model:
+        """The model that encodes queries: this one, as a rule."""
+        return self.facts.queries or self
+
     def load(self) -> LoadedModel:
         """Return the loaded model; find, compile and load it where that has not happened yet."""
         if self._loaded is None:
@@ -236,7 +260,9 @@ class Model:
         plan = self.facts.plan()
         spec = plan.spec.with_prefixes(spec.query_prefix, spec.document_prefix)
         plan = replace(plan, spec=spec, revision=self.facts.files.revision)
-        export_plan(plan, folder, cache_folder(self._options.cache_dir))
+        other = self.facts.queries
+        queries = None if other is None else replace(other.facts.plan(), revision=plan.revision)
+        export_plan(plan, folder, cache_folder(self._options.cache_dir), queries)
 
     def is_also(self, weights_sha256: str, tokenizer_sha256: str | None) -> bool:
         """Return whether the model's own ONNX file has these digests.
@@ -275,7 +301,7 @@ class Model:
 
         cache = cache_folder(self._options.cache_dir)
         precisions: tuple[Precision, ...] = ("int8", "fp32")
-        for precision in precisions if facts.files.plan is None else ():
+        for precision in precisions if facts.files.plan is None and facts.queries is None else ():
             try:
                 files = with_own_file(
                     facts.files,
@@ -346,6 +372,38 @@ class Model:
         return facts
 
     def _found(self) -> ModelFacts:
+        facts, options = self._found_alone(), self._options
+        if not facts.is_routed or options.route == "query" or options.task != "embed":
+            return facts
+        files, recorded = facts.files, options.recorded
+        queries = Model(
+            replace(
+                options,
+                # an exported model has that of queries beside it
+                model_name=files.folder / QUERIES if files.plan else options.model_name,
+                revision=files.revision or options.revision,
+                recorded=None
+                if recorded is None or files.plan
+                else replace(recorded, weights_sha256=None, tokenizer_sha256=None),
+                route="query",
+            )
+        )
+        other = queries.facts
+        if other.spec.dimension != facts.spec.dimension:
+            raise ModelFileError(
+                f"{facts.spec.name} encodes documents with {facts.spec.dimension} dimensions, but "
+                f"queries with {other.spec.dimension}: they cannot be compared"
+            )
+        settings = (facts.tokenizer_sha256, other.tokenizer_sha256)
+        return replace(
+            facts,
+            queries=queries,
+            weights_sha256=_of_both(facts.weights_sha256, other.weights_sha256),
+            tokenizer_sha256=None if None in settings else _of_both(*map(str, settings)),
+        )
+
+    def _found_alone(self) -> ModelFacts:
+        """Find the files, and what they say of the modules for `route` alone."""
         options = self._options
         cache = cache_folder(options.cache_dir)
         warn_of_others(cache)
@@ -359,7 +417,15 @@ class Model:
         )
         if files.plan is not None:
             return self._exported(files, files.plan)
-        asked = (files, options.max_tokens, options.task, options.spec, options.possible_precision)
+        asked: tuple[object, ...] = (
+            files,
+            options.max_tokens,
+            options.task,
+            options.spec,
+            options.possible_precision,
+        )
+        if options.route == "query" or options.adapter is not None:  # as before without them
+            asked += (options.route, options.adapter)
         plans = PlanCache(files.folder, asked, cache)
         plan = plans.read()
         if plan is not None:
@@ -376,7 +442,11 @@ class Model:
 
         options = self._options
         directory = ModelDirectory(
-            files.folder, files.entry.spec if files.entry else None, tensor_shapes=tensor_shapes
+            files.folder,
+            files.entry.spec if files.entry else None,
+            tensor_shapes=tensor_shapes,
+            route=options.route,
+            adapter=options.adapter,
         )
         weights = directory.weights(options.possible_precision)
         if options.spec is None:
@@ -404,15 +474,26 @@ class Model:
             return made
 
         kind, file = _kind(directory, weights[0]), weights[0].relative_to(directory.path).as_posix()
-        return ModelFacts(files, self._shortened(spec), digest, settings, kind, file, plan)
+        return ModelFacts(
+            files,
+            self._shortened(spec),
+            digest,
+            settings,
+            kind,
+            file,
+            plan,
+            directory.adapter,
+            directory.is_routed,
+        )
 
     def _exported(self, files: ModelFiles, plan: RunPlan) -> ModelFacts:
         """Take an exported model as it was exported, once its tokenizer and graph are checked."""
         from qdrant_embed.encoder.facts.tokenizer_file import read_tokenizer_file
-        from qdrant_embed.encoder.files.cache import once, sha256
+        from qdrant_embed.encoder.files.cache import once
+        from qdrant_embed.encoder.files.cache import sha256 as file_digest
 
         cache = cache_folder(self._options.cache_dir)
-        digest = sha256(plan.tokenizer, cache)
+        digest = file_digest(plan.tokenizer, cache)
         once(cache, "tokenizer", digest, partial(read_tokenizer_file, plan.tokenizer))
         if plan.kind != "static":  # whoever made the folder, its graph may be anything
             _try_once(plan, cache)
@@ -427,8 +508,14 @@ class Model:
             raise InputError(
                 f"spec= cannot change {folder}: it is exported; export the model again with it"
             )
-        if plan.report.precision == "int8" and options.possible_precision == "fp32":
-            raise InputError(f"{folder} was exported in int8: for fp32, export it in fp32")
+        precision = options.possible_precision
+        if plan.report.precision == "int8" and precision != "int8":
+            raise InputError(f"{folder} was exported in int8: for {precision}, export it again")
+        if plan.adapter is not None and options.adapter not in (None, plan.adapter):
+            raise InputError(
+                f"task={options.adapter!r:.80}, but {folder} was exported with the weights for the "
+                f"task {plan.adapter!r}"
+            )
         if options.max_tokens is not None:
             if options.max_tokens > spec.max_tokens:
                 raise InputError(
@@ -441,8 +528,17 @@ class Model:
 
     def _of_plan(self, files: ModelFiles, plan: RunPlan) -> ModelFacts:
         spec = self._shortened(plan.spec)
-        digests = plan.weights_sha256, plan.tokenizer_sha256
-        return ModelFacts(files, spec, *digests, plan.kind, plan.report.file, lambda: plan)
+        return ModelFacts(
+            files,
+            spec,
+            plan.weights_sha256,
+            plan.tokenizer_sha256,
+            plan.kind,
+            plan.report.file,
+            lambda: plan,
+            plan.adapter,
+            plan.is_routed,
+        )
 
     def _shortened(self, spec: ModelSpec) -> ModelSpec:
         dimensions = self._options.dimensions
@@ -502,6 +598,11 @@ def _check_equal(plan: RunPlan, compiled: Model) -> None:
             f"{difference:.2g}",
             compiled.facts.weights_sha256,
         )
+
+
+def _of_both(documents: str, queries: str) -> str:
+    """Return the digest of a model by those of its parts for documents and for queries."""
+    return sha256(f"{documents}\n{queries}".encode()).hexdigest()
 
 
 def _runs_head(weights: Path) -> bool:
@@ -582,6 +683,8 @@ def _make_plan(
         skips_unknown=isinstance(config, StaticConfig) and config.skips_unknown,
         vocabulary=directory.vocabulary,
         tokenizer_sha256=tokenizer_sha256,
+        is_routed=directory.is_routed,
+        adapter=directory.adapter,
     )
     if plan.kind == "static":
         return plan

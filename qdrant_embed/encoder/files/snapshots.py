@@ -22,7 +22,13 @@ from urllib.parse import quote
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from qdrant_embed.encoder.facts.jsonfile import read_json
-from qdrant_embed.encoder.facts.modules import MODULES_FILE, ModuleChain, head_weights, read_chain
+from qdrant_embed.encoder.facts.modules import (
+    MODULES_FILE,
+    ModuleChain,
+    head_weights,
+    read_chain,
+    router_files,
+)
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.weights import weight_files
 from qdrant_embed.encoder.files.cache import (
@@ -323,10 +329,27 @@ def _needed(
         as_before: as the first releases did (see `weight_files`), which also read no modules after
             the pooling.
     """
-    chain: ModuleChain | None = None
+    chains: list[ModuleChain | None] = [None]
     if MODULES_FILE in paths:
         yield MODULES_FILE
-        chain = read_chain(folder)
+        for files in router_files(folder):
+            yield from [file for file in files if file in paths][:1]
+        chains = [chain := read_chain(folder)]
+        if chain is not None and chain.is_routed:
+            chains.append(read_chain(folder, "query"))
+    for chain in chains:
+        yield from _needed_of(chain, paths, folder, precision, as_before=as_before)
+
+
+def _needed_of(
+    chain: ModuleChain | None,
+    paths: Collection[str],
+    folder: Path,
+    precision: Precision,
+    *,
+    as_before: bool,
+) -> Iterator[str]:
+    """Yield the files that are needed of one chain of modules; see `_needed`."""
     places = ["" if at == PurePosixPath() else f"{at}/" for at in chain.folders] if chain else [""]
     for place in dict.fromkeys(["", *places]):
         yield from (place + name for name in _CONFIGS if place + name in paths)
