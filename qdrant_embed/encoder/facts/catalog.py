@@ -512,7 +512,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         Published(161, ("en",), architecture="jina_bert"),
         sources=_known("vendor"),
     ),
-    # one task's changes are compiled in, that of documents: see `XlmRobertaFlashConfig`
+    # has weights for each of several tasks; see `XlmRobertaFlashConfig`
     CatalogEntry(
         ModelSpec(
             "jinaai/jina-embeddings-v3",
