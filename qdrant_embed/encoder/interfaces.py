@@ -83,7 +83,8 @@ class Recorded:
     """The record by which a collection names its model, which somebody else may have written.
 
     A model that is named so is never a folder. It is fetched without a token, and it is not
-    compiled, loaded or run unless it has these digests.
+    compiled, loaded or run unless it has these digests, or its own ONNX file has them (see
+    `OtherFormError`).
 
     Attributes:
         weights_sha256: see `EncoderDescription`; ``None`` fits any.
@@ -110,6 +111,20 @@ class Recorded:
 
 class NotAsRecordedError(ModelFileError):
     """Raised when a model is found that has other digests than a collection records."""
+
+
+class OtherFormError(NotAsRecordedError):
+    """Raised when a collection records a model's own ONNX file, which returns other vectors.
+
+    Earlier releases ran that file, because they could not compile the model's weights.
+
+    Attributes:
+        weights_sha256: digest of the weights as they are compiled now.
+    """
+
+    def __init__(self, message: str, weights_sha256: str) -> None:
+        super().__init__(message)
+        self.weights_sha256 = weights_sha256
 
 
 class NotInCacheError(ModelDownloadError):

@@ -13,12 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.facts.catalog import find, sparse_name
-from qdrant_embed.encoder.facts.precision import ModelReport, Precision
+from qdrant_embed.encoder.facts.precision import PRECISIONS, ModelReport, Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.cache import cache_folder, warn_of_others
-from qdrant_embed.encoder.files.model_files import ModelFiles, find_model, names_folder
-from qdrant_embed.encoder.files.plan import QUERIES, PlanCache, RunPlan, export_plan
-from qdrant_embed.encoder.interfaces import Recorded, Route, Task
+from qdrant_embed.encoder.files.model_files import (
+    ModelFiles,
+    find_model,
+    names_folder,
+    with_own_file,
+)
+from qdrant_embed.encoder.files.plan import QUERIES, PlanCache, RunKind, RunPlan, export_plan
+from qdrant_embed.encoder.interfaces import (
+    NotAsRecordedError,
+    OtherFormError,
+    Recorded,
+    Route,
+    Task,
+)
 from qdrant_embed.errors import (
     InputError,
     ModelError,
@@ -82,8 +93,11 @@ class ModelOptions:
                 raise InputError(f"{option} must be a list, not {value!r:.80}")
         if self.dimensions is not None:
             check_whole("dimensions", self.dimensions, 1)
-        if self.precision not in ("int8", "fp32"):
-            raise InputError(f"precision must be 'int8' or 'fp32', not {self.precision!r}")
+        if self.precision not in PRECISIONS:
+            raise InputError(
+                f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not "
+                f"{self.precision!r:.80}"
+            )
         if self.cuda and self.providers is not None:
             raise InputError("pass either cuda=True or providers=, not both")
         if self.device_ids is not None and not self.cuda:
@@ -151,6 +165,8 @@ class ModelFacts:
         spec: its facts, with the dimension that is asked for.
         weights_sha256: digest of its weights.
         tokenizer_sha256: see `RunPlan`.
+        kind: see `RunPlan`.
+        file: the file with its weights, as a path in the folder of `files`.
         plan: returns the plan to run it; compiles the model if necessary.
         adapter: the task whose weights are asked for, of a model that has some for each task.
         is_routed: whether queries go through other modules, or other weights, than documents.
@@ -161,6 +177,8 @@ class ModelFacts:
     spec: ModelSpec
     weights_sha256: str
     tokenizer_sha256: str | None
+    kind: RunKind
+    file: str
     plan: Callable[[], RunPlan]
     adapter: str | None = None
     is_routed: bool = False
@@ -175,7 +193,7 @@ class Model:
         self._lock = ForkLock(awaited=True)
         self._facts: ModelFacts | None = None
         self._loaded: LoadedModel | None = None
-        self._others: dict[tuple[str, str | None], bool] = {}
+        self._others: dict[tuple[str, str | None], bool | OtherFormError] = {}
 
     def __reduce__(self) -> tuple[type[Model], tuple[ModelOptions]]:
         return Model, (self._options.anywhere(),)
@@ -249,54 +267,110 @@ class Model:
         export_plan(plan, folder, cache_folder(self._options.cache_dir), queries)
 
     def is_also(self, weights_sha256: str, tokenizer_sha256: str | None) -> bool:
-        """Return whether the model's own ONNX file has these digests and returns equal vectors.
+        """Return whether the model's own ONNX file has these digests.
 
-        Releases that could not compile the model's weights ran that file.
+        Releases that could not compile the model's weights ran that file. Its vectors are those of
+        the weights, both in float32; how near int8 comes to them is measured elsewhere.
+
+        Raises:
+            OtherFormError: if the file has these digests, but returns other vectors.
         """
+        return self._is_also(self.facts, weights_sha256, tokenizer_sha256)
+
+    def _is_also(
+        self, facts: ModelFacts, weights_sha256: str, tokenizer_sha256: str | None
+    ) -> bool:
         key = (weights_sha256, tokenizer_sha256)
         if key not in self._others:
-            with announced(f"comparing {self.facts.spec.name} with its own ONNX file"):
-                self._others[key] = self._is_also(*key)
-        return self._others[key]
+            try:
+                with announced(f"comparing {facts.spec.name} with its own ONNX file"):
+                    self._others[key] = self._compared(facts, *key)
+            except OtherFormError as error:
+                self._others[key] = error
+        verdict = self._others[key]
+        if isinstance(verdict, OtherFormError):
+            raise verdict
+        return verdict
 
-    def _is_also(self, weights_sha256: str, tokenizer_sha256: str | None) -> bool:
+    def _compared(
+        self, facts: ModelFacts, weights_sha256: str, tokenizer_sha256: str | None
+    ) -> bool:
+        """See `is_also`."""
         from qdrant_embed.encoder.facts.directory import ModelDirectory
         from qdrant_embed.encoder.facts.tokenizer_file import read_tokenizer_file
-        from qdrant_embed.encoder.files.cache import weights_digest
+        from qdrant_embed.encoder.files.cache import once, weights_digest
         from qdrant_embed.encoder.files.tensors import tensor_shapes
-        from qdrant_embed.encoder.run.loaded_model import largest_difference, load_model
 
-        facts, cache = self.facts, cache_folder(self._options.cache_dir)
-        files = facts.files
-        known = files.entry.spec if files.entry else None
+        cache = cache_folder(self._options.cache_dir)
         precisions: tuple[Precision, ...] = ("int8", "fp32")
-        for precision in precisions if files.plan is None and facts.queries is None else ():
+        for precision in precisions if facts.files.plan is None and facts.queries is None else ():
             try:
+                files = with_own_file(
+                    facts.files,
+                    weights_sha256,
+                    cache=cache,
+                    precision=precision,
+                    local_files_only=self._options.local_files_only,
+                    recorded=self._options.recorded,
+                )
                 directory = ModelDirectory(
-                    files.folder, known, tensor_shapes=tensor_shapes, as_before=True
+                    files.folder,
+                    files.entry.spec if files.entry else None,
+                    tensor_shapes=tensor_shapes,
+                    as_before=True,
                 )
                 weights = directory.weights(precision)
                 if weights[0].suffix != ".onnx" or weights_digest(weights, cache) != weights_sha256:
                     continue
-                spec = facts.plan().spec
+                compiled = self._in_float32(facts)
+                spec = compiled.facts.plan().spec
                 settings = directory.settings(spec, read_tokenizer_file(directory.tokenizer))
                 if tokenizer_sha256 not in (None, settings):
                     continue
                 plan = _make_plan(
                     directory, spec, weights, weights_sha256, settings, precision, cache
                 )
-                difference = largest_difference(load_model(plan, facts.spec, None), self.load())
+                both = (weights_sha256, settings, compiled.facts.plan().report, spec.pooling)
+                digest = sha256(repr(both).encode()).hexdigest()
+                once(cache, "equal", digest, partial(_check_equal, plan, compiled))
+            except OtherFormError:
+                raise
             except ModelError as error:
                 logger.info("%s has no ONNX file to compare with: %s", facts.spec.name, error)
                 continue
-            if difference <= _EQUAL:
-                return True
+            return True
         return False
+
+    def _in_float32(self, facts: ModelFacts) -> Model:
+        """Return the same model in float32 on the CPU, whole, and as it is on this machine."""
+        recorded = self._options.recorded and Recorded(may_be_fetched=False)
+        return Model(
+            replace(
+                self._options,
+                revision=facts.files.revision,
+                local_files_only=True,
+                recorded=recorded,
+                precision="fp32",
+                dimensions=None,
+                providers=None,
+                cuda=False,
+                device_ids=None,
+            )
+        )
 
     def _find(self) -> ModelFacts:
         facts, recorded = self._found(), self._options.recorded
-        if recorded is not None:  # before anything is compiled
-            recorded.check(facts.spec.name, facts.weights_sha256, facts.tokenizer_sha256)
+        if recorded is None:
+            return facts
+        name, own = facts.spec.name, facts.tokenizer_sha256
+        try:  # before anything is compiled
+            recorded.check(name, facts.weights_sha256, own)
+        except NotAsRecordedError:
+            weights_sha256 = recorded.weights_sha256
+            if weights_sha256 in (None, facts.weights_sha256) or not self._is_also(
+                facts, weights_sha256, recorded.tokenizer_sha256
+            ):
+                raise
         return facts
 
     def _found(self) -> ModelFacts:
@@ -401,11 +475,14 @@ class Model:
             plans.write(made)
             return made
 
+        kind, file = _kind(directory, weights[0]), weights[0].relative_to(directory.path).as_posix()
         return ModelFacts(
             files,
             self._shortened(spec),
             digest,
             settings,
+            kind,
+            file,
             plan,
             directory.adapter,
             directory.is_routed,
@@ -433,8 +510,9 @@ class Model:
             raise InputError(
                 f"spec= cannot change {folder}: it is exported; export the model again with it"
             )
-        if plan.report.precision == "int8" and options.possible_precision == "fp32":
-            raise InputError(f"{folder} was exported in int8: for fp32, export it in fp32")
+        precision = options.possible_precision
+        if plan.report.precision == "int8" and precision != "int8":
+            raise InputError(f"{folder} was exported in int8: for {precision}, export it again")
         if plan.adapter is not None and options.adapter not in (None, plan.adapter):
             raise InputError(
                 f"task={options.adapter!r:.80}, but {folder} was exported with the weights for the "
@@ -457,6 +535,8 @@ class Model:
             spec,
             plan.weights_sha256,
             plan.tokenizer_sha256,
+            plan.kind,
+            plan.report.file,
             lambda: plan,
             plan.adapter,
             plan.is_routed,
@@ -508,6 +588,20 @@ class Model:
             return load_model(self._facts.plan(), self._facts.spec, providers)
 
 
+def _check_equal(plan: RunPlan, compiled: Model) -> None:
+    """Raise `OtherFormError` unless the ONNX file of `plan` returns the vectors of `compiled`."""
+    from qdrant_embed.encoder.run.loaded_model import largest_difference, load_model
+
+    difference = largest_difference(load_model(plan, plan.spec, None), compiled.load())
+    if difference > _EQUAL:
+        raise OtherFormError(
+            f"{plan.spec.name} ran from its own file {plan.report.file} in earlier releases, and "
+            "is compiled from its weights now: a value of their vectors differs by up to "
+            f"{difference:.2g}",
+            compiled.facts.weights_sha256,
+        )
+
+
 def _of_both(documents: str, queries: str) -> str:
     """Return the digest of a model by those of its parts for documents and for queries."""
     return sha256(f"{documents}\n{queries}".encode()).hexdigest()
@@ -535,6 +629,15 @@ def _try_once(plan: RunPlan, cache: Path) -> None:
 
     digest = weights_digest([*plan.run, plan.tokenizer], cache)
     once(cache, plan.kind, digest, partial(try_plan, plan))
+
+
+def _kind(directory: ModelDirectory, weights: Path) -> RunKind:
+    """Decide how the first file of a model's weights is run."""
+    from qdrant_embed.encoder.facts.architectures import StaticConfig
+
+    if weights.suffix == ".onnx":
+        return "onnx"
+    return "static" if isinstance(directory.config, StaticConfig) else "graph"
 
 
 def _make_plan(
@@ -567,7 +670,7 @@ def _make_plan(
     config = directory.config
     own_file = weights[0].suffix == ".onnx"
     plan = RunPlan(
-        kind="onnx" if own_file else "static" if isinstance(config, StaticConfig) else "graph",
+        kind=_kind(directory, weights[0]),
         spec=spec,
         report=ModelReport(
             model=spec.name,

@@ -21,7 +21,7 @@ from qdrant_embed.encoder.interfaces import (
     Vector,
 )
 from qdrant_embed.encoder.long_texts.overflow import LongTexts, OverflowOptions, Splitter
-from qdrant_embed.encoder.model import Model, ModelOptions
+from qdrant_embed.encoder.model import Model, ModelFacts, ModelOptions
 from qdrant_embed.encoder.run.checked_texts import checked_texts
 from qdrant_embed.encoder.run.cores import worker_count
 from qdrant_embed.encoder.run.job import EncodeJob
@@ -379,7 +379,9 @@ class TextEmbedding:
         Keys: ``model``, ``dim``, ``pooling``, ``normalize``, ``max_tokens``, ``query_prefix``,
         ``document_prefix``, ``smallest_dimension``, ``license``, ``task``, ``prompts``; see
         `ModelSpec`. Besides, ``parameters`` (millions), ``megabytes`` on disk as it is run by
-        default, ``languages`` (ISO 639-1) and ``purpose`` (``retrieval`` or ``similarity``).
+        default, ``languages`` (ISO 639-1), ``purpose`` (``retrieval`` or ``similarity``), the
+        weights' ``architecture``, a ``note``, and ``sources``: for each fact ``files``,
+        ``fastembed``, ``mteb``, ``vendor`` (the vendor's page alone) or ``unconfirmed``.
         """
         return supported_models()
 
@@ -426,8 +428,16 @@ def is_also(encoder: TextEmbedding, weights_sha256: str, tokenizer_sha256: str |
         encoder: a model by name or folder.
         weights_sha256: digest of the form that was run.
         tokenizer_sha256: digest of its settings, if it is known.
+
+    Raises:
+        OtherFormError: if that form returns other vectors.
     """
     return encoder._model.is_also(weights_sha256, tokenizer_sha256)
+
+
+def found(encoder: TextEmbedding) -> ModelFacts:
+    """Return what the files of a model say, and which of them is run; nothing is compiled."""
+    return encoder._model.facts
 
 
 def variant(

@@ -154,7 +154,10 @@ class DenseRanking(Ranking):
             return [self._asked(limit, bare=bare, filter=self._other_documents())]
         slack = _WIDE_SLACK if self._round else _DENSE_SLACK
         limit = self._with_slack(slack, self._last, most)
-        return [self._asked(limit, offset=self._from, bare=self._round > 0)]
+        if self._round:
+            return [self._asked(limit, offset=self._from, bare=True)]
+        self._request.limit, self._request.offset = limit, self._from or None
+        return [self._request]
 
     def take(
         self,

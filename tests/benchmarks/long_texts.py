@@ -103,6 +103,11 @@ def write(path: Path, name: str, tokens: int, precision: str, layers: int) -> No
     names = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
     stated |= {key: layers for key in names if key in stated}
     config = ARCHITECTURES[name].model_validate(stated)
+    write_random(path, config, ModelSpec(name, config.dimension, "mean", tokens), precision)
+
+
+def write_random(path: Path, config: Any, spec: ModelSpec, precision: str) -> None:
+    """Writes the graph of a random model with that config."""
     module, kind = registry.GRAPHS[config.architecture]
     architecture = getattr(import_module(f"{registry.__package__}.{module}"), kind)
     random = np.random.default_rng(0)
@@ -112,7 +117,6 @@ def write(path: Path, name: str, tokens: int, precision: str, layers: int) -> No
             drawn = random.standard_normal(shape, np.float32) * np.float32(0.03)
             return drawn + 1 if len(shape) == 1 and name.endswith("weight") else drawn
 
-    spec = ModelSpec(name, config.dimension, "mean", tokens)
     whole = RandomGraph({}, config, spec, NOTHING_QUANTIZED)
     if precision == "int8":
         groups = {group: _quantized(whole, group) for group in whole.group_inputs}
@@ -123,7 +127,8 @@ def write(path: Path, name: str, tokens: int, precision: str, layers: int) -> No
 
 def _quantized(graph: Any, group: LinearGroup) -> QuantizedGroup:
     """Draws the weights of a group; what it computes means nothing, but takes as long."""
-    random = np.random.default_rng(0)
+    # other numbers for each group: onnxruntime holds equal weights once
+    random = np.random.default_rng([group.layer, *map(ord, group.kind), group.expert or 0])
     shapes = [weight.shape for weight, _ in graph.linears(group)]
     linears = [
         QuantizedLinear(

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from mmap import ACCESS_READ, mmap
 from pathlib import Path, PureWindowsPath
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.precision import (
@@ -43,6 +43,8 @@ from qdrant_embed.encoder.files.cache import (
 from qdrant_embed.errors import InputError, ModelFileError
 from qdrant_embed.limits import JSON_FILE
 from qdrant_embed.version import VERSION
+
+RunKind: TypeAlias = Literal["graph", "onnx", "static"]
 
 MANIFEST = "qdrant-embed.json"
 QUERIES = "queries"  # folder in an exported model whose queries have a plan of their own
@@ -99,7 +101,7 @@ class RunPlan:
     # read by pydantic, whose import is left to those who need it
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
 
-    kind: Literal["graph", "onnx", "static"]
+    kind: RunKind
     spec: ModelSpec
     report: CompileReport | ModelReport
     weights_sha256: str

@@ -32,6 +32,7 @@ from qdrant_embed.encoder.facts.modules import (
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.weights import weight_files
 from qdrant_embed.encoder.files.cache import (
+    combined,
     explained,
     is_as_written,
     locked,
@@ -43,7 +44,7 @@ from qdrant_embed.encoder.files.cache import (
     write_whole,
 )
 from qdrant_embed.encoder.files.downloads import Download, Open
-from qdrant_embed.encoder.files.repository import is_file_inside
+from qdrant_embed.encoder.files.repository import RemoteFile, is_file_inside
 from qdrant_embed.errors import ModelDownloadError, ModelFileError
 
 if TYPE_CHECKING:
@@ -201,12 +202,60 @@ class Snapshots:
                 shutil.rmtree(self._base / "partial", ignore_errors=True)
         return Snapshot(self._base / model.commit, model.commit)
 
+    def fetch_own_file(
+        self,
+        commit: str,
+        precision: Precision,
+        weights_sha256: str,
+        *,
+        local_files_only: bool,
+        for_collection: bool,
+    ) -> None:
+        """Download the ONNX file that the first releases ran, if the hub states that digest.
+
+        Args:
+            commit: of a snapshot that is complete.
+            precision: chooses between several ONNX files.
+            weights_sha256: digest of the file, or of it and its external data; see
+                `weights_digest`.
+            local_files_only: never use the network.
+            for_collection: see `fetch`.
+
+        Raises:
+            ModelDownloadError: if the file cannot be downloaded.
+            ModelFileError: if it is not the file it should be, or cannot be written.
+        """
+        model = _read(self._record(commit))
+        if local_files_only or model is None:
+            return
+        needed = _needed(model.paths, self._base / commit, precision, as_before=True)
+        files = [path for path in needed if ".onnx" in PurePosixPath(path).name]
+        if not files or self._found(commit, precision, as_before=True) is not None:
+            return
+        from qdrant_embed.encoder.files import hub
+
+        if hub.is_offline():
+            return
+        repository = hub.find_repository(
+            self._name, commit, offline=False, fresh=False, anonymous=for_collection
+        )
+        stated = [repository.files.get(path, RemoteFile()).digest or "" for path in files]
+        if combined(stated) != weights_sha256:
+            return
+        logger.info("fetching %s of %s, to compare it with the weights", files[0], self._name)
+        opened = partial(hub.opened, anonymous=for_collection)
+        with explained(self._base), locked(self._base / ".lock"):
+            model = self._completed(repository, precision, {}, opened, as_before=True)
+            write_whole(self._record(model.commit), sealed(model.model_dump(mode="json")))
+
     def _completed(
         self,
         repository: Repository,
         precision: Precision,
         pinned: Mapping[str, str],
         opened: Open | None,
+        *,
+        as_before: bool = False,
     ) -> KeptModel:
         from qdrant_embed.encoder.files import hub
 
@@ -215,7 +264,7 @@ class Snapshots:
         known = _read(self._record(repository.commit))
         files = dict(known.files) if known else {}
         paths = frozenset(repository.files) | (known.paths if known else frozenset())
-        for path in _needed(paths, folder, precision):
+        for path in _needed(paths, folder, precision, as_before=as_before):
             if path not in repository.files:
                 raise ModelDownloadError(f"{path} of {self._name} is not in the local cache")
             others = (other / path for other in self._base.iterdir() if is_commit(other.name))
