@@ -117,6 +117,9 @@ def write_random(path: Path, config: Any, spec: ModelSpec, precision: str) -> No
             drawn = random.standard_normal(shape, np.float32) * np.float32(0.03)
             return drawn + 1 if len(shape) == 1 and name.endswith("weight") else drawn
 
+        def table(self, name: str, *shape: int) -> Any:
+            yield self.tensor(name, *shape)
+
     whole = RandomGraph({}, config, spec, NOTHING_QUANTIZED)
     if precision == "int8":
         groups = {group: _quantized(whole, group) for group in whole.group_inputs}
