@@ -261,7 +261,9 @@ class Model:
         spec = plan.spec.with_prefixes(spec.query_prefix, spec.document_prefix)
         plan = replace(plan, spec=spec, revision=self.facts.files.revision)
         other = self.facts.queries
-        queries = None if other is None else replace(other.facts.plan(), revision=plan.revision)
+        queries = None
+        if other is not None:
+            queries = replace(other.facts.plan(), revision=plan.revision, is_routed=False)
         export_plan(plan, folder, cache_folder(self._options.cache_dir), queries)
 
     def is_also(self, weights_sha256: str, tokenizer_sha256: str | None) -> bool:

@@ -288,7 +288,7 @@ class Search:
                     prefetch=branches or None,
                     using=using,
                     query=models.NearestQuery(nearest=query.vector, mmr=mmr),
-                    filter=condition,
+                    filter=None if branches else condition,  # they have it
                     params=self._options.params,
                 ),
                 self._skipped,
