@@ -105,7 +105,11 @@ class TextEmbedding:
             ``config_sentence_transformers.json`` (`ModelSpec.prompts`).
         document_prompt: likewise before every document.
         precision: ``int8`` computes linear layers in 8 bits, which is faster and nearly as
-            exact (see `report`); ``fp32`` is exact. A GPU always uses ``fp32``.
+            exact (see `report`); ``fp32`` is exact. ``bf16`` and ``fp16`` store weights in 16 bits
+            and compute in float32: half the memory of ``fp32``, the same vectors if the model's
+            file has those 16 bits, but a short text takes two to three times as long. A model that
+            would be too inexact in int8 keeps its weights as its file has them. A GPU always uses
+            ``fp32``; models run from their own ONNX file have ``int8`` and ``fp32`` only.
 
     Raises:
         InputError: options contradict each other or cannot be met.
