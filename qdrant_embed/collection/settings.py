@@ -176,7 +176,8 @@ class ModelSettings:
             document_prefix: prefix of every document; the default is the same.
             revision: branch, tag or commit on the hub.
             local_files_only: never use the network.
-            precision: ``int8``, or ``fp32`` for exact vectors; see `TextEmbedding`.
+            precision: ``int8``, ``fp32`` for exact vectors, or ``bf16`` or ``fp16`` for half the
+                memory of ``fp32``; see `TextEmbedding`.
             dimensions: truncate vectors to this many dimensions; see `TextEmbedding`.
             spec: the model's facts, overriding its files and the catalog.
             overflow: how to handle texts longer than the model's limit: ``truncate`` truncates
