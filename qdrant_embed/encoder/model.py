@@ -318,8 +318,9 @@ class Model:
         else:
             spec = directory.accept(options.spec, max_tokens=options.max_tokens)
         parts: list[Path] = []
-        if spec.task == "embed" and not _runs_head(weights[0]):
-            parts = [module.weights for module in directory.head if module.weights is not None]
+        if not _runs_head(weights[0]):
+            head = directory.head_for(spec.task)
+            parts = [module.weights for module in head if module.weights is not None]
         digest = weights_digest([*weights, *parts], cache)
         tokenizer = read_tokenizer_file(directory.tokenizer)
         vocabulary = directory.vocabulary
@@ -351,7 +352,7 @@ class Model:
             _try_once(plan, cache)
         options, spec, folder = self._options, plan.spec, files.folder
         if options.task != spec.task:
-            kinds = {"embed": "dense", "terms": "SPLADE"}
+            kinds = {"embed": "dense", "terms": "SPLADE", "token_vectors": "late-interaction"}
             raise ModelFileError(
                 f"{folder} is an exported {kinds.get(spec.task, spec.task)} model, not a "
                 f"{kinds.get(options.task, options.task)} model"
@@ -494,7 +495,7 @@ def _make_plan(
     )
     if plan.kind == "static":
         return plan
-    head = directory.head if spec.task == "embed" else ()
+    head = directory.head_for(spec.task)
     if not isinstance(config, TransformerConfig):
         plan = replace(plan, pooled=directory.leaves_head_to_file, head=head)
         logger.info(

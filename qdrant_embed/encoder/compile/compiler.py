@@ -228,6 +228,8 @@ def _facts(
     }
     if spec.task not in ("embed", "terms"):  # these are known by their pooling
         facts["task"] = spec.task
+    if spec.late is not None:
+        facts["late"] = asdict(spec.late)
     if head:
         facts["head"] = [module.facts for module in head]
     if isinstance(config, BertFamilyConfig) and config.attends_in_parts(spec.max_tokens):

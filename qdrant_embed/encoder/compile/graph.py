@@ -57,10 +57,16 @@ class Graph:
         self._nodes: list[_Node] = []
         self._added = 0  # nodes, also those of loops
         self._inputs: dict[str, list[str | int]] = {}
+        self._optional: dict[str, NDArray[Any]] = {}
 
     def input(self, name: str, shape: list[str | int]) -> str:
         """Add an input, float32."""
         self._inputs[name] = shape
+        return name
+
+    def optional_input(self, name: str, value: NDArray[Any]) -> str:
+        """Add an input, of the shape and type of its default `value`."""
+        self._optional[name] = self._constants[name] = value
         return name
 
     def constant(self, value: NDArray[Any]) -> str:
@@ -144,6 +150,12 @@ class Graph:
                 *(
                     helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
                     for name, shape in self._inputs.items()
+                ),
+                *(
+                    helper.make_tensor_value_info(
+                        name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+                    )
+                    for name, value in self._optional.items()
                 ),
             ],
             [

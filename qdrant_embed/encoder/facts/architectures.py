@@ -122,7 +122,7 @@ class BertFamilyConfig(TransformerConfig):
 class BertConfig(BertFamilyConfig):
     """``config.json`` of architecture ``bert``."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms", "token_vectors"})
 
     model_type: Literal["bert"]
     position_embedding_type: Literal["absolute"] = "absolute"
@@ -145,6 +145,8 @@ class JinaBertConfig(BertFamilyConfig):
 class RobertaConfig(BertFamilyConfig):
     """``config.json`` of architectures ``roberta`` and ``xlm-roberta``."""
 
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "token_vectors"})
+
     model_type: Literal["roberta", "xlm-roberta"]
     pad_token_id: NonNegativeInt = 1
     position_embedding_type: Literal["absolute"] = "absolute"
@@ -157,6 +159,8 @@ class RobertaConfig(BertFamilyConfig):
 
 class DistilBertConfig(BertFamilyConfig):
     """``config.json`` of architecture ``distilbert``."""
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "token_vectors"})
 
     model_type: Literal["distilbert"]
     hidden_size: PositiveInt = Field(validation_alias="dim")
@@ -207,6 +211,8 @@ class _RopeByLayer(JsonFile):
 
 class ModernBertConfig(RotaryConfig):
     """``config.json`` of architecture ``modernbert``, as transformers 4 or 5 writes it."""
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "token_vectors"})
 
     model_type: Literal["modernbert"]
     hidden_activation: Activation = "gelu"
@@ -567,6 +573,8 @@ class GteConfig(RotaryConfig):
     The vendor's code scales positions alike for texts of every length.
     """
 
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "token_vectors"})
+
     model_type: Literal["gte", "new"]
     type_vocab_size: NonNegativeInt = 1
     layer_norm_eps: Epsilon = 1e-12
@@ -635,6 +643,8 @@ class XlmRobertaFlashConfig(BertFamilyConfig, RotaryConfig):
             vendor's own code takes ``retrieval.query`` for queries; because what is stored is by
             far the most, and other programs may read it, the default is what documents need.
     """
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "token_vectors"})
 
     model_type: Literal["xlm-roberta"]
     max_position_embeddings: Positions

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias
 
+from qdrant_embed.encoder.facts.late_catalog import find_late
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Pooling
 
@@ -488,6 +489,7 @@ def supported_models() -> list[dict[str, Any]]:
     listed = []
     for entry in CATALOG:
         facts, published = asdict(entry.spec), entry.published
+        del facts["late"]  # of no dense model
         listed.append(
             {
                 "model": facts.pop("name"),
@@ -508,8 +510,8 @@ def sparse_name(name: str) -> str | None:
 
 
 def is_known(name: str) -> bool:
-    """Return whether `name` is that of a model in the catalog, dense or sparse, in any case."""
-    return find(name) is not None or sparse_name(name) is not None
+    """Return whether `name` is that of a known model of any kind, in any case."""
+    return any(known(name) is not None for known in (find, sparse_name, find_late))
 
 
 def is_repository_name(name: str) -> bool:

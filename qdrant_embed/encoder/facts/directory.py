@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ from qdrant_embed.encoder.facts.architectures import (
     config_class,
     table_shape,
 )
+from qdrant_embed.encoder.facts.colbert import PROJECTION, LateFiles, read_late
 from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, checked, read_json
 from qdrant_embed.encoder.facts.modules import read_chain, read_prompts, read_sentence_config
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 # gives the shapes of the tensors in files
 TensorShapes: TypeAlias = Callable[[Sequence[Path]], Mapping[str, tuple[int, ...]]]
 
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # as sentence-transformers looks for them
 _NO_LIMIT = 1 << 17  # tokens of a text, where a model's files state none
 
 
@@ -128,6 +130,28 @@ class ModelDirectory:
         )
 
     @property
+    def token_head(self) -> tuple[HeadModule, ...]:
+        """The modules that change the vectors of tokens, in a late-interaction model.
+
+        Raises:
+            ModelFileError: one cannot be run, or has no weights.
+        """
+        modules = self._chain.head(of_tokens=True) if self._chain is not None else ()
+        for module in modules:
+            if module.weights is None and module.kind != "normalize":
+                raise ModelFileError(
+                    f"{self.path} has no model.safetensors or pytorch_model.bin for a module that "
+                    "changes the vectors of tokens, which modules.json chains"
+                )
+        return modules
+
+    def head_for(self, task: Task) -> tuple[HeadModule, ...]:
+        """Return the modules that follow the transformer when it is run for `task`."""
+        if task == "token_vectors":
+            return self.token_head
+        return self.head if task == "embed" else ()
+
+    @property
     def leaves_head_to_file(self) -> bool:
         """Whether modules follow the pooling that only the model's own ONNX file can run."""
         modules = self._chain.head_modules if self._chain and not self._is_static else ()
@@ -157,6 +181,9 @@ class ModelDirectory:
         # a model that its own ONNX file runs was known without them before
         if isinstance(self.config, TransformerConfig) and spec.task == "embed" and self.head:
             decisive["head"] = [module.facts for module in self.head]
+        if spec.late is not None:
+            decisive["head"] = [module.facts for module in self.token_head]
+            decisive["late"] = asdict(spec.late)
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def weights(self, precision: Precision) -> list[Path]:
@@ -200,36 +227,45 @@ class ModelDirectory:
                 f"{limit} tokens at most"
             )
         pooling: Poolings | None = None
+        late: LateFiles | None = None
         match task:
             case "embed":
                 pooling, normalize = self._pooling(name), self._is_normalized()
                 dimension = self._dimension(pooling)
             case "terms":
                 dimension, normalize = self._terms(), False
-            case "token_vectors" | "score":
+            case "token_vectors":
+                late, normalize = self._late(), True
+                dimension = self._token_dimension()
+            case "score":
                 raise ModelFileError(f"{self.path} cannot be run for the task {task!r}")
             case _:
                 assert_never(task)
         known, prompts = self._known, read_prompts(self.path)
+        length = max_tokens or min(self._max_tokens(limit), limit)
+        if late is not None:
+            length = self._document_length(late, max_tokens, length, limit)
+        query, document = prompts.stated("query"), prompts.stated(*_DOCUMENT_PROMPTS)
+        if late is not None:  # PyLate's prompts may begin with the marker
+            query = query and query.removeprefix(late.facts.query_marker)
+            document = document and document.removeprefix(late.facts.document_marker)
         return ModelSpec(
             name=name,
             task=task,
             dimension=dimension,
             pooling=pooling,
             normalize=normalize,
-            max_tokens=max_tokens or min(self._max_tokens(limit), limit),
+            max_tokens=length,
             query_prefix=_first(
-                query_prefix, prompts.stated("query"), known.query_prefix if known else None
+                query_prefix, query, known.query_prefix if known else None
             ),
             document_prefix=_first(
-                document_prefix,
-                # as sentence-transformers looks for them
-                prompts.stated("document", "passage", "corpus"),
-                known.document_prefix if known else None,
+                document_prefix, document, known.document_prefix if known else None
             ),
             license=known.license if known else "",
             smallest_dimension=known.smallest_dimension if known else None,
             prompts=prompts.prompts or (known.prompts if known else {}),
+            late=late.facts if late is not None else None,
         )
 
     def accept(self, spec: ModelSpec, max_tokens: int | None = None) -> ModelSpec:
@@ -298,7 +334,10 @@ class ModelDirectory:
 
     def _head_dimension(self, dimension: int) -> int:
         """Follow a vector of the pooling's `dimension` through the modules after it."""
-        for module in self.head:
+        return self._dimension_after(self.head, dimension)
+
+    def _dimension_after(self, modules: Sequence[HeadModule], dimension: int) -> int:
+        for module in modules:
             if module.inputs not in (None, dimension):
                 raise ModelFileError(
                     f"{self.path / 'modules.json'} chains a module that reads vectors of "
@@ -318,6 +357,48 @@ class ModelDirectory:
         if self._chain is not None:
             self._chain.check_splade()
         return self.config.vocab_size
+
+    def _late(self) -> LateFiles:
+        if not isinstance(self.config, TransformerConfig) or (
+            "token_vectors" not in self.config.tasks
+        ):
+            able = (name for name, kind in ARCHITECTURES.items() if "token_vectors" in kind.tasks)
+            raise ModelFileError(
+                f"{self.path} cannot be run as a late-interaction model: that needs a "
+                f"model.safetensors of architecture {', '.join(map(repr, able))}"
+            )
+        return read_late(self.path, self._first, self._chain.mask if self._chain else None)
+
+    def _token_dimension(self) -> int:
+        """Return the dimension of a token's vector after the projection."""
+        config = self.config
+        if self._chain is None:
+            shape = self._tensor_shapes(self.weights("fp32")).get(PROJECTION, ())
+            if len(shape) != 2:
+                raise ModelFileError(
+                    f"the weights in {self.path} have no projection {PROJECTION!r}, which a "
+                    "late-interaction model without modules.json needs"
+                )
+            return shape[0]
+        width = config.dimension if isinstance(config, TransformerConfig) else 0
+        return self._dimension_after(self.token_head, width)
+
+    def _document_length(
+        self, late: LateFiles, wanted: int | None, stated: int, limit: int
+    ) -> int:
+        """Return the most tokens of a document; a query must not need more."""
+        length = wanted or min(late.document_length or stated, limit)
+        least = late.facts.longest_query
+        if least > limit:
+            raise ModelFileError(
+                f"queries of {self.path} have {least} tokens, but there are positions for {limit}"
+            )
+        if wanted is not None and wanted < least:
+            raise InputError(
+                f"max_tokens={wanted}, but queries of {self.path} have up to {least} tokens: pass "
+                f"at least {least}"
+            )
+        return max(length, least)
 
     def _pooling(self, name: str) -> Poolings:
         if isinstance(self.config, StaticConfig):

@@ -23,12 +23,14 @@ ChainKind: TypeAlias = Literal["transformer", "static", "masked_language_model"]
 
 # by the names of sentence-transformers' modules; what `Dropout` does ends with training
 HEAD_MODULES = ("Dense", "LayerNorm", "Normalize", "Dropout")
+MASK = "MultiVectorMask"  # chooses among the vectors of tokens
 _ACTIVATIONS: dict[str, HeadActivation] = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.Tanh": "tanh",
     "torch.nn.modules.activation.GELU": "gelu",
 }
-_VECTOR = "sentence_embedding"  # which they read and write
+# which they read and write: a text's vector, or those of its tokens
+_VECTOR, _TOKENS = "sentence_embedding", "token_embeddings"
 
 _CHAINS: dict[ChainKind, list[str]] = {
     "transformer": ["Transformer", "Pooling", *HEAD_MODULES],
@@ -103,7 +105,7 @@ class _LayerNormConfig(JsonFile):
 
 
 class _Names(JsonFile):
-    module_input_name: str = _VECTOR
+    module_input_name: str | None = None
     module_output_name: str | None = None
 
 
@@ -149,6 +151,7 @@ class ModuleChain:
         first: the folder of the first module, which turns tokens into vectors.
         pooling_folder: the folder of ``Pooling`` or ``SpladePooling``, if there is one.
         head_modules: kind and folder of the modules after the pooling, in order.
+        mask: the folder of the module that chooses vectors of tokens, if there is one.
         normalize: whether the chain ends with ``Normalize``.
     """
 
@@ -159,6 +162,7 @@ class ModuleChain:
     pooling_folder: Path | None = None
     head_modules: tuple[tuple[str, Path], ...] = ()
     normalize: bool = False
+    mask: Path | None = None
 
     def pooling(self) -> StatedPooling | None:
         """Read how tokens are pooled; ``None`` if the chain does not say.
@@ -169,6 +173,11 @@ class ModuleChain:
         if self.kind == "masked_language_model":
             raise ModelFileError(
                 f"{self.file.parent} is a sparse model: SparseTextEmbedding runs it"
+            )
+        if self.mask is not None:
+            raise ModelFileError(
+                f"{self.file.parent} is a late-interaction model: LateInteractionTextEmbedding runs "
+                "it"
             )
         if self.pooling_folder is None:
             return None
@@ -201,13 +210,19 @@ class ModuleChain:
         """Whether linear layers follow the pooling."""
         return any(kind == "Dense" for kind, _ in self.head_modules)
 
-    def head(self) -> tuple[HeadModule, ...]:
+    def head(self, *, of_tokens: bool = False) -> tuple[HeadModule, ...]:
         """Read the modules after the pooling, but for a last ``Normalize``.
+
+        Args:
+            of_tokens: read those that change the vectors of tokens, which nothing pools.
 
         Raises:
             ModelFileError: one cannot be run.
         """
-        modules = tuple(_read_head_module(kind, folder) for kind, folder in self.head_modules)
+        changed = _TOKENS if of_tokens else _VECTOR
+        modules = tuple(
+            _read_head_module(kind, folder, changed) for kind, folder in self.head_modules
+        )
         return modules[:-1] if self.normalize else modules
 
     def dense_dimension(self) -> int | None:
@@ -244,8 +259,8 @@ def read_chain(folder: Path) -> ModuleChain | None:
             chained += ", which sends queries and documents through different modules"
         raise ModelFileError(
             f"{file} chains {chained}: only Transformer and Pooling, then any of "
-            f"{', '.join(HEAD_MODULES)}; StaticEmbedding and Normalize; or MLMTransformer and "
-            "SpladePooling, in this order, can be run"
+            f"{', '.join(HEAD_MODULES)}; Transformer, Dense, {MASK} and Normalize; StaticEmbedding "
+            "and Normalize; or MLMTransformer and SpladePooling, in this order, can be run"
         )
     root = folder.resolve()
     for module in modules:
@@ -268,11 +283,12 @@ def read_chain(folder: Path) -> ModuleChain | None:
         first=folder / modules[0].path,
         pooling_folder=folders.get("Pooling", folders.get("SpladePooling")),
         head_modules=tuple(head),
+        mask=folders.get(MASK),
         normalize=bool(head) and head[-1][0] == "Normalize",
     )
 
 
-def _read_head_module(kind: str, folder: Path) -> HeadModule:
+def _read_head_module(kind: str, folder: Path, changed: str) -> HeadModule:
     """Read the config of a module of `HEAD_MODULES`, but for ``Dropout``.
 
     Raises:
@@ -281,9 +297,9 @@ def _read_head_module(kind: str, folder: Path) -> HeadModule:
     path = folder / "config.json"
     if kind == "Normalize":
         if path.is_file():  # since sentence-transformers 6
-            _check_names(path)
+            _check_names(path, changed)
         return HeadModule(kind="normalize")
-    _check_names(path)
+    _check_names(path, changed)
     if kind == "LayerNorm":
         dimension = read_json(path, TypeAdapter(_LayerNormConfig)).dimension
         return HeadModule(kind="layer_norm", weights=_weights(folder), inputs=dimension)
@@ -317,13 +333,15 @@ def _weights(folder: Path) -> Path | None:
     return folder / name if name else None
 
 
-def _check_names(path: Path) -> None:
+def _check_names(path: Path, changed: str) -> None:
     names = read_json(path, TypeAdapter(_Names))
-    output = names.module_output_name or names.module_input_name
-    if (names.module_input_name, output) != (_VECTOR, _VECTOR):
+    # PyLate, which has no other vectors than those of tokens, names none
+    read = names.module_input_name or changed
+    output = names.module_output_name or read
+    if (read, output) != (changed, changed):
         raise ModelFileError(
-            f"{path} reads {names.module_input_name!r:.80} and writes {output!r:.80}: only modules "
-            f"that change {_VECTOR} can be run after the pooling"
+            f"{path} reads {read!r:.80} and writes {output!r:.80}: only modules that change "
+            f"{changed} can be run after the {'pooling' if changed == _VECTOR else 'transformer'}"
         )
 
 
@@ -358,6 +376,8 @@ def read_sentence_config(folder: Path) -> SentenceConfig:
 
 def _can_run(names: list[str], allowed: list[str]) -> bool:
     """Whether `names` are among `allowed`, in that order; those of a head in any, and repeated."""
+    if names.count(MASK) == 1 and names[0] == "Transformer" and "Pooling" not in names:
+        names = [name for name in names if name != MASK]
     body = [name for name in names if name not in HEAD_MODULES]
     return (
         all(name in allowed for name in names)

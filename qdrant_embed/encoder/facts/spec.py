@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
+from qdrant_embed.encoder.facts.late import LateFacts
 from qdrant_embed.encoder.interfaces import Pooling, Poolings, Task
 from qdrant_embed.errors import InputError, check_prefix, check_str, check_unicode, check_whole
 
@@ -33,6 +34,7 @@ class ModelSpec:
         smallest_dimension: how far vectors may be cut (`TextEmbedding`'s ``dimensions=``), for
             models trained for it (Matryoshka); ``None`` for others.
         prompts: the model's own prompts by name, as its files state them.
+        late: how a late-interaction model reads its texts; for the task ``token_vectors`` alone.
 
     Raises:
         InputError: a fact is impossible, or does not fit another.
@@ -49,6 +51,7 @@ class ModelSpec:
     smallest_dimension: int | None = None
     task: Task = "embed"
     prompts: Mapping[str, str] = field(default_factory=dict, hash=False)
+    late: LateFacts | None = None
 
     def __post_init__(self) -> None:
         check_str("name", self.name)
@@ -71,6 +74,8 @@ class ModelSpec:
             raise InputError(
                 f"{self.name}: pooling={self.pooling!r} is for task 'embed', not {self.task!r}"
             )
+        if (self.late is not None) != (self.task == "token_vectors"):
+            raise InputError(f"{self.name}: late= is for the task 'token_vectors', which needs it")
         if isinstance(self.pooling, list | tuple):  # a list: from JSON
             several = tuple(self.pooling)
             object.__setattr__(self, "pooling", several[0] if len(several) == 1 else several)

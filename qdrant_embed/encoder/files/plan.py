@@ -23,6 +23,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, ClassVar, Literal
 
 from qdrant_embed.encoder.facts.head import HeadModule
+from qdrant_embed.encoder.facts.late import late_of_json
 from qdrant_embed.encoder.facts.precision import (
     GRAPH_VERSION,
     CompileReport,
@@ -122,6 +123,8 @@ class RunPlan:
         content = json.loads(json.dumps(asdict(self), default=str))
         if not self.head:
             del content["head"]  # which earlier releases do not know
+        if self.spec.late is None:
+            del content["spec"]["late"]  # likewise
         return sealed(content)
 
 
@@ -180,7 +183,7 @@ def _parsed(content: dict[str, Any]) -> RunPlan:
         report["float32_groups"] = tuple(report["float32_groups"])
     kind = CompileReport if "graph_version" in report else ModelReport
     parsed: dict[str, Any] = {
-        "spec": ModelSpec(**content["spec"]),
+        "spec": _spec(content["spec"]),
         "report": kind(**report),
         "run": tuple(map(Path, content["run"])),
         "tokenizer": Path(content["tokenizer"]),
@@ -188,6 +191,11 @@ def _parsed(content: dict[str, Any]) -> RunPlan:
         "files": {name: FileState(**state) for name, state in content["files"].items()},
     }
     return RunPlan(**content | parsed)
+
+
+def _spec(content: dict[str, Any]) -> ModelSpec:
+    late = content.get("late")
+    return ModelSpec(**{**content, "late": None if late is None else late_of_json(late)})
 
 
 def _head_module(content: dict[str, Any]) -> HeadModule:

@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
+from qdrant_embed.encoder.facts.colbert import STANFORD_FILE
 from qdrant_embed.encoder.facts.jsonfile import read_json
 from qdrant_embed.encoder.facts.modules import MODULES_FILE, ModuleChain, head_weights, read_chain
 from qdrant_embed.encoder.facts.precision import Precision
@@ -52,6 +53,7 @@ _CONFIGS = (
     "sentence_bert_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    STANFORD_FILE,
 )
 
 

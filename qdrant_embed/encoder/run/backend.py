@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+SEEN_TOKENS = "seen_tokens"  # an input of graphs whose last tokens may be hidden
 _LEAST_NORM = 1e-12  # shorter vectors are divided by this: one of zeros stays as it is
 
 Floats = TypeVar("Floats", np.float32, np.float64)
@@ -21,10 +22,12 @@ class Inputs:
         ids: token ids, int64 [batch, tokens].
         token_types: for pairs of texts, the text that each token belongs to (0 or 1), int64
             [batch, tokens]; ``None`` for single texts.
+        seen_tokens: number of tokens, from the first on, that are attended to; ``None`` for all.
     """
 
     ids: NDArray[np.int64]
     token_types: NDArray[np.int64] | None = None
+    seen_tokens: int | None = None
 
 
 class Backend(Protocol):
@@ -33,7 +36,8 @@ class Backend(Protocol):
     def run(self, inputs: Inputs, /) -> NDArray[np.float32]:
         """Return one output for each text, float32 [batch, ...]; the model's task says which.
 
-        Vectors are [batch, dimension], and so are weights of terms.
+        Vectors are [batch, dimension], and so are weights of terms; vectors of tokens are [batch,
+        tokens, dimension].
         """
 
 

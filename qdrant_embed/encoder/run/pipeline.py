@@ -133,12 +133,13 @@ class Pipeline(Generic[T]):
         """Yield the token ids of each window's texts."""
         first = 0
         for texts in windows:
-            yield self._tokenized(texts, job, prefix, first)
+            yield self.tokenized(texts, job, prefix, first)
             first += len(texts)
 
-    def _tokenized(
+    def tokenized(
         self, texts: Sequence[str], job: EncodeJob | None, prefix: str, first: int
     ) -> list[list[int]]:
+        """Return the token ids of texts, of which the first has the position `first`."""
         model = self._load()
         tokens = model.tokenizer.tokenize(texts, first)
         unknown = model.tokenizer.unknown_texts(tokens.ids, prefix)
@@ -150,8 +151,7 @@ class Pipeline(Generic[T]):
         return tokens.ids
 
     def _single(self, ids: list[list[int]], workers: int) -> Iterable[T]:
-        inputs = Inputs(np.array(ids, np.int64))
-        return self._finish(self._load().run(inputs, alone=workers > 1))
+        return self.computed(np.array(ids, np.int64), alone=workers > 1)
 
     def _start(self, ids: list[list[int]], workers: Workers, job: EncodeJob | None) -> _Running[T]:
         batches = equal_length_batches([len(text) for text in ids], self._tokens_per_batch)
@@ -169,8 +169,17 @@ class Pipeline(Generic[T]):
     ) -> None:
         if job is not None:
             job.cancel_token.check()
-        outputs = self._load().run(Inputs(batch.token_ids(ids)))
-        results.update(zip(batch.positions, self._finish(outputs), strict=True))
+        found = self.computed(batch.token_ids(ids))
+        results.update(zip(batch.positions, found, strict=True))
+
+    def computed(self, ids: NDArray[np.int64], *, alone: bool = False) -> Iterable[T]:
+        """Run the model on texts of one length; return one result for each.
+
+        Args:
+            ids: token ids, int64 [texts, tokens].
+            alone: a single text is waited for, and the other cores are idle.
+        """
+        return self._finish(self._load().run(Inputs(ids), alone=alone))
 
     def warn_of_unknown(self, model: LoadedModel, count: int) -> None:
         """Log a warning, once, if there are texts of which the tokenizer knows no word."""

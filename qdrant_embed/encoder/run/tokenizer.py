@@ -171,6 +171,11 @@ class Tokenizer:
             if number not in special and not token.startswith("[unused")
         )
 
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token as the vocabulary spells it; ``None`` if it is none."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
     def special_tokens_around(self, text: str) -> tuple[list[int], list[int]]:
         """Return the special tokens that are put before and after `text`.
 

@@ -58,7 +58,8 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
         and no slower for many texts; but it holds the scores of all pairs of tokens at once.
         """
         in_parts = self.config.attends_in_parts(self.spec.max_tokens)
-        if first_row_only or in_parts or not self.plain_attention:
+        hides = self.seen is not None
+        if first_row_only or in_parts or hides or not self.plain_attention:
             return super().attention(rows, shared, number, first_row_only=first_row_only)
         graph, group = self.graph, LinearGroup(number, "qkv")
 

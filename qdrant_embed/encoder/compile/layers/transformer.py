@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.compile.graph import FLOAT, MICROSOFT, Graph
+from qdrant_embed.encoder.compile.layers.token_head import SeenTokens, add_token_vectors
 from qdrant_embed.encoder.compile.quantize import (
     NOTHING_QUANTIZED,
     Array,
@@ -24,6 +25,7 @@ from qdrant_embed.encoder.compile.quantize import (
     quantize_rows,
 )
 from qdrant_embed.encoder.facts.architectures import Activation, TransformerConfig
+from qdrant_embed.encoder.facts.colbert import PROJECTION
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import assert_never
 from qdrant_embed.encoder.run.pooling import (
@@ -123,6 +125,7 @@ class TransformerGraph(ABC, Generic[C]):
         self._prefix = named[0].removesuffix(self.words) if named else ""
         self.output = "embedding"
         self._numbers = range(config.num_hidden_layers)
+        self.seen: SeenTokens | None = None
         self.vectors()
         self.graph.rename_last(self.output)
 
@@ -147,7 +150,8 @@ class TransformerGraph(ABC, Generic[C]):
         """Write the model to `path`; with `taps` the inputs of all groups are outputs too."""
         outputs: dict[str, list[Any] | None] = {self.output: None}
         if self.output == "embedding":
-            outputs = {self.output: ["batch", self.spec.dimension]}
+            tokens = ["tokens"] if self.spec.task == "token_vectors" else []
+            outputs = {self.output: ["batch", *tokens, self.spec.dimension]}
         if taps:
             outputs |= dict.fromkeys(set(self.group_inputs.values()) - {HIDDEN})
         self.graph.save(path, outputs)
@@ -186,7 +190,9 @@ class TransformerGraph(ABC, Generic[C]):
                 return self.pool(self.hidden_states(first_row_only=first))
             case "terms":
                 return self.term_weights(self.hidden_states())
-            case "token_vectors" | "score":
+            case "token_vectors":
+                return self.token_vectors(self.hidden_states())
+            case "score":
                 raise self._no_head()
             case _:
                 assert_never(task)
@@ -199,6 +205,8 @@ class TransformerGraph(ABC, Generic[C]):
         return self._layers(first_row_only=first_row_only)
 
     def _layers(self, *, first_row_only: bool) -> str:
+        hides = self.spec.late is not None and self.spec.late.hides_expansion
+        self.seen = SeenTokens(self.graph) if hides else None
         hidden = self.embeddings()  # also adds what later layers share
         if self._numbers.start:
             hidden = self.graph.input(HIDDEN, ["batch", "tokens", self.config.hidden_size])
@@ -226,6 +234,13 @@ class TransformerGraph(ABC, Generic[C]):
         """
         del hidden
         raise self._no_head()
+
+    def token_vectors(self, hidden: str) -> str:
+        """Add the projection of each token's vector: [batch, tokens, dimension]."""
+        projection = None
+        if PROJECTION in self.weights:
+            projection = self.tensor(PROJECTION, self.spec.dimension, self.config.dimension)
+        return add_token_vectors(self.graph, hidden, self.head, projection)
 
     def _no_head(self) -> ModelFileError:
         return ModelFileError(
@@ -271,6 +286,7 @@ class TransformerGraph(ABC, Generic[C]):
     def attention(self, rows: str, shared: str, number: int, *, first_row_only: bool) -> str:
         """Add a layer's attention from `rows` to `shared`, and its output projection."""
         group = LinearGroup(number, "qkv")
+        shared = self.seen_rows(shared)
         attended = self.attend(
             self.linear(rows, group, 0),
             self.linear(shared, group, 1),
@@ -279,6 +295,10 @@ class TransformerGraph(ABC, Generic[C]):
             first_row_only=first_row_only,
         )
         return self.attention_output(attended, number)
+
+    def seen_rows(self, shared: str) -> str:
+        """Add the part of what keys and values are computed from that is attended to."""
+        return shared if self.seen is None else self.seen.of(shared)
 
     def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
         """Add the attention itself; with `first_row_only` the query is that of one token."""

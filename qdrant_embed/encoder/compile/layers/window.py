@@ -19,14 +19,18 @@ class SlidingWindow:
         reach: tokens that are attended to on each side.
         width: dimension of a token's vector.
         heads: attention heads.
+        seen: number of tokens, from the first on, that are attended to, int64 [1]; all by default.
     """
 
-    def __init__(self, graph: Graph, reach: int, width: int, heads: int) -> None:
+    def __init__(
+        self, graph: Graph, reach: int, width: int, heads: int, seen: str = ""
+    ) -> None:
         self._graph, self._reach, self._heads = graph, reach, heads
         node, zero, one = graph.node, graph.integers(0), graph.integers(1)
         self._zero, self._one = zero, one
         self._batch = node("Shape", "input_ids", start=0, end=1)
         self._tokens = node("Shape", "input_ids", start=1, end=2)
+        self._seen = node("Min", self._tokens, seen) if seen else self._tokens
         self._block = node("Min", self._tokens, graph.integers(max(reach, 1)))
         rounded = node("Sub", node("Add", self._tokens, self._block), one)
         self._blocks = node("Div", rounded, self._block)
@@ -78,7 +82,7 @@ class SlidingWindow:
         inside = node(
             "And",
             node("GreaterOrEqual", positions, self._zero),
-            node("Less", positions, self._tokens),
+            node("Less", positions, self._seen),
         )
         bias = node(
             "Where",
