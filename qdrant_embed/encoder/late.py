@@ -252,9 +252,7 @@ class _LatePipeline(Pipeline[Vector]):
             self._tokens = LateTokens(model.tokenizer, model.spec, query=self._query)
         return self._tokens
 
-    def run_texts(
-        self, texts: str | Iterable[str], window: int, workers: int
-    ) -> Iterator[Vector]:
+    def run_texts(self, texts: str | Iterable[str], window: int, workers: int) -> Iterator[Vector]:
         """Yield the vectors of each text, in order; one text, or a list of one, is not delayed."""
         checked = checked_texts(texts)
         if isinstance(texts, str) or (isinstance(texts, list) and len(texts) == 1):
@@ -297,7 +295,9 @@ def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
     if (known := find_late(text)) is not None:
         return known.name
     if find(text) is not None or sparse_name(text) is not None:
-        kind, setter = ("sparse", "set_sparse_model") if sparse_name(text) else ("dense", "set_model")
+        kind, setter = (
+            ("sparse", "set_sparse_model") if sparse_name(text) else ("dense", "set_model")
+        )
         raise UnknownModelError(
             f"{text!r} is a {kind} model, which has no vector for each token: {setter}() sets it",
             name=text,

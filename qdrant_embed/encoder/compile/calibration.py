@@ -19,6 +19,7 @@ from qdrant_embed.encoder.compile.quantize import Activations, Array, LinearGrou
 from qdrant_embed.encoder.facts.spec import ModelSpec, calibrated_prompts
 from qdrant_embed.encoder.run.batching import Batch, equal_length_batches, runs
 from qdrant_embed.encoder.run.cores import Workers
+from qdrant_embed.encoder.run.late_tokens import LateTokens
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
 
 _HELD_OUT = 5  # every fifth text is kept to check with
@@ -139,6 +140,7 @@ def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationToke
     before, after = tokenizer.special_tokens_around(passages[0].text)
     special = len(before) + len(after)
     forms = calibrated_prompts(spec)
+    late = _late_tokens(tokenizer, spec)
 
     def tokenized(part: list[Passage], most: int) -> tuple[list[list[int]], list[str]]:
         part = part + _long(part, most)
@@ -147,10 +149,13 @@ def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationToke
             for i in range(len(part))
         ]
         texts = [prefix + passage.text for prefix, passage in zip(prefixes, part, strict=True)]
+        found = tokenizer.tokenize(texts).ids
+        if late is not None:
+            found = [_marked(late[i % 4 == 3], ids) for i, ids in enumerate(found)]
         # without special tokens, nothing is left of a text whose script the tokenizer drops
         kept = [
             (_cut(ids, len(after), _LONG if passage.group == "long" else _LONGEST), passage.group)
-            for ids, passage in zip(tokenizer.tokenize(texts).ids, part, strict=True)
+            for ids, passage in zip(found, part, strict=True)
             if ids
         ]
         return [ids for ids, _ in kept], [group for _, group in kept]
@@ -169,6 +174,20 @@ def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationToke
         held_out=held_out,
         groups=groups,
     )
+
+
+def _late_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> tuple[LateTokens, LateTokens] | None:
+    """Return how documents and queries of a late-interaction model are read."""
+    if spec.late is None:
+        return None
+    return LateTokens(tokenizer, spec, query=False), LateTokens(tokenizer, spec, query=True)
+
+
+def _marked(late: LateTokens, ids: Sequence[int]) -> list[int]:
+    """Return token ids with markers and mask tokens, whose activations may be larger than others."""
+    marked = np.array([late.of(ids)], np.int64)
+    found: list[int] = late.inputs(marked).ids[0].tolist()
+    return found
 
 
 def _cut(ids: list[int], after: int, longest: int) -> list[int]:
@@ -279,9 +298,12 @@ class Calibration:
         return total / tokens
 
     def vectors(self) -> Array:
-        """Return the vectors of the held-out texts, in order, after the last stage."""
+        """Return the vectors of the held-out texts, in order, after the last stage.
+
+        They are [texts, dimension], or [texts, tokens, dimension] as `encode` returns them.
+        """
         found = [batch.hidden for batch in self._held_out if batch.hidden is not None]
-        return np.concatenate(found)[self._order]
+        return _together(found)[self._order]
 
     def _pass(self, batch: _Batch, stage: Stage) -> None:
         self._advance(batch, stage)
@@ -315,7 +337,10 @@ def _feeds(batch: _Batch, stage: Stage) -> dict[str, NDArray[Any]]:
 
 
 def encode(run: Run, sequences: list[list[int]], threads: int) -> Array:
-    """Run a whole model on token sequences; return vectors [sequences, dimension], in order."""
+    """Run a whole model on token sequences; return vectors [sequences, dimension], in order.
+
+    A late-interaction model's are [sequences, tokens, dimension], filled up with zeros.
+    """
     batches = _batches(sequences)
 
     def vectors(batch: Batch) -> Array:
@@ -325,7 +350,17 @@ def encode(run: Run, sequences: list[list[int]], threads: int) -> Array:
         futures = [pool.submit(vectors, batch) for batch in batches]
         results = [future.result() for future in futures]
     positions = list(chain.from_iterable(batch.positions for batch in batches))
-    return np.concatenate(results)[np.argsort(positions)]
+    return _together(results)[np.argsort(positions)]
+
+
+def _together(outputs: Sequence[Array]) -> Array:
+    """Join the outputs of batches, those of tokens filled up with zeros to one number of tokens."""
+    if outputs[0].ndim == 3:
+        longest = max(output.shape[1] for output in outputs)
+        outputs = [
+            np.pad(output, ((0, 0), (0, longest - output.shape[1]), (0, 0))) for output in outputs
+        ]
+    return np.concatenate(outputs)
 
 
 def _batches(sequences: Sequence[Sequence[int]]) -> list[Batch]:

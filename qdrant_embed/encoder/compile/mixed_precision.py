@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qdrant_embed.encoder.compile.calibration import (
     Calibration,
@@ -222,21 +223,58 @@ def fidelity(vectors: Array, reference: Array, groups: Sequence[str]) -> Fidelit
     """Measure how near vectors are to those of the reference.
 
     Args:
-        vectors: [texts, dimension].
+        vectors: [texts, dimension]; or [texts, tokens, dimension], see `token_fidelity`.
         reference: like `vectors`.
         groups: the group of each text.
     """
+    if vectors.ndim == 3:
+        return token_fidelity(vectors, reference, groups)
     ours, exact = (
         found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
         for found in (vectors, reference)
     )
     cosines = (ours * exact).sum(axis=1)
-    count = min(NEIGHBOURS, len(ours) - 1)
+    return _with_neighbours(cosines, cosines, ours @ ours.T, exact @ exact.T, groups)
+
+
+def token_fidelity(vectors: Array, reference: Array, groups: Sequence[str]) -> Fidelity:
+    """Measure how near the vectors of tokens are to those of the reference.
+
+    A text's cosine is the mean of its tokens', and its neighbours are those with the greatest sums
+    of the greatest cosines of its tokens, by which late interaction ranks.
+
+    Args:
+        vectors: [texts, tokens, dimension], of length 1; zeros where a text has no more tokens.
+        reference: like `vectors`.
+        groups: the group of each text.
+    """
+    cosines, there = (vectors * reference).sum(axis=2), np.any(reference != 0, axis=2)
+    means = cosines.sum(axis=1) / there.sum(axis=1)
+    near, exact = (_largest_cosines(found, there) for found in (vectors, reference))
+    return _with_neighbours(cosines[there], means, near, exact, groups)
+
+
+def _largest_cosines(vectors: Array, there: NDArray[np.bool_]) -> Array:
+    """Sum, for each pair of texts, the greatest cosines of the first one's tokens."""
+    texts, tokens, _ = vectors.shape
+    everything = vectors.reshape(texts * tokens, -1)
+    missing = np.where(there, 0, -np.inf).astype(np.float32)
+    sums = []
+    for rows, own in zip(vectors, there, strict=True):  # one by one: all pairs are many
+        found = (rows[own] @ everything.T).reshape(-1, texts, tokens) + missing
+        sums.append(found.max(axis=2).sum(axis=0))
+    return np.stack(sums)
+
+
+def _with_neighbours(
+    cosines: Array, by_text: Array, near: Array, reference: Array, groups: Sequence[str]
+) -> Fidelity:
+    """Return cosines, and the neighbours that stay by two tables of how near texts are."""
+    count = min(NEIGHBOURS, len(by_text) - 1)
     nearest = []
-    for found in (ours, exact):
-        near = found @ found.T
-        np.fill_diagonal(near, -np.inf)  # a text is no neighbour of its own
-        nearest.append(np.argsort(-near, axis=1, kind="stable")[:, :count])
+    for table in (near, reference):
+        np.fill_diagonal(table, -np.inf)  # a text is no neighbour of its own
+        nearest.append(np.argsort(-table, axis=1, kind="stable")[:, :count])
     shares = np.array(
         [
             len(set(a.tolist()) & set(b.tolist())) / max(count, 1)
@@ -245,8 +283,8 @@ def fidelity(vectors: Array, reference: Array, groups: Sequence[str]) -> Fidelit
     )
     return Fidelity(
         mean=float(cosines.mean()),
-        least=float(cosines.min()),
-        texts=len(cosines),
+        least=float(by_text.min()),
+        texts=len(by_text),
         overlap=round(float(shares.mean()), 4),
         overlaps={
             group: round(float(shares[[known == group for known in groups]].mean()), 4)

@@ -48,8 +48,8 @@ class _Architectures(JsonFile):
 
 
 class _Stanford(JsonFile):
-    query_token_id: _Marker = "[unused0]"
-    doc_token_id: _Marker = "[unused1]"
+    query_token_id: _Marker = "[unused0]"  # noqa: S105 - a token of a vocabulary
+    doc_token_id: _Marker = "[unused1]"  # noqa: S105 - likewise
     query_maxlen: _Length = _QUERY_LENGTH
     doc_maxlen: _Length | None = None
     mask_punctuation: bool = True

@@ -256,9 +256,7 @@ class ModelDirectory:
             pooling=pooling,
             normalize=normalize,
             max_tokens=length,
-            query_prefix=_first(
-                query_prefix, query, known.query_prefix if known else None
-            ),
+            query_prefix=_first(query_prefix, query, known.query_prefix if known else None),
             document_prefix=_first(
                 document_prefix, document, known.document_prefix if known else None
             ),
@@ -383,9 +381,7 @@ class ModelDirectory:
         width = config.dimension if isinstance(config, TransformerConfig) else 0
         return self._dimension_after(self.token_head, width)
 
-    def _document_length(
-        self, late: LateFiles, wanted: int | None, stated: int, limit: int
-    ) -> int:
+    def _document_length(self, late: LateFiles, wanted: int | None, stated: int, limit: int) -> int:
         """Return the most tokens of a document; a query must not need more."""
         length = wanted or min(late.document_length or stated, limit)
         least = late.facts.longest_query

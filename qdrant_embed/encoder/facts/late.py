@@ -1,4 +1,4 @@
-"""How a late-interaction model reads queries and documents. Without pydantic: a plan has it, too."""
+"""How a late-interaction model reads its texts. Without pydantic: a cached plan has it, too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class QueryExpansion:
     length: int
     attends: bool = False
     is_fixed: bool = True
-    token: str = "[MASK]"
+    token: str = "[MASK]"  # noqa: S105 - of a vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -176,8 +176,8 @@ class ModuleChain:
             )
         if self.mask is not None:
             raise ModelFileError(
-                f"{self.file.parent} is a late-interaction model: LateInteractionTextEmbedding runs "
-                "it"
+                f"{self.file.parent} is a late-interaction model: LateInteractionTextEmbedding "
+                "runs it"
             )
         if self.pooling_folder is None:
             return None

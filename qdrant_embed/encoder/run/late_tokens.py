@@ -65,9 +65,7 @@ class LateTokens:
         """Return texts as the model reads them, without mask tokens."""
         marks = self._marker is not None
         cut = {*tokens.truncated}
-        cut.update(
-            place for place, ids in enumerate(tokens.ids) if len(ids) + marks > self.longest
-        )
+        cut.update(place for place, ids in enumerate(tokens.ids) if len(ids) + marks > self.longest)
         return TokenizedTexts([self.of(ids) for ids in tokens.ids], sorted(cut))
 
     def of(self, ids: Sequence[int]) -> list[int]:
@@ -87,7 +85,9 @@ class LateTokens:
         seen = None if self._expansion.attends else count
         return Inputs(np.concatenate([ids, masks], axis=1), seen_tokens=seen)
 
-    def kept(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    def kept(
+        self, ids: NDArray[np.int64], vectors: NDArray[np.float32]
+    ) -> list[NDArray[np.float32]]:
         """Choose the vectors of each text that count, float32 [tokens, dimension]."""
         keep = ~np.isin(ids, self._skipped)
         return [rows[chosen] for rows, chosen in zip(vectors, keep, strict=True)]

@@ -1,4 +1,4 @@
-"""The head of late-interaction models: a vector for each token, and mask tokens that nobody sees."""
+"""The head of late-interaction models: a vector for each token, and mask tokens not attended to."""
 
 from __future__ import annotations
 

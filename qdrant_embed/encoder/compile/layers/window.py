@@ -22,9 +22,7 @@ class SlidingWindow:
         seen: number of tokens, from the first on, that are attended to, int64 [1]; all by default.
     """
 
-    def __init__(
-        self, graph: Graph, reach: int, width: int, heads: int, seen: str = ""
-    ) -> None:
+    def __init__(self, graph: Graph, reach: int, width: int, heads: int, seen: str = "") -> None:
         self._graph, self._reach, self._heads = graph, reach, heads
         node, zero, one = graph.node, graph.integers(0), graph.integers(1)
         self._zero, self._one = zero, one
