@@ -18,10 +18,13 @@ if TYPE_CHECKING:
         DenseEncoder,
         DescribedEncoder,
         EncoderDescription,
+        LateDescription,
+        LateEncoder,
         SparseDescription,
         SparseEncoder,
         SparseVector,
     )
+    from qdrant_embed.encoder.late import LateInteractionTextEmbedding
     from qdrant_embed.encoder.sparse import SparseTextEmbedding
     from qdrant_embed.encoder.text import DefaultEmbedding, TextEmbedding
     from qdrant_embed.errors import (
@@ -70,6 +73,9 @@ __all__ = [
     "IngestError",
     "IngestProgress",
     "InputError",
+    "LateDescription",
+    "LateEncoder",
+    "LateInteractionTextEmbedding",
     "MissingDependencyError",
     "ModelDownloadError",
     "ModelError",
@@ -118,6 +124,9 @@ _HOMES = {
     "IngestError": "qdrant_embed.errors",
     "IngestProgress": "qdrant_embed.flows.progress",
     "InputError": "qdrant_embed.errors",
+    "LateDescription": "qdrant_embed.encoder.interfaces",
+    "LateEncoder": "qdrant_embed.encoder.interfaces",
+    "LateInteractionTextEmbedding": "qdrant_embed.encoder.late",
     "MissingDependencyError": "qdrant_embed.errors",
     "ModelDownloadError": "qdrant_embed.errors",
     "ModelError": "qdrant_embed.errors",

@@ -14,7 +14,12 @@ from qdrant_client.conversions import common_types as types
 from qdrant_embed.collection.indexing import optimize
 from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
-from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
+from qdrant_embed.collection.settings import (
+    ModelSettings,
+    late_models,
+    sparse_models,
+    text_models,
+)
 from qdrant_embed.collection.transfer import CopyOptions, Database, copy_collections
 from qdrant_embed.encoder.interfaces import DenseEncoder
 from qdrant_embed.engines.connection import OwnAsyncConnections
@@ -370,6 +375,11 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
     async def list_sparse_models(cls) -> dict[str, dict[str, Any]]:
         """Return the facts of each known sparse model by name, without network."""
         return sparse_models()
+
+    @classmethod
+    async def list_late_models(cls) -> dict[str, dict[str, Any]]:
+        """Return the facts of each known late-interaction model by name, without network."""
+        return late_models()
 
 
 class AsyncQdrantClient(AsyncQdrantEmbedMixin):

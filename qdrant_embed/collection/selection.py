@@ -24,7 +24,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -33,11 +33,18 @@ from qdrant_embed.collection.stored import (
     StoredCollection,
     check_collection,
     check_has_sparse,
+    check_late_collection,
     check_sparse_collection,
+    late_field_name,
     sparse_field_name,
     vector_field_name,
 )
-from qdrant_embed.collection.vectors import CollectionVectors, DenseVectors, SparseVectors
+from qdrant_embed.collection.vectors import (
+    CollectionVectors,
+    DenseVectors,
+    LateVectors,
+    SparseVectors,
+)
 from qdrant_embed.encoder.facts.catalog import (
     BM25,
     CATALOG,
@@ -47,8 +54,11 @@ from qdrant_embed.encoder.facts.catalog import (
     is_repository_name,
     sparse_name,
 )
+from qdrant_embed.encoder.facts.late_catalog import find_late
 from qdrant_embed.encoder.interfaces import (
     EncoderDescription,
+    LateDescription,
+    LateEncoder,
     NotAsRecordedError,
     NotInCacheError,
     Overflow,
@@ -56,6 +66,7 @@ from qdrant_embed.encoder.interfaces import (
     SparseDescription,
     SparseEncoder,
 )
+from qdrant_embed.encoder.late import LateInteractionTextEmbedding, late_of_record
 from qdrant_embed.encoder.sparse import SparseTextEmbedding, sparse_of_record
 from qdrant_embed.encoder.text import TextEmbedding, text_of_record
 from qdrant_embed.environment import TRUST_VARIABLE, is_on
@@ -68,7 +79,7 @@ _LIFETIME = 60.0  # seconds; other clients can move an alias or add sparse vecto
 
 
 class _Described(Protocol):
-    def describe(self) -> EncoderDescription | SparseDescription: ...
+    def describe(self) -> EncoderDescription | SparseDescription | LateDescription: ...
 
 
 E = TypeVar("E", bound=_Described)
@@ -102,12 +113,12 @@ class _Named:
 
     Attributes:
         collection: name of the collection.
-        description: the stamp, of the dense or of the sparse vectors.
+        description: the stamp, of the dense or of other vectors.
         setter: the method that chooses a model in its place.
     """
 
     collection: str
-    description: EncoderDescription | SparseDescription
+    description: EncoderDescription | SparseDescription | LateDescription
     setter: str = "set_model"
 
     @property
@@ -118,8 +129,11 @@ class _Named:
     @property
     def is_known(self) -> bool:
         """Whether it is of the catalog."""
-        known = find if self.setter == "set_model" else sparse_name
-        return known(self.model) is not None
+        known: Mapping[str, Callable[[str], object]] = {
+            "set_sparse_model": sparse_name,
+            "set_late_model": find_late,
+        }
+        return known.get(self.setter, find)(self.model) is not None
 
     def attempts(self, policy: ModelPolicy) -> Iterator[tuple[str | None, Recorded]]:
         """Yield the revisions at which the model may be found, each with what is demanded of it."""
@@ -269,13 +283,16 @@ class RecentVectors:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The choice made with `set_model` and `set_sparse_model`, and the vectors found with it."""
+    """What `set_model` and its like have chosen, and the vectors found with it."""
 
     dense: Encoder | None = None
     dense_name: str | None = None
     sparse: SparseEncoder | None = None
     sparse_name: str | None = None
     follows_sparse: bool = True
+    late: LateEncoder | None = None
+    late_name: str | None = None
+    follows_late: bool = True
     recent: RecentVectors = field(default_factory=RecentVectors)
 
 
@@ -299,6 +316,7 @@ class EncoderSelection:
         self._chosen = _Chosen()
         self._following: dict[_Followed, Encoder] = {}
         self._following_sparse: dict[tuple[SparseDescription, Recorded], SparseEncoder] = {}
+        self._following_late: dict[tuple[LateDescription, Recorded], LateEncoder] = {}
         self._warned: set[str] = set()
         self.advised: set[tuple[str, str]] = set()
         self._whole: dict[str, float] = {}
@@ -325,6 +343,16 @@ class EncoderSelection:
         return self._chosen.sparse
 
     @property
+    def current_late(self) -> LateEncoder | None:
+        """The chosen late-interaction encoder, if any."""
+        return self._chosen.late
+
+    @property
+    def follows_late(self) -> bool:
+        """Whether collections are used with their own late-interaction models."""
+        return self._chosen.follows_late
+
+    @property
     def recent(self) -> RecentVectors:
         """Vectors found recently with the current choice."""
         return self._chosen.recent
@@ -341,6 +369,13 @@ class EncoderSelection:
             return None
         return sparse_field_name(sparse.model_name) if chosen is None else chosen
 
+    def late_name(self) -> str | None:
+        """Return the name of vectors of tokens in a new collection; ``None`` without a model."""
+        late, chosen = self._chosen.late, self._chosen.late_name
+        if late is None:
+            return None
+        return late_field_name(late.model_name) if chosen is None else chosen
+
     def choose(self, encoder: Encoder, vector_name: str | None = None) -> None:
         """Choose the encoder for all collections."""
         with self._lock:
@@ -356,6 +391,17 @@ class EncoderSelection:
                 sparse=encoder,
                 sparse_name=vector_name,
                 follows_sparse=False,
+                recent=RecentVectors(),
+            )
+
+    def choose_late(self, encoder: LateEncoder | None, vector_name: str | None = None) -> None:
+        """Choose the late-interaction encoder for all collections; ``None`` for none."""
+        with self._lock:
+            self._chosen = replace(
+                self._chosen,
+                late=encoder,
+                late_name=vector_name,
+                follows_late=False,
                 recent=RecentVectors(),
             )
 
@@ -419,6 +465,15 @@ class EncoderSelection:
                 expected={"sparse model": None},
                 found={"sparse model": stamp.sparse.model},
             )
+        if vectors.late is None and (late := collection.late_stamp) is not None:
+            raise CollectionMismatchError(
+                f"collection {collection.name!r} has vectors of tokens by {late.model}, which "
+                "set_late_model(None) turned off; documents without them would not be found by "
+                f"late interaction. Call set_late_model({late.model!r}), or use a client without "
+                "set_late_model()",
+                expected={"late-interaction model": None},
+                found={"late-interaction model": late.model},
+            )
         return vectors
 
     def remember(self, collection: StoredCollection, vectors: CollectionVectors) -> None:
@@ -435,21 +490,31 @@ class EncoderSelection:
             described = sparse.encoder.describe()
             name = check_sparse_collection(collection, described, sparse.vector_name)
             check_has_sparse(collection, name)
+        if vectors.late is not None:
+            late = vectors.late.encoder.describe()
+            check_late_collection(collection, late, vectors.late.vector_name)
         if self._is_of(vectors, chosen):
             chosen.recent.remember(collection, vectors)
 
     def _is_of(self, vectors: CollectionVectors, chosen: _Chosen) -> bool:
         """Return whether the vectors were selected with this choice."""
         sparse = None if vectors.sparse is None else vectors.sparse.encoder
-        return (chosen.dense is None or chosen.dense == vectors.dense.encoder) and (
-            chosen.follows_sparse or chosen.sparse is sparse
+        late = None if vectors.late is None else vectors.late.encoder
+        return (
+            (chosen.dense is None or chosen.dense == vectors.dense.encoder)
+            and (chosen.follows_sparse or chosen.sparse is sparse)
+            and (chosen.follows_late or chosen.late is late)
         )
 
     def _of_new_collection(self) -> CollectionVectors:
         dense = DenseVectors(self.current, self.vector_name())
         encoder, name = self._chosen.sparse, self.sparse_name()
         sparse = None if encoder is None or name is None else SparseVectors(encoder, name)
-        return CollectionVectors(dense, sparse, dense.encoder.splits)
+        late_encoder, late_name = self._chosen.late, self.late_name()
+        late = None
+        if late_encoder is not None and late_name is not None:
+            late = LateVectors(late_encoder, late_name)
+        return CollectionVectors(dense, sparse, dense.encoder.splits, late)
 
     def _select(self, collection: StoredCollection, chosen: _Chosen) -> CollectionVectors:
         collection.check_is_whole()
@@ -463,11 +528,16 @@ class EncoderSelection:
             else:
                 encoder = self._without_prefixes(encoder, collection.name)
         dense = DenseVectors(encoder, vector_name)
+        vectors = CollectionVectors(dense, chunked=chunked)
         sparse = self.followed_sparse(collection) if chosen.follows_sparse else chosen.sparse
-        if sparse is None:
-            return CollectionVectors(dense, chunked=chunked)
-        name = check_sparse_collection(collection, sparse.describe(), chosen.sparse_name)
-        return CollectionVectors(dense, SparseVectors(sparse, name), chunked)
+        if sparse is not None:
+            name = check_sparse_collection(collection, sparse.describe(), chosen.sparse_name)
+            vectors = replace(vectors, sparse=SparseVectors(sparse, name))
+        late = self.followed_late(collection) if chosen.follows_late else chosen.late
+        if late is not None:
+            name = check_late_collection(collection, late.describe(), chosen.late_name)
+            vectors = replace(vectors, late=LateVectors(late, name))
+        return vectors
 
     def _encoder_of(self, collection: StoredCollection) -> Encoder:
         """Return the encoder of a collection when the user chose none."""
@@ -539,6 +609,47 @@ class EncoderSelection:
                 replace(followed, revision=revision), recorded
             ),
         )
+
+    def followed_late(self, collection: StoredCollection) -> LateEncoder | None:
+        """Return the encoder of a collection's own vectors of tokens; ``None`` if it has none.
+
+        Raises:
+            CollectionMismatchError: if they were written with a custom encoder.
+            UntrustedModelError: if the collection names a model that it may not choose.
+            ModelError: if the model cannot be found, downloaded or read.
+        """
+        stamp = collection.late_stamp
+        if stamp is None:
+            return None
+        if stamp.weights_sha256 is None:
+            raise CollectionMismatchError(
+                f"collection {collection.name!r} was written with a late-interaction encoder "
+                f"object named {stamp.model!r}; pass that encoder to set_late_model() first",
+                expected={"late-interaction model": stamp.model},
+                found={"late-interaction model": None},
+            )
+        followed = replace(stamp, vector_name="")
+        return _followed(
+            _Named(collection.name, stamp, "set_late_model"),
+            self.policy,
+            lambda revision, recorded: self._follow_late(
+                replace(followed, revision=revision), recorded
+            ),
+        )
+
+    def _follow_late(self, followed: LateDescription, recorded: Recorded) -> LateEncoder:
+        with self._lock:
+            key = followed, recorded
+            if key not in self._following_late:
+                embedding = LateInteractionTextEmbedding(
+                    followed.model,
+                    max_tokens=followed.max_tokens,
+                    revision=followed.revision,
+                    local_files_only=self.policy.offline,
+                    lazy_load=True,
+                )
+                self._following_late[key] = late_of_record(embedding, recorded)
+            return self._following_late[key]
 
     def _follow(self, followed: _Followed) -> Encoder:
         with self._lock:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL, sparse_name, supported_models
+from qdrant_embed.encoder.facts.late_catalog import find_late
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.facts.prompts import PromptChoice
 from qdrant_embed.encoder.facts.spec import ModelSpec
@@ -139,6 +140,12 @@ class TextEmbedding:
             raise UnknownModelError(
                 f"{model_name!r} is a sparse model: SparseTextEmbedding runs it, and "
                 "set_sparse_model() sets it",
+                name=model_name,
+            )
+        if isinstance(model_name, str) and find_late(model_name) is not None:
+            raise UnknownModelError(
+                f"{model_name!r} is a late-interaction model: LateInteractionTextEmbedding runs "
+                "it, and set_late_model() sets it",
                 name=model_name,
             )
         self._overflow = OverflowOptions(overflow, overlap, splitter)

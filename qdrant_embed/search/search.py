@@ -15,7 +15,7 @@ from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.payload import PayloadCodec, user_id
-from qdrant_embed.collection.vectors import CollectionVectors
+from qdrant_embed.collection.vectors import CollectionVectors, LateVectors
 from qdrant_embed.errors import InputError, ServerRefusal, check_whole
 from qdrant_embed.forks import VALIDATING
 from qdrant_embed.search.filters import combined, fields_of
@@ -189,6 +189,8 @@ class Search:
             InputError: if a hybrid search does not reach the last hit.
         """
         documents, last = self.groups(vectors), self._skipped + self._fetched
+        if vectors.late is not None:
+            return self._late_rankings(vectors, vectors.late, texts)
         if vectors.sparse is None:
             return [
                 DenseRanking(
@@ -212,15 +214,7 @@ class Search:
             FusedRanking(
                 self._request(
                     vectors,
-                    prefetch=[
-                        self._branch(vectors.dense.vector_name, vector),
-                        # a text without any word of the sparse model finds nothing there
-                        *(
-                            [self._branch(vectors.sparse.vector_name, words)]
-                            if words.indices
-                            else []
-                        ),
-                    ],
+                    prefetch=self._branches(vectors, vector, words),
                     query=models.FusionQuery(fusion=models.Fusion(self.fusion)),
                 ),
                 self._skipped,
@@ -230,6 +224,47 @@ class Search:
             )
             for vector, words in zip(dense, sparse, strict=True)
         ]
+
+    def _late_rankings(
+        self, vectors: CollectionVectors, late: LateVectors, texts: Sequence[str]
+    ) -> list[Ranking]:
+        """Return the pages of a search by late interaction.
+
+        Other vectors find candidates, which the vectors of tokens rank in the same request.
+        """
+        documents, last = self.groups(vectors), self._skipped + self._fetched
+        depths = self._depths(last, documents)
+        dense = vectors.dense.encoder.queries(texts).tolist()
+        words = [None] * len(texts) if vectors.sparse is None else vectors.sparse.queries(texts)
+        return [
+            FusedRanking(
+                self._request(
+                    vectors,
+                    prefetch=self._branches(vectors, vector, some),
+                    query=tokens,
+                    using=late.vector_name,
+                    params=self._options.params,
+                ),
+                self._skipped,
+                last,
+                documents=documents,
+                depths=depths,
+            )
+            for vector, some, tokens in zip(dense, words, late.queries(texts), strict=True)
+        ]
+
+    def _branches(
+        self,
+        vectors: CollectionVectors,
+        vector: list[float],
+        words: models.SparseVector | None,
+    ) -> list[models.Prefetch]:
+        """Return the searches by single vectors whose results are ranked together."""
+        branches = [self._branch(vectors.dense.vector_name, vector)]
+        # a text without any word of the sparse model finds nothing there
+        if vectors.sparse is not None and words is not None and words.indices:
+            branches.append(self._branch(vectors.sparse.vector_name, words))
+        return branches
 
     def retrieval(self, vectors: CollectionVectors) -> dict[str, Any]:
         """Return the arguments of ``retrieve``, besides the ids."""
@@ -276,7 +311,7 @@ class Search:
     def _with_vectors(self, vectors: CollectionVectors) -> list[str] | bool:
         if not self.with_vectors:
             return False
-        return vectors.names if any(vectors.names) else True
+        return vectors.shown_names if any(vectors.names) else True
 
     def _request(
         self, vectors: CollectionVectors, *, params: models.SearchParams | None = None, **query: Any

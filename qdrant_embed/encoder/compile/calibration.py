@@ -184,7 +184,7 @@ def _late_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> tuple[LateTokens, Lat
 
 
 def _marked(late: LateTokens, ids: Sequence[int]) -> list[int]:
-    """Return token ids with markers and mask tokens, whose activations may be larger than others."""
+    """Return token ids with markers and mask tokens, whose activations may be larger."""
     marked = np.array([late.of(ids)], np.int64)
     found: list[int] = late.inputs(marked).ids[0].tolist()
     return found

@@ -74,8 +74,8 @@ class ModelSpec:
             raise InputError(
                 f"{self.name}: pooling={self.pooling!r} is for task 'embed', not {self.task!r}"
             )
-        if (self.late is not None) != (self.task == "token_vectors"):
-            raise InputError(f"{self.name}: late= is for the task 'token_vectors', which needs it")
+        if self.late is not None and self.task != "token_vectors":
+            raise InputError(f"{self.name}: late= is for task 'token_vectors', not {self.task!r}")
         if isinstance(self.pooling, list | tuple):  # a list: from JSON
             several = tuple(self.pooling)
             object.__setattr__(self, "pooling", several[0] if len(several) == 1 else several)
