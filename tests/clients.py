@@ -19,6 +19,7 @@ from rest_server import Server
 
 from qdrant_embed import (
     AsyncQdrantClient,
+    LateDescription,
     QdrantClient,
     QueryResponse,
     SparseDescription,
@@ -192,6 +193,27 @@ class WordEncoder:
     def _vector(self, text: str, weight: float) -> SparseVector:
         lengths = sorted({len(word) for word in text.split()})
         return SparseVector(np.array(lengths, np.int64), np.full(len(lengths), weight, np.float32))
+
+
+class WordTokens:
+    """A late-interaction encoder of a user's own: the letters of each word."""
+
+    model_name = "mine/WordTokens"
+    dimension = 26
+
+    def describe(self) -> LateDescription:
+        return LateDescription(model=self.model_name, dimension=self.dimension)
+
+    def passage_embed(self, texts: Iterable[str], /) -> list[NDArray[np.float32]]:
+        return [self._vectors(text.lower()) for text in texts]
+
+    query_embed = passage_embed
+
+    def _vectors(self, text: str) -> NDArray[np.float32]:
+        letters = [[word.count(chr(97 + i)) + 0.01 for i in range(26)] for word in text.split()]
+        rows = np.array(letters, np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows
 
 
 def same(found: list[QueryResponse], expected: list[QueryResponse]) -> bool:

@@ -139,6 +139,9 @@ class CollectionOptions:
         """Return the parameters of the vectors of tokens, which need no index.
 
         They are compared with those of candidates alone, which other vectors have found.
+
+        Args:
+            late: description of the late-interaction encoder.
         """
         return models.VectorParams(
             size=late.dimension,

@@ -259,8 +259,8 @@ def check_late_collection(
         raise CollectionMismatchError(
             f"collection {collection.name!r} was not written with {encoder.model}, so its "
             f"documents have no vectors {name!r} and could not be found by them. migrate_model() "
-            "writes its documents with these to a new collection. Call set_late_model(None) to search without "
-            "late interaction",
+            "writes its documents with these to a new collection. Call set_late_model(None) to "
+            "search without late interaction",
             expected={"vector": name},
             found={"vectors": sorted(collection.vectors)},
         )

@@ -188,7 +188,7 @@ class LateInteractionTextEmbedding:
     def query_embed(
         self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
     ) -> Iterator[Vector]:
-        """Like `embed`, for queries, with the vectors of their mask tokens."""
+        """Like `embed`, for each `query`, with the vectors of its mask tokens."""
         return self._run(self._queries, query, batch_size, parallel)
 
     @classmethod

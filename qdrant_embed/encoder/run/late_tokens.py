@@ -95,9 +95,7 @@ class LateTokens:
 
 def _marker_id(tokenizer: Tokenizer, marker: str) -> int | None:
     """Find the token that a marker is, with white space around it or without."""
-    if not marker.strip():
-        return None
-    for form in (marker, marker.split(None, 1)[0]):
+    for form in (marker, marker.strip()) if marker.strip() else ():
         if (token := tokenizer.token_id(form)) is not None:
             return token
     return None
