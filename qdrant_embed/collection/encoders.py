@@ -297,6 +297,9 @@ def described_for(encoder: Encoder, stamp: EncoderDescription | None) -> Encoder
 
     A model that an earlier release ran from its own ONNX file, because it could not compile its
     weights, is the same model if its vectors are equal.
+
+    Raises:
+        OtherFormError: if they are not.
     """
     description = encoder.describe()
     if (

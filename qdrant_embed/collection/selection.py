@@ -10,8 +10,10 @@ stamp of a collection chooses among models that this client would trust anyway:
    any commit of it: anybody can propose a commit to a repository, of known models too.
 
 In all cases the digests are compared before anything is compiled, no token is sent, and what is
-fetched is logged. The name is never that of a folder: not even a look at a path of a stamp's
-choosing is harmless, because Windows sends the user's credentials to the server that one names.
+fetched is logged. A model that earlier releases ran from its own ONNX file has the stamp's digests
+if that file has them; its weights are compiled then, and used if their vectors are equal. The name
+is never that of a folder: not even a look at a path of a stamp's choosing is harmless, because
+Windows sends the user's credentials to the server that one names.
 
 A stamp's prefixes are believed. They are put before texts inside the encoder and go nowhere else;
 they change what is found in this collection alone, which its writer decides anyway; and without
@@ -61,6 +63,7 @@ from qdrant_embed.encoder.interfaces import (
     LateEncoder,
     NotAsRecordedError,
     NotInCacheError,
+    OtherFormError,
     Overflow,
     Recorded,
     SparseDescription,
@@ -167,11 +170,15 @@ def _followed(named: _Named, policy: ModelPolicy, load: Callable[[str | None, Re
     if not named.is_known and not is_repository_name(named.model):
         raise _untrusted(named, is_name=False)
     other: NotAsRecordedError | None = None
+    form: OtherFormError | None = None
     for revision, recorded in named.attempts(policy):
         try:
             encoder = load(revision, recorded)
             encoder.describe()
         except NotInCacheError:
+            continue
+        except OtherFormError as error:
+            other = form = error
             continue
         except NotAsRecordedError as error:
             other = error
@@ -185,6 +192,8 @@ def _followed(named: _Named, policy: ModelPolicy, load: Callable[[str | None, Re
                 found={"model": named.model},
             ) from error
         return encoder
+    if form is not None:
+        raise _written_by_other_form(named.collection, named.description, form) from form
     if other is None:
         raise _untrusted(named)
     if policy.trusts or named.description.revision is None:
@@ -195,6 +204,31 @@ def _followed(named: _Named, policy: ModelPolicy, load: Callable[[str | None, Re
             found={},
         ) from other
     raise _untrusted(named, other) from other
+
+
+def _written_by_other_form(
+    collection_name: str,
+    stamp: EncoderDescription | SparseDescription | LateDescription | None,
+    error: OtherFormError,
+) -> CollectionMismatchError:
+    return CollectionMismatchError(
+        f"collection {collection_name!r} was written by the other form of its model: {error}. To "
+        "encode its documents again with today's form, call migrate_model()",
+        expected={"weights_sha256": error.weights_sha256},
+        found={"weights_sha256": stamp.weights_sha256 if stamp else None},
+    )
+
+
+def _described(encoder: Encoder, collection: StoredCollection) -> EncoderDescription:
+    """Return the description of `encoder`, to compare it with a collection's stamp.
+
+    Raises:
+        CollectionMismatchError: if another form of the model wrote the collection.
+    """
+    try:
+        return described_for(encoder, collection.stamp)
+    except OtherFormError as error:
+        raise _written_by_other_form(collection.name, collection.stamp, error) from error
 
 
 def _untrusted(
@@ -242,6 +276,7 @@ class _Followed:
     overflow: Overflow = "truncate"
     overlap: int = 0
     recorded: Recorded | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -484,7 +519,7 @@ class EncoderSelection:
         """
         chosen, sparse = self._chosen, vectors.sparse
         dense = vectors.dense
-        description = described_for(dense.encoder, collection.stamp)
+        description = _described(dense.encoder, collection)
         check_collection(collection, description, dense.vector_name)
         if sparse is not None:
             described = sparse.encoder.describe()
@@ -519,7 +554,7 @@ class EncoderSelection:
     def _select(self, collection: StoredCollection, chosen: _Chosen) -> CollectionVectors:
         collection.check_is_whole()
         encoder = chosen.dense or self._encoder_of(collection)
-        description = described_for(encoder, collection.stamp)
+        description = _described(encoder, collection)
         vector_name = check_collection(collection, description, chosen.dense_name)
         chunked = collection.chunked
         if collection.stamp is None:
@@ -569,6 +604,7 @@ class EncoderSelection:
             dimensions=stamp.dimension,
             overflow=stamp.overflow or "truncate",
             overlap=stamp.overlap or 0,
+            adapter=stamp.adapter,
         )
         return _followed(
             _Named(collection.name, stamp),
@@ -667,7 +703,7 @@ class EncoderSelection:
                     lazy_load=True,
                 )
                 if followed.recorded is not None:
-                    embedding = text_of_record(embedding, followed.recorded)
+                    embedding = text_of_record(embedding, followed.recorded, followed.adapter)
                 self._following[followed] = adapt(embedding)
             return self._following[followed]
 

@@ -21,14 +21,14 @@ STAMP_KEY = "qdrant_embed"
 MARK_KEY = "qdrant_embed_copy"
 
 _DENSE_FACTS = ("dimension", "distance", "pooling", "query_prefix", "document_prefix")
-_TEXT_FACTS = ("max_tokens", "overflow", "overlap")
+_TEXT_FACTS = ("max_tokens", "overflow", "overlap", "adapter")
 _SPARSE_FACTS = ("idf", "max_tokens", "max_terms", "language", "k", "b", "average_length")
 _LATE_FACTS = ("dimension", "distance", "max_tokens")
 # of one name, but of other weights
 _OTHER_FORM = (
-    "It was written by another revision of the model, or by another form of it: earlier releases "
-    "ran the model's own ONNX file where they could not compile its weights; vectors of a file in "
-    "float32 equal those of precision='fp32'. "
+    "It was written by another revision of the model, or by the model's own ONNX file, which "
+    "earlier releases ran where they could not compile its weights, and which is not here to be "
+    "compared. "
 )
 
 

@@ -44,13 +44,20 @@ _SIZES = {
     "intermediate_size": 3072,
 }
 _GROUPED = {"num_key_value_heads": 4, "head_dim": 64}
+_NOMIC = {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": 3072}
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": {},
+    "roberta": {},
     "xlm-roberta": {},
+    "distilbert": {"dim": 768, "n_layers": 12, "n_heads": 12, "hidden_dim": 3072},
+    "mpnet": {},
     "modernbert": {"intermediate_size": 1152},
-    "nomic_bert": {},
+    "nomic_bert": _NOMIC,
+    "nomic_bert_moe": {**_NOMIC, "model_type": "nomic_bert", "num_experts": 8},
     "gte": {},
     "jina_bert": {"model_type": "bert", "position_embedding_type": "alibi"},
+    "xlm-roberta-flash": {"model_type": "xlm-roberta", "position_embedding_type": "rotary"},
+    "t5": {"d_model": 768, "d_kv": 64, "d_ff": 3072, "num_heads": 12, "num_layers": 12},
     "qwen2": _GROUPED,
     "qwen3": _GROUPED,
     "eurobert": _GROUPED,
@@ -87,10 +94,14 @@ def write(path: Path, name: str, tokens: int, precision: str) -> None:
     """Writes the graph of a random model."""
     positions = tokens + 2  # RoBERTa's begin after two
     stated = {"model_type": name, "max_position_embeddings": positions, **_SIZES, **CONFIGS[name]}
-    if name == "nomic_bert":
-        stated |= {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": 3072}
+    if name in ("nomic_bert", "nomic_bert_moe", "t5"):
         stated["n_positions"] = positions
     config = ARCHITECTURES[name].model_validate(stated)
+    write_random(path, config, ModelSpec(name, config.dimension, "mean", tokens), precision)
+
+
+def write_random(path: Path, config: Any, spec: ModelSpec, precision: str) -> None:
+    """Writes the graph of a random model with that config."""
     module, kind = registry.GRAPHS[config.architecture]
     architecture = getattr(import_module(f"{registry.__package__}.{module}"), kind)
     random = np.random.default_rng(0)
@@ -100,7 +111,6 @@ def write(path: Path, name: str, tokens: int, precision: str) -> None:
             drawn = random.standard_normal(shape, np.float32) * np.float32(0.03)
             return drawn + 1 if len(shape) == 1 and name.endswith("weight") else drawn
 
-    spec = ModelSpec(name, config.dimension, "mean", tokens)
     whole = RandomGraph({}, config, spec, NOTHING_QUANTIZED)
     if precision == "int8":
         groups = {group: _quantized(whole, group) for group in whole.group_inputs}
@@ -111,17 +121,18 @@ def write(path: Path, name: str, tokens: int, precision: str) -> None:
 
 def _quantized(graph: Any, group: LinearGroup) -> QuantizedGroup:
     """Draws the weights of a group; what it computes means nothing, but takes as long."""
-    random = np.random.default_rng(0)
-    inputs, outputs = graph.widths(group.kind)
+    # other numbers for each group: onnxruntime holds equal weights once
+    random = np.random.default_rng([group.layer, *map(ord, group.kind), group.expert or 0])
+    shapes = [weight.shape for weight, _ in graph.linears(group)]
     linears = [
         QuantizedLinear(
-            random.integers(-60, 60, (inputs, width), np.int8),
-            np.full(width, 5e-4, np.float32),
-            np.zeros(width, np.float32),
+            random.integers(-60, 60, shape, np.int8),
+            np.full(shape[1], 5e-4, np.float32),
+            np.zeros(shape[1], np.float32),
         )
-        for width in outputs
+        for shape in shapes
     ]
-    return QuantizedGroup(np.ones(inputs, np.float32), np.float32(0.05), 128, tuple(linears))
+    return QuantizedGroup(np.ones(shapes[0][0], np.float32), np.float32(0.05), 128, tuple(linears))
 
 
 def worker(path: Path, tokens: int) -> None:

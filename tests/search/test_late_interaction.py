@@ -89,6 +89,16 @@ def test_hits_are_ranked_by_the_sum_of_the_greatest_cosines(late: QdrantClient) 
     again = late.query("demo", QUERY, limit=3, reranker=Lengths())
     lengths = sorted((len(text) for text in TEXTS), reverse=True)
     assert [hit.score for hit in again] == lengths[:3]
+    # groups, diversity and examples start from the same ranking
+    groups = late.query_groups("demo", QUERY, group_by="n", limit=4)
+    assert [group.hits[0].id for group in groups] == [hit.id for hit in hits[:4]]
+    assert [group.hits[0].score for group in groups] == pytest.approx(
+        [hit.score for hit in hits[:4]], abs=1e-4
+    )
+    diverse = late.query("demo", QUERY, limit=5, diversity=0.5)
+    assert len({hit.id for hit in diverse}) == 5
+    liked = late.query("demo", QUERY, like=[3], limit=30)
+    assert same(liked, [hit for hit in hits if hit.id != 3])
     # a hit shows the vectors that it did before
     (shown,) = late.query("demo", QUERY, limit=1, with_vectors=True)
     assert len(shown.embedding or []) == 32

@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
-from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED
-from qdrant_embed.encoder.facts.architectures import BertFamilyConfig, TransformerConfig
+from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, QuantizationPlan
+from qdrant_embed.encoder.facts.architectures import (
+    BertFamilyConfig,
+    MPNetConfig,
+    TransformerConfig,
+)
 from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.precision import (
     FLOAT32_GRAPH_VERSION,
@@ -24,6 +28,7 @@ from qdrant_embed.encoder.facts.precision import (
     LEAST_GROUP_OVERLAP,
     LEAST_OVERLAP,
     CompileReport,
+    Fidelity,
     Precision,
 )
 from qdrant_embed.encoder.facts.spec import ModelSpec, calibrated_prompts
@@ -56,6 +61,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_NAMES: Mapping[Precision, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _TOLD_EVERY = 60.0  # seconds between messages of how long it will take
 
 
@@ -79,7 +85,7 @@ def compiled_model(
         config: the model's ``config.json``.
         spec: task, pooling, normalisation, length and prefixes.
         load_tokenizer: returns the model's tokenizer, to calibrate with.
-        precision: ``int8`` or ``fp32``.
+        precision: ``int8``, or how weights are stored that are computed with in float32.
         cache: the cache folder.
         head: the modules after the pooling.
 
@@ -118,7 +124,9 @@ def compiled_model(
     started = time.perf_counter()
     graph = partial(model_graph, read_tensors(files), config, spec, head=read_head(head))
     # raises what is wrong with the weights before anything is deleted
-    graph(NOTHING_QUANTIZED).graph.check()
+    whole = graph(NOTHING_QUANTIZED)
+    whole.graph.check()
+    is_exact = precision in ("fp32", whole.storage)
     if config.caution:
         logger.warning("%s: %s", spec.name, config.caution)
     found: MixedPrecision | None = None
@@ -127,7 +135,7 @@ def compiled_model(
         new_folder(folder) as temporary,
         Progress(
             f"compiling {spec.name}",
-            config.num_hidden_layers + 2 if precision == "int8" else 1,
+            1 if is_exact else config.num_hidden_layers + 2,
         ) as progress,
         announced(
             f"compiling {spec.name}, once for this cache folder,", unless=progress.is_visible
@@ -137,25 +145,37 @@ def compiled_model(
         if (kept := find()) is not None:
             return kept
         discard(folder / GRAPH)
-        if precision == "int8":
+        plan, reached = NOTHING_QUANTIZED, precision
+        fidelity: Fidelity | None = None
+        steps = _Steps(spec.name, config.num_hidden_layers + 2, progress)
+
+        def search() -> MixedPrecisionSearch:
             unfinished = Unfinished(unfinished_folder, made_from)
-            steps = _Steps(spec.name, config.num_hidden_layers + 2, progress)
-            found = MixedPrecisionSearch(
+            return MixedPrecisionSearch(
                 graph, spec, load_tokenizer(), unfinished, temporary, steps.step
-            ).run()
-            if found is None:
+            )
+
+        if precision == "int8":
+            found = search().run()
+            if found is None or found.precision != "int8":
                 logger.warning(
-                    "%s keeps its float32 weights: in int8 its vectors would change by more than "
+                    "%s keeps its %s weights: in int8 its vectors would change by more than "
                     "%s (mean 1 - cosine) or a single one by more than %s, or of a text's ten "
                     "nearest texts less than %s would stay (%s in a group of texts), so it is as "
                     "exact as ever, but slower and larger",
                     spec.name,
+                    _NAMES[found.precision if found else "fp32"],
                     LARGEST_ERROR,
                     round(1 - LEAST_COSINE, 6),
                     LEAST_OVERLAP,
                     LEAST_GROUP_OVERLAP,
                 )
-        plan = found.plan if found else NOTHING_QUANTIZED
+            plan = found.plan if found else NOTHING_QUANTIZED
+            reached, fidelity = (found.precision, found.fidelity) if found else ("fp32", None)
+        elif precision != "fp32":
+            plan = QuantizationPlan(storage=precision)
+            if not is_exact:
+                fidelity = search().measured(precision)
         graph(plan).save(temporary / GRAPH)
         parts = [module.weights for module in head if module.weights is not None]
         if weights_digest([*files, *parts], cache, again=True) != weights_sha256:
@@ -169,8 +189,8 @@ def compiled_model(
             file=files[0].name,
             weights_sha256=weights_sha256,
             graph_version=GRAPH_VERSION,
-            precision="int8" if found else "fp32",
-            fidelity=found.fidelity if found else None,
+            precision=reached,
+            fidelity=fidelity,
             float32_groups=found.float32_groups if found else (),
             graph_bytes=(temporary / GRAPH).stat().st_size,
             weights_bytes=(temporary / CONSTANTS).stat().st_size,
@@ -233,7 +253,8 @@ def _facts(
     if head:
         facts["head"] = [module.facts for module in head]
     if isinstance(config, BertFamilyConfig) and config.attends_in_parts(spec.max_tokens):
-        facts["attention"] = "in parts"  # earlier releases compiled such models as all others
+        # earlier releases compiled such models as all others
+        facts["attention"] = "in blocks" if isinstance(config, MPNetConfig) else "in parts"
     if precision == "int8":  # which is calibrated with the prefixes
         facts |= {
             "query_prompts": calibrated_prompts(spec),

@@ -15,6 +15,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_embed.encoder.facts.precision import Storage
+
 Array: TypeAlias = NDArray[np.float32]
 Linear: TypeAlias = tuple[Array, Array]  # weight [inputs, outputs], bias [outputs]
 Kind: TypeAlias = Literal["qkv", "o", "f1", "f2"]
@@ -30,7 +32,6 @@ _CAPPED = 4
 _TOLERANCE = 2.0
 
 _DAMPING = 0.01  # of the Hessian's mean diagonal
-_ROWS = 4096  # of a table that are quantised together
 _BLOCK = 64  # rows of weights whose rounding errors are carried on together
 _WEIGHT_STEPS = 124  # three less than int8 has, because GPTQ may enlarge a weight
 
@@ -89,10 +90,17 @@ class QuantizedGroup:
 
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """The groups that are int8, and whether the table of word embeddings is."""
+    """How a model's weights are stored.
+
+    Attributes:
+        groups: the groups that are int8.
+        words: whether the table of word embeddings is int8.
+        storage: how all other linear layers, and the table if it is not int8, are stored.
+    """
 
     groups: Mapping[LinearGroup, QuantizedGroup] = field(default_factory=dict)
     words: bool = False
+    storage: Storage = "fp32"
 
 
 NOTHING_QUANTIZED = QuantizationPlan()
@@ -160,16 +168,17 @@ def quantize_group(
     return QuantizedGroup(smoothing, scale, zero_point, tuple(quantized))
 
 
-def quantize_rows(table: Array) -> tuple[NDArray[np.int8], Array]:
-    """Quantise each row: int8 [rows, columns], and the scales [rows, 1]."""
-    integers = np.empty(table.shape, np.int8)
-    scales = np.empty((len(table), 1), np.float32)
-    for start in range(0, len(table), _ROWS):  # a table of words is large
-        rows = table[start : start + _ROWS]
-        largest = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))
-        scales[start : start + _ROWS] = np.maximum(largest, 1e-12) / 127
-        integers[start : start + _ROWS] = np.rint(rows / scales[start : start + _ROWS])
-    return integers, scales
+def row_scales(rows: Array) -> Array:
+    """Find the scale with which each row is int8, [rows, 1]."""
+    largest = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))
+    scales: Array = (np.maximum(largest, 1e-12) / 127).astype(np.float32)
+    return scales
+
+
+def quantize_rows(rows: Array) -> NDArray[np.int8]:
+    """Quantise each row with its `row_scales`, int8 [rows, columns]."""
+    integers: NDArray[np.int8] = np.rint(rows / row_scales(rows)).astype(np.int8)
+    return integers
 
 
 def _round(rows: Array, scale: np.float32, zero_point: int) -> None:

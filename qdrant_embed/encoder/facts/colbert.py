@@ -42,6 +42,15 @@ class LateFiles:
     facts: LateFacts
     document_length: int | None = None
 
+    def without_markers(
+        self, query: str | None, document: str | None
+    ) -> tuple[str | None, str | None]:
+        """Return prompts without the markers that PyLate's may begin with."""
+        return (
+            query and query.removeprefix(self.facts.query_marker),
+            document and document.removeprefix(self.facts.document_marker),
+        )
+
 
 class _Architectures(JsonFile):
     architectures: tuple[str, ...] | None = None

@@ -20,6 +20,7 @@ from qdrant_embed.encoder.facts.architectures import (
     OtherConfig,
     StaticConfig,
     TransformerConfig,
+    XlmRobertaFlashConfig,
     architecture_name,
     config_class,
     table_shape,
@@ -27,12 +28,18 @@ from qdrant_embed.encoder.facts.architectures import (
 from qdrant_embed.encoder.facts.colbert import PROJECTION, LateFiles, read_late
 from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, checked, read_json
-from qdrant_embed.encoder.facts.modules import read_chain, read_prompts, read_sentence_config
+from qdrant_embed.encoder.facts.modules import (
+    Prompts,
+    read_chain,
+    read_prompts,
+    read_sentence_config,
+)
 from qdrant_embed.encoder.facts.precision import Precision
+from qdrant_embed.encoder.facts.prompts import DEFAULT_ADAPTER, RETRIEVAL
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.facts.tokenizer_file import TokenizerFile
 from qdrant_embed.encoder.facts.weights import weight_files
-from qdrant_embed.encoder.interfaces import Poolings, Task, assert_never
+from qdrant_embed.encoder.interfaces import Poolings, Route, Task, assert_never
 from qdrant_embed.errors import InputError, ModelFileError
 
 logger = logging.getLogger(__name__)
@@ -58,8 +65,12 @@ class ModelDirectory:
             static model state its dimension.
         as_before: choose the weights as the first releases did; see `weight_files`. More models are
             then run from their own ONNX files.
+        route: the texts whose modules are meant, where queries have others than documents.
+        adapter: the task whose weights are run, of a model that has some for each; other models
+            have none.
 
     Raises:
+        InputError: the model has weights for tasks, but not for `adapter`.
         ModelFileError: a file is missing, unreadable, or says something this encoder cannot do.
     """
 
@@ -70,17 +81,20 @@ class ModelDirectory:
         *,
         tensor_shapes: TensorShapes,
         as_before: bool = False,
+        route: Route = "document",
+        adapter: str | None = None,
     ) -> None:
         self.path = path
+        self._route, self._adapter = route, adapter
         self._known = known
         self._tensor_shapes = tensor_shapes
-        self._chain = read_chain(path)
+        self._chain = read_chain(path, route)
         self._first = self._chain.first if self._chain else path
         self._content = self._read_content()
         files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
         self._names = [file.as_posix() for file in files]
         self._as_before = as_before
-        self.config = self._config()
+        self.config = self._adapted(self._config())
 
     @property
     def tokenizer(self) -> Path:
@@ -96,6 +110,18 @@ class ModelDirectory:
     def lower_case(self) -> bool:
         """Whether texts are lower-cased before they are tokenised."""
         return read_sentence_config(self._first).do_lower_case
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether queries go through other modules, or other weights, than documents."""
+        return (self._chain is not None and self._chain.is_routed) or self.adapter == RETRIEVAL
+
+    @property
+    def adapter(self) -> str | None:
+        """The task whose weights are asked for, if the model has some for each task."""
+        config = self.config
+        has_tasks = isinstance(config, XlmRobertaFlashConfig) and config.adapter is not None
+        return self._adapter if has_tasks else None
 
     @property
     def has_dense(self) -> bool:
@@ -243,12 +269,11 @@ class ModelDirectory:
                 assert_never(task)
         known, prompts = self._known, read_prompts(self.path)
         length = max_tokens or min(self._max_tokens(limit), limit)
+        stated = prompts.stated("query"), prompts.stated(*_DOCUMENT_PROMPTS)
         if late is not None:
             length = self._document_length(late, max_tokens, length, limit)
-        query, document = prompts.stated("query"), prompts.stated(*_DOCUMENT_PROMPTS)
-        if late is not None:  # PyLate's prompts may begin with the marker
-            query = query and query.removeprefix(late.facts.query_marker)
-            document = document and document.removeprefix(late.facts.document_marker)
+            stated = late.without_markers(*stated)
+        query, document = self._instructions(prompts)
         return ModelSpec(
             name=name,
             task=task,
@@ -256,9 +281,11 @@ class ModelDirectory:
             pooling=pooling,
             normalize=normalize,
             max_tokens=length,
-            query_prefix=_first(query_prefix, query, known.query_prefix if known else None),
+            query_prefix=_first(
+                query_prefix, query, stated[0], known.query_prefix if known else None
+            ),
             document_prefix=_first(
-                document_prefix, document, known.document_prefix if known else None
+                document_prefix, document, stated[1], known.document_prefix if known else None
             ),
             license=known.license if known else "",
             smallest_dimension=known.smallest_dimension if known else None,
@@ -307,6 +334,25 @@ class ModelDirectory:
                 f"{', '.join(sorted(ARCHITECTURES))} can do without one"
             )
         return checked(path, content, TypeAdapter(kind))
+
+    def _adapted(
+        self, config: TransformerConfig | StaticConfig | OtherConfig
+    ) -> TransformerConfig | StaticConfig | OtherConfig:
+        """Return `config` with the weights of the task that is asked for, if it has such."""
+        if not isinstance(config, XlmRobertaFlashConfig) or self._adapter is None:
+            return config
+        return config.adapted(self._adapter, self._route)
+
+    def _instructions(self, prompts: Prompts) -> tuple[str | None, str | None]:
+        """Return what the model's files put before queries and documents of the chosen task."""
+        config, adapter = self.config, self.adapter
+        if not isinstance(config, XlmRobertaFlashConfig) or adapter in (None, DEFAULT_ADAPTER):
+            return None, None
+        stated = {**prompts.prompts, **config.task_instructions}
+        if adapter == RETRIEVAL:
+            return stated.get("retrieval.query"), stated.get("retrieval.passage")
+        instruction = stated.get(str(adapter), "")
+        return instruction, instruction
 
     def _weight_files(self, precision: Precision) -> list[str]:
         names = self._chain.own_files(self._names) if self._chain else self._names

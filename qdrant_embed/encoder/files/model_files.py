@@ -109,6 +109,78 @@ def find_model(
     )
 
 
+def find_here(
+    name: str, *, cache: Path, revision: str | None = None, precision: Precision = "int8"
+) -> ModelFiles | CatalogEntry:
+    """Find the files of a model as `find_model` does, if they are on this machine.
+
+    Nothing is copied or fetched. Of a model that is not here, what the catalog knows is returned.
+
+    Raises:
+        UnknownModelError: no such folder, and no model of that name is here or in the catalog.
+        ModelFileError: files are damaged, or not those of the model.
+    """
+    from qdrant_embed.encoder.files.snapshots import Snapshots
+
+    entry = find(name)
+    if not is_known(name) and (folder := _in_folder(name, cache)) is not None:
+        return folder
+    if entry is not None and revision is None:
+        for package in entry.packages:
+            if (packaged := _from_package(package, entry, cache)) is not None:
+                return packaged
+    known = entry.spec.name if entry else name
+    is_name = is_repository_name(known)
+    snapshot = Snapshots(cache, known).find(revision, precision) if is_name else None
+    if snapshot is not None:
+        return ModelFiles(known, snapshot.folder, entry, snapshot.commit)
+    if entry is not None:
+        return entry
+    reason = "it is neither in the catalog nor in the cache folder"
+    if is_name and not close_matches(name):
+        reason += f", and 'qdrant-embed pull {name}' fetches it if the hub has it"
+    raise _unknown(name, reason)
+
+
+def with_own_file(
+    files: ModelFiles,
+    weights_sha256: str,
+    *,
+    cache: Path,
+    precision: Precision,
+    local_files_only: bool,
+    recorded: Recorded | None,
+) -> ModelFiles:
+    """Return `files`, with the ONNX file that the first releases ran if it has that digest.
+
+    It is downloaded if the model is from the hub, and what the hub states of the file fits.
+
+    Args:
+        files: the model's files.
+        weights_sha256: digest of the ONNX file.
+        cache: the cache folder.
+        precision: chooses between several ONNX files.
+        local_files_only: never use the network.
+        recorded: see `find_model`.
+
+    Raises:
+        ModelDownloadError: if the file cannot be downloaded.
+        ModelFileError: if it is not the file it should be.
+    """
+    if files.revision is None:
+        return files
+    from qdrant_embed.encoder.files.snapshots import Snapshots
+
+    Snapshots(cache, files.name).fetch_own_file(
+        files.revision,
+        precision,
+        weights_sha256,
+        local_files_only=local_files_only or (recorded is not None and not recorded.may_be_fetched),
+        for_collection=recorded is not None,
+    )
+    return files
+
+
 def names_folder(name: str | os.PathLike[str]) -> bool:
     """Return whether `name` is that of a folder, which a name in the catalog never is."""
     return not (isinstance(name, str) and is_known(name)) and os.path.isdir(name)

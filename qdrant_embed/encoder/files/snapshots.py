@@ -23,10 +23,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from qdrant_embed.encoder.facts.colbert import STANFORD_FILE
 from qdrant_embed.encoder.facts.jsonfile import read_json
-from qdrant_embed.encoder.facts.modules import MODULES_FILE, ModuleChain, head_weights, read_chain
+from qdrant_embed.encoder.facts.modules import (
+    MODULES_FILE,
+    ModuleChain,
+    head_weights,
+    read_chain,
+    router_files,
+)
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.weights import weight_files
 from qdrant_embed.encoder.files.cache import (
+    combined,
     explained,
     is_as_written,
     locked,
@@ -38,7 +45,7 @@ from qdrant_embed.encoder.files.cache import (
     write_whole,
 )
 from qdrant_embed.encoder.files.downloads import Download, Open
-from qdrant_embed.encoder.files.repository import is_file_inside
+from qdrant_embed.encoder.files.repository import RemoteFile, is_file_inside
 from qdrant_embed.errors import ModelDownloadError, ModelFileError
 
 if TYPE_CHECKING:
@@ -197,12 +204,60 @@ class Snapshots:
                 shutil.rmtree(self._base / "partial", ignore_errors=True)
         return Snapshot(self._base / model.commit, model.commit)
 
+    def fetch_own_file(
+        self,
+        commit: str,
+        precision: Precision,
+        weights_sha256: str,
+        *,
+        local_files_only: bool,
+        for_collection: bool,
+    ) -> None:
+        """Download the ONNX file that the first releases ran, if the hub states that digest.
+
+        Args:
+            commit: of a snapshot that is complete.
+            precision: chooses between several ONNX files.
+            weights_sha256: digest of the file, or of it and its external data; see
+                `weights_digest`.
+            local_files_only: never use the network.
+            for_collection: see `fetch`.
+
+        Raises:
+            ModelDownloadError: if the file cannot be downloaded.
+            ModelFileError: if it is not the file it should be, or cannot be written.
+        """
+        model = _read(self._record(commit))
+        if local_files_only or model is None:
+            return
+        needed = _needed(model.paths, self._base / commit, precision, as_before=True)
+        files = [path for path in needed if ".onnx" in PurePosixPath(path).name]
+        if not files or self._found(commit, precision, as_before=True) is not None:
+            return
+        from qdrant_embed.encoder.files import hub
+
+        if hub.is_offline():
+            return
+        repository = hub.find_repository(
+            self._name, commit, offline=False, fresh=False, anonymous=for_collection
+        )
+        stated = [repository.files.get(path, RemoteFile()).digest or "" for path in files]
+        if combined(stated) != weights_sha256:
+            return
+        logger.info("fetching %s of %s, to compare it with the weights", files[0], self._name)
+        opened = partial(hub.opened, anonymous=for_collection)
+        with explained(self._base), locked(self._base / ".lock"):
+            model = self._completed(repository, precision, {}, opened, as_before=True)
+            write_whole(self._record(model.commit), sealed(model.model_dump(mode="json")))
+
     def _completed(
         self,
         repository: Repository,
         precision: Precision,
         pinned: Mapping[str, str],
         opened: Open | None,
+        *,
+        as_before: bool = False,
     ) -> KeptModel:
         from qdrant_embed.encoder.files import hub
 
@@ -211,7 +266,7 @@ class Snapshots:
         known = _read(self._record(repository.commit))
         files = dict(known.files) if known else {}
         paths = frozenset(repository.files) | (known.paths if known else frozenset())
-        for path in _needed(paths, folder, precision):
+        for path in _needed(paths, folder, precision, as_before=as_before):
             if path not in repository.files:
                 raise ModelDownloadError(f"{path} of {self._name} is not in the local cache")
             others = (other / path for other in self._base.iterdir() if is_commit(other.name))
@@ -276,10 +331,27 @@ def _needed(
         as_before: as the first releases did (see `weight_files`), which also read no modules after
             the pooling.
     """
-    chain: ModuleChain | None = None
+    chains: list[ModuleChain | None] = [None]
     if MODULES_FILE in paths:
         yield MODULES_FILE
-        chain = read_chain(folder)
+        for files in router_files(folder):
+            yield from [file for file in files if file in paths][:1]
+        chains = [chain := read_chain(folder)]
+        if chain is not None and chain.is_routed:
+            chains.append(read_chain(folder, "query"))
+    for chain in chains:
+        yield from _needed_of(chain, paths, folder, precision, as_before=as_before)
+
+
+def _needed_of(
+    chain: ModuleChain | None,
+    paths: Collection[str],
+    folder: Path,
+    precision: Precision,
+    *,
+    as_before: bool,
+) -> Iterator[str]:
+    """Yield the files that are needed of one chain of modules; see `_needed`."""
     places = ["" if at == PurePosixPath() else f"{at}/" for at in chain.folders] if chain else [""]
     for place in dict.fromkeys(["", *places]):
         yield from (place + name for name in _CONFIGS if place + name in paths)

@@ -108,8 +108,9 @@ def load_model(plan: RunPlan, spec: ModelSpec, providers: Sequence[Provider] | N
     backend = start(threads=1)
     single: Backend = backend
     on_cpu = all(provider == "CPUExecutionProvider" for provider in providers or ())
-    # each session has a copy of the weights, arranged for its products
+    # each session has a copy of the weights, arranged for its products, unless they are widened
     small = plan.kind == "onnx" or sum(map(os.path.getsize, plan.run)) < _TWICE_IN_MEMORY
+    small = small or plan.report.precision in ("bf16", "fp16")
     if plan.kind != "static" and on_cpu and usable_cores() > 1 and small:
         single = SingleTextBackend(backend, partial(start, threads=2))
     return LoadedModel(spec, plan.report, tokenizer, backend, single)

@@ -57,11 +57,12 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
         One operator projects and attends, which is faster for a single text spread over cores,
         and no slower for many texts; but it holds the scores of all pairs of tokens at once.
         """
-        in_parts = self.config.attends_in_parts(self.spec.max_tokens)
-        hides = self.seen is not None
-        if first_row_only or in_parts or hides or not self.plain_attention:
-            return super().attention(rows, shared, number, first_row_only=first_row_only)
         graph, group = self.graph, LinearGroup(number, "qkv")
+        in_parts = self.config.attends_in_parts(self.spec.max_tokens)
+        in_halves = group not in self.plan.groups and self.plan.storage != "fp32"
+        separate = in_parts or in_halves or self.seen is not None or not self.plain_attention
+        if first_row_only or separate:
+            return super().attention(rows, shared, number, first_row_only=first_row_only)
 
         def joined(part: str) -> str:
             def compute() -> Array:

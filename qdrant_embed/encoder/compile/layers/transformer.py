@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.compile.graph import FLOAT, MICROSOFT, Graph
+from qdrant_embed.encoder.compile.halves import BFLOAT16, stored
+from qdrant_embed.encoder.compile.large_tensors import row_blocks, shape_of, storage_of
 from qdrant_embed.encoder.compile.layers.token_head import SeenTokens, add_token_vectors
 from qdrant_embed.encoder.compile.quantize import (
     NOTHING_QUANTIZED,
@@ -23,9 +25,11 @@ from qdrant_embed.encoder.compile.quantize import (
     LinearGroup,
     QuantizationPlan,
     quantize_rows,
+    row_scales,
 )
 from qdrant_embed.encoder.facts.architectures import Activation, TransformerConfig
 from qdrant_embed.encoder.facts.colbert import PROJECTION
+from qdrant_embed.encoder.facts.precision import Storage
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import assert_never
 from qdrant_embed.encoder.run.pooling import (
@@ -39,6 +43,12 @@ from qdrant_embed.errors import ModelFileError
 C = TypeVar("C", bound=TransformerConfig)
 
 HIDDEN = "hidden"  # an input of the graph of a stage
+_ROWS = 4096  # of a table that are in memory at once
+_TYPES: Mapping[Storage, np.dtype[Any]] = {
+    "fp32": np.dtype(np.float32),
+    "bf16": BFLOAT16,
+    "fp16": np.dtype(np.float16),
+}
 _GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
@@ -79,6 +89,11 @@ class Parameters(NamedTuple):
     weight: Array | NDArray[np.int8]
     bias: Array
     scale: Array | None
+
+    @property
+    def floats(self) -> Array:
+        """The weight of a layer that is not int8."""
+        return self.weight.astype(np.float32, copy=False)
 
 
 class TransformerGraph(ABC, Generic[C]):
@@ -121,6 +136,7 @@ class TransformerGraph(ABC, Generic[C]):
         self.graph = Graph()
         self.group_inputs: dict[LinearGroup, str] = {}
         self._latest: tuple[LinearGroup, list[Linear]] | None = None
+        self._is_part = False
         named = sorted((name for name in weights if name.endswith(self.words)), key=len)
         self._prefix = named[0].removesuffix(self.words) if named else ""
         self.output = "embedding"
@@ -137,7 +153,7 @@ class TransformerGraph(ABC, Generic[C]):
         """
         part = copy.copy(self)
         part.graph, part.group_inputs, part._numbers = Graph(), {}, range(number, number + 1)
-        part._latest = None
+        part._latest, part._is_part = None, True
         if number == self.config.num_hidden_layers - 1:
             part.vectors()
         else:
@@ -349,17 +365,26 @@ class TransformerGraph(ABC, Generic[C]):
             return ""
         graph = self.graph
         shape = self.config.vocab_size, self.config.hidden_size
-        if not self.plan.words:
-            words = graph.deferred(lambda: self.tensor(self.words, *shape))
-            return graph.node("Gather", words, "input_ids")
-        quantized = cache(lambda: quantize_rows(self.tensor(self.words, *shape)))
-        integers = graph.node("Gather", graph.deferred(lambda: quantized()[0]), "input_ids")
-        scales = graph.deferred(lambda: quantized()[1])
-        return graph.node(
-            "Mul",
-            graph.node("Cast", integers, to=FLOAT),
-            graph.node("Gather", scales, "input_ids"),
-        )
+
+        def table(change: Callable[[Array], NDArray[Any]], width: int, kind: np.dtype[Any]) -> str:
+            def blocks() -> Iterator[NDArray[Any]]:
+                return map(change, self.table(self.words, *shape))
+
+            return graph.table((shape[0], width), kind, blocks)
+
+        if self.plan.words:
+            integers = table(quantize_rows, shape[1], np.dtype(np.int8))
+            scales = table(row_scales, 1, np.dtype(np.float32))
+            return graph.node(
+                "Mul",
+                graph.node("Cast", graph.node("Gather", integers, "input_ids"), to=FLOAT),
+                graph.node("Gather", scales, "input_ids"),
+            )
+        # a part of a model has them as they are in their file, which takes the least time
+        storage = self.storage if self._is_part else self.plan.storage
+        words = table(partial(stored, storage=storage), shape[1], _TYPES[storage])
+        vectors = graph.node("Gather", words, "input_ids")
+        return vectors if storage == "fp32" else graph.node("Cast", vectors, to=FLOAT)
 
     def with_first_type(self, hidden: str, types: int) -> str:
         """Add the first of so many token types to `hidden`, if there are any."""
@@ -392,21 +417,30 @@ class TransformerGraph(ABC, Generic[C]):
         def part(name: str) -> str:
             return graph.deferred(lambda: getattr(self.parameters(group, position), name))
 
-        weight, bias = part("weight"), part("bias")
-        if quantized is None:
-            product = graph.node("MatMul", shared, weight)
-            return graph.node("Add", product, bias) if self.has_bias(group.kind) else product
-        return graph.node(
-            "MatMulIntegerToFloat",
-            shared,
-            weight,
-            graph.scalar(quantized.input_scale, np.float32),
-            part("scale"),
-            graph.scalar(quantized.input_zero_point, np.uint8),
-            "",
-            bias,
-            domain=MICROSOFT,
-        )
+        if quantized is not None:
+            return graph.node(
+                "MatMulIntegerToFloat",
+                shared,
+                part("weight"),
+                graph.scalar(quantized.input_scale, np.float32),
+                part("scale"),
+                graph.scalar(quantized.input_zero_point, np.uint8),
+                "",
+                part("bias"),
+                domain=MICROSOFT,
+            )
+        storage = self.plan.storage
+        if storage == "fp32":
+            weight = part("weight")
+        else:
+            halves = graph.deferred(
+                lambda: stored(self.parameters(group, position).floats, storage)
+            )
+            weight = graph.widened(halves, shared)
+        product = graph.node("MatMul", shared, weight)
+        if not self.has_bias(group.kind):
+            return product
+        return graph.node("Add", product, part("bias"))
 
     def norm(self, hidden: str, name: str) -> str:
         """Add the norm of this architecture; a layer norm, unless it has another."""
@@ -440,6 +474,13 @@ class TransformerGraph(ABC, Generic[C]):
         return self.graph.node("Slice", hidden, *constants)
 
     # weights
+
+    @property
+    def storage(self) -> Storage:
+        """How the file stores all matrices; ``fp32`` for those of several types."""
+        matrices = [name for name in self.weights if len(shape_of(self.weights, name)) > 1]
+        kinds = {storage_of(self.weights, name) for name in matrices}
+        return kinds.pop() if len(kinds) == 1 else "fp32"
 
     def linears(self, group: LinearGroup) -> list[Linear]:
         """Read weight [inputs, outputs] and bias [outputs] of each linear layer of a group."""
@@ -505,15 +546,29 @@ class TransformerGraph(ABC, Generic[C]):
         Raises:
             ModelFileError: it is missing or has another shape.
         """
-        tensor = self.weights.get(self._prefix + name, self.weights.get(name))
-        if tensor is None:
-            raise ModelFileError(f"{self.spec.name}: the weights have no tensor {name!r}")
-        if tensor.shape != shape:
+        tensor = self.weights[self._name(name)]
+        self._check(name, tensor.shape, shape)
+        return tensor
+
+    def table(self, name: str, *shape: int) -> Iterator[Array]:
+        """Read a tensor as `tensor` does, in blocks of rows."""
+        known = self._name(name)
+        self._check(name, shape_of(self.weights, known), shape)
+        yield from row_blocks(self.weights, known, _ROWS)
+
+    def _name(self, name: str) -> str:
+        """Return what a tensor is called in the weights."""
+        for known in (self._prefix + name, name):
+            if known in self.weights:
+                return known
+        raise ModelFileError(f"{self.spec.name}: the weights have no tensor {name!r}")
+
+    def _check(self, name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> None:
+        if found != shape:
             raise ModelFileError(
                 f"{self.spec.name}: tensor {name!r} should have shape {shape} by config.json, "
-                f"but has {tensor.shape}"
+                f"but has {found}"
             )
-        return tensor
 
 
 def _divided(value: NDArray[np.float32], divisor: Array | None) -> Array:
