@@ -53,10 +53,10 @@ from qdrant_embed.encoder.facts.catalog import (
     DEFAULT_MODEL,
     SPARSE_MODELS,
     find,
+    find_late,
     is_repository_name,
     sparse_name,
 )
-from qdrant_embed.encoder.facts.late_catalog import find_late
 from qdrant_embed.encoder.interfaces import (
     EncoderDescription,
     LateDescription,

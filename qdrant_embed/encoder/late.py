@@ -13,8 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_embed.encoder.facts.catalog import find, sparse_name
-from qdrant_embed.encoder.facts.late_catalog import LATE_MODELS, close_late_matches, find_late
+from qdrant_embed.encoder.facts.catalog import (
+    LATE_MODELS,
+    close_late_matches,
+    find,
+    find_late,
+    sparse_name,
+)
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.interfaces import LateDescription, Recorded, Vector
 from qdrant_embed.encoder.model import Model, ModelOptions
@@ -25,9 +30,9 @@ from qdrant_embed.encoder.run.pipeline import Pipeline
 from qdrant_embed.errors import UnknownModelError, check_path, check_whole
 
 if TYPE_CHECKING:
-    from qdrant_embed.encoder.run.late_tokens import LateTokens
     from qdrant_embed.encoder.run.loaded_model import LoadedModel
     from qdrant_embed.encoder.run.session import Provider
+    from qdrant_embed.encoder.run.tokenizer import LateTokens
 
 logger = logging.getLogger(__name__)
 
@@ -247,7 +252,7 @@ class _LatePipeline(Pipeline[Vector]):
     def tokens(self, model: LoadedModel) -> LateTokens:
         """Return what makes the model's token ids."""
         if self._tokens is None:
-            from qdrant_embed.encoder.run.late_tokens import LateTokens
+            from qdrant_embed.encoder.run.tokenizer import LateTokens
 
             self._tokens = LateTokens(model.tokenizer, model.spec, query=self._query)
         return self._tokens

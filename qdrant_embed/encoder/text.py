@@ -9,8 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL, sparse_name, supported_models
-from qdrant_embed.encoder.facts.late_catalog import find_late
+from qdrant_embed.encoder.facts.catalog import (
+    DEFAULT_MODEL,
+    find_late,
+    sparse_name,
+    supported_models,
+)
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.facts.prompts import DEFAULT_ADAPTER, PromptChoice
 from qdrant_embed.encoder.facts.spec import ModelSpec

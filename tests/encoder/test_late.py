@@ -27,7 +27,7 @@ from qdrant_embed import (
     UnknownModelError,
 )
 from qdrant_embed.encoder.compile.mixed_precision import fidelity
-from qdrant_embed.encoder.facts.late import LateFacts, QueryExpansion, late_of_json
+from qdrant_embed.encoder.facts.spec import LateFacts, QueryExpansion, late_of_json
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "late"
 NAMES = sorted(path.name for path in FIXTURES.iterdir())
@@ -146,8 +146,16 @@ def test_an_export_needs_nothing_else(name: str, cache: Path, tmp_path: Path) ->
     assert_equal(list(again.embed(TEXTS)), expected(name, "document"))
     assert again.describe().weights_sha256 == encoder.describe().weights_sha256
     assert again.describe().tokenizer_sha256 == encoder.describe().tokenizer_sha256
+    manifest = json.loads((tmp_path / "out" / "qdrant-embed.json").read_text())
+    assert manifest["spec"]["late"]["query_marker"] is not None
     with pytest.raises(ModelFileError, match="exported late-interaction model, not a dense"):
         TextEmbedding(tmp_path / "out", cache_dir=tmp_path / "cache")
+
+
+def test_what_earlier_releases_export_and_read_has_no_word_of_it(tmp_path: Path) -> None:
+    dense = TextEmbedding(tiny_bert(tmp_path / "dense").path, precision="fp32")
+    dense.export(tmp_path / "out")
+    assert "late" not in (tmp_path / "out" / "qdrant-embed.json").read_text()
 
 
 def test_copies_share_the_model_and_pickles_load_it_again(cache: Path) -> None:

@@ -333,4 +333,11 @@ def test_a_vector_made_by_hand_must_fit() -> None:
     client.add("demo", ["a text"])
     assert stamp(client)["late"]["vector_name"] == NAME
     assert len(client.query("demo", "text")) == 1
+    # one that has documents without it
+    client.create_collection("other", dense | {NAME: right})
+    client.set_late_model(None)
+    client.add("other", ["a text"])
+    client.set_late_model(WordTokens())
+    with pytest.raises(CollectionMismatchError, match="was not written with mine/WordTokens"):
+        client.query("other", "text")
     client.close()

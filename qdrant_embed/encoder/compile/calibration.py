@@ -19,8 +19,7 @@ from qdrant_embed.encoder.compile.quantize import Activations, Array, LinearGrou
 from qdrant_embed.encoder.facts.spec import ModelSpec, calibrated_prompts
 from qdrant_embed.encoder.run.batching import Batch, equal_length_batches, runs
 from qdrant_embed.encoder.run.cores import Workers
-from qdrant_embed.encoder.run.late_tokens import LateTokens
-from qdrant_embed.encoder.run.tokenizer import Tokenizer
+from qdrant_embed.encoder.run.tokenizer import LateTokens, Tokenizer
 
 _HELD_OUT = 5  # every fifth text is kept to check with
 _LONGEST = 192  # tokens of a passage; random sequences may be longer

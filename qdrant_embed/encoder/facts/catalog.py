@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias
 
-from qdrant_embed.encoder.facts.late_catalog import find_late
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Pooling
 
@@ -948,3 +947,54 @@ def close_matches(name: str) -> list[str]:
     by_full = difflib.get_close_matches(wanted, _BY_NAME, cutoff=0.75)
     entries = [_BY_NAME[full] for full in by_full] + [_BY_SHORT_NAME[short] for short in by_short]
     return list(dict.fromkeys(entry.spec.name for entry in entries))[:3]
+
+
+# late interaction: their own files say how they are run
+
+
+@dataclass(frozen=True)
+class KnownLateModel:
+    """What is published of a late-interaction model.
+
+    Attributes:
+        name: the model's name, as the hub spells it.
+        dimension: numbers in the vector of a token.
+        max_tokens: tokens read from a document by default.
+        license: SPDX identifier, or the name of the terms.
+        parameters: millions of numbers in the model.
+    """
+
+    name: str
+    dimension: int
+    max_tokens: int
+    license: str
+    parameters: int
+
+
+LATE_MODELS: tuple[KnownLateModel, ...] = (
+    # F, V
+    KnownLateModel("colbert-ir/colbertv2.0", 128, 180, "MIT", 110),
+    KnownLateModel("answerdotai/answerai-colbert-small-v1", 96, 512, "Apache-2.0", 33),
+    KnownLateModel("jinaai/jina-colbert-v2", 128, 8192, "CC-BY-NC-4.0", 559),
+    # V
+    KnownLateModel("lightonai/GTE-ModernColBERT-v1", 128, 300, "Apache-2.0", 149),
+    KnownLateModel("lightonai/LateOn", 128, 300, "Apache-2.0", 149),
+    KnownLateModel("lightonai/mLateOn", 128, 8192, "Apache-2.0", 307),
+    KnownLateModel("mixedbread-ai/mxbai-edge-colbert-v0-17m", 48, 512, "Apache-2.0", 17),
+    KnownLateModel("mixedbread-ai/mxbai-edge-colbert-v0-32m", 64, 512, "Apache-2.0", 32),
+)
+
+_LATE_BY_NAME = {model.name.lower(): model for model in LATE_MODELS}
+_LATE_BY_SHORT_NAME = {name.rpartition("/")[2]: model for name, model in _LATE_BY_NAME.items()}
+
+
+def find_late(name: str) -> KnownLateModel | None:
+    """Find the known model that `name` means, ignoring case; the part after the slash is enough."""
+    return _LATE_BY_NAME.get(name.lower()) or _LATE_BY_SHORT_NAME.get(name.lower())
+
+
+def close_late_matches(name: str) -> list[str]:
+    """List known late-interaction models whose names look like `name`, best first."""
+    known = {**_LATE_BY_NAME, **_LATE_BY_SHORT_NAME}
+    found = difflib.get_close_matches(name.lower(), known)
+    return list(dict.fromkeys(known[match].name for match in found))

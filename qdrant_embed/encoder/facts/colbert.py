@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter
 
 from qdrant_embed.encoder.facts.architectures import SHORTEST
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
-from qdrant_embed.encoder.facts.late import LateFacts, QueryExpansion
+from qdrant_embed.encoder.facts.spec import LateFacts, QueryExpansion
 from qdrant_embed.errors import ModelFileError
 from qdrant_embed.limits import PREFIX
 

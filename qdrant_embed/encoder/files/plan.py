@@ -23,14 +23,13 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from qdrant_embed.encoder.facts.head import HeadModule
-from qdrant_embed.encoder.facts.late import late_of_json
 from qdrant_embed.encoder.facts.precision import (
     GRAPH_VERSION,
     CompileReport,
     Fidelity,
     ModelReport,
 )
-from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.facts.spec import ModelSpec, late_of_json
 from qdrant_embed.encoder.files.cache import (
     explained,
     is_as_written,

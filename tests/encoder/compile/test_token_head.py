@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
 from qdrant_embed.encoder.facts.architectures import ARCHITECTURES, architecture_name, config_class
-from qdrant_embed.encoder.facts.late import LateFacts, QueryExpansion
-from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.facts.spec import LateFacts, ModelSpec, QueryExpansion
 from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.session import Session
 
