@@ -30,7 +30,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
-from qdrant_embed.collection.encoders import Encoder, adapt, described_for
+from qdrant_embed.collection.encoders import (
+    Encoder,
+    ModelEncoder,
+    ModelTerms,
+    adapt,
+    described_for,
+)
+from qdrant_embed.collection.stamp import SparseStamp, Stamp
 from qdrant_embed.collection.stored import (
     StoredCollection,
     check_collection,
@@ -48,7 +55,6 @@ from qdrant_embed.collection.vectors import (
     SparseVectors,
 )
 from qdrant_embed.encoder.facts.catalog import (
-    BM25,
     CATALOG,
     DEFAULT_MODEL,
     SPARSE_MODELS,
@@ -57,6 +63,7 @@ from qdrant_embed.encoder.facts.catalog import (
     is_repository_name,
     sparse_name,
 )
+from qdrant_embed.encoder.facts.sparse_catalog import BM25
 from qdrant_embed.encoder.interfaces import (
     EncoderDescription,
     LateDescription,
@@ -70,8 +77,8 @@ from qdrant_embed.encoder.interfaces import (
     SparseEncoder,
 )
 from qdrant_embed.encoder.late import LateInteractionTextEmbedding, late_of_record
-from qdrant_embed.encoder.sparse import SparseTextEmbedding, sparse_of_record
-from qdrant_embed.encoder.text import TextEmbedding, text_of_record
+from qdrant_embed.encoder.sparse import SparseTextEmbedding, sparse_for, sparse_of_record
+from qdrant_embed.encoder.text import TextEmbedding, text_of_record, with_terms
 from qdrant_embed.environment import TRUST_VARIABLE, is_on
 from qdrant_embed.errors import CollectionMismatchError, InputError, UntrustedModelError
 from qdrant_embed.forks import ForkLock
@@ -263,6 +270,20 @@ _FOR_ALL = (
 )
 
 
+def _is_beside(stamp: Stamp) -> bool:
+    """Return whether a collection's dense model computes its sparse vectors in the same pass."""
+    sparse = stamp.sparse
+    return sparse is not None and bool(sparse.beside_dense) and sparse.model == stamp.model
+
+
+def _normalizes(collection: StoredCollection) -> bool:
+    """Return whether BM25 normalises texts in a collection, unless the user has said so."""
+    stamp = collection.stamp
+    if stamp is not None and stamp.sparse is not None:
+        return bool(stamp.sparse.normalize_text)
+    return stamp is not None or collection.is_empty
+
+
 @dataclass(frozen=True)
 class _Followed:
     """The facts of a collection's own model, by which it is loaded."""
@@ -276,6 +297,7 @@ class _Followed:
     overflow: Overflow = "truncate"
     overlap: int = 0
     recorded: Recorded | None = None
+    terms: bool = False  # whether it weighs terms in the same pass
     adapter: str | None = None
 
 
@@ -352,6 +374,7 @@ class EncoderSelection:
         self._following: dict[_Followed, Encoder] = {}
         self._following_sparse: dict[tuple[SparseDescription, Recorded], SparseEncoder] = {}
         self._following_late: dict[tuple[LateDescription, Recorded], LateEncoder] = {}
+        self._terms: dict[Encoder, ModelTerms] = {}
         self._warned: set[str] = set()
         self.advised: set[tuple[str, str]] = set()
         self._whole: dict[str, float] = {}
@@ -411,11 +434,18 @@ class EncoderSelection:
             return None
         return late_field_name(late.model_name) if chosen is None else chosen
 
-    def choose(self, encoder: Encoder, vector_name: str | None = None) -> None:
-        """Choose the encoder for all collections."""
+    def choose(
+        self, encoder: Encoder, vector_name: str | None = None, terms: ModelTerms | None = None
+    ) -> None:
+        """Choose the encoder for all collections; with `terms`, that of sparse vectors, too."""
         with self._lock:
+            chosen = self._chosen
+            if terms is not None or isinstance(chosen.sparse, ModelTerms):  # of the model before
+                chosen = replace(
+                    chosen, sparse=terms, sparse_name=None, follows_sparse=terms is None
+                )
             self._chosen = replace(
-                self._chosen, dense=encoder, dense_name=vector_name, recent=RecentVectors()
+                chosen, dense=encoder, dense_name=vector_name, recent=RecentVectors()
             )
 
     def choose_sparse(self, encoder: SparseEncoder | None, vector_name: str | None = None) -> None:
@@ -534,10 +564,11 @@ class EncoderSelection:
     def _is_of(self, vectors: CollectionVectors, chosen: _Chosen) -> bool:
         """Return whether the vectors were selected with this choice."""
         sparse = None if vectors.sparse is None else vectors.sparse.encoder
+        other = None if chosen.sparse is None else sparse_for(chosen.sparse, normalizes=False)
         late = None if vectors.late is None else vectors.late.encoder
         return (
             (chosen.dense is None or chosen.dense == vectors.dense.encoder)
-            and (chosen.follows_sparse or chosen.sparse is sparse)
+            and (chosen.follows_sparse or sparse in (chosen.sparse, other))
             and (chosen.follows_late or chosen.late is late)
         )
 
@@ -566,6 +597,7 @@ class EncoderSelection:
         vectors = CollectionVectors(dense, chunked=chunked)
         sparse = self.followed_sparse(collection) if chosen.follows_sparse else chosen.sparse
         if sparse is not None:
+            sparse = sparse_for(sparse, normalizes=_normalizes(collection))
             name = check_sparse_collection(collection, sparse.describe(), chosen.sparse_name)
             vectors = replace(vectors, sparse=SparseVectors(sparse, name))
         late = self.followed_late(collection) if chosen.follows_late else chosen.late
@@ -596,14 +628,16 @@ class EncoderSelection:
                 expected={"model": stamp.model},
                 found={"model": None},
             )
+        terms = _is_beside(stamp)
         followed = _Followed(
             stamp.model,
             stamp.max_tokens,
             stamp.query_prefix,
             stamp.document_prefix,
-            dimensions=stamp.dimension,
+            dimensions=None if terms else stamp.dimension,
             overflow=stamp.overflow or "truncate",
             overlap=stamp.overlap or 0,
+            terms=terms,
             adapter=stamp.adapter,
         )
         return _followed(
@@ -637,6 +671,8 @@ class EncoderSelection:
                 expected={"sparse model": stamp.model},
                 found={"sparse model": None},
             )
+        if stamp.beside_dense:
+            return self._terms_of(collection, collection.stamp, stamp)
         followed = replace(stamp, vector_name="")
         return _followed(
             _Named(collection.name, stamp, "set_sparse_model"),
@@ -645,6 +681,29 @@ class EncoderSelection:
                 replace(followed, revision=revision), recorded
             ),
         )
+
+    def _terms_of(
+        self, collection: StoredCollection, stamp: Stamp, sparse: SparseStamp
+    ) -> SparseEncoder:
+        """Return the encoder of sparse vectors that a dense model computes, often the collection's.
+
+        Its digests are compared with the stamp's before it is used, as those of all encoders are.
+        """
+        if _is_beside(stamp):
+            encoder = self._encoder_of(collection)
+        else:
+            followed = _Followed(sparse.model, sparse.max_tokens, terms=True)
+            encoder = _followed(
+                _Named(collection.name, replace(sparse, weights_sha256=None)),
+                self.policy,
+                lambda revision, recorded: self._follow(
+                    replace(followed, revision=revision, recorded=recorded)
+                ),
+            )
+        if not isinstance(encoder, ModelEncoder):
+            raise InputError(f"{encoder.name} does not weigh terms")
+        with self._lock:
+            return self._terms.setdefault(encoder, ModelTerms(encoder.embedding))
 
     def followed_late(self, collection: StoredCollection) -> LateEncoder | None:
         """Return the encoder of a collection's own vectors of tokens; ``None`` if it has none.
@@ -702,6 +761,8 @@ class EncoderSelection:
                     local_files_only=self.policy.offline,
                     lazy_load=True,
                 )
+                if followed.terms:
+                    embedding = with_terms(embedding)
                 if followed.recorded is not None:
                     embedding = text_of_record(embedding, followed.recorded, followed.adapter)
                 self._following[followed] = adapt(embedding)
@@ -709,7 +770,7 @@ class EncoderSelection:
 
     def _follow_sparse(self, followed: SparseDescription, recorded: Recorded) -> SparseEncoder:
         with self._lock:
-            key = followed, recorded
+            key, is_bm25 = (followed, recorded), sparse_name(followed.model) == BM25
             if key not in self._following_sparse:
                 embedding = SparseTextEmbedding(
                     followed.model,
@@ -720,6 +781,8 @@ class EncoderSelection:
                     k=followed.k,
                     b=followed.b,
                     average_length=followed.average_length,
+                    normalize_text=bool(followed.normalize_text) if is_bm25 else None,
+                    tokenizer=followed.tokenizer,
                     local_files_only=self.policy.offline,
                     lazy_load=True,
                 )

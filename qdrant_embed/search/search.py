@@ -262,11 +262,11 @@ class Search:
         """Encode texts; see `rankings`."""
         if texts is None:
             return [EncodedQuery()]
+        rows, words = vectors.queries(texts)
         none = [None] * len(texts)
-        dense = vectors.dense.encoder.queries(texts).tolist()
-        sparse = none if vectors.sparse is None else vectors.sparse.queries(texts)
+        sparse = none if vectors.sparse is None else words
         late = none if vectors.late is None else vectors.late.queries(texts)
-        return [EncodedQuery(*each) for each in zip(dense, sparse, late, strict=True)]
+        return [EncodedQuery(*each) for each in zip(rows.tolist(), sparse, late, strict=True)]
 
     def ranking(self, vectors: CollectionVectors, query: EncodedQuery) -> Ranking:
         """Return the page of an encoded text, still to be requested; see `rankings`."""
@@ -291,7 +291,7 @@ class Search:
                     prefetch=branches or None,
                     using=using,
                     query=models.NearestQuery(nearest=query.vector, mmr=mmr),
-                    filter=condition,
+                    filter=None if branches else condition,  # they have it
                     params=self._options.params,
                 ),
                 self._skipped,

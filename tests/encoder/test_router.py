@@ -27,6 +27,7 @@ from qdrant_embed import (
     TextEmbedding,
 )
 from qdrant_embed.encoder.facts.modules import read_chain
+from qdrant_embed.encoder.files.inventory import check_folder
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "router"
 NAMES = ["asymmetric", "heads", "static"]
@@ -83,9 +84,15 @@ def test_an_exported_model_has_both_sides(name: str, tmp_path: Path) -> None:
     assert exported.describe().weights_sha256 == encoder.describe().weights_sha256
     assert exported.describe().tokenizer_sha256 == encoder.describe().tokenizer_sha256
     files = [path for path in (tmp_path / "out/queries").iterdir() if path.suffix != ".json"]
+    whole = check_folder(tmp_path / "out")
+    assert not whole.damaged
+    assert whole.files >= 4
     files[0].write_bytes(b"damaged")
     with pytest.raises(ModelFileError, match="queries is damaged"):
         TextEmbedding(tmp_path / "out", precision="fp32")
+    assert check_folder(tmp_path / "out").damaged == [f"queries/{files[0].name}"]
+    (tmp_path / "out/queries/qdrant-embed.json").unlink()
+    assert check_folder(tmp_path / "out").damaged == ["queries/qdrant-embed.json"]
 
 
 def test_the_digest_covers_what_runs_for_queries(tmp_path: Path) -> None:

@@ -903,7 +903,7 @@ def model_facts(spec: ModelSpec, entry: CatalogEntry | None) -> dict[str, Any]:
         entry: what else the catalog knows; ``None`` for a model that is not in it.
     """
     facts = asdict(spec)
-    del facts["late"]  # of no dense model
+    del facts["late"], facts["term_weighting"]  # of other models
     listed = {"model": facts.pop("name"), "dim": facts.pop("dimension"), **facts}
     if entry is None:
         return listed

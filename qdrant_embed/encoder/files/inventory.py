@@ -17,7 +17,7 @@ from qdrant_embed.encoder.files.compiled import (
     read_compiled,
     unfinished_folders,
 )
-from qdrant_embed.encoder.files.plan import MANIFEST, damaged_files, read_exported
+from qdrant_embed.encoder.files.plan import MANIFEST, QUERIES, damaged_files, read_exported
 from qdrant_embed.encoder.files.snapshots import kept_models, records
 from qdrant_embed.errors import ModelFileError
 
@@ -156,8 +156,16 @@ def check_folder(folder: Path) -> Checked:
             "files should be"
         )
     plan = read_exported(folder)
-    damaged = damaged_files(folder, plan, None)
-    return Checked(plan.spec.name, plan.revision, folder, len(plan.files), damaged)
+    count, damaged = len(plan.files), damaged_files(folder, plan, None)
+    if plan.is_routed:
+        try:
+            queries = check_folder(folder / QUERIES)
+        except ModelFileError:
+            damaged.append(f"{QUERIES}/{MANIFEST}")
+        else:
+            count += queries.files
+            damaged += (f"{QUERIES}/{name}" for name in queries.damaged)
+    return Checked(plan.spec.name, plan.revision, folder, count, damaged)
 
 
 def _is_meant(name: str, asked: str | None) -> bool:
