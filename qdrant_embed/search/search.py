@@ -249,9 +249,14 @@ class Search:
             texts: the texts; ``None`` to search by examples alone, for a single page.
 
         Raises:
-            InputError: if a hybrid or diverse search does not reach the last hit, or there is
-                nothing to search for.
+            InputError: if a search that is hybrid or has diversity does not reach the last hit, or
+                fuses by scores, which have none.
         """
+        if vectors.sparse is not None and self.diversity is not None and self.fusion != "rrf":
+            raise InputError(
+                f"fusion={self.fusion!r} fuses by scores, but diversity is in the order of hits: "
+                "pass fusion='rrf', or no diversity"
+            )
         return [self.ranking(vectors, query) for query in self.encoded(vectors, texts)]
 
     def encoded(
@@ -269,57 +274,53 @@ class Search:
     def ranking(self, vectors: CollectionVectors, query: EncodedQuery) -> Ranking:
         """Return the page of an encoded text, still to be requested; see `rankings`."""
         documents, last = self.groups(vectors), self._skipped + self._fetched
-        using, condition = vectors.dense.vector_name or None, self._condition(vectors)
-        branches: list[models.Prefetch] = []
+        condition = self._condition(vectors)
+        dense = self._dense(vectors, query, condition)
         if query.words is not None and vectors.sparse is not None:
-            branches.append(self._branch(using, self._near(vectors, query), condition))
+            branches = [dense]
             if query.words.indices:  # a text without any word of the sparse model finds nothing
                 branches.append(self._branch(vectors.sparse.vector_name, query.words, condition))
-        if self.diversity is not None and query.vector is not None:
-            if branches:
-                fusion = models.FusionQuery(fusion=models.Fusion(self.fusion))
-                branches = [models.Prefetch(prefetch=branches, query=fusion)]
-            elif self.like or self.unlike:
-                branches = [self._branch(using, self._near(vectors, query), condition)]
-            mmr = models.Mmr(diversity=self.diversity)
-            return DiverseRanking(
+            return FusedRanking(
                 self._request(
                     vectors,
-                    prefetch=branches or None,
-                    using=using,
-                    query=models.NearestQuery(nearest=query.vector, mmr=mmr),
-                    filter=None if branches else condition,  # they have it
-                    params=self._options.params,
+                    prefetch=branches,
+                    query=models.FusionQuery(fusion=models.Fusion(self.fusion)),
                 ),
                 self._skipped,
                 last,
                 documents=documents,
-                depths=self._diverse_depths(last, documents),
+                depths=self._depths(last, documents),
             )
-        if not branches:
-            return DenseRanking(
-                self._request(
-                    vectors,
-                    using=using,
-                    query=self._near(vectors, query),
-                    filter=condition,
-                    params=self._options.params,
-                ),
-                self._skipped,
-                last,
-                documents=documents,
-            )
-        return FusedRanking(
-            self._request(
-                vectors,
-                prefetch=branches,
-                query=models.FusionQuery(fusion=models.Fusion(self.fusion)),
-            ),
-            self._skipped,
-            last,
-            documents=documents,
-            depths=self._depths(last, documents),
+        request = self._request(
+            vectors,
+            prefetch=dense.prefetch,
+            using=dense.using,
+            query=dense.query,
+            filter=dense.filter,
+            params=dense.params,
         )
+        if self.diversity is None:
+            return DenseRanking(request, self._skipped, last, documents=documents)
+        depths = self._depths(last, documents)
+        return DiverseRanking(request, self._skipped, last, documents=documents, depths=depths)
+
+    def _dense(
+        self,
+        vectors: CollectionVectors,
+        query: EncodedQuery,
+        condition: models.Filter | None,
+    ) -> models.Prefetch:
+        """Return the search by dense vectors, with examples and diversity."""
+        using = vectors.dense.vector_name or None
+        nearest = self._branch(using, self._near(vectors, query), condition)
+        if self.diversity is None or query.vector is None:
+            return nearest
+        mmr = models.Mmr(diversity=self.diversity)  # of as many candidates as hits
+        diverse = self._branch(using, models.NearestQuery(nearest=query.vector, mmr=mmr), condition)
+        # Qdrant's core does not choose from the candidates of a branch unless these are another's
+        if query.words is None and not self.like and not self.unlike:
+            return diverse
+        return diverse.model_copy(update={"prefetch": [nearest], "filter": None})
 
     def _near(
         self, vectors: CollectionVectors, query: EncodedQuery
@@ -353,23 +354,6 @@ class Search:
         own = self.filter
         return models.Filter(must=None if own is None else [own], must_not=excluded)
 
-    def _diverse_depths(self, last: int, documents: bool) -> Sequence[int]:
-        """Return the candidates that are chosen from, tier by tier."""
-        if self.prefetch_limit is not None:
-            if self.prefetch_limit > _MOST_DIVERSE:
-                raise InputError(
-                    f"prefetch_limit={self.prefetch_limit}, but with diversity hits are chosen "
-                    f"from {_MOST_DIVERSE:,} candidates at most"
-                )
-            return [self.prefetch_limit]
-        reach = _DIVERSE_DEPTHS[-1] // (CHUNKS_PER_DOCUMENT if documents else 1)
-        if last > reach:
-            raise InputError(
-                f"limit, offset and rerank_limit reach hit {last}, but with diversity {reach} are "
-                f"ranked by default: pass prefetch_limit, at least {last}"
-            )
-        return _DIVERSE_DEPTHS[1:] if documents else _DIVERSE_DEPTHS
-
     def retrieval(self, vectors: CollectionVectors) -> dict[str, Any]:
         """Return the arguments of ``retrieve``, besides the ids."""
         return {
@@ -400,14 +384,22 @@ class Search:
         ]
 
     def _depths(self, last: int, documents: bool) -> Sequence[int]:
-        """Return the candidates of each branch, tier by tier."""
+        """Return the candidates of each branch, or to choose from, tier by tier."""
+        diverse = self.diversity is not None
         if self.prefetch_limit is not None:
+            if diverse and self.prefetch_limit > _MOST_DIVERSE:
+                raise InputError(
+                    f"prefetch_limit={self.prefetch_limit}, but with diversity hits are chosen "
+                    f"from {_MOST_DIVERSE:,} candidates at most"
+                )
             return [self.prefetch_limit]
-        depths = DEPTHS[1:] if documents else DEPTHS
+        depths = _DIVERSE_DEPTHS if diverse else DEPTHS
+        depths = depths[1:] if documents else depths
         reach = depths[-1] // (CHUNKS_PER_DOCUMENT if documents else 1)
         if last > reach:
+            search = "a search with diversity" if diverse else "a hybrid search"
             raise InputError(
-                f"limit, offset and rerank_limit reach hit {last}, but a hybrid search ranks "
+                f"limit, offset and rerank_limit reach hit {last}, but {search} ranks "
                 f"{reach} by default: pass prefetch_limit, at least {last}"
             )
         return depths
