@@ -30,7 +30,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
-from qdrant_embed.collection.encoders import Encoder, adapt, described_for
+from qdrant_embed.collection.encoders import (
+    Encoder,
+    ModelEncoder,
+    ModelTerms,
+    adapt,
+    described_for,
+)
+from qdrant_embed.collection.stamp import SparseStamp, Stamp
 from qdrant_embed.collection.stored import (
     StoredCollection,
     check_collection,
@@ -41,7 +48,6 @@ from qdrant_embed.collection.stored import (
 )
 from qdrant_embed.collection.vectors import CollectionVectors, DenseVectors, SparseVectors
 from qdrant_embed.encoder.facts.catalog import (
-    BM25,
     CATALOG,
     DEFAULT_MODEL,
     SPARSE_MODELS,
@@ -49,6 +55,7 @@ from qdrant_embed.encoder.facts.catalog import (
     is_repository_name,
     sparse_name,
 )
+from qdrant_embed.encoder.facts.sparse_catalog import BM25
 from qdrant_embed.encoder.interfaces import (
     EncoderDescription,
     NotAsRecordedError,
@@ -59,8 +66,8 @@ from qdrant_embed.encoder.interfaces import (
     SparseDescription,
     SparseEncoder,
 )
-from qdrant_embed.encoder.sparse import SparseTextEmbedding, sparse_of_record
-from qdrant_embed.encoder.text import TextEmbedding, text_of_record
+from qdrant_embed.encoder.sparse import SparseTextEmbedding, sparse_for, sparse_of_record
+from qdrant_embed.encoder.text import TextEmbedding, text_of_record, with_terms
 from qdrant_embed.environment import TRUST_VARIABLE, is_on
 from qdrant_embed.errors import CollectionMismatchError, InputError, UntrustedModelError
 from qdrant_embed.forks import ForkLock
@@ -249,6 +256,20 @@ _FOR_ALL = (
 )
 
 
+def _is_beside(stamp: Stamp) -> bool:
+    """Return whether a collection's dense model computes its sparse vectors in the same pass."""
+    sparse = stamp.sparse
+    return sparse is not None and bool(sparse.beside_dense) and sparse.model == stamp.model
+
+
+def _normalizes(collection: StoredCollection) -> bool:
+    """Return whether BM25 normalises texts in a collection, unless the user has said so."""
+    stamp = collection.stamp
+    if stamp is not None and stamp.sparse is not None:
+        return bool(stamp.sparse.normalize_text)
+    return stamp is not None or collection.is_empty
+
+
 @dataclass(frozen=True)
 class _Followed:
     """The facts of a collection's own model, by which it is loaded."""
@@ -262,6 +283,7 @@ class _Followed:
     overflow: Overflow = "truncate"
     overlap: int = 0
     recorded: Recorded | None = None
+    terms: bool = False  # whether it weighs terms in the same pass
     adapter: str | None = None
 
 
@@ -334,6 +356,7 @@ class EncoderSelection:
         self._chosen = _Chosen()
         self._following: dict[_Followed, Encoder] = {}
         self._following_sparse: dict[tuple[SparseDescription, Recorded], SparseEncoder] = {}
+        self._terms: dict[Encoder, ModelTerms] = {}
         self._warned: set[str] = set()
         self.advised: set[tuple[str, str]] = set()
         self._whole: dict[str, float] = {}
@@ -376,11 +399,18 @@ class EncoderSelection:
             return None
         return sparse_field_name(sparse.model_name) if chosen is None else chosen
 
-    def choose(self, encoder: Encoder, vector_name: str | None = None) -> None:
-        """Choose the encoder for all collections."""
+    def choose(
+        self, encoder: Encoder, vector_name: str | None = None, terms: ModelTerms | None = None
+    ) -> None:
+        """Choose the encoder for all collections; with `terms`, that of sparse vectors, too."""
         with self._lock:
+            chosen = self._chosen
+            if terms is not None or isinstance(chosen.sparse, ModelTerms):  # of the model before
+                chosen = replace(
+                    chosen, sparse=terms, sparse_name=None, follows_sparse=terms is None
+                )
             self._chosen = replace(
-                self._chosen, dense=encoder, dense_name=vector_name, recent=RecentVectors()
+                chosen, dense=encoder, dense_name=vector_name, recent=RecentVectors()
             )
 
     def choose_sparse(self, encoder: SparseEncoder | None, vector_name: str | None = None) -> None:
@@ -476,8 +506,9 @@ class EncoderSelection:
     def _is_of(self, vectors: CollectionVectors, chosen: _Chosen) -> bool:
         """Return whether the vectors were selected with this choice."""
         sparse = None if vectors.sparse is None else vectors.sparse.encoder
+        other = None if chosen.sparse is None else sparse_for(chosen.sparse, normalizes=False)
         return (chosen.dense is None or chosen.dense == vectors.dense.encoder) and (
-            chosen.follows_sparse or chosen.sparse is sparse
+            chosen.follows_sparse or sparse in (chosen.sparse, other)
         )
 
     def _of_new_collection(self) -> CollectionVectors:
@@ -501,6 +532,7 @@ class EncoderSelection:
         sparse = self.followed_sparse(collection) if chosen.follows_sparse else chosen.sparse
         if sparse is None:
             return CollectionVectors(dense, chunked=chunked)
+        sparse = sparse_for(sparse, normalizes=_normalizes(collection))
         name = check_sparse_collection(collection, sparse.describe(), chosen.sparse_name)
         return CollectionVectors(dense, SparseVectors(sparse, name), chunked)
 
@@ -526,14 +558,16 @@ class EncoderSelection:
                 expected={"model": stamp.model},
                 found={"model": None},
             )
+        terms = _is_beside(stamp)
         followed = _Followed(
             stamp.model,
             stamp.max_tokens,
             stamp.query_prefix,
             stamp.document_prefix,
-            dimensions=stamp.dimension,
+            dimensions=None if terms else stamp.dimension,
             overflow=stamp.overflow or "truncate",
             overlap=stamp.overlap or 0,
+            terms=terms,
             adapter=stamp.adapter,
         )
         return _followed(
@@ -567,6 +601,8 @@ class EncoderSelection:
                 expected={"sparse model": stamp.model},
                 found={"sparse model": None},
             )
+        if stamp.beside_dense:
+            return self._terms_of(collection, collection.stamp, stamp)
         followed = replace(stamp, vector_name="")
         return _followed(
             _Named(collection.name, stamp, "set_sparse_model"),
@@ -575,6 +611,29 @@ class EncoderSelection:
                 replace(followed, revision=revision), recorded
             ),
         )
+
+    def _terms_of(
+        self, collection: StoredCollection, stamp: Stamp, sparse: SparseStamp
+    ) -> SparseEncoder:
+        """Return the encoder of sparse vectors that a dense model computes, often the collection's.
+
+        Its digests are compared with the stamp's before it is used, as those of all encoders are.
+        """
+        if _is_beside(stamp):
+            encoder = self._encoder_of(collection)
+        else:
+            followed = _Followed(sparse.model, sparse.max_tokens, terms=True)
+            encoder = _followed(
+                _Named(collection.name, replace(sparse, weights_sha256=None)),
+                self.policy,
+                lambda revision, recorded: self._follow(
+                    replace(followed, revision=revision, recorded=recorded)
+                ),
+            )
+        if not isinstance(encoder, ModelEncoder):
+            raise InputError(f"{encoder.name} does not weigh terms")
+        with self._lock:
+            return self._terms.setdefault(encoder, ModelTerms(encoder.embedding))
 
     def _follow(self, followed: _Followed) -> Encoder:
         with self._lock:
@@ -591,6 +650,8 @@ class EncoderSelection:
                     local_files_only=self.policy.offline,
                     lazy_load=True,
                 )
+                if followed.terms:
+                    embedding = with_terms(embedding)
                 if followed.recorded is not None:
                     embedding = text_of_record(embedding, followed.recorded, followed.adapter)
                 self._following[followed] = adapt(embedding)
@@ -598,7 +659,7 @@ class EncoderSelection:
 
     def _follow_sparse(self, followed: SparseDescription, recorded: Recorded) -> SparseEncoder:
         with self._lock:
-            key = followed, recorded
+            key, is_bm25 = (followed, recorded), sparse_name(followed.model) == BM25
             if key not in self._following_sparse:
                 embedding = SparseTextEmbedding(
                     followed.model,
@@ -609,6 +670,8 @@ class EncoderSelection:
                     k=followed.k,
                     b=followed.b,
                     average_length=followed.average_length,
+                    normalize_text=bool(followed.normalize_text) if is_bm25 else None,
+                    tokenizer=followed.tokenizer,
                     local_files_only=self.policy.offline,
                     lazy_load=True,
                 )

@@ -124,7 +124,12 @@ def check_stamp(name: str, stamp: Stamp, encoder: EncoderDescription) -> None:
 
 def check_sparse_stamp(name: str, stamp: SparseStamp, encoder: SparseDescription) -> None:
     """Like `check_stamp`, for a sparse encoder."""
-    _compare(name, asdict(stamp), asdict(encoder), _SPARSE_FACTS, "set_sparse_model()")
+    written, current = asdict(stamp), asdict(encoder)
+    for facts in (written, current):  # earlier releases had neither option, and stated neither
+        facts["normalize_text"] = bool(facts["normalize_text"])
+        facts["tokenizer"] = facts["tokenizer"] or "words"
+    compared = (*_SPARSE_FACTS, "normalize_text", "tokenizer")
+    _compare(name, written, current, compared, "set_sparse_model()")
 
 
 def _compare(

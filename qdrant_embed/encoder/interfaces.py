@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, Protocol, TypeAlias, cast, runtime_checkable
 
@@ -23,8 +23,12 @@ Pooling: TypeAlias = Literal[
 ]
 Poolings: TypeAlias = Pooling | tuple[Pooling, ...]  # several: one behind the other
 Task: TypeAlias = Literal["embed", "terms", "token_vectors", "score"]
+# of a term's largest logit x: log(1 + relu(x)), or the same logarithm of that again
+TermWeighting: TypeAlias = Literal["log", "log_log"]
 Route: TypeAlias = Literal["document", "query"]  # what a text is; some models treat them apart
 Overflow: TypeAlias = Literal["truncate", "mean", "chunk", "error"]
+# returns the words of a text; they are lower-cased afterwards
+WordTokenizer: TypeAlias = Callable[[str], Iterable[str]]
 Distance: TypeAlias = Literal["Cosine", "Dot", "Euclid", "Manhattan"]
 
 
@@ -197,6 +201,9 @@ class SparseDescription:
         b: BM25's penalty for long texts.
         average_length: number of stems in an average document, for BM25.
         tokenizer_sha256: see `EncoderDescription`.
+        normalize_text: whether BM25 normalises texts before it splits them; ``None``: it does not.
+        beside_dense: whether the collection's dense model computes them in the same pass.
+        tokenizer: name of what BM25 splits texts with; ``None`` for words as fastembed finds them.
     """
 
     model: str
@@ -210,6 +217,9 @@ class SparseDescription:
     b: float | None = None
     average_length: float | None = None
     tokenizer_sha256: str | None = None
+    normalize_text: bool | None = None
+    tokenizer: str | None = None
+    beside_dense: bool | None = None
 
 
 @runtime_checkable

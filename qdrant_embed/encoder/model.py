@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.facts.catalog import find, sparse_name
 from qdrant_embed.encoder.facts.precision import PRECISIONS, ModelReport, Precision
+from qdrant_embed.encoder.facts.sparse_catalog import IDF_FILE, TERMS_FILE
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.cache import cache_folder, warn_of_others
 from qdrant_embed.encoder.files.model_files import (
@@ -43,6 +44,7 @@ from qdrant_embed.stalls import announced
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.facts.directory import ModelDirectory
+    from qdrant_embed.encoder.lexical.query_terms import QueryTerms
     from qdrant_embed.encoder.run.loaded_model import LoadedModel
     from qdrant_embed.encoder.run.session import Provider
 
@@ -58,7 +60,8 @@ class ModelOptions:
 
     `recorded` is the record of the collection that names the model, if one does. `route` says which
     texts are encoded, where queries have modules of their own, and `adapter` names the task whose
-    weights are run, of a model that has some for each task.
+    weights are run, of a model that has some for each task. With `terms`, the model also weighs
+    each token; its outputs are those of `WeighedTokens`.
     """
 
     model_name: str | os.PathLike[str]
@@ -76,6 +79,7 @@ class ModelOptions:
     recorded: Recorded | None = None
     route: Route = "document"
     adapter: str | None = None
+    terms: bool = False
 
     def __post_init__(self) -> None:
         check_path("the name of a model", self.model_name)
@@ -93,6 +97,8 @@ class ModelOptions:
                 raise InputError(f"{option} must be a list, not {value!r:.80}")
         if self.dimensions is not None:
             check_whole("dimensions", self.dimensions, 1)
+        if self.terms and self.dimensions is not None:
+            raise InputError("dimensions= cannot be combined with sparse=True")
         if self.precision not in PRECISIONS:
             raise InputError(
                 f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not "
@@ -129,6 +135,13 @@ class ModelOptions:
             return self.providers
         device = self.device_ids[0] if self.device_ids else 0
         return [("CUDAExecutionProvider", {"device_id": device})]
+
+    @property
+    def files_beside(self) -> tuple[str, ...]:
+        """Names of files beside the weights that are needed, too, if there are such files."""
+        if self.terms:
+            return (TERMS_FILE,)
+        return (IDF_FILE,) if self.task == "terms" else ()
 
     @property
     def possible_precision(self) -> Precision:
@@ -168,9 +181,13 @@ class ModelFacts:
         kind: see `RunPlan`.
         file: the file with its weights, as a path in the folder of `files`.
         plan: returns the plan to run it; compiles the model if necessary.
+        tokenizer: its ``tokenizer.json``.
         adapter: the task whose weights are asked for, of a model that has some for each task.
         is_routed: whether queries go through other modules, or other weights, than documents.
         queries: the model that encodes them then.
+        lower_case: whether texts are lower-cased before they are tokenised.
+        query_weights: see `RunPlan`.
+        terms_sha256: see `RunPlan`.
     """
 
     files: ModelFiles
@@ -180,9 +197,13 @@ class ModelFacts:
     kind: RunKind
     file: str
     plan: Callable[[], RunPlan]
+    tokenizer: Path
     adapter: str | None = None
     is_routed: bool = False
     queries: Model | None = None
+    lower_case: bool = False
+    query_weights: Path | None = None
+    terms_sha256: str | None = None
 
 
 class Model:
@@ -193,6 +214,7 @@ class Model:
         self._lock = ForkLock(awaited=True)
         self._facts: ModelFacts | None = None
         self._loaded: LoadedModel | None = None
+        self._query_terms: QueryTerms | None = None
         self._others: dict[tuple[str, str | None], bool | OtherFormError] = {}
 
     def __reduce__(self) -> tuple[type[Model], tuple[ModelOptions]]:
@@ -254,6 +276,26 @@ class Model:
                 if self._loaded is None:
                     self._loaded = self._load()
         return self._loaded
+
+    def query_terms(self) -> QueryTerms | None:
+        """Return what weighs the tokens of queries without a network, if the model has that.
+
+        The network is not loaded for it, nor compiled.
+        """
+        facts = self.facts
+        if self._query_terms is None and facts.query_weights is not None:
+            from qdrant_embed.encoder.lexical.query_terms import QueryTerms
+            from qdrant_embed.encoder.run.tokenizer import Tokenizer
+
+            with self._lock:
+                tokenizer = Tokenizer(
+                    facts.tokenizer,
+                    facts.spec.max_tokens,
+                    special_tokens=False,
+                    lower_case=facts.lower_case,
+                )
+                self._query_terms = QueryTerms(tokenizer, facts.query_weights, facts.spec.dimension)
+        return self._query_terms
 
     def export(self, folder: Path, spec: ModelSpec) -> None:
         """Write the model, with the prefixes of `spec`, to a folder that needs nothing else."""
@@ -355,6 +397,7 @@ class Model:
                 providers=None,
                 cuda=False,
                 device_ids=None,
+                terms=False,
             )
         )
 
@@ -416,6 +459,7 @@ class Model:
             precision=options.possible_precision,
             local_files_only=options.local_files_only,
             recorded=options.recorded,
+            beside=options.files_beside,
         )
         if files.plan is not None:
             return self._exported(files, files.plan)
@@ -428,6 +472,8 @@ class Model:
         )
         if options.route == "query" or options.adapter is not None:  # as before without them
             asked += (options.route, options.adapter)
+        if options.terms:
+            asked += ("terms",)
         plans = PlanCache(files.folder, asked, cache)
         plan = plans.read()
         if plan is not None:
@@ -458,7 +504,12 @@ class Model:
         parts: list[Path] = []
         if spec.task == "embed" and not _runs_head(weights[0]):
             parts = [module.weights for module in directory.head if module.weights is not None]
+        query_weights = directory.query_weights if spec.task == "terms" else None
+        if query_weights is not None:
+            parts = [query_weights]
         digest = weights_digest([*weights, *parts], cache)
+        head = directory.token_head if options.terms else None
+        terms = None if head is None else weights_digest([*weights, *parts, head], cache)
         tokenizer = read_tokenizer_file(directory.tokenizer)
         vocabulary = directory.vocabulary
         if vocabulary is not None and tokenizer.largest_id >= vocabulary:
@@ -470,7 +521,14 @@ class Model:
 
         def plan() -> RunPlan:
             made = _make_plan(
-                directory, spec, weights, digest, settings, options.possible_precision, cache
+                directory,
+                spec,
+                weights,
+                digest,
+                settings,
+                options.possible_precision,
+                cache,
+                terms,
             )
             plans.write(made)
             return made
@@ -484,8 +542,12 @@ class Model:
             kind,
             file,
             plan,
+            directory.tokenizer,
             directory.adapter,
             directory.is_routed,
+            lower_case=directory.lower_case,
+            query_weights=query_weights,
+            terms_sha256=terms,
         )
 
     def _exported(self, files: ModelFiles, plan: RunPlan) -> ModelFacts:
@@ -498,7 +560,7 @@ class Model:
         digest = file_digest(plan.tokenizer, cache)
         once(cache, "tokenizer", digest, partial(read_tokenizer_file, plan.tokenizer))
         if plan.kind != "static":  # whoever made the folder, its graph may be anything
-            _try_once(plan, cache)
+            _try_once(replace(plan, terms_sha256=None), cache)
         options, spec, folder = self._options, plan.spec, files.folder
         if options.task != spec.task:
             kinds = {"embed": "dense", "terms": "SPLADE"}
@@ -529,6 +591,13 @@ class Model:
         return self._of_plan(files, plan)
 
     def _of_plan(self, files: ModelFiles, plan: RunPlan) -> ModelFacts:
+        if not self._options.terms:
+            plan = replace(plan, terms_sha256=None)
+        elif plan.terms_sha256 is None:
+            raise ModelFileError(
+                f"{files.folder} was exported without the head that weighs tokens: export the "
+                "model again with it"
+            )
         spec = self._shortened(plan.spec)
         return ModelFacts(
             files,
@@ -538,8 +607,12 @@ class Model:
             plan.kind,
             plan.report.file,
             lambda: plan,
+            plan.tokenizer,
             plan.adapter,
             plan.is_routed,
+            lower_case=plan.lower_case,
+            query_weights=plan.query_weights,
+            terms_sha256=plan.terms_sha256,
         )
 
     def _shortened(self, spec: ModelSpec) -> ModelSpec:
@@ -648,6 +721,7 @@ def _make_plan(
     tokenizer_sha256: str,
     precision: Precision,
     cache: Path,
+    terms_sha256: str | None = None,
 ) -> RunPlan:
     """Decide how a model's files are run; compile them, if they must be and `cache` has no graph.
 
@@ -659,6 +733,7 @@ def _make_plan(
         tokenizer_sha256: see `RunPlan`.
         precision: asked for.
         cache: the cache folder.
+        terms_sha256: see `RunPlan`.
 
     Raises:
         ModelFileError: the files cannot be run, or do not belong together.
@@ -687,6 +762,8 @@ def _make_plan(
         tokenizer_sha256=tokenizer_sha256,
         is_routed=directory.is_routed,
         adapter=directory.adapter,
+        query_weights=directory.query_weights if spec.task == "terms" else None,
+        terms_sha256=terms_sha256,
     )
     if plan.kind == "static":
         return plan
@@ -711,5 +788,7 @@ def _make_plan(
         precision,
         cache,
         head,
+        () if plan.query_weights is None else (plan.query_weights,),
+        None if terms_sha256 is None else directory.token_head,
     )
     return replace(plan, report=compiled.report, run=compiled.files)

@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL, sparse_name, supported_models
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.facts.prompts import DEFAULT_ADAPTER, PromptChoice
@@ -18,15 +21,24 @@ from qdrant_embed.encoder.interfaces import (
     EncoderDescription,
     Overflow,
     Recorded,
+    SparseDescription,
+    SparseVector,
     Vector,
 )
 from qdrant_embed.encoder.long_texts.overflow import LongTexts, OverflowOptions, Splitter
 from qdrant_embed.encoder.model import Model, ModelFacts, ModelOptions
+from qdrant_embed.encoder.run.backend import both_parts, dense_parts
 from qdrant_embed.encoder.run.checked_texts import checked_texts
 from qdrant_embed.encoder.run.cores import worker_count
 from qdrant_embed.encoder.run.job import EncodeJob
 from qdrant_embed.encoder.run.pipeline import Pipeline
-from qdrant_embed.errors import UnknownModelError, check_path, check_picklable, check_whole
+from qdrant_embed.errors import (
+    InputError,
+    UnknownModelError,
+    check_path,
+    check_picklable,
+    check_whole,
+)
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.run.loaded_model import LoadedModel
@@ -105,7 +117,11 @@ class TextEmbedding:
             ``config_sentence_transformers.json`` (`ModelSpec.prompts`).
         document_prompt: likewise before every document.
         precision: ``int8`` computes linear layers in 8 bits, which is faster and nearly as
-            exact (see `report`); ``fp32`` is exact. A GPU always uses ``fp32``.
+            exact (see `report`); ``fp32`` is exact. ``bf16`` and ``fp16`` store weights in 16 bits
+            and compute in float32: half the memory of ``fp32``, the same vectors if the model's
+            file has those 16 bits, but a short text takes two to three times as long. A model that
+            would be too inexact in int8 keeps its weights as its file has them. A GPU always uses
+            ``fp32``; models run from their own ONNX file have ``int8`` and ``fp32`` only.
 
     Raises:
         InputError: options contradict each other or cannot be met.
@@ -175,7 +191,7 @@ class TextEmbedding:
         """Return what another process needs to load the model again when it is first used."""
         if self._overflow.splitter is not None:
             check_picklable("splitter", self._overflow.splitter)
-        own = {"_pipeline", "_query_pipeline", "_job", "_spec"}
+        own = {"_pipeline", "_query_pipeline", "_both", "_job", "_spec"}
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -185,7 +201,14 @@ class TextEmbedding:
 
     def _set_model(self, model: Model) -> None:
         self._model = model
-        self._pipeline = Pipeline(model.load, iter)
+
+        def vectors(rows: NDArray[np.float32]) -> Iterator[Vector]:
+            return iter(dense_parts(rows, model.dimension) if model.options.terms else rows)
+
+        def both(rows: NDArray[np.float32]) -> Iterator[tuple[Vector, SparseVector]]:
+            return both_parts(rows, model.dimension, model.load().tokenizer.special_ids)
+
+        self._pipeline, self._both = Pipeline(model.load, vectors), Pipeline(model.load, both)
 
         def load_queries() -> LoadedModel:
             return model.queries.load()
@@ -202,7 +225,7 @@ class TextEmbedding:
         """Return a copy over the same loaded model, which never changes."""
         other = copy.copy(self)
         memo[id(self)] = other
-        shared = {"_model", "_pipeline", "_query_pipeline", "_overflow"}
+        shared = {"_model", "_pipeline", "_query_pipeline", "_both", "_overflow"}
         own = {name: value for name, value in self.__dict__.items() if name not in shared}
         other.__dict__.update(copy.deepcopy(own, memo))
         return other
@@ -489,3 +512,55 @@ def text_of_record(
     other._set_model(Model(replace(encoder._model.options, recorded=record, adapter=adapter)))
     other._spec = None
     return other
+
+
+def with_terms(encoder: TextEmbedding) -> TextEmbedding:
+    """Return an encoder like `encoder`, whose model weighs terms in the same pass.
+
+    Raises:
+        InputError: the encoder has ``overflow="mean"``, or ``dimensions=``.
+    """
+    if encoder.overflow == "mean":
+        raise InputError(
+            "overflow='mean' cannot be combined with sparse=True, because weights of terms have no "
+            "mean; use overflow='chunk'"
+        )
+    other = copy.copy(encoder)
+    other._set_model(Model(replace(encoder._model.options, terms=True)))
+    other._spec = None
+    return other
+
+
+def weighs_terms_of(encoder: TextEmbedding, other: TextEmbedding) -> bool:
+    """Return whether one pass of the network serves both: the model is loaded once for the two."""
+    return encoder._model is other._model and not other._overflow.splits
+
+
+def vectors_and_terms(
+    encoder: TextEmbedding, texts: Sequence[str], *, query: bool
+) -> Iterator[tuple[Vector, SparseVector]]:
+    """Yield the vector of each text and its weights of terms, in order, of one pass.
+
+    The encoder is one of `with_terms`. Texts are cut at the model's limit.
+    """
+    spec, workers = encoder.spec, encoder._workers(None)
+    prefix = spec.query_prefix if query else spec.document_prefix
+    checked = checked_texts(texts, prefix)
+    if encoder.overflow == "error":
+        checked = encoder._long_texts().refused(checked)
+    if len(texts) == 1:
+        return encoder._both.run_singly(checked, workers, encoder._job, prefix)
+    return encoder._both.run(checked, len(texts) or 1, workers, encoder._job, prefix)
+
+
+def describe_terms(encoder: TextEmbedding) -> SparseDescription:
+    """Return everything that the weights of terms of an encoder of `with_terms` depend on."""
+    facts = encoder._model.facts
+    return SparseDescription(
+        model=facts.spec.name,
+        revision=facts.files.revision,
+        weights_sha256=facts.terms_sha256,
+        tokenizer_sha256=facts.tokenizer_sha256,
+        max_tokens=facts.spec.max_tokens,
+        beside_dense=True,
+    )

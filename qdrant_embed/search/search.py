@@ -265,11 +265,10 @@ class Search:
         """Encode texts; see `rankings`."""
         if texts is None:
             return [EncodedQuery()]
-        dense = vectors.dense.encoder.queries(texts).tolist()
+        rows, sparse = vectors.queries(texts)
         if vectors.sparse is None:
-            return [EncodedQuery(vector) for vector in dense]
-        sparse = vectors.sparse.queries(texts)
-        return [EncodedQuery(*each) for each in zip(dense, sparse, strict=True)]
+            return [EncodedQuery(vector) for vector in rows.tolist()]
+        return [EncodedQuery(*each) for each in zip(rows.tolist(), sparse, strict=True)]
 
     def ranking(self, vectors: CollectionVectors, query: EncodedQuery) -> Ranking:
         """Return the page of an encoded text, still to be requested; see `rankings`."""

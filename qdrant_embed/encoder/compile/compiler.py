@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
+from qdrant_embed.encoder.compile.layers.token_weights import read_token_head
 from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, QuantizationPlan
 from qdrant_embed.encoder.facts.architectures import (
     BertFamilyConfig,
@@ -75,12 +76,14 @@ def compiled_model(
     precision: Precision,
     cache: Path,
     head: Sequence[HeadModule] = (),
+    others: Sequence[Path] = (),
+    token_head: Path | None = None,
 ) -> CompiledModel:
     """Return the compiled form of a model; compile it now if `cache` does not hold it.
 
     Args:
         files: the model's safetensors or PyTorch file, or its index and then its shards.
-        weights_sha256: hex digest of them and of the files of `head`.
+        weights_sha256: hex digest of them, of the files of `head`, and of `others`.
         tokenizer_sha256: hex digest of the tokenizer and the model's settings.
         config: the model's ``config.json``.
         spec: task, pooling, normalisation, length and prefixes.
@@ -88,6 +91,8 @@ def compiled_model(
         precision: ``int8``, or how weights are stored that are computed with in float32.
         cache: the cache folder.
         head: the modules after the pooling.
+        others: files that no graph is made from, but which belong to the weights.
+        token_head: the file of a head that weighs each token; it adds an output to the graph.
 
     Raises:
         ModelFileError: the weights do not fit the config, or change meanwhile, or `cache` cannot be
@@ -95,6 +100,8 @@ def compiled_model(
         MissingDependencyError: ``onnx`` or ``safetensors`` is not installed.
     """
     facts = _facts(config, spec, precision, head)
+    if token_head is not None:
+        facts["token_head"] = file_sha256(token_head)
     made_from = _digest(
         {
             **facts,
@@ -122,7 +129,14 @@ def compiled_model(
     from qdrant_embed.encoder.compile.unfinished import Unfinished
 
     started = time.perf_counter()
-    graph = partial(model_graph, read_tensors(files), config, spec, head=read_head(head))
+    graph = partial(
+        model_graph,
+        read_tensors(files),
+        config,
+        spec,
+        head=read_head(head),
+        token_head=read_token_head(token_head, config.hidden_size) if token_head else None,
+    )
     # raises what is wrong with the weights before anything is deleted
     whole = graph(NOTHING_QUANTIZED)
     whole.graph.check()
@@ -178,7 +192,7 @@ def compiled_model(
                 fidelity = search().measured(precision)
         graph(plan).save(temporary / GRAPH)
         parts = [module.weights for module in head if module.weights is not None]
-        if weights_digest([*files, *parts], cache, again=True) != weights_sha256:
+        if weights_digest([*files, *parts, *others], cache, again=True) != weights_sha256:
             remove(unfinished_folder)  # layers of either file may be in it
             raise ModelFileError(
                 f"{files[0]} is not the file that it was: it changed before or while it was "
@@ -248,6 +262,8 @@ def _facts(
     }
     if spec.task not in ("embed", "terms"):  # these are known by their pooling
         facts["task"] = spec.task
+    if spec.term_weighting != "log":
+        facts["term_weighting"] = spec.term_weighting
     if head:
         facts["head"] = [module.facts for module in head]
     if isinstance(config, BertFamilyConfig) and config.attends_in_parts(spec.max_tokens):

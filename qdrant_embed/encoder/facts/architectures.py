@@ -150,6 +150,8 @@ class JinaBertConfig(BertFamilyConfig):
 class RobertaConfig(BertFamilyConfig):
     """``config.json`` of architectures ``roberta`` and ``xlm-roberta``."""
 
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms"})
+
     model_type: Literal["roberta", "xlm-roberta"]
     pad_token_id: NonNegativeInt = 1
     position_embedding_type: Literal["absolute"] = "absolute"
@@ -162,6 +164,8 @@ class RobertaConfig(BertFamilyConfig):
 
 class DistilBertConfig(BertFamilyConfig):
     """``config.json`` of architecture ``distilbert``."""
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms"})
 
     model_type: Literal["distilbert"]
     hidden_size: PositiveInt = Field(validation_alias="dim")
@@ -213,12 +217,17 @@ class _RopeByLayer(JsonFile):
 class ModernBertConfig(RotaryConfig):
     """``config.json`` of architecture ``modernbert``, as transformers 4 or 5 writes it."""
 
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms"})
+
     model_type: Literal["modernbert"]
     hidden_activation: Activation = "gelu"
     norm_eps: Epsilon = 1e-5
     norm_bias: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False
+    # of heads alone; dense models do not depend on them
+    classifier_activation: Any = Field("gelu", exclude=True)
+    classifier_bias: Any = Field(False, exclude=True)
     local_attention: Annotated[int, Field(gt=0, le=1 << 17)] = 128
     global_attn_every_n_layers: PositiveInt = 3
     layer_types: tuple[Literal["full_attention", "sliding_attention"], ...] | None = None
@@ -571,6 +580,8 @@ class GteConfig(RotaryConfig):
 
     The vendor's code scales positions alike for texts of every length.
     """
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms"})
 
     model_type: Literal["gte", "new"]
     type_vocab_size: NonNegativeInt = 1

@@ -512,7 +512,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         Published(161, ("en",), architecture="jina_bert"),
         sources=_known("vendor"),
     ),
-    # one task's changes are compiled in, that of documents: see `XlmRobertaFlashConfig`
+    # has weights for each of several tasks; see `XlmRobertaFlashConfig`
     CatalogEntry(
         ModelSpec(
             "jinaai/jina-embeddings-v3",
@@ -903,6 +903,7 @@ def model_facts(spec: ModelSpec, entry: CatalogEntry | None) -> dict[str, Any]:
         entry: what else the catalog knows; ``None`` for a model that is not in it.
     """
     facts = asdict(spec)
+    del facts["term_weighting"]  # of sparse models
     listed = {"model": facts.pop("name"), "dim": facts.pop("dimension"), **facts}
     if entry is None:
         return listed

@@ -35,10 +35,11 @@ from qdrant_embed.encoder.facts.modules import (
 )
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.prompts import DEFAULT_ADAPTER, RETRIEVAL
+from qdrant_embed.encoder.facts.sparse_catalog import IDF_FILE, TERMS_FILE, find_sparse
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.facts.tokenizer_file import TokenizerFile
 from qdrant_embed.encoder.facts.weights import weight_files
-from qdrant_embed.encoder.interfaces import Poolings, Route, Task, assert_never
+from qdrant_embed.encoder.interfaces import Poolings, Route, Task, TermWeighting, assert_never
 from qdrant_embed.errors import InputError, ModelFileError
 
 logger = logging.getLogger(__name__)
@@ -183,6 +184,8 @@ class ModelDirectory:
         # a model that its own ONNX file runs was known without them before
         if isinstance(self.config, TransformerConfig) and spec.task == "embed" and self.head:
             decisive["head"] = [module.facts for module in self.head]
+        if spec.term_weighting != "log":
+            decisive["term_weighting"] = spec.term_weighting
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def weights(self, precision: Precision) -> list[Path]:
@@ -226,12 +229,14 @@ class ModelDirectory:
                 f"{limit} tokens at most"
             )
         pooling: Poolings | None = None
+        weighting: TermWeighting = "log"
         match task:
             case "embed":
                 pooling, normalize = self._pooling(name), self._is_normalized()
                 dimension = self._dimension(pooling)
             case "terms":
                 dimension, normalize = self._terms(), False
+                weighting = self._term_weighting(name)
             case "token_vectors" | "score":
                 raise ModelFileError(f"{self.path} cannot be run for the task {task!r}")
             case _:
@@ -258,6 +263,7 @@ class ModelDirectory:
             license=known.license if known else "",
             smallest_dimension=known.smallest_dimension if known else None,
             prompts=prompts.prompts or (known.prompts if known else {}),
+            term_weighting=weighting,
         )
 
     def accept(self, spec: ModelSpec, max_tokens: int | None = None) -> ModelSpec:
@@ -358,13 +364,47 @@ class ModelDirectory:
         if not isinstance(self.config, TransformerConfig) or "terms" not in self.config.tasks:
             able = (name for name, kind in ARCHITECTURES.items() if "terms" in kind.tasks)
             raise ModelFileError(
-                f"{self.path} cannot be run as a SPLADE model: that needs a model.safetensors of "
-                f"architecture {', '.join(map(repr, able))} with the head that guesses masked "
-                "words (BertForMaskedLM)"
+                f"{self.path} cannot be run as a SPLADE model: that needs a model.safetensors or "
+                f"pytorch_model.bin of architecture {', '.join(map(repr, able))} with the head "
+                "that guesses masked words (such as BertForMaskedLM)"
             )
-        if self._chain is not None:
-            self._chain.check_splade()
         return self.config.vocab_size
+
+    def _term_weighting(self, name: str) -> TermWeighting:
+        if self._chain is not None:
+            return self._chain.term_weighting()
+        entry = find_sparse(name)
+        return entry.term_weighting if entry else "log"
+
+    @property
+    def token_head(self) -> Path:
+        """The file of the head that weighs each token, beside the dense vector.
+
+        Raises:
+            ModelFileError: the model has none, or is not compiled.
+        """
+        path = self._first / TERMS_FILE
+        if not path.is_file() or not isinstance(self.config, TransformerConfig):
+            raise ModelFileError(
+                f"{self.path} has no {TERMS_FILE} beside weights that can be compiled: sparse=True "
+                "is for models with such a head, as BAAI/bge-m3; set_sparse_model() sets another "
+                "model for sparse vectors"
+            )
+        return path
+
+    @property
+    def query_weights(self) -> Path | None:
+        """The file with the weights of a query's tokens, if a sparse model has one.
+
+        Its queries are then not run through the network.
+
+        Raises:
+            ModelFileError: it is missing.
+        """
+        if self._chain is not None:
+            return self._chain.query_weights()
+        path = self.path / IDF_FILE
+        return path if path.is_file() else None
 
     def _pooling(self, name: str) -> Poolings:
         if isinstance(self.config, StaticConfig):

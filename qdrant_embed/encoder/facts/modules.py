@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field, PositiveInt, TypeAdapter
 from qdrant_embed.encoder.facts.architectures import SHORTEST
 from qdrant_embed.encoder.facts.head import HeadActivation, HeadModule
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
-from qdrant_embed.encoder.interfaces import Pooling, Poolings, Route
+from qdrant_embed.encoder.interfaces import Pooling, Poolings, Route, TermWeighting
 from qdrant_embed.errors import ModelFileError
 from qdrant_embed.limits import MODULES, PREFIX, shortened
 
@@ -104,7 +104,11 @@ class _PoolingConfig(JsonFile):
 
 class _SpladeConfig(JsonFile):
     pooling_strategy: Literal["max"] = "max"
-    activation_function: Literal["relu"] = "relu"
+    activation_function: Literal["relu", "log1p_relu"] = "relu"
+
+
+class _StaticQueryConfig(JsonFile):
+    path: str | None = None
 
 
 class _DenseEnd(JsonFile):
@@ -172,6 +176,8 @@ class ModuleChain:
         normalize: whether the chain ends with ``Normalize``.
         elsewhere: folders of the modules that texts of this route do not go through.
         is_routed: whether documents and queries go through different modules.
+        query_folder: the folder with the weights of a query's tokens, of a sparse model whose
+            queries need no network.
     """
 
     file: Path
@@ -183,6 +189,7 @@ class ModuleChain:
     normalize: bool = False
     elsewhere: tuple[PurePosixPath, ...] = ()
     is_routed: bool = False
+    query_folder: Path | None = None
 
     def pooling(self) -> StatedPooling | None:
         """Read how tokens are pooled; ``None`` if the chain does not say.
@@ -210,15 +217,39 @@ class ModuleChain:
         pooling = poolings[0] if len(poolings) == 1 else poolings
         return StatedPooling(pooling, config.embedding_dimension)
 
-    def check_splade(self) -> None:
-        """Check that the chain pools weights of terms in the way that can be run.
+    def term_weighting(self) -> TermWeighting:
+        """Read how weights of terms are pooled.
 
         Raises:
-            ModelFileError: it does not.
+            ModelFileError: in a way that cannot be run, or the model is a dense one.
         """
         if self.kind != "masked_language_model" or self.pooling_folder is None:
             raise ModelFileError(f"{self.file} is that of a dense model: TextEmbedding runs it")
-        read_json(self.pooling_folder / "config.json", TypeAdapter(_SpladeConfig))
+        if self.is_routed and self.query_folder is None:
+            raise ModelFileError(
+                f"{self.file} chains a Router that sends queries through other modules than "
+                "SparseStaticEmbedding: of sparse models, only that one can be run"
+            )
+        read = read_json(self.pooling_folder / "config.json", TypeAdapter(_SpladeConfig))
+        return "log" if read.activation_function == "relu" else "log_log"
+
+    def query_weights(self) -> Path | None:
+        """Find the file with the weights of a query's tokens; ``None`` if queries need a network.
+
+        Raises:
+            ModelFileError: there is none where there should be one.
+        """
+        if self.query_folder is None:
+            return None
+        config = read_json(self.query_folder / "config.json", TypeAdapter(_StaticQueryConfig))
+        if config.path is None:
+            found = _weights(self.query_folder)
+        else:  # the file beside it, wherever the path leads to
+            found = self.query_folder / PurePosixPath(config.path).name
+            found = found if found.is_file() else self.file.with_name(found.name)
+        if found is None or not found.is_file():
+            raise ModelFileError(f"{self.query_folder} has no weights for the tokens of queries")
+        return found
 
     @property
     def has_dense(self) -> bool:
@@ -271,6 +302,8 @@ def read_chain(folder: Path, route: Route = "document") -> ModuleChain | None:
     if len(modules) > MODULES:
         raise ModelFileError(f"{file} chains {len(modules):,} modules: it can {MODULES} at most")
     names = [_kind(module) for module in modules]
+    if names == ["Transformer", "SpladePooling"]:  # since sentence-transformers 5.4
+        names = _CHAINS["masked_language_model"]
     kind = next((kind for kind, chain in _CHAINS.items() if names[:1] == chain[:1]), None)
     if kind is None or not _can_run(names, _CHAINS[kind]):
         chained = shortened(", ".join(names), 200) or "nothing"
@@ -288,6 +321,8 @@ def read_chain(folder: Path, route: Route = "document") -> ModuleChain | None:
         if name in HEAD_MODULES and name != "Dropout"
     ]
     paths = tuple(PurePosixPath(module.path) for module in modules)
+    queries = routes.get("query", modules)
+    by_table = [_kind(module) for module in queries] == ["SparseStaticEmbedding"]
     others = [PurePosixPath(module.path) for some in routes.values() for module in some]
     return ModuleChain(
         file=file,
@@ -299,6 +334,7 @@ def read_chain(folder: Path, route: Route = "document") -> ModuleChain | None:
         normalize=bool(head) and head[-1][0] == "Normalize",
         elsewhere=tuple(path for path in dict.fromkeys(others) if path not in paths),
         is_routed=any(some != modules for some in routes.values()),
+        query_folder=folder / queries[0].path if by_table else None,
     )
 
 

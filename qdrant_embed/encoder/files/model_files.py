@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from qdrant_embed.encoder.facts.catalog import (
-    BM25,
     CATALOG,
     CatalogEntry,
     PackagedModel,
@@ -21,6 +20,7 @@ from qdrant_embed.encoder.facts.catalog import (
     sparse_name,
 )
 from qdrant_embed.encoder.facts.precision import Precision
+from qdrant_embed.encoder.facts.sparse_catalog import BM25
 from qdrant_embed.encoder.files.cache import sha256
 from qdrant_embed.encoder.files.plan import MANIFEST, RunPlan, check_exported, read_exported
 from qdrant_embed.encoder.interfaces import NotInCacheError, Recorded
@@ -65,6 +65,7 @@ def find_model(
     local_files_only: bool = False,
     update: bool = False,
     recorded: Recorded | None = None,
+    beside: Sequence[str] = (),
 ) -> ModelFiles:
     """Find the files of model `name`: in a folder, else an installed package, else on the hub.
 
@@ -77,6 +78,7 @@ def find_model(
         local_files_only: never use the network.
         update: ask the hub what a branch or tag is now, even if the model is here.
         recorded: if a collection names the model, its record; see there what is different.
+        beside: names of files beside the weights that are needed, too, if the hub has them.
 
     Raises:
         NotInCacheError: the model is not in the cache folder, and `recorded` forbids to fetch it.
@@ -90,7 +92,7 @@ def find_model(
         if not is_known(text) and not is_repository_name(text):
             raise _unknown(text)
         if not recorded.may_be_fetched:
-            return _from_cache(text, entry, cache, revision, precision)
+            return _from_cache(text, entry, cache, revision, precision, beside)
     elif isinstance(name, str) and is_known(name):
         _warn_of_folder(name)
     elif (found := _in_folder(name, cache)) is not None:
@@ -105,7 +107,15 @@ def find_model(
     ):
         raise _unknown(text)
     return _from_hub(
-        text, entry, cache, revision, precision, local_files_only, update, recorded is not None
+        text,
+        entry,
+        cache,
+        revision,
+        precision,
+        local_files_only,
+        update,
+        recorded is not None,
+        beside,
     )
 
 
@@ -263,6 +273,7 @@ def _from_cache(
     cache: Path,
     revision: str | None,
     precision: Precision,
+    beside: Sequence[str],
 ) -> ModelFiles:
     """Return the files of a repository that the cache folder holds.
 
@@ -272,7 +283,7 @@ def _from_cache(
     from qdrant_embed.encoder.files.snapshots import Snapshots
 
     name = entry.spec.name if entry else text
-    snapshot = Snapshots(cache, name).find(revision, precision)
+    snapshot = Snapshots(cache, name, beside).find(revision, precision)
     if snapshot is None:
         raise NotInCacheError(f"{name} is not in the cache folder {cache}")
     return ModelFiles(name, snapshot.folder, entry, snapshot.commit)
@@ -287,6 +298,7 @@ def _from_hub(
     local_files_only: bool,
     update: bool,
     for_collection: bool,
+    beside: Sequence[str],
 ) -> ModelFiles:
     # here, because models that come from elsewhere need not wait for it
     from qdrant_embed.encoder.files.repository import (
@@ -296,7 +308,7 @@ def _from_hub(
     from qdrant_embed.encoder.files.snapshots import Snapshots, is_commit
 
     name = entry.spec.name if entry else text
-    snapshots = Snapshots(cache, name)
+    snapshots = Snapshots(cache, name, beside)
     update = update and not is_commit(revision)
     snapshot = None if update else snapshots.find(revision, precision)
     pins = entry.sha256 if entry and revision is None else {}

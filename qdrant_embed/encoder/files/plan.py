@@ -95,6 +95,10 @@ class RunPlan:
         tokenizer_sha256: digest of the tokenizer, and of the settings in the model's files that
             vectors depend on; ``None`` in folders that were exported before there was one.
         files: every file that the plan depends on, by name or path.
+        query_weights: of a sparse model, the file with the weights of a query's tokens; without
+            one, queries are run through the network.
+        terms_sha256: of a graph that weighs each token beside the dense vector, the digest of its
+            weights and of those of the head that does so.
         version: of this format.
     """
 
@@ -117,6 +121,8 @@ class RunPlan:
     head: tuple[HeadModule, ...] = ()
     is_routed: bool = False
     adapter: str | None = None
+    query_weights: Path | None = None
+    terms_sha256: str | None = None
     version: Literal[1] = 1
 
     @property
@@ -127,9 +133,12 @@ class RunPlan:
     def to_json(self) -> str:
         """Return the manifest."""
         content = json.loads(json.dumps(asdict(self), default=str))
-        for name in ("head", "is_routed", "adapter"):  # which earlier releases do not know
+        later = ("head", "is_routed", "adapter", "query_weights", "terms_sha256")
+        for name in later:  # which earlier releases do not know
             if not content[name]:
                 del content[name]
+        if self.spec.term_weighting == "log":
+            del content["spec"]["term_weighting"]
         return sealed(content)
 
 
@@ -192,6 +201,7 @@ def _parsed(content: dict[str, Any]) -> RunPlan:
         "report": kind(**report),
         "run": tuple(map(Path, content["run"])),
         "tokenizer": Path(content["tokenizer"]),
+        "query_weights": Path(content["query_weights"]) if "query_weights" in content else None,
         "head": tuple(map(_head_module, content.get("head", ()))),
         "files": {name: FileState(**state) for name, state in content["files"].items()},
     }
@@ -242,11 +252,22 @@ def _write_plan(plan: RunPlan, folder: Path, cache: Path) -> None:
             copied = Path(f"head-{number}{module.weights.suffix}")
             shutil.copyfile(module.weights, folder / copied)
         head.append(replace(module, weights=copied))
+    query_weights = None
+    if plan.query_weights is not None:
+        query_weights = Path(f"query-weights{plan.query_weights.suffix}")
+        shutil.copyfile(plan.query_weights, folder / query_weights)
     files = {
         file.name: FileState(size=file.stat().st_size, sha256=sha256(file, cache))
         for file in sorted(folder.iterdir())
     }
-    exported = replace(plan, run=run, tokenizer=Path(_TOKENIZER), files=files, head=tuple(head))
+    exported = replace(
+        plan,
+        run=run,
+        tokenizer=Path(_TOKENIZER),
+        files=files,
+        head=tuple(head),
+        query_weights=query_weights,
+    )
     (folder / MANIFEST).write_text(exported.to_json(), "utf-8")
 
 
@@ -293,7 +314,8 @@ def read_exported(folder: Path) -> RunPlan:
             f"{path} cannot be used: it is damaged, or was written by a newer qdrant-embed; export "
             "the model again"
         ) from error
-    names = [*plan.files, *map(str, (*plan.run, plan.tokenizer, *plan.head_files))]
+    query = () if plan.query_weights is None else (plan.query_weights,)
+    names = [*plan.files, *map(str, (*plan.run, plan.tokenizer, *plan.head_files, *query))]
     if not plan.run or not all(map(_is_name, names)):
         raise ModelFileError(f"{path} names files outside of its folder")
     if missing := set(names) - plan.files.keys():
@@ -306,7 +328,10 @@ def read_exported(folder: Path) -> RunPlan:
         module if module.weights is None else replace(module, weights=folder / module.weights)
         for module in plan.head
     )
-    return replace(plan, run=run, tokenizer=folder / plan.tokenizer, head=head)
+    weights = None if plan.query_weights is None else folder / plan.query_weights
+    return replace(
+        plan, run=run, tokenizer=folder / plan.tokenizer, head=head, query_weights=weights
+    )
 
 
 def _is_name(name: str) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -116,10 +116,11 @@ class Snapshots:
     Args:
         cache: the cache folder.
         name: the repository's name.
+        beside: names of files beside the weights that are needed, too, if there are such files.
     """
 
-    def __init__(self, cache: Path, name: str) -> None:
-        self._cache = cache
+    def __init__(self, cache: Path, name: str, beside: Sequence[str] = ()) -> None:
+        self._cache, self._beside = cache, beside
         self._name = name
         self._base = cache / _FOLDER / name.lower().replace("/", "--")
 
@@ -135,7 +136,7 @@ class Snapshots:
         if model is None:
             return None
         folder = self._base / model.commit
-        for path in _needed(model.paths, folder, precision, as_before=as_before):
+        for path in _needed(model.paths, folder, precision, self._beside, as_before=as_before):
             file = model.files.get(path)
             if file is None or not file.is_at(folder / path, self._cache):
                 return None
@@ -264,7 +265,7 @@ class Snapshots:
         known = _read(self._record(repository.commit))
         files = dict(known.files) if known else {}
         paths = frozenset(repository.files) | (known.paths if known else frozenset())
-        for path in _needed(paths, folder, precision, as_before=as_before):
+        for path in _needed(paths, folder, precision, self._beside, as_before=as_before):
             if path not in repository.files:
                 raise ModelDownloadError(f"{path} of {self._name} is not in the local cache")
             others = (other / path for other in self._base.iterdir() if is_commit(other.name))
@@ -315,7 +316,12 @@ def kept_models(cache: Path) -> Iterator[tuple[Path, KeptModel]]:
 
 
 def _needed(
-    paths: Collection[str], folder: Path, precision: Precision, *, as_before: bool = False
+    paths: Collection[str],
+    folder: Path,
+    precision: Precision,
+    beside: Sequence[str] = (),
+    *,
+    as_before: bool = False,
 ) -> Iterator[str]:
     """Yield the files of a repository that are needed, small ones first.
 
@@ -326,6 +332,7 @@ def _needed(
         paths: of all files of the repository.
         folder: where they are downloaded to.
         precision: chooses between several kinds of weights.
+        beside: names of other files that are needed, if there are such files.
         as_before: as the first releases did (see `weight_files`), which also read no modules after
             the pooling.
     """
@@ -335,10 +342,21 @@ def _needed(
         for files in router_files(folder):
             yield from [file for file in files if file in paths][:1]
         chains = [chain := read_chain(folder)]
-        if chain is not None and chain.is_routed:
+        if chain is not None and chain.query_folder is not None:
+            yield from _needed_of_queries(chain.query_folder.relative_to(folder).as_posix(), paths)
+        elif chain is not None and chain.is_routed:
             chains.append(read_chain(folder, "query"))
+    yield from (name for name in beside if name in paths)
     for chain in chains:
         yield from _needed_of(chain, paths, folder, precision, as_before=as_before)
+
+
+def _needed_of_queries(place: str, paths: Collection[str]) -> Iterator[str]:
+    """Yield the files in the folder `place` of a module that weighs the tokens of queries."""
+    yield from (f"{place}/{name}" for name in _CONFIGS if f"{place}/{name}" in paths)
+    names = [name for at, _, name in (path.rpartition("/") for path in paths) if at == place]
+    if (file := head_weights(names)) is not None:
+        yield f"{place}/{file}"
 
 
 def _needed_of(

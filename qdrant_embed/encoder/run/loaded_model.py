@@ -20,7 +20,7 @@ from qdrant_embed.encoder.facts.precision import ModelReport
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.plan import RunPlan, plan_of_json
 from qdrant_embed.encoder.interfaces import assert_never
-from qdrant_embed.encoder.run.backend import Backend, Inputs, ShortenedVectors
+from qdrant_embed.encoder.run.backend import Backend, Inputs, ShortenedVectors, WeighedTokens
 from qdrant_embed.encoder.run.cores import usable_cores
 from qdrant_embed.encoder.run.single_text import SingleTextBackend
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
@@ -149,7 +149,8 @@ def _backend(
         case "graph":
             from qdrant_embed.encoder.run.session import CPU, Session
 
-            backend = Session(plan.run[0], providers or CPU, threads=threads)
+            session = Session(plan.run[0], providers or CPU, threads=threads)
+            backend = session if plan.terms_sha256 is None else WeighedTokens(session)
         case "onnx":
             from qdrant_embed.encoder.run.onnx_file import OnnxFile
             from qdrant_embed.encoder.run.session import CPU, Session

@@ -16,6 +16,12 @@ from numpy.typing import NDArray
 from qdrant_embed.encoder.compile.graph import FLOAT, MICROSOFT, Graph
 from qdrant_embed.encoder.compile.halves import BFLOAT16, stored
 from qdrant_embed.encoder.compile.large_tensors import row_blocks, shape_of, storage_of
+from qdrant_embed.encoder.compile.layers.term_head import (
+    TermHead,
+    add_term_weights,
+    term_linears,
+)
+from qdrant_embed.encoder.compile.layers.token_weights import TokenHead, add_token_weights
 from qdrant_embed.encoder.compile.quantize import (
     NOTHING_QUANTIZED,
     Array,
@@ -30,6 +36,7 @@ from qdrant_embed.encoder.facts.architectures import Activation, TransformerConf
 from qdrant_embed.encoder.facts.precision import Storage
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import assert_never
+from qdrant_embed.encoder.run.backend import WEIGHED
 from qdrant_embed.encoder.run.pooling import (
     NO_HEAD,
     Head,
@@ -78,7 +85,7 @@ class LayerTensors:
 
     def linears(self, kind: Kind) -> tuple[str, ...]:
         """Name the modules of a group of linear layers."""
-        return {"qkv": self.qkv, "o": self.o, "f1": self.f1, "f2": self.f2}[kind]
+        return {"qkv": self.qkv, "o": self.o, "f1": self.f1, "f2": self.f2}.get(kind, ())
 
 
 class Parameters(NamedTuple):
@@ -109,6 +116,7 @@ class TransformerGraph(ABC, Generic[C]):
         spec: task, pooling, normalisation and the number of positions to keep.
         plan: which groups are int8, and with what numbers; none by default.
         head: what follows the pooling; nothing by default.
+        token_head: what weighs each token beside the pooling; nothing by default.
 
     Raises:
         ModelFileError: a tensor is missing or does not have the shape that the config states, or
@@ -128,9 +136,10 @@ class TransformerGraph(ABC, Generic[C]):
         spec: ModelSpec,
         plan: QuantizationPlan = NOTHING_QUANTIZED,
         head: Head = NO_HEAD,
+        token_head: TokenHead | None = None,
     ) -> None:
         self.weights, self.config, self.spec, self.plan = weights, config, spec, plan
-        self.head = head
+        self.head, self.token_head = head, token_head
         self.graph = Graph()
         self.group_inputs: dict[LinearGroup, str] = {}
         self._latest: tuple[LinearGroup, list[Linear]] | None = None
@@ -164,6 +173,8 @@ class TransformerGraph(ABC, Generic[C]):
         outputs: dict[str, list[Any] | None] = {self.output: None}
         if self.output == "embedding":
             outputs = {self.output: ["batch", self.spec.dimension]}
+            if self.token_head is not None:
+                outputs[WEIGHED] = ["batch", "tokens"]
         if taps:
             outputs |= dict.fromkeys(set(self.group_inputs.values()) - {HIDDEN})
         self.graph.save(path, outputs)
@@ -179,6 +190,11 @@ class TransformerGraph(ABC, Generic[C]):
     @abstractmethod
     def activation_name(self) -> Activation:
         """The feed-forward block's activation."""
+
+    @property
+    def term_head(self) -> TermHead | None:
+        """Names of the head's tensors, of architectures whose models can be run for terms."""
+        return None
 
     def has_bias(self, kind: Kind) -> bool:
         """Return whether the linear layers of a kind of group have a bias."""
@@ -199,9 +215,13 @@ class TransformerGraph(ABC, Generic[C]):
         match task:
             case "embed":
                 first = needs_first_token_only(self.spec.pooling)
-                return self.pool(self.hidden_states(first_row_only=first))
+                if self.token_head is None:
+                    return self.pool(self.hidden_states(first_row_only=first))
+                hidden = self.hidden_states()
+                add_token_weights(self.graph, hidden, self.token_head)
+                return self.pool(self.first_row(hidden) if first else hidden)
             case "terms":
-                return self.term_weights(self.hidden_states())
+                return add_term_weights(self, self.hidden_states())
             case "token_vectors" | "score":
                 raise self._no_head()
             case _:
@@ -234,14 +254,6 @@ class TransformerGraph(ABC, Generic[C]):
         if not self.spec.normalize:
             return pooled
         return self.graph.node("LpNormalization", pooled, axis=-1, p=2)
-
-    def term_weights(self, hidden: str) -> str:
-        """Add the masked language model's head, pooled as SPLADE does: [batch, terms].
-
-        For architectures whose config has ``terms`` among its tasks.
-        """
-        del hidden
-        raise self._no_head()
 
     def _no_head(self) -> ModelFileError:
         return ModelFileError(
@@ -456,6 +468,15 @@ class TransformerGraph(ABC, Generic[C]):
     # weights
 
     @property
+    def last(self) -> int:
+        """Number of the last layer."""
+        return self.config.num_hidden_layers - 1
+
+    def has_tensor(self, name: str) -> bool:
+        """Return whether the weights have a tensor of this name, with or without their prefix."""
+        return self._prefix + name in self.weights or name in self.weights
+
+    @property
     def storage(self) -> Storage:
         """How the file stores all matrices; ``fp32`` for those of several types."""
         matrices = [name for name in self.weights if len(shape_of(self.weights, name)) > 1]
@@ -464,6 +485,8 @@ class TransformerGraph(ABC, Generic[C]):
 
     def linears(self, group: LinearGroup) -> list[Linear]:
         """Read weight [inputs, outputs] and bias [outputs] of each linear layer of a group."""
+        if group.kind == "terms":
+            return term_linears(self)
         kind, modules = group.kind, self.tensors.linears(group.kind)
         inputs, outputs = self.widths(kind)
         fused = len(outputs) // len(modules)
