@@ -248,11 +248,12 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 waits; the client's own timeout by default.
             diversity: how much hits shall differ from each other, from 0 (not at all: the nearest
                 come first) to 1. Qdrant chooses them one after the other in the same request, by
-                maximal marginal relevance; a score is the similarity of dense vectors, and scores
-                do not fall from hit to hit. Chosen from the 100 nearest, or the first 100 of a
-                hybrid search (400 chunks with ``overflow="chunk"``); 4 and 16 times as many if the
-                page needs them, or as many as `prefetch_limit` says. With a reranker, it chooses
-                the hits that are scored again.
+                maximal marginal relevance: a score is still the similarity to the text, and goes
+                up and down from hit to hit. They are chosen from the 100 nearest (400 chunks with
+                ``overflow="chunk"``), from 4 or 16 times as many if the page needs them, or from
+                as many as `prefetch_limit` says. In a hybrid search, the dense branch is put into
+                that order before it is fused, by ranks. With a reranker, this chooses which hits
+                it scores.
             like: ids of documents that hits shall resemble, besides the text or in place of it. By
                 their dense vectors: hits are nearest to the mean of these and that of the text. A
                 document in chunks counts by its first one. The documents themselves are no hits.

@@ -251,9 +251,14 @@ class Search:
             texts: the texts; ``None`` to search by examples alone, for a single page.
 
         Raises:
-            InputError: if a hybrid or diverse search does not reach the last hit, or there is
-                nothing to search for.
+            InputError: if a search that is hybrid or has diversity does not reach the last hit, or
+                fuses by scores, which have none.
         """
+        if vectors.sparse is not None and self.diversity is not None and self.fusion != "rrf":
+            raise InputError(
+                f"fusion={self.fusion!r} fuses by scores, but diversity is in the order of hits: "
+                "pass fusion='rrf', or no diversity"
+            )
         return [self.ranking(vectors, query) for query in self.encoded(vectors, texts)]
 
     def encoded(
@@ -271,64 +276,93 @@ class Search:
     def ranking(self, vectors: CollectionVectors, query: EncodedQuery) -> Ranking:
         """Return the page of an encoded text, still to be requested; see `rankings`."""
         documents, last = self.groups(vectors), self._skipped + self._fetched
-        using, condition = vectors.dense.vector_name or None, self._condition(vectors)
-        branches: list[models.Prefetch] = []
-        ranked = self._ranked(vectors, query)
-        if query.words is not None or query.tokens is not None:
-            branches.append(self._branch(using, self._near(vectors, query), condition))
-        # a text without any word of the sparse model finds nothing by it
-        if vectors.sparse is not None and query.words is not None and query.words.indices:
-            branches.append(self._branch(vectors.sparse.vector_name, query.words, condition))
-        if self.diversity is not None and query.vector is not None:
-            if branches:
-                branches = [models.Prefetch(prefetch=branches, **ranked)]
-            elif self.like or self.unlike:
-                branches = [self._branch(using, self._near(vectors, query), condition)]
-            mmr = models.Mmr(diversity=self.diversity)
-            return DiverseRanking(
+        condition = self._condition(vectors)
+        if query.tokens is not None and vectors.late is not None:
+            return self._late_ranking(vectors, vectors.late.vector_name, query, condition)
+        dense = self._dense(vectors, query, condition)
+        if query.words is not None and vectors.sparse is not None:
+            return FusedRanking(
                 self._request(
                     vectors,
-                    prefetch=branches or None,
-                    using=using,
-                    query=models.NearestQuery(nearest=query.vector, mmr=mmr),
-                    filter=None if branches else condition,  # they have it
-                    params=self._options.params,
+                    prefetch=[dense, *self._sparse(vectors, query, condition)],
+                    query=models.FusionQuery(fusion=models.Fusion(self.fusion)),
                 ),
                 self._skipped,
                 last,
                 documents=documents,
-                depths=self._diverse_depths(last, documents),
+                depths=self._depths(last, documents),
             )
-        if not branches:
-            return DenseRanking(
-                self._request(
-                    vectors,
-                    using=using,
-                    query=self._near(vectors, query),
-                    filter=condition,
-                    params=self._options.params,
-                ),
-                self._skipped,
-                last,
-                documents=documents,
-            )
-        return FusedRanking(
-            self._request(vectors, prefetch=branches, **ranked),
-            self._skipped,
-            last,
-            documents=documents,
-            depths=self._depths(last, documents),
+        request = self._request(
+            vectors,
+            prefetch=dense.prefetch,
+            using=dense.using,
+            query=dense.query,
+            filter=dense.filter,
+            params=dense.params,
         )
+        if self.diversity is None:
+            return DenseRanking(request, self._skipped, last, documents=documents)
+        depths = self._depths(last, documents)
+        return DiverseRanking(request, self._skipped, last, documents=documents, depths=depths)
 
-    def _ranked(self, vectors: CollectionVectors, query: EncodedQuery) -> dict[str, Any]:
-        """Return the query that ranks what several searches have found.
+    def _late_ranking(
+        self,
+        vectors: CollectionVectors,
+        name: str,
+        query: EncodedQuery,
+        condition: models.Filter | None,
+    ) -> Ranking:
+        """Return the page of what the other vectors find, ranked by the vectors of tokens.
 
-        The vectors of tokens decide, if there are any: the searches only find candidates for them.
+        With diversity, hits are chosen from the best of these.
         """
-        if query.tokens is None or vectors.late is None:
-            return {"query": models.FusionQuery(fusion=models.Fusion(self.fusion))}
-        name, params = vectors.late.vector_name, self._options.params
-        return {"query": query.tokens, "using": name, "params": params}
+        documents, last = self.groups(vectors), self._skipped + self._fetched
+        using, depths = vectors.dense.vector_name or None, self._depths(last, documents)
+        nearest = self._branch(using, self._near(vectors, query), condition)
+        branches = [nearest, *self._sparse(vectors, query, condition)]
+        ranked = models.Prefetch(
+            prefetch=branches, query=query.tokens, using=name, params=self._options.params
+        )
+        if self.diversity is None or query.vector is None:
+            request = self._request(
+                vectors, prefetch=branches, query=ranked.query, using=name, params=ranked.params
+            )
+            return FusedRanking(request, self._skipped, last, documents=documents, depths=depths)
+        mmr = models.Mmr(diversity=self.diversity)  # of as many candidates as hits
+        request = self._request(
+            vectors,
+            prefetch=[ranked],
+            using=using,
+            query=models.NearestQuery(nearest=query.vector, mmr=mmr),
+            params=self._options.params,
+        )
+        return DiverseRanking(request, self._skipped, last, documents=documents, depths=depths)
+
+    def _sparse(
+        self, vectors: CollectionVectors, query: EncodedQuery, condition: models.Filter | None
+    ) -> list[models.Prefetch]:
+        """Return the search by sparse vectors; none for a text without any of the model's words."""
+        if vectors.sparse is None or query.words is None or not query.words.indices:
+            return []
+        return [self._branch(vectors.sparse.vector_name, query.words, condition)]
+
+    def _dense(
+        self,
+        vectors: CollectionVectors,
+        query: EncodedQuery,
+        condition: models.Filter | None,
+    ) -> models.Prefetch:
+        """Return the search by dense vectors, with examples and diversity."""
+        using = vectors.dense.vector_name or None
+        nearest = self._branch(using, self._near(vectors, query), condition)
+        if self.diversity is None or query.vector is None:
+            return nearest
+        mmr = models.Mmr(diversity=self.diversity)  # of as many candidates as hits
+        diverse = self._branch(using, models.NearestQuery(nearest=query.vector, mmr=mmr), condition)
+        # Qdrant's core does not choose from the candidates of a branch unless these are another's
+        if query.words is None and not self.like and not self.unlike:
+            return diverse
+        return diverse.model_copy(update={"prefetch": [nearest], "filter": None})
 
     def _near(
         self, vectors: CollectionVectors, query: EncodedQuery
@@ -362,23 +396,6 @@ class Search:
         own = self.filter
         return models.Filter(must=None if own is None else [own], must_not=excluded)
 
-    def _diverse_depths(self, last: int, documents: bool) -> Sequence[int]:
-        """Return the candidates that are chosen from, tier by tier."""
-        if self.prefetch_limit is not None:
-            if self.prefetch_limit > _MOST_DIVERSE:
-                raise InputError(
-                    f"prefetch_limit={self.prefetch_limit}, but with diversity hits are chosen "
-                    f"from {_MOST_DIVERSE:,} candidates at most"
-                )
-            return [self.prefetch_limit]
-        reach = _DIVERSE_DEPTHS[-1] // (CHUNKS_PER_DOCUMENT if documents else 1)
-        if last > reach:
-            raise InputError(
-                f"limit, offset and rerank_limit reach hit {last}, but with diversity {reach} are "
-                f"ranked by default: pass prefetch_limit, at least {last}"
-            )
-        return _DIVERSE_DEPTHS[1:] if documents else _DIVERSE_DEPTHS
-
     def retrieval(self, vectors: CollectionVectors) -> dict[str, Any]:
         """Return the arguments of ``retrieve``, besides the ids."""
         return {
@@ -409,14 +426,22 @@ class Search:
         ]
 
     def _depths(self, last: int, documents: bool) -> Sequence[int]:
-        """Return the candidates of each branch, tier by tier."""
+        """Return the candidates of each branch, or to choose from, tier by tier."""
+        diverse = self.diversity is not None
         if self.prefetch_limit is not None:
+            if diverse and self.prefetch_limit > _MOST_DIVERSE:
+                raise InputError(
+                    f"prefetch_limit={self.prefetch_limit}, but with diversity hits are chosen "
+                    f"from {_MOST_DIVERSE:,} candidates at most"
+                )
             return [self.prefetch_limit]
-        depths = DEPTHS[1:] if documents else DEPTHS
+        depths = _DIVERSE_DEPTHS if diverse else DEPTHS
+        depths = depths[1:] if documents else depths
         reach = depths[-1] // (CHUNKS_PER_DOCUMENT if documents else 1)
         if last > reach:
+            search = "a search with diversity" if diverse else "a hybrid search"
             raise InputError(
-                f"limit, offset and rerank_limit reach hit {last}, but a hybrid search ranks "
+                f"limit, offset and rerank_limit reach hit {last}, but {search} ranks "
                 f"{reach} by default: pass prefetch_limit, at least {last}"
             )
         return depths
