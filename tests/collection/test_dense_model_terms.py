@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from clients import stamp, vectors
 from hub_server import asked, downloaded, serving
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tiny import TinyModel
 from torch_zip import save_torch
@@ -25,6 +27,7 @@ from qdrant_embed import (
 )
 from qdrant_embed.collection.selection import RecentVectors
 from qdrant_embed.encoder.files.cache import cache_folder
+from qdrant_embed.encoder.run.backend import both_parts
 from qdrant_embed.encoder.run.session import Session
 from qdrant_embed.encoder.text import vectors_and_terms, with_terms
 
@@ -246,3 +249,29 @@ def test_a_plain_model_is_downloaded_without_its_head(cache: Path) -> None:
         assert hub.asked("sparse_linear.pt") == 1
         assert hub.asked("/pytorch_model.bin") == 1
     assert (cache_folder() / "hub/someone--plain-m3").exists()
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 6), st.floats(0, 2, width=32)), min_size=4, max_size=4),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_a_term_weighs_as_much_as_the_heaviest_of_its_tokens(
+    texts: list[list[tuple[int, float]]],
+) -> None:
+    ids = np.array([[token for token, _ in text] for text in texts], np.float32)
+    weights = np.array([[weight for _, weight in text] for text in texts], np.float32)
+    vectors_of = np.ones((len(texts), 3), np.float32)
+    rows = np.concatenate([vectors_of, weights, ids], axis=1)
+    for text, (vector, terms) in zip(texts, both_parts(rows, 3, frozenset({0})), strict=True):
+        assert vector.tolist() == [1, 1, 1]
+        wanted = {
+            token: max(weight for other, weight in text if other == token)
+            for token, _ in text
+            if token
+        }
+        wanted = {token: weight for token, weight in sorted(wanted.items()) if weight}
+        assert dict(zip(terms.indices.tolist(), terms.values.tolist(), strict=True)) == wanted
+        assert list(wanted) == terms.indices.tolist()

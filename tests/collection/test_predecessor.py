@@ -13,6 +13,8 @@ from tiny import TinyModel, tiny_bert
 
 from qdrant_embed import CollectionMismatchError, QdrantClient, SparseTextEmbedding, TextEmbedding
 
+FASTEMBEDS = SparseTextEmbedding(normalize_text=False)
+
 
 def predecessor_collection(
     client: QdrantClient, model: TinyModel, texts: list[str], *, sparse: bool = False
@@ -22,7 +24,7 @@ def predecessor_collection(
     dense = [vector.tolist() for vector in TextEmbedding(model.path).embed(texts)]
     points: list[dict[str, Any]] = [{name: vector} for vector in dense]
     if sparse:
-        for point, words in zip(points, SparseTextEmbedding().embed(texts), strict=True):
+        for point, words in zip(points, FASTEMBEDS.embed(texts), strict=True):
             point["fast-sparse-bm25"] = models.SparseVector(
                 indices=words.indices.tolist(), values=words.values.tolist()
             )
@@ -92,6 +94,10 @@ def test_its_hybrid_collections_are_searched_and_extended_with_both_vectors(
     (new,) = client.add("old", ["storm"])
     assert set(vectors(client, new, "old")) == {"fast-tiny-bert", "fast-sparse-bm25"}
     assert stored(client, "old")[new] == {"document": "storm"}
+    text = "\uff33\uff34\uff2f\uff32\uff2d"  # storm in letters of full width
+    (wide,) = client.add("old", [text])
+    (words,) = FASTEMBEDS.embed(text)
+    assert vectors(client, wide, "old")["fast-sparse-bm25"].indices == words.indices.tolist()
 
 
 def test_an_unnamed_vector_is_taken_where_it_fits(client: QdrantClient) -> None:

@@ -14,7 +14,15 @@ from hub_server import downloaded
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from qdrant_embed import InputError, ModelFileError, ModelSpec, SparseTextEmbedding, SparseVector
+from qdrant_embed import (
+    InputError,
+    ModelFileError,
+    ModelSpec,
+    SparseTextEmbedding,
+    SparseVector,
+    TextEmbedding,
+    UnknownModelError,
+)
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
 from qdrant_embed.encoder.compile.layers import term_head
 from qdrant_embed.encoder.facts.architectures import (
@@ -204,6 +212,34 @@ def test_weights_of_another_vocabulary_are_refused(shape: Any, tmp_path: Path, c
     file.unlink()
     with pytest.raises(ModelFileError, match="has no weights for the tokens of queries"):
         SparseTextEmbedding(folder, lazy_load=True).describe()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"cat": NaN}', "one finite weight"),
+        ('{"cat": "much"}', "should be a valid number"),
+        ('{"cat"', "not valid JSON"),
+        ('{"nowhere": 1, "cat": -1}', "no weight above 0"),
+    ],
+)
+def test_an_idf_json_that_weighs_nothing_is_refused(
+    content: str, message: str, tmp_path: Path, cache: Path
+) -> None:
+    folder = tmp_path / "plain"
+    shutil.copytree(MODULES / "routed/document_0_Transformer", folder)
+    (folder / "idf.json").write_text(content)
+    with pytest.raises(ModelFileError, match=message):
+        list(SparseTextEmbedding(folder, lazy_load=True).query_embed("cat"))
+
+
+def test_a_known_sparse_model_is_named_where_a_dense_one_is_needed() -> None:
+    name = "opensearch-neural-sparse-encoding-doc-v3-distill"
+    with pytest.raises(UnknownModelError, match="is a sparse model"):
+        TextEmbedding(name)
+    with pytest.raises(UnknownModelError) as caught:
+        SparseTextEmbedding("splade-v4")
+    assert caught.value.close_matches == ["naver/splade-v3"]
 
 
 def test_a_router_that_leads_elsewhere_is_refused(tmp_path: Path, cache: Path) -> None:

@@ -15,7 +15,13 @@ from qdrant_client import models
 from rest_server import Fault, Server
 from tiny import TinyModel
 
-from qdrant_embed import CollectionMismatchError, ModelError, QdrantClient, SparseVector
+from qdrant_embed import (
+    CollectionMismatchError,
+    ModelError,
+    QdrantClient,
+    SparseTextEmbedding,
+    SparseVector,
+)
 
 TEXTS = ["the cat sat", "paris is the capital", "the market fell", "the player won", "a ship"]
 QUERY = "POST /collections/demo/points/query/batch"
@@ -218,3 +224,22 @@ def test_a_splade_model_is_found_again_by_the_stamp(
         assert same(follower.query("demo", "a boat", limit=1), expected)
         (new,) = follower.add("demo", ["harbour"])
         assert len(vectors(follower, new)["terms"].indices) <= 20
+
+
+def test_queries_by_a_table_search_everywhere(
+    unset: QdrantClient, tiny_name: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network of the sparse model weighs documents alone."""
+    folder = Path(__file__).parents[1] / "fixtures/sparse_modules/routed"
+    name = downloaded("someone/inference-free", folder, "fp32")
+    unset.set_model(tiny_name, local_files_only=True)
+    unset.set_sparse_model(name, precision="fp32", local_files_only=True)
+    ids = unset.add("demo", TEXTS)
+    words = vectors(unset, ids[0])["fast-sparse-inference-free"]
+    assert len(words.indices) > 3
+    assert "normalize_text" not in stamp(unset)["sparse"]
+    later = SparseTextEmbedding(name, precision="fp32", local_files_only=True, lazy_load=True)
+    unset.set_sparse_model(later)
+    monkeypatch.setattr("qdrant_embed.encoder.sparse._Splade.vectors", None)
+    (hit,) = unset.query("demo", "the cat sat", limit=1)
+    assert hit.document in TEXTS

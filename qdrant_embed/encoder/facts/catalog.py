@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias
 
+from qdrant_embed.encoder.facts.sparse_catalog import SPARSE_CATALOG, find_sparse, sparse_names
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Pooling
 
@@ -25,9 +26,7 @@ Source: TypeAlias = Literal["files", "fastembed", "mteb", "vendor", "unconfirmed
 
 DEFAULT_MODEL = "BAAI/bge-small-en-v1.5"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-BM25 = "Qdrant/bm25"
-SPLADE = "prithivida/Splade_PP_en_v1"
-SPARSE_MODELS = (BM25, SPLADE)
+SPARSE_MODELS = tuple(entry.name for entry in SPARSE_CATALOG)
 
 _REPRESENT = "Represent this sentence for searching relevant passages: "
 
@@ -870,14 +869,6 @@ CATALOG: tuple[CatalogEntry, ...] = (
     ),
 )
 
-_SPARSE_NAMES = {
-    "qdrant/bm25": BM25,
-    "bm25": BM25,
-    "prithivida/splade_pp_en_v1": SPLADE,
-    "prithvida/splade_pp_en_v1": SPLADE,  # as fastembed once spelled it
-    "splade_pp_en_v1": SPLADE,
-}
-
 _LONGEST = 96  # characters of a repository's name
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -921,7 +912,8 @@ def model_facts(spec: ModelSpec, entry: CatalogEntry | None) -> dict[str, Any]:
 
 def sparse_name(name: str) -> str | None:
     """Find the known sparse model that `name` means, ignoring case."""
-    return _SPARSE_NAMES.get(name.lower())
+    entry = find_sparse(name)
+    return entry.name if entry else None
 
 
 def is_known(name: str) -> bool:
@@ -936,8 +928,8 @@ def is_repository_name(name: str) -> bool:
 
 def close_sparse_matches(name: str) -> list[str]:
     """List known sparse models whose names look like `name`, best first."""
-    found = difflib.get_close_matches(name.lower(), _SPARSE_NAMES)
-    return list(dict.fromkeys(_SPARSE_NAMES[match] for match in found))
+    found = map(find_sparse, difflib.get_close_matches(name.lower(), sparse_names()))
+    return list(dict.fromkeys(entry.name for entry in found if entry))
 
 
 def close_matches(name: str) -> list[str]:

@@ -40,6 +40,8 @@ class QueryTerms:
                 f"{path} must have one finite weight for each of {terms} tokens; its shape is "
                 f"{self._weights.shape}"
             )
+        if not (self._weights > 0).any():
+            raise ModelFileError(f"{path} has no weight above 0 for a token of this vocabulary")
 
     def vector(self, text: str) -> SparseVector:
         """Return the weights above 0 of a query's tokens, each counted once."""
