@@ -16,7 +16,7 @@ from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.collection.transfer import CopyOptions, Database, copy_collections
-from qdrant_embed.encoder.interfaces import DenseEncoder
+from qdrant_embed.encoder.interfaces import DenseEncoder, Reranker
 from qdrant_embed.engines.connection import OwnAsyncConnections
 from qdrant_embed.errors import InputError
 from qdrant_embed.flows.io import AsyncIo
@@ -40,7 +40,6 @@ from qdrant_embed.ingest.whole_documents import (
     update_metadata,
 )
 from qdrant_embed.search.filters import combined
-from qdrant_embed.search.reranking import Reranker
 from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
@@ -135,7 +134,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
         offset: int | None = None,
         fusion: Fusion = "rrf",
         prefetch_limit: int | None = None,
-        reranker: Reranker | None = None,
+        reranker: Reranker | str | os.PathLike[str] | None = None,
         rerank_limit: int | None = None,
         chunks: bool = False,
         consistency: types.ReadConsistency | None = None,
@@ -156,7 +155,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
             offset=offset,
             fusion=fusion,
             prefetch_limit=prefetch_limit,
-            reranker=reranker,
+            reranker=self._selection.reranker(reranker),
             rerank_limit=rerank_limit,
             chunks=chunks,
             consistency=consistency,
@@ -181,7 +180,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
         offset: int | None = None,
         fusion: Fusion = "rrf",
         prefetch_limit: int | None = None,
-        reranker: Reranker | None = None,
+        reranker: Reranker | str | os.PathLike[str] | None = None,
         rerank_limit: int | None = None,
         chunks: bool = False,
         consistency: types.ReadConsistency | None = None,
@@ -203,7 +202,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
             offset=offset,
             fusion=fusion,
             prefetch_limit=prefetch_limit,
-            reranker=reranker,
+            reranker=self._selection.reranker(reranker),
             rerank_limit=rerank_limit,
             chunks=chunks,
             consistency=consistency,

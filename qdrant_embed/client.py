@@ -16,7 +16,7 @@ from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
 from qdrant_embed.collection.transfer import CopyOptions, Database, copy_collections
-from qdrant_embed.encoder.interfaces import DenseEncoder
+from qdrant_embed.encoder.interfaces import DenseEncoder, Reranker
 from qdrant_embed.engines.connection import OwnConnections
 from qdrant_embed.engines.engine import run_blocking
 from qdrant_embed.errors import InputError
@@ -35,7 +35,6 @@ from qdrant_embed.ingest.whole_documents import (
     update_metadata,
 )
 from qdrant_embed.search.filters import combined
-from qdrant_embed.search.reranking import Reranker
 from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
@@ -183,7 +182,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         offset: int | None = None,
         fusion: Fusion = "rrf",
         prefetch_limit: int | None = None,
-        reranker: Reranker | None = None,
+        reranker: Reranker | str | os.PathLike[str] | None = None,
         rerank_limit: int | None = None,
         chunks: bool = False,
         consistency: types.ReadConsistency | None = None,
@@ -221,7 +220,9 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 reaches. By default 100 (400 chunks with ``overflow="chunk"``); hits beyond these
                 come from 4 times as many candidates, and so on, as far as the page needs. Scores
                 are comparable among hits of the same candidates.
-            reranker: an object that scores the found texts again; see `Reranker`.
+            reranker: scores the found texts again, in chunked collections those of the best chunks:
+                a cross-encoder's name or folder (see `TextCrossEncoder`), or an object (see
+                `Reranker`); by default the one that `set_reranker` set, if any.
             rerank_limit: number of hits passed to the reranker; by default 3 times the number of
                 hits, and at least 50. Pages continue each other if all have the same.
             chunks: in a collection with ``overflow="chunk"``, whether to return chunks instead of
@@ -256,7 +257,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             offset=offset,
             fusion=fusion,
             prefetch_limit=prefetch_limit,
-            reranker=reranker,
+            reranker=self._selection.reranker(reranker),
             rerank_limit=rerank_limit,
             chunks=chunks,
             consistency=consistency,
@@ -281,7 +282,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         offset: int | None = None,
         fusion: Fusion = "rrf",
         prefetch_limit: int | None = None,
-        reranker: Reranker | None = None,
+        reranker: Reranker | str | os.PathLike[str] | None = None,
         rerank_limit: int | None = None,
         chunks: bool = False,
         consistency: types.ReadConsistency | None = None,
@@ -305,7 +306,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             offset=offset,
             fusion=fusion,
             prefetch_limit=prefetch_limit,
-            reranker=reranker,
+            reranker=self._selection.reranker(reranker),
             rerank_limit=rerank_limit,
             chunks=chunks,
             consistency=consistency,

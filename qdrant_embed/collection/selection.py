@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,7 @@ from qdrant_embed.collection.stored import (
     vector_field_name,
 )
 from qdrant_embed.collection.vectors import CollectionVectors, DenseVectors, SparseVectors
+from qdrant_embed.encoder.cross import TextCrossEncoder
 from qdrant_embed.encoder.facts.catalog import (
     BM25,
     CATALOG,
@@ -53,8 +55,10 @@ from qdrant_embed.encoder.interfaces import (
     NotInCacheError,
     Overflow,
     Recorded,
+    Reranker,
     SparseDescription,
     SparseEncoder,
+    check_reranker,
 )
 from qdrant_embed.encoder.sparse import SparseTextEmbedding, sparse_of_record
 from qdrant_embed.encoder.text import TextEmbedding, text_of_record
@@ -269,13 +273,14 @@ class RecentVectors:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The choice made with `set_model` and `set_sparse_model`, and the vectors found with it."""
+    """The choice made with `set_model` and others like it, and the vectors found with it."""
 
     dense: Encoder | None = None
     dense_name: str | None = None
     sparse: SparseEncoder | None = None
     sparse_name: str | None = None
     follows_sparse: bool = True
+    reranker: Reranker | None = None
     recent: RecentVectors = field(default_factory=RecentVectors)
 
 
@@ -299,6 +304,7 @@ class EncoderSelection:
         self._chosen = _Chosen()
         self._following: dict[_Followed, Encoder] = {}
         self._following_sparse: dict[tuple[SparseDescription, Recorded], SparseEncoder] = {}
+        self._rerankers: dict[str | bytes, TextCrossEncoder] = {}
         self._warned: set[str] = set()
         self.advised: set[tuple[str, str]] = set()
         self._whole: dict[str, float] = {}
@@ -358,6 +364,31 @@ class EncoderSelection:
                 follows_sparse=False,
                 recent=RecentVectors(),
             )
+
+    def choose_reranker(self, reranker: Reranker | None) -> None:
+        """Choose the reranker of all queries; ``None`` for none."""
+        with self._lock:
+            self._chosen = replace(self._chosen, reranker=reranker)
+
+    def reranker(self, wanted: Reranker | str | os.PathLike[str] | None) -> Reranker | None:
+        """Return the reranker that a query asks for, by name or as an object, else the chosen one.
+
+        A model is not loaded yet.
+
+        Raises:
+            InputError: if `wanted` is neither a name nor an object with the method.
+            UnknownModelError: if no cross-encoder has that name.
+        """
+        if not isinstance(wanted, str | os.PathLike):
+            check_reranker(wanted)
+            return self._chosen.reranker if wanted is None else wanted
+        name = os.fspath(wanted)
+        with self._lock:
+            if name not in self._rerankers:
+                self._rerankers[name] = TextCrossEncoder(
+                    wanted, lazy_load=True, local_files_only=self.policy.offline
+                )
+            return self._rerankers[name]
 
     def is_known_to_be_whole(self, collection_name: str) -> bool:
         """Return whether the collection was found to be no unfinished copy within the last minute.

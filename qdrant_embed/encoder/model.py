@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.facts.catalog import find, sparse_name
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
+from qdrant_embed.encoder.facts.rerankers import reranker_name
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.cache import cache_folder, warn_of_others
 from qdrant_embed.encoder.files.model_files import ModelFiles, find_model, names_folder
@@ -182,8 +183,9 @@ class Model:
         """The model's name; a catalogued one needs no files to be known."""
         if (known := self._known) is not None:
             return known.name
-        sparse = sparse_name(os.fspath(self._options.model_name))
-        return self.facts.spec.name if self._facts or sparse is None else sparse
+        text = os.fspath(self._options.model_name)
+        known_name = sparse_name(text) or reranker_name(text)
+        return self.facts.spec.name if self._facts or known_name is None else known_name
 
     @property
     def dimension(self) -> int:
@@ -318,8 +320,9 @@ class Model:
         else:
             spec = directory.accept(options.spec, max_tokens=options.max_tokens)
         parts: list[Path] = []
-        if spec.task == "embed" and not _runs_head(weights[0]):
-            parts = [module.weights for module in directory.head if module.weights is not None]
+        if spec.task in ("embed", "score") and not _runs_head(weights[0]):
+            head = directory.head_for(spec.task)
+            parts = [module.weights for module in head if module.weights is not None]
         digest = weights_digest([*weights, *parts], cache)
         tokenizer = read_tokenizer_file(directory.tokenizer)
         vocabulary = directory.vocabulary
@@ -351,7 +354,7 @@ class Model:
             _try_once(plan, cache)
         options, spec, folder = self._options, plan.spec, files.folder
         if options.task != spec.task:
-            kinds = {"embed": "dense", "terms": "SPLADE"}
+            kinds = {"embed": "dense", "terms": "SPLADE", "score": "cross-encoder"}
             raise ModelFileError(
                 f"{folder} is an exported {kinds.get(spec.task, spec.task)} model, not a "
                 f"{kinds.get(options.task, options.task)} model"
@@ -494,7 +497,8 @@ def _make_plan(
     )
     if plan.kind == "static":
         return plan
-    head = directory.head if spec.task == "embed" else ()
+    head = directory.head_for(spec.task)
+    plan = replace(plan, scoring=directory.scoring if spec.task == "score" else None)
     if not isinstance(config, TransformerConfig):
         plan = replace(plan, pooled=directory.leaves_head_to_file, head=head)
         logger.info(
@@ -515,5 +519,6 @@ def _make_plan(
         precision,
         cache,
         head,
+        plan.scoring,
     )
     return replace(plan, report=compiled.report, run=compiled.files)

@@ -16,6 +16,7 @@ from qdrant_client import models
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.payload import PayloadCodec, user_id
 from qdrant_embed.collection.vectors import CollectionVectors
+from qdrant_embed.encoder.interfaces import Reranker, check_reranker
 from qdrant_embed.errors import InputError, ServerRefusal, check_whole
 from qdrant_embed.forks import VALIDATING
 from qdrant_embed.search.filters import combined, fields_of
@@ -27,7 +28,7 @@ from qdrant_embed.search.ranking import (
     Ranking,
     with_payloads,
 )
-from qdrant_embed.search.reranking import Reranker, check_reranker, rerank_scores
+from qdrant_embed.search.reranking import load_reranker, rerank_scores
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class QueryResponse(BaseModel):
             score in a hybrid query, and the reranker's score with a reranker. Cosines are rounded:
             an identical text can score slightly less or more than 1, and with quantised vectors
             and ``rescore=False`` some hundredths more.
+        retrieval_score: with a reranker, the score that the hit was found with; else ``None``.
         embedding: the stored vector, only with ``with_vectors=True``.
         sparse_embedding: the stored sparse vector, only with ``with_vectors=True``.
     """
@@ -65,6 +67,7 @@ class QueryResponse(BaseModel):
     metadata: dict[str, Any]
     document: str
     score: float
+    retrieval_score: float | None = None
 
 
 _RESPONSES = TypeAdapter(list[QueryResponse])
@@ -187,7 +190,9 @@ class Search:
 
         Raises:
             InputError: if a hybrid search does not reach the last hit.
+            ModelError: if the reranker's model cannot be found, downloaded or read.
         """
+        load_reranker(self.reranker)
         documents, last = self.groups(vectors), self._skipped + self._fetched
         if vectors.sparse is None:
             return [
@@ -299,7 +304,8 @@ class Search:
     ) -> list[QueryResponse]:
         scores = rerank_scores(reranker, text, [hit.document for hit in hits])
         rescored = [
-            hit.model_copy(update={"score": score}) for hit, score in zip(hits, scores, strict=True)
+            hit.model_copy(update={"score": score, "retrieval_score": hit.score})
+            for hit, score in zip(hits, scores, strict=True)
         ]
         rescored.sort(key=lambda hit: hit.score, reverse=True)
         return rescored[self.offset or 0 : self._reach]

@@ -7,12 +7,13 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
+from qdrant_embed.encoder.compile.layers.score_head import score_head
 from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED
 from qdrant_embed.encoder.facts.architectures import BertFamilyConfig, TransformerConfig
 from qdrant_embed.encoder.facts.head import HeadModule
@@ -23,9 +24,13 @@ from qdrant_embed.encoder.facts.precision import (
     LEAST_COSINE,
     LEAST_GROUP_OVERLAP,
     LEAST_OVERLAP,
+    LEAST_TAU,
     CompileReport,
+    Fidelity,
     Precision,
+    RankingFidelity,
 )
+from qdrant_embed.encoder.facts.scoring import Scoring
 from qdrant_embed.encoder.facts.spec import ModelSpec, calibrated_prompts
 from qdrant_embed.encoder.files.cache import (
     file_sha256,
@@ -45,13 +50,13 @@ from qdrant_embed.encoder.files.compiled import (
     find_compiled,
 )
 from qdrant_embed.encoder.files.tensors import read_tensors
-from qdrant_embed.encoder.run.pooling import read_head
+from qdrant_embed.encoder.run.pooling import Head, read_head
 from qdrant_embed.errors import ModelFileError
 from qdrant_embed.progress_bar import Progress
 from qdrant_embed.stalls import announced
 
 if TYPE_CHECKING:
-    from qdrant_embed.encoder.compile.mixed_precision import MixedPrecision
+    from qdrant_embed.encoder.compile.mixed_precision import Gate, MixedPrecision
     from qdrant_embed.encoder.run.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -69,6 +74,7 @@ def compiled_model(
     precision: Precision,
     cache: Path,
     head: Sequence[HeadModule] = (),
+    scoring: Scoring | None = None,
 ) -> CompiledModel:
     """Return the compiled form of a model; compile it now if `cache` does not hold it.
 
@@ -82,13 +88,14 @@ def compiled_model(
         precision: ``int8`` or ``fp32``.
         cache: the cache folder.
         head: the modules after the pooling.
+        scoring: how a cross-encoder scores two texts.
 
     Raises:
         ModelFileError: the weights do not fit the config, or change meanwhile, or `cache` cannot be
             written.
         MissingDependencyError: ``onnx`` or ``safetensors`` is not installed.
     """
-    facts = _facts(config, spec, precision, head)
+    facts = _facts(config, spec, precision, head, scoring)
     made_from = _digest(
         {
             **facts,
@@ -112,11 +119,17 @@ def compiled_model(
 
     if (kept := find()) is not None:
         return kept
-    from qdrant_embed.encoder.compile.mixed_precision import MixedPrecisionSearch
+    from qdrant_embed.encoder.compile.mixed_precision import MixedPrecisionSearch, VectorGate
+    from qdrant_embed.encoder.compile.pairs import PairGate
     from qdrant_embed.encoder.compile.unfinished import Unfinished
 
     started = time.perf_counter()
-    graph = partial(model_graph, read_tensors(files), config, spec, head=read_head(head))
+    weights = read_tensors(files)
+    if scoring is not None and scoring.layers:
+        own: Head = score_head(weights, scoring.layers, config.dimension, spec.name)
+    else:
+        own = read_head(head)
+    graph = partial(model_graph, weights, config, spec, head=own)
     # raises what is wrong with the weights before anything is deleted
     graph(NOTHING_QUANTIZED).graph.check()
     if config.caution:
@@ -140,10 +153,21 @@ def compiled_model(
         if precision == "int8":
             unfinished = Unfinished(unfinished_folder, made_from)
             steps = _Steps(spec.name, config.num_hidden_layers + 2, progress)
-            found = MixedPrecisionSearch(
-                graph, spec, load_tokenizer(), unfinished, temporary, steps.step
-            ).run()
-            if found is None:
+            gate: Gate
+            if scoring is not None:
+                gate = PairGate(load_tokenizer(), spec, scoring)
+            else:
+                gate = VectorGate(load_tokenizer(), spec)
+            found = MixedPrecisionSearch(graph, gate, unfinished, temporary, steps.step).run()
+            if found is None and scoring is not None:
+                logger.warning(
+                    "%s keeps its float32 weights: in int8 it would rank pairs of texts otherwise "
+                    "(Kendall's tau below %s, or another best document), so it is as exact as "
+                    "ever, but slower and larger",
+                    spec.name,
+                    LEAST_TAU,
+                )
+            elif found is None:
                 logger.warning(
                     "%s keeps its float32 weights: in int8 its vectors would change by more than "
                     "%s (mean 1 - cosine) or a single one by more than %s, or of a text's ten "
@@ -164,13 +188,15 @@ def compiled_model(
                 f"{files[0]} is not the file that it was: it changed before or while it was "
                 "compiled; load the model again"
             )
+        measured = found.measured if found else None
         report = CompileReport(
             model=spec.name,
             file=files[0].name,
             weights_sha256=weights_sha256,
             graph_version=GRAPH_VERSION,
             precision="int8" if found else "fp32",
-            fidelity=found.fidelity if found else None,
+            fidelity=measured if isinstance(measured, Fidelity) else None,
+            ranking=measured if isinstance(measured, RankingFidelity) else None,
             float32_groups=found.float32_groups if found else (),
             graph_bytes=(temporary / GRAPH).stat().st_size,
             weights_bytes=(temporary / CONSTANTS).stat().st_size,
@@ -213,7 +239,11 @@ class _Steps:
 
 
 def _facts(
-    config: TransformerConfig, spec: ModelSpec, precision: Precision, head: Sequence[HeadModule]
+    config: TransformerConfig,
+    spec: ModelSpec,
+    precision: Precision,
+    head: Sequence[HeadModule],
+    scoring: Scoring | None,
 ) -> dict[str, object]:
     """Collect all that a graph depends on, but for weights and tokenizer."""
     facts: dict[str, object] = {
@@ -228,6 +258,8 @@ def _facts(
     }
     if spec.task not in ("embed", "terms"):  # these are known by their pooling
         facts["task"] = spec.task
+    if scoring is not None:
+        facts["scoring"] = asdict(replace(scoring, activation=None))
     if head:
         facts["head"] = [module.facts for module in head]
     if isinstance(config, BertFamilyConfig) and config.attends_in_parts(spec.max_tokens):

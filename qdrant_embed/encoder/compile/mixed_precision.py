@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from qdrant_embed.encoder.facts.precision import (
     LEAST_OVERLAP,
     NEIGHBOURS,
     Fidelity,
+    RankingFidelity,
 )
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.run.cores import usable_cores
@@ -45,13 +46,52 @@ from qdrant_embed.encoder.run.tokenizer import Tokenizer
 logger = logging.getLogger(__name__)
 
 
+Measured: TypeAlias = Fidelity | RankingFidelity
+
+
 @dataclass(frozen=True)
 class MixedPrecision:
     """What `MixedPrecisionSearch` found: a plan, how exact it is, and groups left in float32."""
 
     plan: QuantizationPlan
-    fidelity: Fidelity
+    measured: Measured
     float32_groups: tuple[str, ...]
+
+
+class Gate(Protocol):
+    """What decides whether an int8 model is exact enough.
+
+    Attributes:
+        tokens: what the model is calibrated with and checked on.
+    """
+
+    tokens: CalibrationTokens
+
+    def measure(self, outputs: Array, reference: Array) -> Measured:
+        """Compare the outputs for the held-out texts with those in float32."""
+
+    def is_enough(self, measured: Any) -> bool:
+        """Return whether that is near enough."""
+
+
+class VectorGate:
+    """The `Gate` of models that encode a text; see `fidelity`.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        spec: prefixes, pooling and length.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, spec: ModelSpec) -> None:
+        self.tokens = calibration_tokens(tokenizer, spec)
+
+    def measure(self, outputs: Array, reference: Array) -> Fidelity:
+        """Compare vectors."""
+        return fidelity(outputs, reference, self.tokens.groups)
+
+    def is_enough(self, measured: Fidelity) -> bool:
+        """Return whether vectors are within the limits of `facts.precision`."""
+        return _is_enough(measured)
 
 
 class MixedPrecisionSearch:
@@ -59,8 +99,7 @@ class MixedPrecisionSearch:
 
     Args:
         graph: builds the model's graph for a plan.
-        spec: prefixes, pooling and length.
-        tokenizer: the model's tokenizer.
+        gate: what to calibrate with, and what to check on.
         unfinished: what an earlier search did, and where what this one does is kept.
         workspace: a folder for graphs that are tried; nothing stays in it.
         step: is told of each step.
@@ -69,14 +108,12 @@ class MixedPrecisionSearch:
     def __init__(
         self,
         graph: Callable[[QuantizationPlan], TransformerGraph[Any]],
-        spec: ModelSpec,
-        tokenizer: Tokenizer,
+        gate: Gate,
         unfinished: Unfinished,
         workspace: Path,
         step: Callable[[str], None],
     ) -> None:
-        self._graph = graph
-        self._tokens: CalibrationTokens = calibration_tokens(tokenizer, spec)
+        self._graph, self._gate, self._tokens = graph, gate, gate.tokens
         self._unfinished, self._workspace, self._step = unfinished, workspace, step
         self._threads = usable_cores()
         self._unseen: set[LinearGroup] = set()  # of experts that no text chose: they stay float32
@@ -89,7 +126,7 @@ class MixedPrecisionSearch:
         """
         reference = self._calibrated()
         groups = self._unfinished.groups
-        if _is_enough(measured := self._fidelity(groups, reference)):
+        if self._gate.is_enough(measured := self._measured(groups, reference)):
             return MixedPrecision(QuantizationPlan(groups, words=True), measured, self._float32())
         errors = self._errors(groups)
         worst = sorted(errors, key=lambda group: errors[group], reverse=True)
@@ -99,7 +136,7 @@ class MixedPrecisionSearch:
         tried = many
         while few <= many:
             kept = Kept(groups, frozenset(worst[:tried]))
-            if _is_enough(measured := self._fidelity(kept, reference)):
+            if self._gate.is_enough(measured := self._measured(kept, reference)):
                 plan = QuantizationPlan(kept, words=True)
                 found = MixedPrecision(plan, measured, self._float32(worst[:tried]))
                 many = tried - 1
@@ -163,7 +200,7 @@ class MixedPrecisionSearch:
     def _errors(self, groups: Mapping[LinearGroup, QuantizedGroup]) -> dict[LinearGroup, float]:
         """Measure the error that each group adds to what its layer gives, in the layer alone."""
         graph = self._graph(NOTHING_QUANTIZED)
-        held_out = CalibrationTokens([], [], self._tokens.held_out, self._tokens.groups)
+        held_out = replace(self._tokens, texts=[], random=[])
         calibration = Calibration(held_out, self._threads)
         errors: dict[LinearGroup, float] = {}
         for number in range(graph.config.num_hidden_layers):
@@ -180,13 +217,14 @@ class MixedPrecisionSearch:
         self._step("measured")
         return errors
 
-    def _fidelity(self, groups: Mapping[LinearGroup, QuantizedGroup], reference: Array) -> Fidelity:
+    def _measured(self, groups: Mapping[LinearGroup, QuantizedGroup], reference: Array) -> Measured:
         with TemporaryDirectory(dir=self._workspace) as folder:
             path = Path(folder) / "trial.onnx"
             self._graph(QuantizationPlan(groups, words=True)).save(path)
-            vectors = encode(Session(path).feed, self._tokens.held_out, self._threads)
+            firsts = self._tokens.firsts[-1] if self._tokens.firsts else None
+            vectors = encode(Session(path).feed, self._tokens.held_out, self._threads, firsts)
         self._step("checked")
-        return fidelity(vectors, reference, self._tokens.groups)
+        return self._gate.measure(vectors, reference)
 
 
 def _is_enough(measured: Fidelity) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias
 
+from qdrant_embed.encoder.facts.rerankers import reranker_name
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Pooling
 
@@ -508,8 +509,8 @@ def sparse_name(name: str) -> str | None:
 
 
 def is_known(name: str) -> bool:
-    """Return whether `name` is that of a model in the catalog, dense or sparse, in any case."""
-    return find(name) is not None or sparse_name(name) is not None
+    """Return whether `name` is that of a known model of any kind, in any case."""
+    return any(lookup(name) is not None for lookup in (find, sparse_name, reranker_name))
 
 
 def is_repository_name(name: str) -> bool:

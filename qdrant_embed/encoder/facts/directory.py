@@ -6,7 +6,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,6 +29,8 @@ from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, checked, read_json
 from qdrant_embed.encoder.facts.modules import read_chain, read_prompts, read_sentence_config
 from qdrant_embed.encoder.facts.precision import Precision
+from qdrant_embed.encoder.facts.score_files import PROMPTED_TOKENS, read_scoring
+from qdrant_embed.encoder.facts.scoring import Scoring
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.facts.tokenizer_file import TokenizerFile
 from qdrant_embed.encoder.facts.weights import weight_files
@@ -100,6 +103,33 @@ class ModelDirectory:
         """Whether linear layers follow the pooling."""
         return self._chain is not None and self._chain.has_dense
 
+    @cached_property
+    def scoring(self) -> Scoring:
+        """How the model scores two texts.
+
+        Raises:
+            ModelFileError: it is no cross-encoder, or none that can be run.
+        """
+        config = self.config
+        if not isinstance(config, TransformerConfig) or "score" not in config.tasks:
+            able = (name for name, kind in ARCHITECTURES.items() if "score" in kind.tasks)
+            raise ModelFileError(
+                f"{self.path} cannot be run as a cross-encoder: that needs a model.safetensors of "
+                f"architecture {', '.join(map(repr, able))}, with a head that scores"
+            )
+        return read_scoring(self._first, self._content, config, self._chain, self.tokenizer)
+
+    def head_for(self, task: Task) -> tuple[HeadModule, ...]:
+        """Return the modules after the pooling that a model's `task` needs.
+
+        Raises:
+            ModelFileError: one cannot be run.
+        """
+        if task == "score":
+            has_chain = self._chain is not None and not self.scoring.layers
+            return self._chain.head(task) if self._chain is not None and has_chain else ()
+        return self.head if task == "embed" else ()
+
     @property
     def head(self) -> tuple[HeadModule, ...]:
         """The modules after the pooling, but for a last ``Normalize``.
@@ -154,6 +184,9 @@ class ModelDirectory:
             "normalize": spec.normalize,
             "config": self.config.model_dump(mode="json", exclude_defaults=True),
         }
+        if spec.task == "score":
+            decisive["scoring"] = asdict(self.scoring)
+            decisive["head"] = [module.facts for module in self.head_for("score")]
         # a model that its own ONNX file runs was known without them before
         if isinstance(self.config, TransformerConfig) and spec.task == "embed" and self.head:
             decisive["head"] = [module.facts for module in self.head]
@@ -206,10 +239,14 @@ class ModelDirectory:
                 dimension = self._dimension(pooling)
             case "terms":
                 dimension, normalize = self._terms(), False
-            case "token_vectors" | "score":
+            case "score":
+                pooling, dimension, normalize = self.scoring.pooling, 1, False
+            case "token_vectors":
                 raise ModelFileError(f"{self.path} cannot be run for the task {task!r}")
             case _:
                 assert_never(task)
+        if task == "score":
+            return self._pair_spec(name, pooling, max_tokens, limit)
         known, prompts = self._known, read_prompts(self.path)
         return ModelSpec(
             name=name,
@@ -231,6 +268,21 @@ class ModelDirectory:
             smallest_dimension=known.smallest_dimension if known else None,
             prompts=prompts.prompts or (known.prompts if known else {}),
         )
+
+    def _pair_spec(
+        self, name: str, pooling: Poolings | None, max_tokens: int | None, limit: int
+    ) -> ModelSpec:
+        """Return the facts of a cross-encoder, whose pairs have no prefixes."""
+        config, modules = self.config, self.head_for("score")
+        width = config.dimension if isinstance(config, TransformerConfig) else None
+        if modules and self._head_dimension(width or 0, modules) != 1:
+            raise ModelFileError(
+                f"{self.path} has several scores: a cross-encoder that ranks has one"
+            )
+        longest = min(self._max_tokens(limit), limit)
+        if self.scoring.prompt is not None:
+            longest = min(longest, PROMPTED_TOKENS)
+        return ModelSpec(name, 1, pooling, max_tokens or longest, normalize=False, task="score")
 
     def accept(self, spec: ModelSpec, max_tokens: int | None = None) -> ModelSpec:
         """Check the caller's own `spec`, which wins over the files, and give it back.
@@ -285,7 +337,7 @@ class ModelDirectory:
             return table_shape(self._tensor_shapes(self.weights("fp32")))[1]
         times = len(pooling) if isinstance(pooling, tuple) else 1
         if isinstance(config, TransformerConfig):
-            return self._head_dimension(config.dimension * times)
+            return self._head_dimension(config.dimension * times, self.head)
         dense = chain.dense_dimension() if chain else None
         stated = chain.pooling() if chain else None
         widths = (stated.dimension if stated else None, config.hidden_size)
@@ -296,9 +348,9 @@ class ModelDirectory:
             return self._known.dimension
         raise ModelFileError(f"{self.path} does not state the dimension of its vectors")
 
-    def _head_dimension(self, dimension: int) -> int:
+    def _head_dimension(self, dimension: int, modules: Sequence[HeadModule]) -> int:
         """Follow a vector of the pooling's `dimension` through the modules after it."""
-        for module in self.head:
+        for module in modules:
             if module.inputs not in (None, dimension):
                 raise ModelFileError(
                     f"{self.path / 'modules.json'} chains a module that reads vectors of "

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field, PositiveInt, TypeAdapter
 from qdrant_embed.encoder.facts.architectures import SHORTEST
 from qdrant_embed.encoder.facts.head import HeadActivation, HeadModule
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
-from qdrant_embed.encoder.interfaces import Pooling, Poolings
+from qdrant_embed.encoder.interfaces import Pooling, Poolings, Task
 from qdrant_embed.errors import ModelFileError
 from qdrant_embed.limits import MODULES, PREFIX, shortened
 
@@ -29,9 +29,11 @@ _ACTIVATIONS: dict[str, HeadActivation] = {
     "torch.nn.modules.activation.GELU": "gelu",
 }
 _VECTOR = "sentence_embedding"  # which they read and write
+_SCORES = "scores"  # which the last one of a cross-encoder writes
+_LOGIT_SCORE = "LogitScore"  # compares the logits of two tokens
 
 _CHAINS: dict[ChainKind, list[str]] = {
-    "transformer": ["Transformer", "Pooling", *HEAD_MODULES],
+    "transformer": ["Transformer", _LOGIT_SCORE, "Pooling", *HEAD_MODULES],
     "static": ["StaticEmbedding", "Normalize"],
     "masked_language_model": ["MLMTransformer", "SpladePooling"],
 }
@@ -150,6 +152,7 @@ class ModuleChain:
         pooling_folder: the folder of ``Pooling`` or ``SpladePooling``, if there is one.
         head_modules: kind and folder of the modules after the pooling, in order.
         normalize: whether the chain ends with ``Normalize``.
+        logit_score: the folder of ``LogitScore``, which a language model's score comes from.
     """
 
     file: Path
@@ -159,6 +162,7 @@ class ModuleChain:
     pooling_folder: Path | None = None
     head_modules: tuple[tuple[str, Path], ...] = ()
     normalize: bool = False
+    logit_score: Path | None = None
 
     def pooling(self) -> StatedPooling | None:
         """Read how tokens are pooled; ``None`` if the chain does not say.
@@ -201,12 +205,24 @@ class ModuleChain:
         """Whether linear layers follow the pooling."""
         return any(kind == "Dense" for kind, _ in self.head_modules)
 
-    def head(self) -> tuple[HeadModule, ...]:
+    @property
+    def is_scored(self) -> bool:
+        """Whether the last module gives a score, as in the chain of a cross-encoder."""
+        path = self.head_modules[-1][1] / "config.json" if self.head_modules else None
+        if path is None or not path.is_file():
+            return False
+        return read_json(path, TypeAdapter(_Names)).module_output_name == _SCORES
+
+    def head(self, task: Task = "embed") -> tuple[HeadModule, ...]:
         """Read the modules after the pooling, but for a last ``Normalize``.
 
         Raises:
-            ModelFileError: one cannot be run.
+            ModelFileError: one cannot be run, or they are those of a model for another task.
         """
+        if self.logit_score is not None or (task == "embed" and self.is_scored):
+            raise ModelFileError(
+                f"{self.file} is that of a cross-encoder: TextCrossEncoder runs it"
+            )
         modules = tuple(_read_head_module(kind, folder) for kind, folder in self.head_modules)
         return modules[:-1] if self.normalize else modules
 
@@ -269,6 +285,7 @@ def read_chain(folder: Path) -> ModuleChain | None:
         pooling_folder=folders.get("Pooling", folders.get("SpladePooling")),
         head_modules=tuple(head),
         normalize=bool(head) and head[-1][0] == "Normalize",
+        logit_score=folders.get(_LOGIT_SCORE),
     )
 
 
@@ -320,7 +337,7 @@ def _weights(folder: Path) -> Path | None:
 def _check_names(path: Path) -> None:
     names = read_json(path, TypeAdapter(_Names))
     output = names.module_output_name or names.module_input_name
-    if (names.module_input_name, output) != (_VECTOR, _VECTOR):
+    if names.module_input_name != _VECTOR or output not in (_VECTOR, _SCORES):
         raise ModelFileError(
             f"{path} reads {names.module_input_name!r:.80} and writes {output!r:.80}: only modules "
             f"that change {_VECTOR} can be run after the pooling"

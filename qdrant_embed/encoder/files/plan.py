@@ -28,7 +28,9 @@ from qdrant_embed.encoder.facts.precision import (
     CompileReport,
     Fidelity,
     ModelReport,
+    RankingFidelity,
 )
+from qdrant_embed.encoder.facts.scoring import Scoring, scoring_of_json
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.cache import (
     explained,
@@ -90,6 +92,7 @@ class RunPlan:
         tokenizer_sha256: digest of the tokenizer, and of the settings in the model's files that
             vectors depend on; ``None`` in folders that were exported before there was one.
         files: every file that the plan depends on, by name or path.
+        scoring: how a cross-encoder scores two texts; ``None`` for other models.
         version: of this format.
     """
 
@@ -110,6 +113,7 @@ class RunPlan:
     tokenizer_sha256: str | None = None
     files: Mapping[str, FileState] = field(default_factory=dict)
     head: tuple[HeadModule, ...] = ()
+    scoring: Scoring | None = None
     version: Literal[1] = 1
 
     @property
@@ -122,6 +126,10 @@ class RunPlan:
         content = json.loads(json.dumps(asdict(self), default=str))
         if not self.head:
             del content["head"]  # which earlier releases do not know
+        if self.scoring is None:
+            del content["scoring"]  # likewise
+        if self.report.ranking is None:
+            del content["report"]["ranking"]
         return sealed(content)
 
 
@@ -178,6 +186,9 @@ def _parsed(content: dict[str, Any]) -> RunPlan:
         report["fidelity"] = Fidelity(**report["fidelity"])
     if "float32_groups" in report:
         report["float32_groups"] = tuple(report["float32_groups"])
+    if report.get("ranking") is not None:
+        report["ranking"] = RankingFidelity(**report["ranking"])
+    scoring = content.get("scoring")
     kind = CompileReport if "graph_version" in report else ModelReport
     parsed: dict[str, Any] = {
         "spec": ModelSpec(**content["spec"]),
@@ -185,6 +196,7 @@ def _parsed(content: dict[str, Any]) -> RunPlan:
         "run": tuple(map(Path, content["run"])),
         "tokenizer": Path(content["tokenizer"]),
         "head": tuple(map(_head_module, content.get("head", ()))),
+        "scoring": None if scoring is None else scoring_of_json(scoring),
         "files": {name: FileState(**state) for name, state in content["files"].items()},
     }
     return RunPlan(**content | parsed)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_embed.encoder.compile.graph import FLOAT, MICROSOFT, Graph
+from qdrant_embed.encoder.compile.graph import FLOAT, INTEGER, MICROSOFT, Graph
 from qdrant_embed.encoder.compile.quantize import (
     NOTHING_QUANTIZED,
     Array,
@@ -37,6 +37,7 @@ from qdrant_embed.errors import ModelFileError
 C = TypeVar("C", bound=TransformerConfig)
 
 HIDDEN = "hidden"  # an input of the graph of a stage
+TYPES = "token_type_ids"  # an input of the graph of a cross-encoder
 _GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
@@ -181,12 +182,12 @@ class TransformerGraph(ABC, Generic[C]):
         if task not in self.config.tasks:
             raise self._no_head()
         match task:
-            case "embed":
+            case "embed" | "score":
                 first = needs_first_token_only(self.spec.pooling)
                 return self.pool(self.hidden_states(first_row_only=first))
             case "terms":
                 return self.term_weights(self.hidden_states())
-            case "token_vectors" | "score":
+            case "token_vectors":
                 raise self._no_head()
             case _:
                 assert_never(task)
@@ -341,13 +342,17 @@ class TransformerGraph(ABC, Generic[C]):
             graph.node("Gather", scales, "input_ids"),
         )
 
-    def with_first_type(self, hidden: str, types: int) -> str:
-        """Add the first of so many token types to `hidden`, if there are any."""
+    def with_types(self, hidden: str, types: int) -> str:
+        """Add to `hidden` which text each token belongs to: the first, but in pairs of texts."""
         if not types:
             return hidden
         width = self.config.hidden_size
         table = self.tensor("embeddings.token_type_embeddings.weight", types, width)
-        return self.graph.node("Add", hidden, self.graph.constant(table[0]))
+        if self.spec.task != "score" or types < 2:
+            return self.graph.node("Add", hidden, self.graph.constant(table[0]))
+        ids = self.graph.input(TYPES, ["batch", "tokens"], INTEGER)
+        vectors = self.graph.node("Gather", self.graph.constant(table), ids)
+        return self.graph.node("Add", hidden, vectors)
 
     def group_input(self, hidden: str, group: LinearGroup) -> str:
         """Add what the linear layers of a group read: `hidden` itself, or its int8 form."""
