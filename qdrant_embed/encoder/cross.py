@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_embed.encoder.facts.catalog import find, sparse_name
-from qdrant_embed.encoder.facts.precision import ModelReport, Precision
-from qdrant_embed.encoder.facts.rerankers import (
+from qdrant_embed.encoder.facts.catalog import (
     DEFAULT_RERANKER,
     close_rerankers,
+    find,
     reranker_name,
+    sparse_name,
     supported_rerankers,
 )
+from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.model import Model, ModelOptions
 from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.batching import Batch, windows

@@ -11,9 +11,8 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qdrant_embed.encoder.facts.catalog import find, sparse_name
+from qdrant_embed.encoder.facts.catalog import find, reranker_name, sparse_name
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
-from qdrant_embed.encoder.facts.rerankers import reranker_name
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.cache import cache_folder, warn_of_others
 from qdrant_embed.encoder.files.model_files import ModelFiles, find_model, names_folder

@@ -223,7 +223,11 @@ class ModuleChain:
             raise ModelFileError(
                 f"{self.file} is that of a cross-encoder: TextCrossEncoder runs it"
             )
-        modules = tuple(_read_head_module(kind, folder) for kind, folder in self.head_modules)
+        last = len(self.head_modules) - 1 if task == "score" else None
+        modules = tuple(
+            _read_head_module(kind, folder, _SCORES if number == last else _VECTOR)
+            for number, (kind, folder) in enumerate(self.head_modules)
+        )
         return modules[:-1] if self.normalize else modules
 
     def dense_dimension(self) -> int | None:
@@ -289,8 +293,8 @@ def read_chain(folder: Path) -> ModuleChain | None:
     )
 
 
-def _read_head_module(kind: str, folder: Path) -> HeadModule:
-    """Read the config of a module of `HEAD_MODULES`, but for ``Dropout``.
+def _read_head_module(kind: str, folder: Path, writes: str) -> HeadModule:
+    """Read the config of a module of `HEAD_MODULES` that `writes` this, but for ``Dropout``.
 
     Raises:
         ModelFileError: the config is missing or damaged, or asks for what cannot be run.
@@ -298,9 +302,9 @@ def _read_head_module(kind: str, folder: Path) -> HeadModule:
     path = folder / "config.json"
     if kind == "Normalize":
         if path.is_file():  # since sentence-transformers 6
-            _check_names(path)
+            _check_names(path, writes)
         return HeadModule(kind="normalize")
-    _check_names(path)
+    _check_names(path, writes)
     if kind == "LayerNorm":
         dimension = read_json(path, TypeAdapter(_LayerNormConfig)).dimension
         return HeadModule(kind="layer_norm", weights=_weights(folder), inputs=dimension)
@@ -334,10 +338,10 @@ def _weights(folder: Path) -> Path | None:
     return folder / name if name else None
 
 
-def _check_names(path: Path) -> None:
+def _check_names(path: Path, writes: str) -> None:
     names = read_json(path, TypeAdapter(_Names))
     output = names.module_output_name or names.module_input_name
-    if names.module_input_name != _VECTOR or output not in (_VECTOR, _SCORES):
+    if (names.module_input_name, output) != (_VECTOR, writes):
         raise ModelFileError(
             f"{path} reads {names.module_input_name!r:.80} and writes {output!r:.80}: only modules "
             f"that change {_VECTOR} can be run after the pooling"

@@ -74,7 +74,8 @@ class ModelSpec:
         if isinstance(self.pooling, list | tuple):  # a list: from JSON
             several = tuple(self.pooling)
             object.__setattr__(self, "pooling", several[0] if len(several) == 1 else several)
-        if self.task in ("embed", "score") and not _is_pooling(self.pooling):
+        is_needed = self.task == "embed" or self.pooling is not None
+        if is_needed and not _is_pooling(self.pooling):
             raise InputError(
                 f"{self.name}: pooling must be one of {', '.join(get_args(Pooling))}, or a tuple "
                 f"of them, not {self.pooling!r:.200}"
