@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
+from functools import cache
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class PairGate:
     """The `Gate` of cross-encoders.
 
     A query is the beginning of a passage, and its documents are the rest of that passage and other
-    passages, most of them of the same group of languages: pairs of all degrees of relevance. The
+    passages, half of them of the same group of languages: pairs of all degrees of relevance. The
     model is calibrated with other passages than it is checked on. Random pairs, whose ordinary
     tokens are chosen by chance, reach channels that no text of these languages does.
 
@@ -46,17 +46,7 @@ class PairGate:
     def __init__(self, tokenizer: Tokenizer, spec: ModelSpec, scoring: Scoring) -> None:
         del spec
         self._tokenizer, self._scoring = tokenizer, scoring
-        passages = calibration_passages()
-        held_out = [p for i, p in enumerate(passages) if not (i + 1) % _HELD_OUT]
-        seen = [p for i, p in enumerate(passages) if (i + 1) % _HELD_OUT]
-        asked = [passage for passage in held_out if len(passage.text) >= _SHORTEST]
-        asked = asked[:: max(1, len(asked) // _QUERIES)][:_QUERIES]
-        checked = [pair for passage in asked for pair in _pairs(passage, held_out, _DOCUMENTS)]
-        texts = [
-            pair
-            for number, passage in enumerate(seen)
-            for pair in islice(_pairs(passage, seen, 2), number % 2, number % 2 + 1)
-        ]
+        texts, checked = calibration_pairs()
         calibrated, kept = self._tokenized(texts), self._tokenized(checked)
         random = self._random(calibrated[:_RANDOM_PAIRS])
         parts = (calibrated, random, kept)
@@ -113,17 +103,35 @@ class PairGate:
         ]
 
 
-def _pairs(passage: Passage, passages: Sequence[Passage], count: int) -> list[tuple[str, str]]:
-    """Pair a query from `passage` with the rest of it and with the passages after it."""
+@cache
+def calibration_pairs() -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
+    """Make pairs of a query and a document to calibrate with, and others to check with.
+
+    Of the latter, `_DOCUMENTS` in a row have the same query.
+    """
+    passages = calibration_passages()
+    seen = [passage for i, passage in enumerate(passages) if (i + 1) % _HELD_OUT]
+    held_out = [passage for i, passage in enumerate(passages) if not (i + 1) % _HELD_OUT]
+    asked = [place for place, p in enumerate(held_out) if len(p.text) >= _SHORTEST]
+    asked = asked[:: max(1, len(asked) // _QUERIES)][:_QUERIES]
+    # of each passage that is seen, in turn its own rest and another passage
+    texts = [_pairs(place, seen, 2)[place % 2] for place in range(len(seen))]
+    checked = [pair for place in asked for pair in _pairs(place, held_out, _DOCUMENTS)]
+    return tuple(texts), tuple(checked)
+
+
+def _pairs(place: int, passages: Sequence[Passage], count: int) -> list[tuple[str, str]]:
+    """Pair a query from the passage at `place` with its rest and with the passages after it."""
+    passage = passages[place]
     end = min(_QUERY, max(1, len(passage.text) // 3))
     space = passage.text.rfind(" ", end // 2, end)
     end = space if space > 0 else end
     query, rest = passage.text[:end], passage.text[end:].lstrip() or passage.text
-    place = passages.index(passage)
-    others = [*passages[place + 1 :], *passages[:place]]
-    near = [other for other in others if other.group == passage.group]
-    chosen = [*near[: count // 2], *(other for other in others if other not in near)]
-    return [(query, rest), *((query, other.text) for other in chosen[: count - 1])]
+    others = [*range(place + 1, len(passages)), *range(place)]
+    near = [other for other in others if passages[other].group == passage.group][: count // 2]
+    far = [other for other in others if passages[other].group != passage.group]
+    chosen = [*near, *far][: count - 1]
+    return [(query, rest), *((query, passages[other].text) for other in chosen)]
 
 
 def kendall_tau(found: Array, exact: Array) -> float:

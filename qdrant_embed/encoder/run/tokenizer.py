@@ -300,8 +300,8 @@ class Tokenizer:
         return found
 
     def is_special(self, token: int) -> bool:
-        """Return whether a token marks something else than text."""
-        return token in self._special
+        """Return whether a token stands for no text, not even for an unknown word."""
+        return token in self._special and token != self._unknown
 
     def _encoded(
         self, text: str, *, special_tokens: bool, position: int | None = None
