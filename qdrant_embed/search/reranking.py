@@ -50,5 +50,5 @@ def rerank_scores(reranker: Reranker, query: str, documents: Sequence[str]) -> l
     if not all(map(math.isfinite, scores)):
         raise ModelError(f"reranker {name} returned a score that is NaN or infinite")
     milliseconds = 1000 * (time.perf_counter() - started)
-    logger.debug("%s scored %d texts in %.1f ms", name, len(documents), milliseconds)
+    logger.debug("reranker %s scored %d texts in %.1f ms", name, len(documents), milliseconds)
     return scores
