@@ -114,6 +114,11 @@ def add_to(commands: Commands) -> None:
         help='filter on metadata, like {"year": {"gte": 2020}} or {"day": {"lt": "2024-02-01"}}',
     )
     querying.add_argument(
+        "--reranker",
+        metavar="NAME",
+        help="cross-encoder that scores the hits again: a name or a folder",
+    )
+    querying.add_argument(
         "--chunks", action="store_true", help="show chunks instead of documents' best chunks"
     )
 
@@ -165,6 +170,7 @@ def query(options: argparse.Namespace) -> Answer:
             options.text,
             limit=options.limit,
             where=options.where,
+            reranker=options.reranker,
             chunks=options.chunks,
         )
         codec = PayloadCodec(client.document_key)
@@ -184,6 +190,8 @@ def query(options: argparse.Namespace) -> Answer:
         for hit in hits
     ]
     unset = {"embedding", "sparse_embedding"}
+    if options.reranker is None:
+        unset.add("retrieval_score")
     return Answer(
         [hit.model_dump(mode="json", exclude=unset) for hit in hits],
         table(rows) or ["nothing was found"],
