@@ -2,6 +2,7 @@
 
     python tests/benchmarks/cranfield.py --data FOLDER [--model NAME] [--precision fp32]
     python tests/benchmarks/cranfield.py --data FOLDER --sparse Qdrant/bm25 [--fusion dbsf]
+    python tests/benchmarks/cranfield.py --data FOLDER --reranker NAME [--sparse Qdrant/bm25]
     python tests/benchmarks/cranfield.py --data FOLDER --join 1 10 --overflow truncate mean chunk
 
 FOLDER holds ``cran.all.1400.xml``, ``cran.qry.xml`` and ``cranqrel.trec.txt``. A query's id in the
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["int8", "fp32"], default="int8")
     parser.add_argument("--sparse", help="a sparse model's name, for hybrid search")
     parser.add_argument("--fusion", choices=["rrf", "dbsf"], default="rrf")
+    parser.add_argument("--reranker", help="a cross-encoder's name or folder; it scores 100 hits")
     parser.add_argument("--join", nargs="+", type=int, default=[1], help="abstracts in a document")
     parser.add_argument(
         "--overflow", nargs="+", choices=["truncate", "mean", "chunk"], default=["truncate"]
@@ -39,7 +41,8 @@ def main() -> None:
     documents = read_documents(arguments.data / "cran.all.1400.xml")
     queries = read_queries(arguments.data / "cran.qry.xml")
     relevant = read_judgements(arguments.data / "cranqrel.trec.txt")
-    search = f"with {arguments.sparse}, {arguments.fusion}" if arguments.sparse else "dense alone"
+    search = f"reranked by {arguments.reranker}, " if arguments.reranker else ""
+    search += f"with {arguments.sparse}, {arguments.fusion}" if arguments.sparse else "dense alone"
     for size in arguments.join:
         texts, wanted = joined(documents, relevant, size)
         print(f"{arguments.model} {arguments.precision}, {search}: {len(texts)} texts")
@@ -49,7 +52,14 @@ def main() -> None:
             if arguments.sparse:
                 client.set_sparse_model(arguments.sparse)
             client.add("cranfield", texts.values(), ids=texts.keys())
-            answers = client.query_batch("cranfield", queries, limit=100, fusion=arguments.fusion)
+            client.set_reranker(arguments.reranker)
+            answers = client.query_batch(
+                "cranfield",
+                queries,
+                limit=100,
+                fusion=arguments.fusion,
+                rerank_limit=None if arguments.reranker is None else 100,
+            )
             found = {
                 number: [int(hit.id) for hit in answer] for number, answer in enumerate(answers, 1)
             }
