@@ -304,7 +304,7 @@ class EncoderSelection:
         self._chosen = _Chosen()
         self._following: dict[_Followed, Encoder] = {}
         self._following_sparse: dict[tuple[SparseDescription, Recorded], SparseEncoder] = {}
-        self._rerankers: dict[str | bytes, TextCrossEncoder] = {}
+        self._rerankers: dict[tuple[bool, str], TextCrossEncoder] = {}
         self._warned: set[str] = set()
         self.advised: set[tuple[str, str]] = set()
         self._whole: dict[str, float] = {}
@@ -382,13 +382,13 @@ class EncoderSelection:
         if not isinstance(wanted, str | os.PathLike):
             check_reranker(wanted)
             return self._chosen.reranker if wanted is None else wanted
-        name = os.fspath(wanted)
+        key = isinstance(wanted, str), os.fspath(wanted)  # a path is never a model's name
         with self._lock:
-            if name not in self._rerankers:
-                self._rerankers[name] = TextCrossEncoder(
+            if key not in self._rerankers:
+                self._rerankers[key] = TextCrossEncoder(
                     wanted, lazy_load=True, local_files_only=self.policy.offline
                 )
-            return self._rerankers[name]
+            return self._rerankers[key]
 
     def is_known_to_be_whole(self, collection_name: str) -> bool:
         """Return whether the collection was found to be no unfinished copy within the last minute.

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rerankers import NAMES, Reference, unpacked
 from safetensors.numpy import load_file, save_file
-from tiny import TinyModel
+from tiny import TinyModel, write_modules
 
 from qdrant_embed import (
     InputError,
@@ -159,6 +159,28 @@ def tensors(**changes: Any) -> Callable[[Path], None]:
     return changed
 
 
+def compared(first: int, second: int) -> Callable[[Path], None]:
+    """Chain the module by which sentence-transformers compares two tokens' logits."""
+
+    def changed(folder: Path) -> None:
+        write_modules(folder, ["Transformer", "LogitScore"])
+        (folder / "1_LogitScore").mkdir()
+        content = {"true_token_id": first, "false_token_id": second}
+        (folder / "1_LogitScore/config.json").write_text(json.dumps(content))
+
+    return changed
+
+
+def test_the_compared_tokens_are_those_that_the_models_files_name(tmp_path: Path) -> None:
+    reference = unpacked("qwen3", tmp_path / "model")
+    vocabulary = json.loads((reference.folder / "tokenizer.json").read_text())["model"]["vocab"]
+    compared(vocabulary["no"], vocabulary["yes"])(reference.folder)
+    found = list(raw(reference.folder).rerank_pairs(reference.pairs))
+    np.testing.assert_allclose(found, -np.array(reference.scores), atol=1e-4)
+    with pytest.raises(ModelFileError, match="is that of a cross-encoder: TextCrossEncoder runs"):
+        TextEmbedding(reference.folder)
+
+
 def test_activations_are_read_wherever_they_are_stated(tmp_path: Path) -> None:
     key = "sbert_ce_default_activation_function"
     identity = {"activation_fn": "torch.nn.modules.linear.Identity", "version": "4.1.0"}
@@ -202,6 +224,9 @@ def test_activations_are_read_wherever_they_are_stated(tmp_path: Path) -> None:
         ),
         ("ettin", change("4_Dense/config.json", out_features=2), "has several scores"),
         ("ettin", change("2_Dense/config.json", module_output_name="scores"), "writes 'scores'"),
+        ("roberta", compared(1, 2), "'roberta', which cannot be run as a cross-encoder"),
+        ("qwen3", compared(1, 10**6), "has no rows of 24 numbers for tokens 1 and 1000000"),
+        ("qwen3", compared(1, -1), "false_token_id: Input should be greater than or equal to 0"),
         (
             "qwen3",
             change("config.json", architectures=["Qwen3Model"]),

@@ -125,7 +125,7 @@ def read_scoring(
             prompt=_QWEN3,
         )
     layers = _LAYERS.get(config.architecture)
-    if layers is None:
+    if layers is None or (chain is not None and chain.logit_score is not None):
         raise ModelFileError(
             f"{folder} is of architecture {config.architecture!r}, which cannot be run as a "
             f"cross-encoder: {', '.join(sorted({*_LAYERS, 'qwen3'}))} can"
