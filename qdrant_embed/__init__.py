@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from qdrant_embed.ingest.documents import Document
     from qdrant_embed.ingest.ids import ContentIds, point_id
     from qdrant_embed.ingest.whole_documents import StoredDocument
+    from qdrant_embed.search.groups import GroupResponse
     from qdrant_embed.search.search import QueryResponse
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "DocumentNotFoundError",
     "EncoderDescription",
     "FolderError",
+    "GroupResponse",
     "IngestError",
     "IngestProgress",
     "InputError",
@@ -118,6 +120,7 @@ _HOMES = {
     "DocumentNotFoundError": "qdrant_embed.errors",
     "EncoderDescription": "qdrant_embed.encoder.interfaces",
     "FolderError": "qdrant_embed.errors",
+    "GroupResponse": "qdrant_embed.search.groups",
     "IngestError": "qdrant_embed.errors",
     "IngestProgress": "qdrant_embed.flows.progress",
     "InputError": "qdrant_embed.errors",

@@ -31,7 +31,7 @@ from qdrant_embed.ingest.adding import (
     delete_documents,
 )
 from qdrant_embed.ingest.documents import Document
-from qdrant_embed.ingest.ids import IdScheme
+from qdrant_embed.ingest.ids import IdScheme, points_by_id
 from qdrant_embed.ingest.whole_documents import (
     DocumentScroll,
     ScrollOptions,
@@ -40,6 +40,7 @@ from qdrant_embed.ingest.whole_documents import (
     update_metadata,
 )
 from qdrant_embed.search.filters import combined
+from qdrant_embed.search.groups import Grouping, GroupResponse, answer_groups
 from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
@@ -123,7 +124,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
     async def query(
         self,
         collection_name: str,
-        query_text: str,
+        query_text: str | None = None,
         query_filter: models.Filter | None = None,
         limit: int = 10,
         *,
@@ -140,6 +141,9 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
         consistency: types.ReadConsistency | None = None,
         shard_key_selector: types.ShardKeySelector | None = None,
         timeout: int | None = None,
+        diversity: float | None = None,
+        like: Iterable[int | str | UUID] = (),
+        unlike: Iterable[int | str | UUID] = (),
     ) -> list[QueryResponse]:
         """Return the stored documents nearest in meaning to `query_text`, best first.
 
@@ -155,15 +159,18 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
             offset=offset,
             fusion=fusion,
             prefetch_limit=prefetch_limit,
-            reranker=self._selection.reranker(reranker),
+            reranker=self._selection.reranker(reranker, has_text=query_text is not None),
             rerank_limit=rerank_limit,
             chunks=chunks,
             consistency=consistency,
             shard_key_selector=shard_key_selector,
             timeout=timeout,
+            diversity=diversity,
+            like=points_by_id(like, "like"),
+            unlike=points_by_id(unlike, "unlike"),
         )
         collection = self._collection(collection_name)
-        (hits,) = await answer(collection, search, [query_text])
+        (hits,) = await answer(collection, search, search.texts(query_text))
         return hits
 
     async def query_batch(
@@ -186,6 +193,9 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
         consistency: types.ReadConsistency | None = None,
         shard_key_selector: types.ShardKeySelector | None = None,
         timeout: int | None = None,
+        diversity: float | None = None,
+        like: Iterable[int | str | UUID] = (),
+        unlike: Iterable[int | str | UUID] = (),
     ) -> list[list[QueryResponse]]:
         """Return the hits of each of `query_texts`, in order, with one request for all.
 
@@ -208,8 +218,58 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
             consistency=consistency,
             shard_key_selector=shard_key_selector,
             timeout=timeout,
+            diversity=diversity,
+            like=points_by_id(like, "like"),
+            unlike=points_by_id(unlike, "unlike"),
         )
         return await answer(self._collection(collection_name), search, query_texts)
+
+    async def query_groups(
+        self,
+        collection_name: str,
+        query_text: str | None = None,
+        query_filter: models.Filter | None = None,
+        limit: int = 10,
+        *,
+        group_by: str,
+        group_size: int = 3,
+        where: Mapping[str, Any] | None = None,
+        with_vectors: bool = False,
+        search_params: models.SearchParams | None = None,
+        score_threshold: float | None = None,
+        fusion: Fusion = "rrf",
+        prefetch_limit: int | None = None,
+        chunks: bool = False,
+        consistency: types.ReadConsistency | None = None,
+        shard_key_selector: types.ShardKeySelector | None = None,
+        timeout: int | None = None,
+        like: Iterable[int | str | UUID] = (),
+        unlike: Iterable[int | str | UUID] = (),
+    ) -> list[GroupResponse]:
+        """Return the best groups of documents that share a value of their metadata, best first.
+
+        Works like `QdrantEmbedMixin.query_groups`. Args and Raises are those of
+        `QdrantEmbedMixin.query_groups`.
+        """
+        search = Search(
+            query_filter=query_filter,
+            limit=limit,
+            where=where,
+            with_vectors=with_vectors,
+            search_params=search_params,
+            score_threshold=score_threshold,
+            fusion=fusion,
+            prefetch_limit=prefetch_limit,
+            chunks=chunks,
+            consistency=consistency,
+            shard_key_selector=shard_key_selector,
+            timeout=timeout,
+            like=points_by_id(like, "like"),
+            unlike=points_by_id(unlike, "unlike"),
+        )
+        grouping = Grouping(group_by=group_by, group_size=group_size)
+        collection = self._collection(collection_name)
+        return await answer_groups(collection, search, grouping, query_text)
 
     # documents read back and changed
 

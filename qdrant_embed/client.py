@@ -26,7 +26,7 @@ from qdrant_embed.flows.progress import ProgressOption
 from qdrant_embed.flows.requests import MAX_RETRIES
 from qdrant_embed.ingest.adding import AddOptions, OnExisting, add_documents, delete_documents
 from qdrant_embed.ingest.documents import Document
-from qdrant_embed.ingest.ids import IdScheme
+from qdrant_embed.ingest.ids import IdScheme, points_by_id
 from qdrant_embed.ingest.whole_documents import (
     DocumentScroll,
     ScrollOptions,
@@ -35,6 +35,7 @@ from qdrant_embed.ingest.whole_documents import (
     update_metadata,
 )
 from qdrant_embed.search.filters import combined
+from qdrant_embed.search.groups import Grouping, GroupResponse, answer_groups
 from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
@@ -171,7 +172,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
     def query(
         self,
         collection_name: str,
-        query_text: str,
+        query_text: str | None = None,
         query_filter: models.Filter | None = None,
         limit: int = 10,
         *,
@@ -188,8 +189,14 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         consistency: types.ReadConsistency | None = None,
         shard_key_selector: types.ShardKeySelector | None = None,
         timeout: int | None = None,
+        diversity: float | None = None,
+        like: Iterable[int | str | UUID] = (),
+        unlike: Iterable[int | str | UUID] = (),
     ) -> list[QueryResponse]:
         """Return the stored documents nearest in meaning to `query_text`, best first.
+
+        ``diversity=0.3`` keeps hits from saying the same, and ``like=[ids]`` finds what resembles
+        stored documents.
 
         A query is one request as a rule; the collection's configuration is read at most once a
         minute. In a collection with sparse vectors, the search is hybrid: Qdrant finds candidates
@@ -200,7 +207,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
 
         Args:
             collection_name: name of the collection.
-            query_text: the text to search for.
+            query_text: the text to search for; it may be omitted with `like`.
             query_filter: Qdrant's filter that points must match.
             limit: maximum number of hits.
             where: a filter as a plain dict, ``{"source": "docs", "year": {"gte": 2020}}``; see
@@ -232,10 +239,23 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             shard_key_selector: shards to search, in a collection with custom sharding.
             timeout: seconds that all requests of the query may take together, with retries and
                 waits; the client's own timeout by default.
+            diversity: how much hits shall differ from each other, from 0 (not at all: the nearest
+                come first) to 1. Qdrant chooses them one after the other in the same request, by
+                maximal marginal relevance; a score is the similarity of dense vectors, and scores
+                do not fall from hit to hit. Chosen from the 100 nearest, or the first 100 of a
+                hybrid search (400 chunks with ``overflow="chunk"``); 4 and 16 times as many if the
+                page needs them, or as many as `prefetch_limit` says. With a reranker, it chooses
+                the hits that are scored again.
+            like: ids of documents that hits shall resemble, besides the text or in place of it. By
+                their dense vectors: hits are nearest to the mean of these and that of the text. A
+                document in chunks counts by its first one. The documents themselves are no hits.
+            unlike: ids of documents that hits shall not resemble: the mean of their vectors is
+                subtracted. It needs a text or `like`.
 
         Raises:
             InputError: if the text is empty, an option cannot be used, or a hybrid search does not
                 reach the last hit.
+            DocumentNotFoundError: if a document of `like` or `unlike` does not exist.
             CollectionMismatchError: if the collection belongs to another model.
             CollectionNotFoundError: if the collection does not exist.
             ServerRefusal: if Qdrant refuses the request, for instance because strict mode needs an
@@ -257,15 +277,18 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             offset=offset,
             fusion=fusion,
             prefetch_limit=prefetch_limit,
-            reranker=self._selection.reranker(reranker),
+            reranker=self._selection.reranker(reranker, has_text=query_text is not None),
             rerank_limit=rerank_limit,
             chunks=chunks,
             consistency=consistency,
             shard_key_selector=shard_key_selector,
             timeout=timeout,
+            diversity=diversity,
+            like=points_by_id(like, "like"),
+            unlike=points_by_id(unlike, "unlike"),
         )
         collection = self._collection(collection_name)
-        (hits,) = run_blocking(answer(collection, search, [query_text]))
+        (hits,) = run_blocking(answer(collection, search, search.texts(query_text)))
         return hits
 
     def query_batch(
@@ -288,6 +311,9 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         consistency: types.ReadConsistency | None = None,
         shard_key_selector: types.ShardKeySelector | None = None,
         timeout: int | None = None,
+        diversity: float | None = None,
+        like: Iterable[int | str | UUID] = (),
+        unlike: Iterable[int | str | UUID] = (),
     ) -> list[list[QueryResponse]]:
         """Return the hits of each of `query_texts`, in order, with one request for all.
 
@@ -312,8 +338,97 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             consistency=consistency,
             shard_key_selector=shard_key_selector,
             timeout=timeout,
+            diversity=diversity,
+            like=points_by_id(like, "like"),
+            unlike=points_by_id(unlike, "unlike"),
         )
         return run_blocking(answer(self._collection(collection_name), search, query_texts))
+
+    def query_groups(
+        self,
+        collection_name: str,
+        query_text: str | None = None,
+        query_filter: models.Filter | None = None,
+        limit: int = 10,
+        *,
+        group_by: str,
+        group_size: int = 3,
+        where: Mapping[str, Any] | None = None,
+        with_vectors: bool = False,
+        search_params: models.SearchParams | None = None,
+        score_threshold: float | None = None,
+        fusion: Fusion = "rrf",
+        prefetch_limit: int | None = None,
+        chunks: bool = False,
+        consistency: types.ReadConsistency | None = None,
+        shard_key_selector: types.ShardKeySelector | None = None,
+        timeout: int | None = None,
+        like: Iterable[int | str | UUID] = (),
+        unlike: Iterable[int | str | UUID] = (),
+    ) -> list[GroupResponse]:
+        """Return the best groups of documents that share a value of their metadata, best first.
+
+        ``group_by="url"`` returns the best pages, each with its best hits. A group is as good as
+        its best hit. As a rule that is one request, or a second one that fills groups. Documents
+        without the value are in no group, and those with a list are in a group for each value.
+
+        In a hybrid search, a group has those of its hits that are among the fused ones: the first
+        100 or more, as far as `limit` needs.
+
+        Args:
+            collection_name: name of the collection.
+            query_text: the text to search for; it may be omitted with `like`.
+            query_filter: Qdrant's filter that points must match.
+            limit: maximum number of groups.
+            group_by: key of the metadata, whose values are str or whole numbers; ``"page.url"``
+                for a nested one.
+            group_size: maximum number of hits of a group.
+            where: see `query`.
+            with_vectors: see `query`.
+            search_params: see `query`.
+            score_threshold: see `query`.
+            fusion: see `query`.
+            prefetch_limit: see `query`.
+            chunks: see `query`.
+            consistency: see `query`.
+            shard_key_selector: see `query`.
+            timeout: see `query`.
+            like: see `query`.
+            unlike: see `query`.
+
+        Raises:
+            InputError: if the text is empty, or an option cannot be used.
+            DocumentNotFoundError: if a document of `like` or `unlike` does not exist.
+            CollectionMismatchError: if the collection belongs to another model.
+            CollectionNotFoundError: if the collection does not exist.
+            ServerRefusal: if Qdrant refuses the request, for instance because strict mode needs an
+                index of the field; `PermissionRefusal` if because of the key.
+            ServerUnavailableError: if a request brings no answer, however often it was tried.
+            ModelError: if the model cannot be found, downloaded or read, or an encoder does not
+                return one valid vector per text. `UntrustedModelError` if the collection names a
+                model that this client does not run for that alone.
+            MissingDependencyError: if a model by name is used, but the extra ``fastembed`` is not
+                installed.
+        """
+        search = Search(
+            query_filter=query_filter,
+            limit=limit,
+            where=where,
+            with_vectors=with_vectors,
+            search_params=search_params,
+            score_threshold=score_threshold,
+            fusion=fusion,
+            prefetch_limit=prefetch_limit,
+            chunks=chunks,
+            consistency=consistency,
+            shard_key_selector=shard_key_selector,
+            timeout=timeout,
+            like=points_by_id(like, "like"),
+            unlike=points_by_id(unlike, "unlike"),
+        )
+        grouping = Grouping(group_by=group_by, group_size=group_size)
+        collection = self._collection(collection_name)
+        return run_blocking(answer_groups(collection, search, grouping, query_text))
 
     # documents read back and changed
 

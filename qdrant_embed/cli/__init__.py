@@ -3,6 +3,7 @@
 ::
 
     qdrant-embed models                 # known models: dimension, length, licence, prefixes
+    qdrant-embed models NAME            # all facts about one, and what will be run of it
     qdrant-embed pull NAME              # download, verify and compile; also: export NAME DIR
     qdrant-embed compile DIR --out DIR  # compile the model in a folder
     qdrant-embed verify [NAME or DIR]   # check files against their digests

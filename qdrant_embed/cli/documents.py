@@ -121,6 +121,12 @@ def add_to(commands: Commands) -> None:
     querying.add_argument(
         "--chunks", action="store_true", help="show chunks instead of documents' best chunks"
     )
+    querying.add_argument(
+        "--diversity",
+        type=float,
+        metavar="SHARE",
+        help="how much hits shall differ from each other, from 0, the nearest ones, to 1",
+    )
 
     migrating = add_command(commands, "migrate", migrate, connection, progress)
     migrating.set_defaults(model=None)  # the client's model, as opposed to the new one
@@ -172,6 +178,7 @@ def query(options: argparse.Namespace) -> Answer:
             where=options.where,
             reranker=options.reranker,
             chunks=options.chunks,
+            diversity=options.diversity,
         )
         codec = PayloadCodec(client.document_key)
         if options.where:

@@ -9,13 +9,35 @@ from pathlib import Path
 from typing import Any, get_args
 
 from qdrant_embed.cli.command import Answer, Commands, add_command, table, with_json
-from qdrant_embed.encoder.facts.catalog import Purpose, find
+from qdrant_embed.encoder.facts.catalog import (
+    CatalogEntry,
+    Purpose,
+    find,
+    model_facts,
+    sparse_name,
+)
+from qdrant_embed.encoder.facts.modules import read_chain, read_prompts
+from qdrant_embed.encoder.facts.precision import (
+    FLOAT32_GRAPH_VERSION,
+    GRAPH_VERSION,
+    PRECISIONS,
+    CompileReport,
+    ModelReport,
+    Precision,
+)
+from qdrant_embed.encoder.facts.weights import is_quantized
 from qdrant_embed.encoder.files import inventory
 from qdrant_embed.encoder.files.cache import cache_folder
-from qdrant_embed.encoder.files.model_files import find_model
-from qdrant_embed.encoder.text import TextEmbedding
-from qdrant_embed.errors import ModelFileError, UnknownModelError
+from qdrant_embed.encoder.files.compiled import compiled_folders, read_compiled
+from qdrant_embed.encoder.files.model_files import ModelFiles, find_here, find_model
+from qdrant_embed.encoder.interfaces import assert_never
+from qdrant_embed.encoder.model import ModelFacts
+from qdrant_embed.encoder.sparse import SparseTextEmbedding
+from qdrant_embed.encoder.text import TextEmbedding, found
+from qdrant_embed.errors import InputError, ModelFileError, UnknownModelError
 
+# what is said of facts that the model's own files may refute
+_DOUBTS = {"vendor": " (by its vendor's page alone)", "unconfirmed": " (unconfirmed)"}
 _NAMED = 4  # languages of a model; of more, the table says how many
 
 
@@ -31,15 +53,21 @@ def add_to(commands: Commands) -> None:
     precision = argparse.ArgumentParser(add_help=False, parents=[cache])
     precision.add_argument(
         "--precision",
-        choices=["int8", "fp32"],
+        choices=PRECISIONS,
         default="int8",
-        help="int8, the default, or fp32 for exact vectors",
+        help="int8, the default; fp32 for exact vectors; or bf16 or fp16, which take half the "
+        "memory of fp32",
     )
     hub = argparse.ArgumentParser(add_help=False, parents=[precision])
     hub.add_argument("--revision", help="branch, tag or commit on the hub; main by default")
     name = "name of a model"
 
-    listing = add_command(commands, "models", models, json_option)
+    listing = add_command(commands, "models", models, hub)
+    listing.add_argument(
+        "name",
+        nargs="?",
+        help="show all facts of one model, by name or folder; all models if left out",
+    )
     listing.add_argument(
         "--language", metavar="CODE", help="only models for this language, such as de (ISO 639-1)"
     )
@@ -74,7 +102,11 @@ def add_to(commands: Commands) -> None:
 
 
 def models(options: argparse.Namespace) -> Answer:
-    """Show the known models."""
+    """Show the known models, or all facts about one of them."""
+    if options.name is not None:
+        if any((options.language, options.max_mb is not None, options.task)):
+            raise InputError("--language, --max-mb and --task choose among all models: omit NAME")
+        return _one_model(options)
     known = [
         model
         for model in TextEmbedding.list_supported_models()
@@ -96,6 +128,166 @@ def models(options: argparse.Namespace) -> Answer:
     }
     rows = [{head: _cell(model[key]) for head, key in columns.items()} for model in known]
     return Answer(known, table(rows) or ["no known model matches"])
+
+
+def _one_model(options: argparse.Namespace) -> Answer:
+    """Show all facts about one model, without network, and compile nothing."""
+    name = options.name
+    if sparse_name(name) is not None:
+        listed = SparseTextEmbedding.list_supported_models()
+        [sparse] = [model for model in listed if model["model"] == sparse_name(name)]
+        return Answer(sparse, [f"{key:16} {value}" for key, value in sparse.items()])
+    cache, precision = cache_folder(options.cache_dir), options.precision
+    here = find_here(name, cache=cache, revision=options.revision, precision=precision)
+    if isinstance(here, ModelFiles):
+        return _model_here(here, options, cache)
+    facts = model_facts(here.spec, here) | {
+        "megabytes": _megabytes(here, precision),
+        "runs": _outlook(here, precision),
+    }
+    return Answer(facts | {"fidelity": None, "folder": None}, _lines(facts))
+
+
+def _model_here(files: ModelFiles, options: argparse.Namespace, cache: Path) -> Answer:
+    """Show all facts about a model whose files are on this machine."""
+    encoder = TextEmbedding(
+        options.name,
+        cache_dir=options.cache_dir,
+        revision=options.revision,
+        local_files_only=True,
+        precision=options.precision,
+        lazy_load=True,
+    )
+    model = found(encoder)
+    entry = find(model.spec.name)
+    facts = model_facts(model.spec, entry)
+    facts["sources"] = (dict(entry.sources) if entry else {}) | dict.fromkeys(
+        _stated(files), "files"
+    )
+    report = _report(model, options.precision, cache)
+    facts |= {
+        "runs": _runs(model, report, options.precision),
+        "fidelity": asdict(report.fidelity) if report and report.fidelity else None,
+        "folder": str(files.folder),
+        "revision": files.revision,
+        "weights_sha256": model.weights_sha256,
+    }
+    if isinstance(report, CompileReport):
+        facts["megabytes"] = round((report.graph_bytes + report.weights_bytes) / 1e6)
+    elif entry is not None:
+        facts["megabytes"] = _megabytes(entry, options.precision)
+    return Answer(facts, _lines(facts))
+
+
+def _megabytes(entry: CatalogEntry, precision: Precision) -> int:
+    """Return about how many MB a model takes on disk as it is run."""
+    published = entry.published
+    if precision == "int8":
+        return published.megabytes
+    return round((4 if precision == "fp32" else 2) * published.parameters)
+
+
+def _stated(files: ModelFiles) -> set[str]:
+    """Name the facts that a model's own files state, as far as they decide."""
+    stated = {"dimension", "max_tokens"}
+    if files.plan is not None:
+        return stated | {"pooling", "normalize", "query_prefix", "document_prefix", "license"}
+    if read_chain(files.folder) is not None:
+        stated |= {"pooling", "normalize"}
+    prompts = read_prompts(files.folder)
+    if prompts.stated("query") is not None:
+        stated.add("query_prefix")
+    if prompts.stated("document", "passage", "corpus") is not None:
+        stated.add("document_prefix")
+    return stated
+
+
+def _report(model: ModelFacts, precision: Precision, cache: Path) -> ModelReport | None:
+    """Return the report of a model that is compiled; ``None`` if that has not happened yet."""
+    if model.files.plan is not None:
+        return model.files.plan.report
+    version = GRAPH_VERSION if precision == "int8" else FLOAT32_GRAPH_VERSION
+    compiled = [read_compiled(folder) for folder in compiled_folders(cache)]
+    reports = [
+        made.report
+        for made in sorted(filter(None, compiled), key=lambda made: made.graph.stat().st_mtime)
+        if made.report.weights_sha256 == model.weights_sha256
+        and made.report.graph_version >= version
+        and f"-{precision}-" in made.graph.parent.name
+    ]
+    return reports[-1] if reports and model.kind == "graph" else None
+
+
+def _outlook(entry: CatalogEntry, precision: Precision) -> str:
+    """Say what will be run of a model whose files are not here."""
+    if entry.published.architecture == "static":
+        return "a table of vectors, in numpy"
+    return f"a graph compiled from its weights, in {precision}"
+
+
+def _runs(model: ModelFacts, report: ModelReport | None, precision: Precision) -> str:
+    """Say what is run of a model, and whether it is compiled already."""
+    match model.kind:
+        case "static":
+            return f"a table of vectors from {model.file}, in numpy"
+        case "onnx":
+            kind = "int8" if is_quantized(model.file) else "fp32"
+            return f"its own file {model.file}, in {kind}"
+        case "graph":
+            graph = f"a graph compiled from {model.file}"
+            if report is None:
+                return f"{graph}, in {precision}; not compiled yet"
+            if report.precision != precision:
+                return f"{graph}, in {report.precision}: {precision} would be too inexact"
+            return f"{graph}, in {report.precision}"
+        case _:
+            assert_never(model.kind)
+
+
+def _lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return the facts about one model as people read them, each with a doubtful source."""
+    sources: Mapping[str, str] = facts.get("sources", {})
+
+    def line(label: str, value: object, fact: str = "") -> str:
+        text = ", ".join(value) if isinstance(value, tuple) else _cell(value)
+        return f"  {label:16} {text or 'none'}{_DOUBTS.get(sources.get(fact, ''), '')}"
+
+    smallest = facts["smallest_dimension"]
+    length = "scaled to length 1" if facts["normalize"] else "as they are"
+    lines = [
+        facts["model"],
+        line("dimensions", facts["dim"], "dimension"),
+        line("tokens", facts["max_tokens"], "max_tokens"),
+        line("pooling", facts["pooling"], "pooling"),
+        line("vectors", length, "normalize"),
+        line("query prefix", facts["query_prefix"], "query_prefix"),
+        line("document prefix", facts["document_prefix"], "document_prefix"),
+    ]
+    if smallest is not None:
+        lines.insert(2, line("can be cut to", smallest, "smallest_dimension"))
+    lines += [line(f"prompt {name}", prompt) for name, prompt in facts["prompts"].items()]
+    lines.append(line("license", facts["license"] or "not stated", "license"))
+    if "parameters" in facts:
+        lines += [
+            line("trained for", facts["purpose"]),
+            line("languages", facts["languages"], "languages"),
+            line("parameters", f"{facts['parameters']} million", "parameters"),
+            line("architecture", facts["architecture"]),
+        ]
+    if "megabytes" in facts:
+        lines.append(line("size", f"about {facts['megabytes']} MB on disk as it runs"))
+    lines.append(line("runs", facts["runs"]))
+    if facts.get("fidelity"):
+        lines.append(line("fidelity", _fidelity_summary(facts["fidelity"]).strip(" ()")))
+    if "folder" in facts:
+        commit = f", commit {facts['revision'][:12]}" if facts["revision"] else ""
+        lines.append(line("files", f"in {facts['folder']}{commit}"))
+        lines.append(line("weights sha256", facts["weights_sha256"]))
+    else:
+        lines.append(line("files", f"not here: 'qdrant-embed pull {facts['model']}' fetches them"))
+    if facts.get("note"):
+        lines.append(line("note", facts["note"]))
+    return lines
 
 
 def pull(options: argparse.Namespace) -> Answer:

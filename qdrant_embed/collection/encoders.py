@@ -7,7 +7,7 @@ replaces or refuses.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -18,6 +18,8 @@ from qdrant_embed.encoder.interfaces import (
     DenseEncoder,
     Distance,
     EncoderDescription,
+    SparseDescription,
+    SparseVector,
     Vector,
     check_encoder,
     describe,
@@ -25,7 +27,14 @@ from qdrant_embed.encoder.interfaces import (
 from qdrant_embed.encoder.long_texts.overflow import OverflowOptions
 from qdrant_embed.encoder.run.cores import usable_cores
 from qdrant_embed.encoder.run.job import EncodeJob, EncodeStats
-from qdrant_embed.encoder.text import TextEmbedding, is_also, variant
+from qdrant_embed.encoder.text import (
+    TextEmbedding,
+    describe_terms,
+    is_also,
+    variant,
+    vectors_and_terms,
+    weighs_terms_of,
+)
 from qdrant_embed.errors import InputError, ModelError, check_whole
 
 logger = logging.getLogger(__name__)
@@ -292,11 +301,58 @@ class CustomEncoder:
         """See `Encoder.warn_of_truncation`; a custom encoder does not count."""
 
 
+@dataclass(frozen=True, eq=False)
+class ModelTerms:
+    """A `SparseEncoder`: the weights of terms that a dense model computes beside its vectors."""
+
+    embedding: TextEmbedding
+
+    @property
+    def model_name(self) -> str:
+        """See `SparseEncoder.model_name`."""
+        return self.embedding.model_name
+
+    def describe(self) -> SparseDescription:
+        """See `SparseEncoder.describe`."""
+        return describe_terms(self.embedding)
+
+    def passage_embed(self, texts: Iterable[str]) -> Iterator[SparseVector]:
+        """See `SparseEncoder.passage_embed`."""
+        return (terms for _, terms in vectors_and_terms(self.embedding, [*texts], query=False))
+
+    def query_embed(self, query: Iterable[str]) -> Iterator[SparseVector]:
+        """See `SparseEncoder.query_embed`."""
+        return (terms for _, terms in vectors_and_terms(self.embedding, [*query], query=True))
+
+    def both(
+        self, dense: Encoder, texts: Sequence[str], *, query: bool
+    ) -> tuple[Vector, list[SparseVector]] | None:
+        """Encode texts for both vectors in one pass, if `dense` runs the same model.
+
+        Returns:
+            The dense vectors, float32 [texts, dimension], and the sparse ones; ``None`` if `dense`
+            is another encoder, or splits long texts.
+
+        Raises:
+            ModelError: if the encoder returned something else.
+        """
+        if not isinstance(dense, ModelEncoder):
+            return None
+        if not weighs_terms_of(self.embedding, dense.embedding):
+            return None
+        pairs = list(vectors_and_terms(dense.embedding, texts, query=query))
+        rows = checked_vectors(dense, [row for row, _ in pairs], len(texts))
+        return rows, [terms for _, terms in pairs]
+
+
 def described_for(encoder: Encoder, stamp: EncoderDescription | None) -> EncoderDescription:
     """Return the description of `encoder`, with the stamp's digests if they are of the same model.
 
     A model that an earlier release ran from its own ONNX file, because it could not compile its
     weights, is the same model if its vectors are equal.
+
+    Raises:
+        OtherFormError: if they are not.
     """
     description = encoder.describe()
     if (

@@ -151,11 +151,13 @@ class _Migration:
             vectors = replace(vectors, chunked=old.chunked)  # a custom encoder does not split
         total = await self._old.count(self._shard_keys)
         encoder = vectors.dense.encoder.counting()
+        counting = vectors.counting(encoder)
         with Reporter(options.progress, new.name, total, encoder) as reporter:
             self._old.requests.on_wait = new.requests.on_wait = reporter.show_note
             await new.prepare(vectors, created, shard_keys)
             self._has_other_vectors = new.has_other_vectors(vectors)
-            await self._move(vectors.with_encoder(encoder), reporter)
+            await self._move(counting, reporter)
+        counting.warn_of_no_terms(new.name)
         count = await self._checked_count()
         await new.requests.flush()
         if options.alias is not None:

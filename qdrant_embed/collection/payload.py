@@ -93,9 +93,9 @@ def user_id(point: models.PointStruct | models.Record | models.ScoredPoint) -> s
     """
     payload = point.payload or {}
     stored = payload.get(ID_KEY)
-    if isinstance(stored, str | int) and not isinstance(stored, bool):
+    if type(stored) is str or type(stored) is int:
         return stored
-    if (parent := chunk_parent(payload)) is not None:
+    if CHUNK_KEY in payload and (parent := chunk_parent(payload)) is not None:
         return parent_id(parent)  # a whole number that no payload can hold
     return point.id if isinstance(point.id, int) else str(point.id)
 

@@ -10,8 +10,10 @@ stamp of a collection chooses among models that this client would trust anyway:
    any commit of it: anybody can propose a commit to a repository, of known models too.
 
 In all cases the digests are compared before anything is compiled, no token is sent, and what is
-fetched is logged. The name is never that of a folder: not even a look at a path of a stamp's
-choosing is harmless, because Windows sends the user's credentials to the server that one names.
+fetched is logged. A model that earlier releases ran from its own ONNX file has the stamp's digests
+if that file has them; its weights are compiled then, and used if their vectors are equal. The name
+is never that of a folder: not even a look at a path of a stamp's choosing is harmless, because
+Windows sends the user's credentials to the server that one names.
 
 A stamp's prefixes are believed. They are put before texts inside the encoder and go nowhere else;
 they change what is found in this collection alone, which its writer decides anyway; and without
@@ -29,7 +31,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
-from qdrant_embed.collection.encoders import Encoder, adapt, described_for
+from qdrant_embed.collection.encoders import (
+    Encoder,
+    ModelEncoder,
+    ModelTerms,
+    adapt,
+    described_for,
+)
+from qdrant_embed.collection.stamp import SparseStamp, Stamp
 from qdrant_embed.collection.stored import (
     StoredCollection,
     check_collection,
@@ -41,7 +50,6 @@ from qdrant_embed.collection.stored import (
 from qdrant_embed.collection.vectors import CollectionVectors, DenseVectors, SparseVectors
 from qdrant_embed.encoder.cross import TextCrossEncoder
 from qdrant_embed.encoder.facts.catalog import (
-    BM25,
     CATALOG,
     DEFAULT_MODEL,
     SPARSE_MODELS,
@@ -49,10 +57,12 @@ from qdrant_embed.encoder.facts.catalog import (
     is_repository_name,
     sparse_name,
 )
+from qdrant_embed.encoder.facts.sparse_catalog import BM25
 from qdrant_embed.encoder.interfaces import (
     EncoderDescription,
     NotAsRecordedError,
     NotInCacheError,
+    OtherFormError,
     Overflow,
     Recorded,
     Reranker,
@@ -60,8 +70,8 @@ from qdrant_embed.encoder.interfaces import (
     SparseEncoder,
     check_reranker,
 )
-from qdrant_embed.encoder.sparse import SparseTextEmbedding, sparse_of_record
-from qdrant_embed.encoder.text import TextEmbedding, text_of_record
+from qdrant_embed.encoder.sparse import SparseTextEmbedding, sparse_for, sparse_of_record
+from qdrant_embed.encoder.text import TextEmbedding, text_of_record, with_terms
 from qdrant_embed.environment import TRUST_VARIABLE, is_on
 from qdrant_embed.errors import CollectionMismatchError, InputError, UntrustedModelError
 from qdrant_embed.forks import ForkLock
@@ -157,11 +167,15 @@ def _followed(named: _Named, policy: ModelPolicy, load: Callable[[str | None, Re
     if not named.is_known and not is_repository_name(named.model):
         raise _untrusted(named, is_name=False)
     other: NotAsRecordedError | None = None
+    form: OtherFormError | None = None
     for revision, recorded in named.attempts(policy):
         try:
             encoder = load(revision, recorded)
             encoder.describe()
         except NotInCacheError:
+            continue
+        except OtherFormError as error:
+            other = form = error
             continue
         except NotAsRecordedError as error:
             other = error
@@ -175,6 +189,8 @@ def _followed(named: _Named, policy: ModelPolicy, load: Callable[[str | None, Re
                 found={"model": named.model},
             ) from error
         return encoder
+    if form is not None:
+        raise _written_by_other_form(named.collection, named.description, form) from form
     if other is None:
         raise _untrusted(named)
     if policy.trusts or named.description.revision is None:
@@ -185,6 +201,31 @@ def _followed(named: _Named, policy: ModelPolicy, load: Callable[[str | None, Re
             found={},
         ) from other
     raise _untrusted(named, other) from other
+
+
+def _written_by_other_form(
+    collection_name: str,
+    stamp: EncoderDescription | SparseDescription | None,
+    error: OtherFormError,
+) -> CollectionMismatchError:
+    return CollectionMismatchError(
+        f"collection {collection_name!r} was written by the other form of its model: {error}. To "
+        "encode its documents again with today's form, call migrate_model()",
+        expected={"weights_sha256": error.weights_sha256},
+        found={"weights_sha256": stamp.weights_sha256 if stamp else None},
+    )
+
+
+def _described(encoder: Encoder, collection: StoredCollection) -> EncoderDescription:
+    """Return the description of `encoder`, to compare it with a collection's stamp.
+
+    Raises:
+        CollectionMismatchError: if another form of the model wrote the collection.
+    """
+    try:
+        return described_for(encoder, collection.stamp)
+    except OtherFormError as error:
+        raise _written_by_other_form(collection.name, collection.stamp, error) from error
 
 
 def _untrusted(
@@ -219,6 +260,20 @@ _FOR_ALL = (
 )
 
 
+def _is_beside(stamp: Stamp) -> bool:
+    """Return whether a collection's dense model computes its sparse vectors in the same pass."""
+    sparse = stamp.sparse
+    return sparse is not None and bool(sparse.beside_dense) and sparse.model == stamp.model
+
+
+def _normalizes(collection: StoredCollection) -> bool:
+    """Return whether BM25 normalises texts in a collection, unless the user has said so."""
+    stamp = collection.stamp
+    if stamp is not None and stamp.sparse is not None:
+        return bool(stamp.sparse.normalize_text)
+    return stamp is not None or collection.is_empty
+
+
 @dataclass(frozen=True)
 class _Followed:
     """The facts of a collection's own model, by which it is loaded."""
@@ -232,6 +287,8 @@ class _Followed:
     overflow: Overflow = "truncate"
     overlap: int = 0
     recorded: Recorded | None = None
+    terms: bool = False  # whether it weighs terms in the same pass
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -305,6 +362,7 @@ class EncoderSelection:
         self._following: dict[_Followed, Encoder] = {}
         self._following_sparse: dict[tuple[SparseDescription, Recorded], SparseEncoder] = {}
         self._rerankers: dict[tuple[bool, str], TextCrossEncoder] = {}
+        self._terms: dict[Encoder, ModelTerms] = {}
         self._warned: set[str] = set()
         self.advised: set[tuple[str, str]] = set()
         self._whole: dict[str, float] = {}
@@ -347,11 +405,18 @@ class EncoderSelection:
             return None
         return sparse_field_name(sparse.model_name) if chosen is None else chosen
 
-    def choose(self, encoder: Encoder, vector_name: str | None = None) -> None:
-        """Choose the encoder for all collections."""
+    def choose(
+        self, encoder: Encoder, vector_name: str | None = None, terms: ModelTerms | None = None
+    ) -> None:
+        """Choose the encoder for all collections; with `terms`, that of sparse vectors, too."""
         with self._lock:
+            chosen = self._chosen
+            if terms is not None or isinstance(chosen.sparse, ModelTerms):  # of the model before
+                chosen = replace(
+                    chosen, sparse=terms, sparse_name=None, follows_sparse=terms is None
+                )
             self._chosen = replace(
-                self._chosen, dense=encoder, dense_name=vector_name, recent=RecentVectors()
+                chosen, dense=encoder, dense_name=vector_name, recent=RecentVectors()
             )
 
     def choose_sparse(self, encoder: SparseEncoder | None, vector_name: str | None = None) -> None:
@@ -370,10 +435,12 @@ class EncoderSelection:
         with self._lock:
             self._chosen = replace(self._chosen, reranker=reranker)
 
-    def reranker(self, wanted: Reranker | str | os.PathLike[str] | None) -> Reranker | None:
+    def reranker(
+        self, wanted: Reranker | str | os.PathLike[str] | None, *, has_text: bool = True
+    ) -> Reranker | None:
         """Return the reranker that a query asks for, by name or as an object, else the chosen one.
 
-        A model is not loaded yet.
+        A model is not loaded yet. A query without a text gets none but that which it asks for.
 
         Raises:
             InputError: if `wanted` is neither a name nor an object with the method.
@@ -381,7 +448,8 @@ class EncoderSelection:
         """
         if not isinstance(wanted, str | os.PathLike):
             check_reranker(wanted)
-            return self._chosen.reranker if wanted is None else wanted
+            chosen = self._chosen.reranker if has_text else None
+            return chosen if wanted is None else wanted
         key = isinstance(wanted, str), os.fspath(wanted)  # a path is never a model's name
         with self._lock:
             if key not in self._rerankers:
@@ -460,7 +528,7 @@ class EncoderSelection:
         """
         chosen, sparse = self._chosen, vectors.sparse
         dense = vectors.dense
-        description = described_for(dense.encoder, collection.stamp)
+        description = _described(dense.encoder, collection)
         check_collection(collection, description, dense.vector_name)
         if sparse is not None:
             described = sparse.encoder.describe()
@@ -472,8 +540,9 @@ class EncoderSelection:
     def _is_of(self, vectors: CollectionVectors, chosen: _Chosen) -> bool:
         """Return whether the vectors were selected with this choice."""
         sparse = None if vectors.sparse is None else vectors.sparse.encoder
+        other = None if chosen.sparse is None else sparse_for(chosen.sparse, normalizes=False)
         return (chosen.dense is None or chosen.dense == vectors.dense.encoder) and (
-            chosen.follows_sparse or chosen.sparse is sparse
+            chosen.follows_sparse or sparse in (chosen.sparse, other)
         )
 
     def _of_new_collection(self) -> CollectionVectors:
@@ -485,7 +554,7 @@ class EncoderSelection:
     def _select(self, collection: StoredCollection, chosen: _Chosen) -> CollectionVectors:
         collection.check_is_whole()
         encoder = chosen.dense or self._encoder_of(collection)
-        description = described_for(encoder, collection.stamp)
+        description = _described(encoder, collection)
         vector_name = check_collection(collection, description, chosen.dense_name)
         chunked = collection.chunked
         if collection.stamp is None:
@@ -497,6 +566,7 @@ class EncoderSelection:
         sparse = self.followed_sparse(collection) if chosen.follows_sparse else chosen.sparse
         if sparse is None:
             return CollectionVectors(dense, chunked=chunked)
+        sparse = sparse_for(sparse, normalizes=_normalizes(collection))
         name = check_sparse_collection(collection, sparse.describe(), chosen.sparse_name)
         return CollectionVectors(dense, SparseVectors(sparse, name), chunked)
 
@@ -522,14 +592,17 @@ class EncoderSelection:
                 expected={"model": stamp.model},
                 found={"model": None},
             )
+        terms = _is_beside(stamp)
         followed = _Followed(
             stamp.model,
             stamp.max_tokens,
             stamp.query_prefix,
             stamp.document_prefix,
-            dimensions=stamp.dimension,
+            dimensions=None if terms else stamp.dimension,
             overflow=stamp.overflow or "truncate",
             overlap=stamp.overlap or 0,
+            terms=terms,
+            adapter=stamp.adapter,
         )
         return _followed(
             _Named(collection.name, stamp),
@@ -562,6 +635,8 @@ class EncoderSelection:
                 expected={"sparse model": stamp.model},
                 found={"sparse model": None},
             )
+        if stamp.beside_dense:
+            return self._terms_of(collection, collection.stamp, stamp)
         followed = replace(stamp, vector_name="")
         return _followed(
             _Named(collection.name, stamp, "set_sparse_model"),
@@ -570,6 +645,29 @@ class EncoderSelection:
                 replace(followed, revision=revision), recorded
             ),
         )
+
+    def _terms_of(
+        self, collection: StoredCollection, stamp: Stamp, sparse: SparseStamp
+    ) -> SparseEncoder:
+        """Return the encoder of sparse vectors that a dense model computes, often the collection's.
+
+        Its digests are compared with the stamp's before it is used, as those of all encoders are.
+        """
+        if _is_beside(stamp):
+            encoder = self._encoder_of(collection)
+        else:
+            followed = _Followed(sparse.model, sparse.max_tokens, terms=True)
+            encoder = _followed(
+                _Named(collection.name, replace(sparse, weights_sha256=None)),
+                self.policy,
+                lambda revision, recorded: self._follow(
+                    replace(followed, revision=revision, recorded=recorded)
+                ),
+            )
+        if not isinstance(encoder, ModelEncoder):
+            raise InputError(f"{encoder.name} does not weigh terms")
+        with self._lock:
+            return self._terms.setdefault(encoder, ModelTerms(encoder.embedding))
 
     def _follow(self, followed: _Followed) -> Encoder:
         with self._lock:
@@ -586,14 +684,16 @@ class EncoderSelection:
                     local_files_only=self.policy.offline,
                     lazy_load=True,
                 )
+                if followed.terms:
+                    embedding = with_terms(embedding)
                 if followed.recorded is not None:
-                    embedding = text_of_record(embedding, followed.recorded)
+                    embedding = text_of_record(embedding, followed.recorded, followed.adapter)
                 self._following[followed] = adapt(embedding)
             return self._following[followed]
 
     def _follow_sparse(self, followed: SparseDescription, recorded: Recorded) -> SparseEncoder:
         with self._lock:
-            key = followed, recorded
+            key, is_bm25 = (followed, recorded), sparse_name(followed.model) == BM25
             if key not in self._following_sparse:
                 embedding = SparseTextEmbedding(
                     followed.model,
@@ -604,6 +704,8 @@ class EncoderSelection:
                     k=followed.k,
                     b=followed.b,
                     average_length=followed.average_length,
+                    normalize_text=bool(followed.normalize_text) if is_bm25 else None,
+                    tokenizer=followed.tokenizer,
                     local_files_only=self.policy.offline,
                     lazy_load=True,
                 )

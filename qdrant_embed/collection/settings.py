@@ -11,7 +11,7 @@ import qdrant_client
 from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
-from qdrant_embed.collection.encoders import adapt
+from qdrant_embed.collection.encoders import ModelTerms, adapt
 from qdrant_embed.collection.options import CollectionOptions, sparse_vector_params
 from qdrant_embed.collection.payload import DOCUMENT_KEY, PayloadCodec
 from qdrant_embed.collection.selection import EncoderSelection, ModelPolicy
@@ -24,12 +24,13 @@ from qdrant_embed.encoder.interfaces import (
     Overflow,
     Reranker,
     SparseEncoder,
+    WordTokenizer,
     check_reranker,
     check_sparse_encoder,
 )
 from qdrant_embed.encoder.long_texts.overflow import Splitter
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
-from qdrant_embed.encoder.text import TextEmbedding
+from qdrant_embed.encoder.text import TextEmbedding, with_terms
 from qdrant_embed.engines.connection import engine_of
 from qdrant_embed.engines.names import check_vector_name
 from qdrant_embed.errors import InputError, check_picklable, check_whole
@@ -151,6 +152,7 @@ class ModelSettings:
         task: str | None = None,
         query_prompt: str | None = None,
         document_prompt: str | None = None,
+        sparse: bool = False,
     ) -> None:
         """Set the model for all collections that this client uses from now on.
 
@@ -177,7 +179,8 @@ class ModelSettings:
             document_prefix: prefix of every document; the default is the same.
             revision: branch, tag or commit on the hub.
             local_files_only: never use the network.
-            precision: ``int8``, or ``fp32`` for exact vectors; see `TextEmbedding`.
+            precision: ``int8``, ``fp32`` for exact vectors, or ``bf16`` or ``fp16`` for half the
+                memory of ``fp32``; see `TextEmbedding`.
             dimensions: truncate vectors to this many dimensions; see `TextEmbedding`.
             spec: the model's facts, overriding its files and the catalog.
             overflow: how to handle texts longer than the model's limit: ``truncate`` truncates
@@ -194,6 +197,10 @@ class ModelSettings:
             query_prompt: name of the model's own prompt to put before every query; see
                 `TextEmbedding`.
             document_prompt: likewise before every document.
+            sparse: whether a head of the model weighs terms in the same pass, which makes searches
+                hybrid without another model; for models with ``sparse_linear.pt``, as BAAI/bge-m3.
+                `set_sparse_model` replaces it. With ``overflow="chunk"``, a text of several chunks
+                takes two passes.
 
         Raises:
             InputError: if an option is invalid, or does not apply to a custom encoder.
@@ -228,11 +235,18 @@ class ModelSettings:
         if isinstance(embedding_model_name, str | os.PathLike):
             lazy = lazy_load or not self._loads_eagerly
             options["local_files_only"] = local_files_only or self._selection.policy.offline
-            encoder = adapt(TextEmbedding(embedding_model_name, lazy_load=lazy, **options))
+            embedding = TextEmbedding(embedding_model_name, lazy_load=lazy or sparse, **options)
+            terms = None
+            if sparse:
+                embedding = with_terms(embedding)
+                terms = ModelTerms(embedding)
+                if not lazy:
+                    embedding.load()
+            self._selection.choose(adapt(embedding), vector_name, terms)
         else:
             encoder = adapt(embedding_model_name)
-            _refuse_options(options, None, False, "int8", "truncate")
-        self._selection.choose(encoder, vector_name)
+            _refuse_options({**options, "sparse": sparse}, None, False, "int8", "truncate")
+            self._selection.choose(encoder, vector_name)
 
     def set_sparse_model(
         self,
@@ -253,6 +267,9 @@ class ModelSettings:
         k: float | None = None,
         b: float | None = None,
         average_length: float | None = None,
+        normalize_text: bool | None = None,
+        tokenizer: str | WordTokenizer | None = None,
+        precision: Precision = "int8",
     ) -> None:
         """Set the sparse model, which makes searches hybrid.
 
@@ -286,6 +303,12 @@ class ModelSettings:
             k: BM25's saturation of a word's count; see `SparseTextEmbedding`.
             b: BM25's penalty for long texts.
             average_length: number of stems in an average document, for BM25.
+            normalize_text: whether BM25 normalises texts (Unicode's NFKC) and removes soft
+                hyphens; by default, as the collection's documents were, and in new ones yes.
+            tokenizer: what BM25 splits texts with: your own function from a text to its words, or
+                ``bigrams`` for Chinese, Japanese, Korean and Thai; see `SparseTextEmbedding`. A
+                client needs the same function as the one that wrote the collection.
+            precision: ``int8``, or ``fp32`` for exact weights of a SPLADE model.
 
         Raises:
             InputError: if an option is invalid, or does not apply to a custom encoder.
@@ -306,6 +329,9 @@ class ModelSettings:
             "k": k,
             "b": b,
             "average_length": average_length,
+            "normalize_text": normalize_text,
+            "tokenizer": tokenizer,
+            "precision": precision,
         }
         encoder: SparseEncoder | None
         if vector_name is not None:
@@ -318,7 +344,7 @@ class ModelSettings:
             encoder = (
                 None if embedding_model_name is None else check_sparse_encoder(embedding_model_name)
             )
-            _refuse_options(options, None, False)
+            _refuse_options(options, None, False, "int8")
         self._selection.choose_sparse(encoder, vector_name)
 
     def set_reranker(

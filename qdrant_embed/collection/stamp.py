@@ -17,13 +17,13 @@ STAMP_KEY = "qdrant_embed"
 MARK_KEY = "qdrant_embed_copy"
 
 _DENSE_FACTS = ("dimension", "distance", "pooling", "query_prefix", "document_prefix")
-_TEXT_FACTS = ("max_tokens", "overflow", "overlap")
+_TEXT_FACTS = ("max_tokens", "overflow", "overlap", "adapter")
 _SPARSE_FACTS = ("idf", "max_tokens", "max_terms", "language", "k", "b", "average_length")
 # of one name, but of other weights
 _OTHER_FORM = (
-    "It was written by another revision of the model, or by another form of it: earlier releases "
-    "ran the model's own ONNX file where they could not compile its weights; vectors of a file in "
-    "float32 equal those of precision='fp32'. "
+    "It was written by another revision of the model, or by the model's own ONNX file, which "
+    "earlier releases ran where they could not compile its weights, and which is not here to be "
+    "compared. "
 )
 
 
@@ -124,7 +124,12 @@ def check_stamp(name: str, stamp: Stamp, encoder: EncoderDescription) -> None:
 
 def check_sparse_stamp(name: str, stamp: SparseStamp, encoder: SparseDescription) -> None:
     """Like `check_stamp`, for a sparse encoder."""
-    _compare(name, asdict(stamp), asdict(encoder), _SPARSE_FACTS, "set_sparse_model()")
+    written, current = asdict(stamp), asdict(encoder)
+    for facts in (written, current):  # earlier releases had neither option, and stated neither
+        facts["normalize_text"] = bool(facts["normalize_text"])
+        facts["tokenizer"] = facts["tokenizer"] or "words"
+    compared = (*_SPARSE_FACTS, "normalize_text", "tokenizer")
+    _compare(name, written, current, compared, "set_sparse_model()")
 
 
 def _compare(

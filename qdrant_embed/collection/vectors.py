@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from qdrant_client import models
 
-from qdrant_embed.collection.encoders import Encoder, vector_list
+from qdrant_embed.collection.encoders import Encoder, ModelTerms, vector_list
 from qdrant_embed.collection.options import CollectionOptions, sparse_vector_params
 from qdrant_embed.collection.stamp import Stamp, sparse_stamp_of, stamp_of
 from qdrant_embed.collection.stored import StoredCollection
-from qdrant_embed.encoder.interfaces import SparseEncoder, Vector
+from qdrant_embed.encoder.interfaces import SparseEncoder, SparseVector, Vector
 from qdrant_embed.engines.points import Points
 from qdrant_embed.errors import ModelError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,12 @@ class SparseVectors:
     Attributes:
         encoder: encodes documents and queries.
         vector_name: name of the vector.
+        counts: for each call of `documents`, how many texts have letters and yet no term.
     """
 
     encoder: SparseEncoder
     vector_name: str
+    counts: list[int] = field(default_factory=list, compare=False, repr=False)
 
     def documents(self, texts: Sequence[str]) -> list[models.SparseVector]:
         """Encode documents and return their sparse vectors, some of which can be empty.
@@ -49,7 +54,37 @@ class SparseVectors:
         Raises:
             ModelError: if the encoder returned something else than one vector per text.
         """
-        return self._checked(self.encoder.passage_embed(texts), len(texts))
+        return self.counted(texts, self.encoder.passage_embed(texts))
+
+    def counted(self, texts: Sequence[str], returned: Iterable[Any]) -> list[models.SparseVector]:
+        """Check the vectors that the encoder returned for documents, and count empty ones.
+
+        Raises:
+            ModelError: if the encoder returned something else than one vector per text.
+        """
+        vectors = self.checked(returned, len(texts))
+        self.counts.append(
+            sum(
+                not vector.indices and any(map(str.isalpha, text))
+                for vector, text in zip(vectors, texts, strict=True)
+            )
+        )
+        return vectors
+
+    def counting(self) -> SparseVectors:
+        """Return the same vectors with new counts."""
+        return replace(self, counts=[])
+
+    def warn_of_no_terms(self, collection_name: str) -> None:
+        """Log how many of the encoded documents have no term, if any."""
+        if count := sum(self.counts):
+            logger.warning(
+                "%s finds no term in %d of the texts added to %r, although they have letters, so "
+                "no query finds these texts by their words",
+                self.encoder.model_name,
+                count,
+                collection_name,
+            )
 
     def queries(self, texts: Sequence[str]) -> list[models.SparseVector]:
         """Encode queries and return their sparse vectors, some of which can be empty.
@@ -57,9 +92,14 @@ class SparseVectors:
         Raises:
             ModelError: if the encoder returned something else than one vector per text.
         """
-        return self._checked(self.encoder.query_embed(texts), len(texts))
+        return self.checked(self.encoder.query_embed(texts), len(texts))
 
-    def _checked(self, returned: Iterable[Any], count: int) -> list[models.SparseVector]:
+    def checked(self, returned: Iterable[Any], count: int) -> list[models.SparseVector]:
+        """Check the vectors that the encoder returned for this number of texts.
+
+        Raises:
+            ModelError: if the encoder returned something else than one vector per text.
+        """
         name = self.encoder.model_name
         vectors = vector_list(returned, name)
         if len(vectors) != count:
@@ -107,23 +147,57 @@ class CollectionVectors:
         Raises:
             ModelError: if an encoder returned something else than one vector per text.
         """
+        sparse = self.sparse
+        terms: list[models.SparseVector] | None = None
         if rows is None:
-            rows = self.dense.encoder.documents(texts)
+            if sparse is not None and (both := self._both(texts, query=False)) is not None:
+                rows, terms = both[0], sparse.counted(texts, both[1])
+            else:
+                rows = self.dense.encoder.documents(texts)
         if not len(ids) == len(payloads) == len(texts) == len(rows):
             raise ModelError(f"{len(rows)} vectors for {len(texts)} texts")
-        sparse = self.sparse
+        if sparse is not None and terms is None:
+            terms = sparse.documents(texts)
         return Points(
             ids=ids,
             payloads=payloads,
             dense=rows,
             dense_name=self.dense.vector_name,
-            sparse=None if sparse is None else sparse.documents(texts),
+            sparse=terms,
             sparse_name="" if sparse is None else sparse.vector_name,
         )
 
-    def with_encoder(self, encoder: Encoder) -> CollectionVectors:
-        """Return the same vectors with another dense encoder."""
-        return replace(self, dense=replace(self.dense, encoder=encoder))
+    def queries(self, texts: Sequence[str]) -> tuple[Vector, list[models.SparseVector]]:
+        """Encode queries for both vectors; no sparse vectors without a sparse encoder.
+
+        Raises:
+            ModelError: if an encoder returned something else than one vector per text.
+        """
+        sparse = self.sparse
+        if sparse is None:
+            return self.dense.encoder.queries(texts), []
+        if (both := self._both(texts, query=True)) is not None:
+            return both[0], sparse.checked(both[1], len(texts))
+        return self.dense.encoder.queries(texts), sparse.queries(texts)
+
+    def _both(
+        self, texts: Sequence[str], *, query: bool
+    ) -> tuple[Vector, list[SparseVector]] | None:
+        """Encode texts for both vectors in one pass of a network, if one model computes both."""
+        encoder = None if self.sparse is None else self.sparse.encoder
+        if not isinstance(encoder, ModelTerms):
+            return None
+        return encoder.both(self.dense.encoder, texts, query=query)
+
+    def counting(self, encoder: Encoder) -> CollectionVectors:
+        """Return the same vectors with another dense encoder, and new counts."""
+        sparse = None if self.sparse is None else self.sparse.counting()
+        return replace(self, dense=replace(self.dense, encoder=encoder), sparse=sparse)
+
+    def warn_of_no_terms(self, collection_name: str) -> None:
+        """Log how many of the encoded documents have no term, if any."""
+        if self.sparse is not None:
+            self.sparse.warn_of_no_terms(collection_name)
 
     def stamp(self) -> Stamp:
         """Return the stamp of a collection that these encoders write."""

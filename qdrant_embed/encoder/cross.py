@@ -91,7 +91,8 @@ class TextCrossEncoder:
         revision: branch, tag or commit on the hub.
         local_files_only: never use the network.
         precision: ``int8`` computes linear layers in 8 bits, if pairs are then ranked as in float32
-            (see `report`); ``fp32`` is exact. A GPU always uses ``fp32``.
+            (see `report`); ``fp32`` is exact. For ``bf16`` and ``fp16``, and what a GPU uses, see
+            `TextEmbedding`.
 
     Raises:
         InputError: options contradict each other or cannot be met.

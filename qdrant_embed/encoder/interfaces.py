@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, Protocol, TypeAlias, cast, runtime_checkable
 
@@ -23,7 +23,12 @@ Pooling: TypeAlias = Literal[
 ]
 Poolings: TypeAlias = Pooling | tuple[Pooling, ...]  # several: one behind the other
 Task: TypeAlias = Literal["embed", "terms", "token_vectors", "score"]
+# of a term's largest logit x: log(1 + relu(x)), or the same logarithm of that again
+TermWeighting: TypeAlias = Literal["log", "log_log"]
+Route: TypeAlias = Literal["document", "query"]  # what a text is; some models treat them apart
 Overflow: TypeAlias = Literal["truncate", "mean", "chunk", "error"]
+# returns the words of a text; they are lower-cased afterwards
+WordTokenizer: TypeAlias = Callable[[str], Iterable[str]]
 Distance: TypeAlias = Literal["Cosine", "Dot", "Euclid", "Manhattan"]
 
 
@@ -58,6 +63,8 @@ class EncoderDescription:
             share.
         tokenizer_sha256: hex digest of the tokenizer, and of the settings in the model's files
             that vectors depend on.
+        adapter: the task whose weights are run, of a model that has some for each task (LoRA);
+            ``None`` for the default one, and for all other models.
     """
 
     model: str
@@ -72,6 +79,7 @@ class EncoderDescription:
     overflow: Overflow | None = None
     overlap: int | None = None
     tokenizer_sha256: str | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,8 @@ class Recorded:
     """The record by which a collection names its model, which somebody else may have written.
 
     A model that is named so is never a folder. It is fetched without a token, and it is not
-    compiled, loaded or run unless it has these digests.
+    compiled, loaded or run unless it has these digests, or its own ONNX file has them (see
+    `OtherFormError`).
 
     Attributes:
         weights_sha256: see `EncoderDescription`; ``None`` fits any.
@@ -106,6 +115,20 @@ class Recorded:
 
 class NotAsRecordedError(ModelFileError):
     """Raised when a model is found that has other digests than a collection records."""
+
+
+class OtherFormError(NotAsRecordedError):
+    """Raised when a collection records a model's own ONNX file, which returns other vectors.
+
+    Earlier releases ran that file, because they could not compile the model's weights.
+
+    Attributes:
+        weights_sha256: digest of the weights as they are compiled now.
+    """
+
+    def __init__(self, message: str, weights_sha256: str) -> None:
+        super().__init__(message)
+        self.weights_sha256 = weights_sha256
 
 
 class NotInCacheError(ModelDownloadError):
@@ -178,6 +201,9 @@ class SparseDescription:
         b: BM25's penalty for long texts.
         average_length: number of stems in an average document, for BM25.
         tokenizer_sha256: see `EncoderDescription`.
+        normalize_text: whether BM25 normalises texts before it splits them; ``None``: it does not.
+        beside_dense: whether the collection's dense model computes them in the same pass.
+        tokenizer: name of what BM25 splits texts with; ``None`` for words as fastembed finds them.
     """
 
     model: str
@@ -191,6 +217,9 @@ class SparseDescription:
     b: float | None = None
     average_length: float | None = None
     tokenizer_sha256: str | None = None
+    normalize_text: bool | None = None
+    tokenizer: str | None = None
+    beside_dense: bool | None = None
 
 
 @runtime_checkable

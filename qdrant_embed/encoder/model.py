@@ -7,17 +7,30 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.facts.catalog import find, reranker_name, sparse_name
-from qdrant_embed.encoder.facts.precision import ModelReport, Precision
+from qdrant_embed.encoder.facts.precision import PRECISIONS, ModelReport, Precision
+from qdrant_embed.encoder.facts.sparse_catalog import IDF_FILE, TERMS_FILE
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.cache import cache_folder, warn_of_others
-from qdrant_embed.encoder.files.model_files import ModelFiles, find_model, names_folder
-from qdrant_embed.encoder.files.plan import PlanCache, RunPlan, export_plan
-from qdrant_embed.encoder.interfaces import Recorded, Task
+from qdrant_embed.encoder.files.model_files import (
+    ModelFiles,
+    find_model,
+    names_folder,
+    with_own_file,
+)
+from qdrant_embed.encoder.files.plan import QUERIES, PlanCache, RunKind, RunPlan, export_plan
+from qdrant_embed.encoder.interfaces import (
+    NotAsRecordedError,
+    OtherFormError,
+    Recorded,
+    Route,
+    Task,
+)
 from qdrant_embed.errors import (
     InputError,
     ModelError,
@@ -31,6 +44,7 @@ from qdrant_embed.stalls import announced
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.facts.directory import ModelDirectory
+    from qdrant_embed.encoder.lexical.query_terms import QueryTerms
     from qdrant_embed.encoder.run.loaded_model import LoadedModel
     from qdrant_embed.encoder.run.session import Provider
 
@@ -44,7 +58,10 @@ _EQUAL = 1e-4  # largest difference of a number in two vectors of one model
 class ModelOptions:
     """How to find and run a model; see `TextEmbedding`, and `ModelSpec` for `task`.
 
-    `recorded` is the record of the collection that names the model, if one does.
+    `recorded` is the record of the collection that names the model, if one does. `route` says which
+    texts are encoded, where queries have modules of their own, and `adapter` names the task whose
+    weights are run, of a model that has some for each task. With `terms`, the model also weighs
+    each token; its outputs are those of `WeighedTokens`.
     """
 
     model_name: str | os.PathLike[str]
@@ -60,6 +77,9 @@ class ModelOptions:
     dimensions: int | None = None
     spec: ModelSpec | None = None
     recorded: Recorded | None = None
+    route: Route = "document"
+    adapter: str | None = None
+    terms: bool = False
 
     def __post_init__(self) -> None:
         check_path("the name of a model", self.model_name)
@@ -77,8 +97,13 @@ class ModelOptions:
                 raise InputError(f"{option} must be a list, not {value!r:.80}")
         if self.dimensions is not None:
             check_whole("dimensions", self.dimensions, 1)
-        if self.precision not in ("int8", "fp32"):
-            raise InputError(f"precision must be 'int8' or 'fp32', not {self.precision!r}")
+        if self.terms and self.dimensions is not None:
+            raise InputError("dimensions= cannot be combined with sparse=True")
+        if self.precision not in PRECISIONS:
+            raise InputError(
+                f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not "
+                f"{self.precision!r:.80}"
+            )
         if self.cuda and self.providers is not None:
             raise InputError("pass either cuda=True or providers=, not both")
         if self.device_ids is not None and not self.cuda:
@@ -110,6 +135,13 @@ class ModelOptions:
             return self.providers
         device = self.device_ids[0] if self.device_ids else 0
         return [("CUDAExecutionProvider", {"device_id": device})]
+
+    @property
+    def files_beside(self) -> tuple[str, ...]:
+        """Names of files beside the weights that are needed, too, if there are such files."""
+        if self.terms:
+            return (TERMS_FILE,)
+        return (IDF_FILE,) if self.task == "terms" else ()
 
     @property
     def possible_precision(self) -> Precision:
@@ -146,14 +178,32 @@ class ModelFacts:
         spec: its facts, with the dimension that is asked for.
         weights_sha256: digest of its weights.
         tokenizer_sha256: see `RunPlan`.
+        kind: see `RunPlan`.
+        file: the file with its weights, as a path in the folder of `files`.
         plan: returns the plan to run it; compiles the model if necessary.
+        tokenizer: its ``tokenizer.json``.
+        adapter: the task whose weights are asked for, of a model that has some for each task.
+        is_routed: whether queries go through other modules, or other weights, than documents.
+        queries: the model that encodes them then.
+        lower_case: whether texts are lower-cased before they are tokenised.
+        query_weights: see `RunPlan`.
+        terms_sha256: see `RunPlan`.
     """
 
     files: ModelFiles
     spec: ModelSpec
     weights_sha256: str
     tokenizer_sha256: str | None
+    kind: RunKind
+    file: str
     plan: Callable[[], RunPlan]
+    tokenizer: Path
+    adapter: str | None = None
+    is_routed: bool = False
+    queries: Model | None = None
+    lower_case: bool = False
+    query_weights: Path | None = None
+    terms_sha256: str | None = None
 
 
 class Model:
@@ -164,7 +214,8 @@ class Model:
         self._lock = ForkLock(awaited=True)
         self._facts: ModelFacts | None = None
         self._loaded: LoadedModel | None = None
-        self._others: dict[tuple[str, str | None], bool] = {}
+        self._query_terms: QueryTerms | None = None
+        self._others: dict[tuple[str, str | None], bool | OtherFormError] = {}
 
     def __reduce__(self) -> tuple[type[Model], tuple[ModelOptions]]:
         return Model, (self._options.anywhere(),)
@@ -214,6 +265,11 @@ class Model:
                     self._facts = self._find()
         return self._facts
 
+    @property
+    def queries(self) -> Model:
+        """The model that encodes queries: this one, as a rule."""
+        return self.facts.queries or self
+
     def load(self) -> LoadedModel:
         """Return the loaded model; find, compile and load it where that has not happened yet."""
         if self._loaded is None:
@@ -222,65 +278,178 @@ class Model:
                     self._loaded = self._load()
         return self._loaded
 
+    def query_terms(self) -> QueryTerms | None:
+        """Return what weighs the tokens of queries without a network, if the model has that.
+
+        The network is not loaded for it, nor compiled.
+        """
+        facts = self.facts
+        if self._query_terms is None and facts.query_weights is not None:
+            from qdrant_embed.encoder.lexical.query_terms import QueryTerms
+            from qdrant_embed.encoder.run.tokenizer import Tokenizer
+
+            with self._lock:
+                tokenizer = Tokenizer(
+                    facts.tokenizer,
+                    facts.spec.max_tokens,
+                    special_tokens=False,
+                    lower_case=facts.lower_case,
+                )
+                self._query_terms = QueryTerms(tokenizer, facts.query_weights, facts.spec.dimension)
+        return self._query_terms
+
     def export(self, folder: Path, spec: ModelSpec) -> None:
         """Write the model, with the prefixes of `spec`, to a folder that needs nothing else."""
         plan = self.facts.plan()
         spec = plan.spec.with_prefixes(spec.query_prefix, spec.document_prefix)
         plan = replace(plan, spec=spec, revision=self.facts.files.revision)
-        export_plan(plan, folder, cache_folder(self._options.cache_dir))
+        other = self.facts.queries
+        queries = None
+        if other is not None:
+            queries = replace(other.facts.plan(), revision=plan.revision, is_routed=False)
+        export_plan(plan, folder, cache_folder(self._options.cache_dir), queries)
 
     def is_also(self, weights_sha256: str, tokenizer_sha256: str | None) -> bool:
-        """Return whether the model's own ONNX file has these digests and returns equal vectors.
+        """Return whether the model's own ONNX file has these digests.
 
-        Releases that could not compile the model's weights ran that file.
+        Releases that could not compile the model's weights ran that file. Its vectors are those of
+        the weights, both in float32; how near int8 comes to them is measured elsewhere.
+
+        Raises:
+            OtherFormError: if the file has these digests, but returns other vectors.
         """
+        return self._is_also(self.facts, weights_sha256, tokenizer_sha256)
+
+    def _is_also(
+        self, facts: ModelFacts, weights_sha256: str, tokenizer_sha256: str | None
+    ) -> bool:
         key = (weights_sha256, tokenizer_sha256)
         if key not in self._others:
-            with announced(f"comparing {self.facts.spec.name} with its own ONNX file"):
-                self._others[key] = self._is_also(*key)
-        return self._others[key]
+            try:
+                with announced(f"comparing {facts.spec.name} with its own ONNX file"):
+                    self._others[key] = self._compared(facts, *key)
+            except OtherFormError as error:
+                self._others[key] = error
+        verdict = self._others[key]
+        if isinstance(verdict, OtherFormError):
+            raise verdict
+        return verdict
 
-    def _is_also(self, weights_sha256: str, tokenizer_sha256: str | None) -> bool:
+    def _compared(
+        self, facts: ModelFacts, weights_sha256: str, tokenizer_sha256: str | None
+    ) -> bool:
+        """See `is_also`."""
         from qdrant_embed.encoder.facts.directory import ModelDirectory
         from qdrant_embed.encoder.facts.tokenizer_file import read_tokenizer_file
-        from qdrant_embed.encoder.files.cache import weights_digest
+        from qdrant_embed.encoder.files.cache import once, weights_digest
         from qdrant_embed.encoder.files.tensors import tensor_shapes
-        from qdrant_embed.encoder.run.loaded_model import largest_difference, load_model
 
-        facts, cache = self.facts, cache_folder(self._options.cache_dir)
-        files = facts.files
-        known = files.entry.spec if files.entry else None
+        cache = cache_folder(self._options.cache_dir)
         precisions: tuple[Precision, ...] = ("int8", "fp32")
-        for precision in precisions if files.plan is None else ():
+        for precision in precisions if facts.files.plan is None and facts.queries is None else ():
             try:
+                files = with_own_file(
+                    facts.files,
+                    weights_sha256,
+                    cache=cache,
+                    precision=precision,
+                    local_files_only=self._options.local_files_only,
+                    recorded=self._options.recorded,
+                )
                 directory = ModelDirectory(
-                    files.folder, known, tensor_shapes=tensor_shapes, as_before=True
+                    files.folder,
+                    files.entry.spec if files.entry else None,
+                    tensor_shapes=tensor_shapes,
+                    as_before=True,
                 )
                 weights = directory.weights(precision)
                 if weights[0].suffix != ".onnx" or weights_digest(weights, cache) != weights_sha256:
                     continue
-                spec = facts.plan().spec
+                compiled = self._in_float32(facts)
+                spec = compiled.facts.plan().spec
                 settings = directory.settings(spec, read_tokenizer_file(directory.tokenizer))
                 if tokenizer_sha256 not in (None, settings):
                     continue
                 plan = _make_plan(
                     directory, spec, weights, weights_sha256, settings, precision, cache
                 )
-                difference = largest_difference(load_model(plan, facts.spec, None), self.load())
+                both = (weights_sha256, settings, compiled.facts.plan().report, spec.pooling)
+                digest = sha256(repr(both).encode()).hexdigest()
+                once(cache, "equal", digest, partial(_check_equal, plan, compiled))
+            except OtherFormError:
+                raise
             except ModelError as error:
                 logger.info("%s has no ONNX file to compare with: %s", facts.spec.name, error)
                 continue
-            if difference <= _EQUAL:
-                return True
+            return True
         return False
+
+    def _in_float32(self, facts: ModelFacts) -> Model:
+        """Return the same model in float32 on the CPU, whole, and as it is on this machine."""
+        recorded = self._options.recorded and Recorded(may_be_fetched=False)
+        return Model(
+            replace(
+                self._options,
+                revision=facts.files.revision,
+                local_files_only=True,
+                recorded=recorded,
+                precision="fp32",
+                dimensions=None,
+                providers=None,
+                cuda=False,
+                device_ids=None,
+                terms=False,
+            )
+        )
 
     def _find(self) -> ModelFacts:
         facts, recorded = self._found(), self._options.recorded
-        if recorded is not None:  # before anything is compiled
-            recorded.check(facts.spec.name, facts.weights_sha256, facts.tokenizer_sha256)
+        if recorded is None:
+            return facts
+        name, own = facts.spec.name, facts.tokenizer_sha256
+        try:  # before anything is compiled
+            recorded.check(name, facts.weights_sha256, own)
+        except NotAsRecordedError:
+            weights_sha256 = recorded.weights_sha256
+            if weights_sha256 in (None, facts.weights_sha256) or not self._is_also(
+                facts, weights_sha256, recorded.tokenizer_sha256
+            ):
+                raise
         return facts
 
     def _found(self) -> ModelFacts:
+        facts, options = self._found_alone(), self._options
+        if not facts.is_routed or options.route == "query" or options.task != "embed":
+            return facts
+        files, recorded = facts.files, options.recorded
+        queries = Model(
+            replace(
+                options,
+                # an exported model has that of queries beside it
+                model_name=files.folder / QUERIES if files.plan else options.model_name,
+                revision=files.revision or options.revision,
+                recorded=None
+                if recorded is None or files.plan
+                else replace(recorded, weights_sha256=None, tokenizer_sha256=None),
+                route="query",
+            )
+        )
+        other = queries.facts
+        if other.spec.dimension != facts.spec.dimension:
+            raise ModelFileError(
+                f"{facts.spec.name} encodes documents with {facts.spec.dimension} dimensions, but "
+                f"queries with {other.spec.dimension}: they cannot be compared"
+            )
+        settings = (facts.tokenizer_sha256, other.tokenizer_sha256)
+        return replace(
+            facts,
+            queries=queries,
+            weights_sha256=_of_both(facts.weights_sha256, other.weights_sha256),
+            tokenizer_sha256=None if None in settings else _of_both(*map(str, settings)),
+        )
+
+    def _found_alone(self) -> ModelFacts:
+        """Find the files, and what they say of the modules for `route` alone."""
         options = self._options
         cache = cache_folder(options.cache_dir)
         warn_of_others(cache)
@@ -291,10 +460,21 @@ class Model:
             precision=options.possible_precision,
             local_files_only=options.local_files_only,
             recorded=options.recorded,
+            beside=options.files_beside,
         )
         if files.plan is not None:
             return self._exported(files, files.plan)
-        asked = (files, options.max_tokens, options.task, options.spec, options.possible_precision)
+        asked: tuple[object, ...] = (
+            files,
+            options.max_tokens,
+            options.task,
+            options.spec,
+            options.possible_precision,
+        )
+        if options.route == "query" or options.adapter is not None:  # as before without them
+            asked += (options.route, options.adapter)
+        if options.terms:
+            asked += ("terms",)
         plans = PlanCache(files.folder, asked, cache)
         plan = plans.read()
         if plan is not None:
@@ -311,7 +491,11 @@ class Model:
 
         options = self._options
         directory = ModelDirectory(
-            files.folder, files.entry.spec if files.entry else None, tensor_shapes=tensor_shapes
+            files.folder,
+            files.entry.spec if files.entry else None,
+            tensor_shapes=tensor_shapes,
+            route=options.route,
+            adapter=options.adapter,
         )
         weights = directory.weights(options.possible_precision)
         if options.spec is None:
@@ -320,9 +504,14 @@ class Model:
             spec = directory.accept(options.spec, max_tokens=options.max_tokens)
         parts: list[Path] = []
         if spec.task in ("embed", "score") and not _runs_head(weights[0]):
-            head = directory.head_for(spec.task)
-            parts = [module.weights for module in head if module.weights is not None]
+            modules = directory.head_for(spec.task)
+            parts = [module.weights for module in modules if module.weights is not None]
+        query_weights = directory.query_weights if spec.task == "terms" else None
+        if query_weights is not None:
+            parts = [query_weights]
         digest = weights_digest([*weights, *parts], cache)
+        head = directory.token_head if options.terms else None
+        terms = None if head is None else weights_digest([*weights, *parts, head], cache)
         tokenizer = read_tokenizer_file(directory.tokenizer)
         vocabulary = directory.vocabulary
         if vocabulary is not None and tokenizer.largest_id >= vocabulary:
@@ -334,23 +523,46 @@ class Model:
 
         def plan() -> RunPlan:
             made = _make_plan(
-                directory, spec, weights, digest, settings, options.possible_precision, cache
+                directory,
+                spec,
+                weights,
+                digest,
+                settings,
+                options.possible_precision,
+                cache,
+                terms,
             )
             plans.write(made)
             return made
 
-        return ModelFacts(files, self._shortened(spec), digest, settings, plan)
+        kind, file = _kind(directory, weights[0]), weights[0].relative_to(directory.path).as_posix()
+        return ModelFacts(
+            files,
+            self._shortened(spec),
+            digest,
+            settings,
+            kind,
+            file,
+            plan,
+            directory.tokenizer,
+            directory.adapter,
+            directory.is_routed,
+            lower_case=directory.lower_case,
+            query_weights=query_weights,
+            terms_sha256=terms,
+        )
 
     def _exported(self, files: ModelFiles, plan: RunPlan) -> ModelFacts:
         """Take an exported model as it was exported, once its tokenizer and graph are checked."""
         from qdrant_embed.encoder.facts.tokenizer_file import read_tokenizer_file
-        from qdrant_embed.encoder.files.cache import once, sha256
+        from qdrant_embed.encoder.files.cache import once
+        from qdrant_embed.encoder.files.cache import sha256 as file_digest
 
         cache = cache_folder(self._options.cache_dir)
-        digest = sha256(plan.tokenizer, cache)
+        digest = file_digest(plan.tokenizer, cache)
         once(cache, "tokenizer", digest, partial(read_tokenizer_file, plan.tokenizer))
         if plan.kind != "static":  # whoever made the folder, its graph may be anything
-            _try_once(plan, cache)
+            _try_once(replace(plan, terms_sha256=None), cache)
         options, spec, folder = self._options, plan.spec, files.folder
         if options.task != spec.task:
             kinds = {"embed": "dense", "terms": "SPLADE", "score": "cross-encoder"}
@@ -362,8 +574,14 @@ class Model:
             raise InputError(
                 f"spec= cannot change {folder}: it is exported; export the model again with it"
             )
-        if plan.report.precision == "int8" and options.possible_precision == "fp32":
-            raise InputError(f"{folder} was exported in int8: for fp32, export it in fp32")
+        precision = options.possible_precision
+        if plan.report.precision == "int8" and precision != "int8":
+            raise InputError(f"{folder} was exported in int8: for {precision}, export it again")
+        if plan.adapter is not None and options.adapter not in (None, plan.adapter):
+            raise InputError(
+                f"task={options.adapter!r:.80}, but {folder} was exported with the weights for the "
+                f"task {plan.adapter!r}"
+            )
         if options.max_tokens is not None:
             if options.max_tokens > spec.max_tokens:
                 raise InputError(
@@ -375,8 +593,29 @@ class Model:
         return self._of_plan(files, plan)
 
     def _of_plan(self, files: ModelFiles, plan: RunPlan) -> ModelFacts:
+        if not self._options.terms:
+            plan = replace(plan, terms_sha256=None)
+        elif plan.terms_sha256 is None:
+            raise ModelFileError(
+                f"{files.folder} was exported without the head that weighs tokens: export the "
+                "model again with it"
+            )
         spec = self._shortened(plan.spec)
-        return ModelFacts(files, spec, plan.weights_sha256, plan.tokenizer_sha256, lambda: plan)
+        return ModelFacts(
+            files,
+            spec,
+            plan.weights_sha256,
+            plan.tokenizer_sha256,
+            plan.kind,
+            plan.report.file,
+            lambda: plan,
+            plan.tokenizer,
+            plan.adapter,
+            plan.is_routed,
+            lower_case=plan.lower_case,
+            query_weights=plan.query_weights,
+            terms_sha256=plan.terms_sha256,
+        )
 
     def _shortened(self, spec: ModelSpec) -> ModelSpec:
         dimensions = self._options.dimensions
@@ -424,6 +663,25 @@ class Model:
             return load_model(self._facts.plan(), self._facts.spec, providers)
 
 
+def _check_equal(plan: RunPlan, compiled: Model) -> None:
+    """Raise `OtherFormError` unless the ONNX file of `plan` returns the vectors of `compiled`."""
+    from qdrant_embed.encoder.run.loaded_model import largest_difference, load_model
+
+    difference = largest_difference(load_model(plan, plan.spec, None), compiled.load())
+    if difference > _EQUAL:
+        raise OtherFormError(
+            f"{plan.spec.name} ran from its own file {plan.report.file} in earlier releases, and "
+            "is compiled from its weights now: a value of their vectors differs by up to "
+            f"{difference:.2g}",
+            compiled.facts.weights_sha256,
+        )
+
+
+def _of_both(documents: str, queries: str) -> str:
+    """Return the digest of a model by those of its parts for documents and for queries."""
+    return sha256(f"{documents}\n{queries}".encode()).hexdigest()
+
+
 def _runs_head(weights: Path) -> bool:
     """Return whether a model's file itself runs what follows the pooling, by the name of an output.
 
@@ -448,6 +706,15 @@ def _try_once(plan: RunPlan, cache: Path) -> None:
     once(cache, plan.kind, digest, partial(try_plan, plan))
 
 
+def _kind(directory: ModelDirectory, weights: Path) -> RunKind:
+    """Decide how the first file of a model's weights is run."""
+    from qdrant_embed.encoder.facts.architectures import StaticConfig
+
+    if weights.suffix == ".onnx":
+        return "onnx"
+    return "static" if isinstance(directory.config, StaticConfig) else "graph"
+
+
 def _make_plan(
     directory: ModelDirectory,
     spec: ModelSpec,
@@ -456,6 +723,7 @@ def _make_plan(
     tokenizer_sha256: str,
     precision: Precision,
     cache: Path,
+    terms_sha256: str | None = None,
 ) -> RunPlan:
     """Decide how a model's files are run; compile them, if they must be and `cache` has no graph.
 
@@ -467,6 +735,7 @@ def _make_plan(
         tokenizer_sha256: see `RunPlan`.
         precision: asked for.
         cache: the cache folder.
+        terms_sha256: see `RunPlan`.
 
     Raises:
         ModelFileError: the files cannot be run, or do not belong together.
@@ -478,7 +747,7 @@ def _make_plan(
     config = directory.config
     own_file = weights[0].suffix == ".onnx"
     plan = RunPlan(
-        kind="onnx" if own_file else "static" if isinstance(config, StaticConfig) else "graph",
+        kind=_kind(directory, weights[0]),
         spec=spec,
         report=ModelReport(
             model=spec.name,
@@ -493,6 +762,10 @@ def _make_plan(
         skips_unknown=isinstance(config, StaticConfig) and config.skips_unknown,
         vocabulary=directory.vocabulary,
         tokenizer_sha256=tokenizer_sha256,
+        is_routed=directory.is_routed,
+        adapter=directory.adapter,
+        query_weights=directory.query_weights if spec.task == "terms" else None,
+        terms_sha256=terms_sha256,
     )
     if plan.kind == "static":
         return plan
@@ -518,6 +791,8 @@ def _make_plan(
         precision,
         cache,
         head,
+        () if plan.query_weights is None else (plan.query_weights,),
+        None if terms_sha256 is None else directory.token_head,
         plan.scoring,
     )
     return replace(plan, report=compiled.report, run=compiled.files)

@@ -1,4 +1,4 @@
-"""Text to sparse vectors: BM25, or SPLADE, a network that weighs the terms of its vocabulary."""
+"""Text to sparse vectors: BM25, or a network that weighs the terms of its vocabulary."""
 
 from __future__ import annotations
 
@@ -13,13 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.facts.catalog import (
-    BM25,
     SPARSE_MODELS,
     close_sparse_matches,
     find,
     sparse_name,
 )
-from qdrant_embed.encoder.interfaces import Recorded, SparseDescription, SparseVector
+from qdrant_embed.encoder.facts.precision import Precision
+from qdrant_embed.encoder.facts.sparse_catalog import BM25, SPARSE_CATALOG
+from qdrant_embed.encoder.interfaces import (
+    Recorded,
+    SparseDescription,
+    SparseEncoder,
+    SparseVector,
+    WordTokenizer,
+)
 from qdrant_embed.encoder.model import Model, ModelOptions
 from qdrant_embed.encoder.run.checked_texts import checked_texts
 from qdrant_embed.encoder.run.cores import worker_count
@@ -31,21 +38,24 @@ if TYPE_CHECKING:
     from qdrant_embed.encoder.lexical.bm25 import Bm25
     from qdrant_embed.encoder.run.session import Provider
 
-# the head has a number for each token and term: 128 tokens of 30,522 terms are 16 MB a thread
-_TOKENS_PER_BATCH = 128
+# a number for each text and term is held: 64 short texts of 30,522 terms are 8 MB a thread
+_TOKENS_PER_BATCH = 256
 
 
 class SparseTextEmbedding:
     """Turns texts into sparse vectors; a `SparseEncoder` for `set_sparse_model`.
 
     ``Qdrant/bm25`` (the default) needs no network and no download: its vectors are those of
-    fastembed 0.9.1. Any other model is a SPLADE: documents and queries become weights of the
-    terms of its vocabulary, the same as from transformers; all above 0 are kept. One encoder may
-    be used by any number of threads at once.
+    fastembed 0.9.1, but for texts that `normalize_text` changes. Any other model is a network that
+    guesses masked words, such as SPLADE: texts become weights of the terms of its vocabulary, those
+    of transformers up to what int8 changes; all above 0 are kept. Queries of models that were
+    trained for it (OpenSearch's ``doc`` models) need no network: a table has the weight of each
+    token. One encoder may be used by any number of threads at once.
 
     Args:
         model_name: ``Qdrant/bm25``; or a folder, or a repository on the hub, with the files of a
-            SPLADE model of architecture ``bert``.
+            model of architecture ``bert``, ``distilbert``, ``roberta``, ``xlm-roberta``, ``gte``
+            or ``modernbert`` with the head that guesses masked words.
         cache_dir: keeps downloads and compiled models; BM25 has neither.
         threads: texts computed at once, by default the cores this process may use; BM25 computes
             one by one.
@@ -63,6 +73,15 @@ class SparseTextEmbedding:
         k: BM25's saturation of a word's count; 1.2 by default.
         b: BM25's penalty for long texts, from 0 to 1; 0.75 by default.
         average_length: BM25's stems in an average document; 256 by default.
+        normalize_text: whether BM25 normalises texts (Unicode's NFKC) and takes soft hyphens out,
+            so that a word is the same however it is typed; by default it does, but for collections
+            whose vectors were written without. fastembed does not.
+        tokenizer: what BM25 splits texts with: your own function, which takes a text and returns
+            its words; or ``bigrams``, which takes pairs of characters of Chinese, Japanese, Korean
+            and Thai for words. By default words are what stands between spaces and punctuation.
+            Collections record its name.
+        precision: ``int8``, or ``fp32`` for exact weights, which are slower and take more memory;
+            not for BM25. What int8 would change too much stays float32, as for `TextEmbedding`.
 
     Raises:
         InputError: the model does not take an option, or it is of a wrong kind.
@@ -90,9 +109,20 @@ class SparseTextEmbedding:
         k: float | None = None,
         b: float | None = None,
         average_length: float | None = None,
+        normalize_text: bool | None = None,
+        tokenizer: str | WordTokenizer | None = None,
+        precision: Precision = "int8",
     ) -> None:
-        of_bm25 = _given(language=language, k=k, b=b, average_length=average_length)
+        of_bm25 = _given(
+            language=language,
+            k=k,
+            b=b,
+            average_length=average_length,
+            normalize_text=normalize_text,
+            tokenizer=tokenizer,
+        )
         self._encoder: Bm25 | _Splade
+        self._as_before = self  # for collections that were written without normalising texts
         name = _checked_name(model_name)
         if name == BM25:
             of_networks = _given(
@@ -102,6 +132,7 @@ class SparseTextEmbedding:
                 max_tokens=max_tokens,
                 max_terms=max_terms,
                 revision=revision,
+                precision=None if precision == "int8" else precision,
             )
             if of_networks:
                 raise InputError(f"{BM25} takes no {', '.join(of_networks)}: it runs no network")
@@ -109,7 +140,9 @@ class SparseTextEmbedding:
             with IMPORTING:
                 from qdrant_embed.encoder.lexical.bm25 import Bm25
 
-            self._encoder = Bm25(**of_bm25)
+            self._encoder = Bm25(**{"normalize_text": True, **of_bm25})
+            if normalize_text is None:
+                self._as_before = SparseTextEmbedding(**of_bm25, normalize_text=False)
             return
         if of_bm25:
             raise InputError(f"{', '.join(of_bm25)}: for {BM25} only, not for {name}")
@@ -122,7 +155,7 @@ class SparseTextEmbedding:
             max_tokens=max_tokens,
             revision=revision,
             local_files_only=local_files_only,
-            precision="fp32",
+            precision=precision,
             task="terms",
         )
         self._encoder = _Splade(options, threads, max_terms)
@@ -171,11 +204,17 @@ class SparseTextEmbedding:
     def list_supported_models(cls) -> list[dict[str, Any]]:
         """List the known models, a dict for each, without using the network.
 
-        Keys: ``model``, ``requires_idf``, ``license``.
+        Keys: ``model``, ``requires_idf``, ``license``, ``inference_free`` (queries need no
+        network).
         """
         return [
-            {"model": name, "requires_idf": name == BM25, "license": "Apache-2.0"}
-            for name in SPARSE_MODELS
+            {
+                "model": entry.name,
+                "requires_idf": entry.requires_idf,
+                "license": entry.license,
+                "inference_free": entry.inference_free,
+            }
+            for entry in SPARSE_CATALOG
         ]
 
     def _embed(
@@ -185,7 +224,8 @@ class SparseTextEmbedding:
         if parallel is not None:
             check_whole("parallel", parallel, 0)
         if isinstance(self._encoder, _Splade):
-            return self._encoder.vectors(checked_texts(texts), batch_size, parallel)
+            encode = self._encoder.queries if query else self._encoder.vectors
+            return encode(checked_texts(texts), batch_size, parallel)
         checked = checked_texts(texts, any_unicode=True)
         return map(self._encoder.query if query else self._encoder.document, checked)
 
@@ -193,13 +233,24 @@ class SparseTextEmbedding:
 def sparse_of_record(encoder: SparseTextEmbedding, record: Recorded) -> SparseTextEmbedding:
     """Return an encoder like `encoder`, whose model is found as `record` allows."""
     other = copy.copy(encoder)
+    other._as_before = other
     if isinstance(encoder._encoder, _Splade):  # BM25 has no files
         other._encoder = encoder._encoder.recorded(record)
     return other
 
 
+def sparse_for(encoder: SparseEncoder, *, normalizes: bool) -> SparseEncoder:
+    """Return an encoder for a collection whose texts were normalised, or were not.
+
+    It is the same one, unless it is BM25 and the user has not said whether to normalise.
+    """
+    if normalizes or not isinstance(encoder, SparseTextEmbedding):
+        return encoder
+    return encoder._as_before
+
+
 class _Splade:
-    """Turns texts, documents and queries alike, into weights of terms.
+    """Turns texts into weights of terms, queries in the same way unless the model has a table.
 
     A term is kept if its weight is above 0, as in fastembed; with `max_terms` only the heaviest
     are. The index of a term is its token id.
@@ -261,6 +312,14 @@ class _Splade:
         workers = self._threads if parallel is None else worker_count("parallel", parallel or None)
         return self._pipeline.run(texts, window, workers)
 
+    def queries(
+        self, texts: Iterator[str], window: int, parallel: int | None
+    ) -> Iterator[SparseVector]:
+        """Yield the vector of each query, in order; without a network if the model has a table."""
+        if (table := self._model.query_terms()) is None:
+            return self.vectors(texts, window, parallel)
+        return map(table.vector, texts)
+
     def _sparse(self, weights: NDArray[np.float32]) -> list[SparseVector]:
         return [self._kept(row) for row in weights]
 
@@ -280,12 +339,12 @@ def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
     if isinstance(model_name, str) and find(text) is not None:
         raise UnknownModelError(
             f"{text!r} is a dense model: TextEmbedding runs it, and set_model() sets it; "
-            f"{' and '.join(SPARSE_MODELS)} are sparse",
+            f"{', '.join(SPARSE_MODELS)} are sparse",
             name=text,
         )
     if not text or (not {"/", "\\"} & set(text) and not Path(text).is_dir()):
         raise UnknownModelError(
-            f"no sparse model named {text!r}: {' and '.join(SPARSE_MODELS)} are known; a folder "
+            f"no sparse model named {text!r}: {', '.join(SPARSE_MODELS)} are known; a folder "
             "with a SPLADE model's files and any repository on the hub ('owner/name') will do too",
             name=text,
             close_matches=close_sparse_matches(text),

@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qdrant_embed.encoder.facts.catalog import (
     DEFAULT_MODEL,
     reranker_name,
@@ -16,24 +19,34 @@ from qdrant_embed.encoder.facts.catalog import (
     supported_models,
 )
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
-from qdrant_embed.encoder.facts.prompts import PromptChoice
+from qdrant_embed.encoder.facts.prompts import DEFAULT_ADAPTER, PromptChoice
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import (
     Chunk,
     EncoderDescription,
     Overflow,
     Recorded,
+    SparseDescription,
+    SparseVector,
     Vector,
 )
 from qdrant_embed.encoder.long_texts.overflow import LongTexts, OverflowOptions, Splitter
-from qdrant_embed.encoder.model import Model, ModelOptions
+from qdrant_embed.encoder.model import Model, ModelFacts, ModelOptions
+from qdrant_embed.encoder.run.backend import both_parts, dense_parts
 from qdrant_embed.encoder.run.checked_texts import checked_texts
 from qdrant_embed.encoder.run.cores import worker_count
 from qdrant_embed.encoder.run.job import EncodeJob
 from qdrant_embed.encoder.run.pipeline import Pipeline
-from qdrant_embed.errors import UnknownModelError, check_path, check_picklable, check_whole
+from qdrant_embed.errors import (
+    InputError,
+    UnknownModelError,
+    check_path,
+    check_picklable,
+    check_whole,
+)
 
 if TYPE_CHECKING:
+    from qdrant_embed.encoder.run.loaded_model import LoadedModel
     from qdrant_embed.encoder.run.session import Provider
 
 
@@ -61,7 +74,8 @@ class TextEmbedding:
     Models of the usual architectures (BERT and its relatives, Jina's BERT, ModernBERT, Nomic BERT,
     GTE, T5's encoder, EuroBERT, Qwen 2 and 3, Gemma 3) are compiled from ``model.safetensors``, or
     without it from ``pytorch_model.bin``, to an ONNX graph without padding, once, in seconds to
-    minutes; with the modules that sentence-transformers chains after the pooling. Static models
+    minutes; with the modules that sentence-transformers chains after the pooling. If its ``Router``
+    has other modules for queries, `query_embed` runs these. Static models
     (model2vec) run in numpy. All others run from their own ONNX file; with ``precision="int8"``,
     from a quantised one if there is one. Nothing is unpickled, and no code from a repository is
     run.
@@ -100,12 +114,19 @@ class TextEmbedding:
             that are trained for it (`ModelSpec.smallest_dimension`), with a warning for others.
         spec: the model's facts, in place of what its files and the catalog say.
         task: what an instruction-tuned model is told to do with a query, in its own words:
-            ``"Given a question, find code that answers it"``; the vendor's default otherwise.
+            ``"Given a question, find code that answers it"``; the vendor's default otherwise. Of a
+            model with weights for each task (jina-embeddings-v3), the name of one, such as
+            ``"text-matching"``; ``"retrieval"`` has those of queries and those of documents, which
+            are two models in memory, and the default has those of documents for both.
         query_prompt: name of the prompt to put before every query, among those in the model's
             ``config_sentence_transformers.json`` (`ModelSpec.prompts`).
         document_prompt: likewise before every document.
         precision: ``int8`` computes linear layers in 8 bits, which is faster and nearly as
-            exact (see `report`); ``fp32`` is exact. A GPU always uses ``fp32``.
+            exact (see `report`); ``fp32`` is exact. ``bf16`` and ``fp16`` store weights in 16 bits
+            and compute in float32: half the memory of ``fp32``, the same vectors if the model's
+            file has those 16 bits, but a short text takes two to three times as long. A model that
+            would be too inexact in int8 keeps its weights as its file has them. A GPU always uses
+            ``fp32``; models run from their own ONNX file have ``int8`` and ``fp32`` only.
 
     Raises:
         InputError: options contradict each other or cannot be met.
@@ -165,9 +186,9 @@ class TextEmbedding:
             precision=precision,
             dimensions=dimensions,
             spec=spec,
+            adapter=task,
         )
-        self._model = Model(options)
-        self._pipeline = Pipeline(self._model.load, iter)
+        self._set_model(Model(options))
         self._prompts = PromptChoice(
             query_prefix, document_prefix, query_prompt, document_prompt, task
         )
@@ -181,13 +202,30 @@ class TextEmbedding:
         """Return what another process needs to load the model again when it is first used."""
         if self._overflow.splitter is not None:
             check_picklable("splitter", self._overflow.splitter)
-        own = {"_pipeline", "_job", "_spec"}
+        own = {"_pipeline", "_query_pipeline", "_both", "_job", "_spec"}
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._pipeline = Pipeline(self._model.load, iter)
+        self._set_model(self._model)
         self._job, self._spec = None, None
+
+    def _set_model(self, model: Model) -> None:
+        self._model = model
+
+        def vectors(rows: NDArray[np.float32]) -> Iterator[Vector]:
+            return iter(dense_parts(rows, model.dimension) if model.options.terms else rows)
+
+        def both(rows: NDArray[np.float32]) -> Iterator[tuple[Vector, SparseVector]]:
+            return both_parts(rows, model.dimension, model.load().tokenizer.special_ids)
+
+        self._pipeline, self._both = Pipeline(model.load, vectors), Pipeline(model.load, both)
+
+        def load_queries() -> LoadedModel:
+            return model.queries.load()
+
+        # of a model that encodes queries in another way than documents
+        self._query_pipeline = Pipeline(load_queries, iter)
 
     def __copy__(self) -> TextEmbedding:
         other = object.__new__(type(self))
@@ -198,7 +236,7 @@ class TextEmbedding:
         """Return a copy over the same loaded model, which never changes."""
         other = copy.copy(self)
         memo[id(self)] = other
-        shared = {"_model", "_pipeline", "_overflow"}
+        shared = {"_model", "_pipeline", "_query_pipeline", "_both", "_overflow"}
         own = {name: value for name, value in self.__dict__.items() if name not in shared}
         other.__dict__.update(copy.deepcopy(own, memo))
         return other
@@ -222,8 +260,11 @@ class TextEmbedding:
     def spec(self) -> ModelSpec:
         """The model's facts, with this encoder's own prefixes."""
         if self._spec is None:  # every text asks for it
-            spec = self._model.facts.spec
-            self._spec = self._prompts.of(spec)
+            facts, prompts = self._model.facts, self._prompts
+            # the task chose weights, and what is put before texts with them
+            self._spec = (prompts if facts.adapter is None else prompts.without_task()).of(
+                facts.spec
+            )
         return self._spec
 
     def load(self) -> None:
@@ -234,10 +275,14 @@ class TextEmbedding:
         """
         _ = self.spec  # which may be impossible: before anything long
         self._model.load()
+        self._model.queries.load()
 
     @property
     def report(self) -> ModelReport:
-        """What is run: the file, its precision, and how near int8 is to float32."""
+        """What is run: the file, its precision, and how near int8 is to float32.
+
+        Of a model that encodes queries in another way, what is run for documents.
+        """
         return self._model.load().report
 
     def export(self, folder: str | os.PathLike[str]) -> None:
@@ -272,6 +317,7 @@ class TextEmbedding:
             overflow=self._overflow.overflow,
             overlap=self._overflow.overlap if self._overflow.splits else None,
             tokenizer_sha256=facts.tokenizer_sha256,
+            adapter=None if facts.adapter == DEFAULT_ADAPTER else facts.adapter,
         )
 
     def variant(
@@ -321,8 +367,8 @@ class TextEmbedding:
     def query_embed(
         self, query: str | Iterable[str], batch_size: int = 1024, parallel: int | None = None
     ) -> Iterator[Vector]:
-        """Like `embed`, with the model's query prefix before every text."""
-        return self._embed(query, self.spec.query_prefix, batch_size, parallel)
+        """Like `embed`, with the model's query prefix before every text, and as queries."""
+        return self._embed(query, self.spec.query_prefix, batch_size, parallel, is_query=True)
 
     def chunks(
         self, texts: str | Iterable[str], batch_size: int = 1024, parallel: int | None = None
@@ -367,23 +413,36 @@ class TextEmbedding:
         Keys: ``model``, ``dim``, ``pooling``, ``normalize``, ``max_tokens``, ``query_prefix``,
         ``document_prefix``, ``smallest_dimension``, ``license``, ``task``, ``prompts``; see
         `ModelSpec`. Besides, ``parameters`` (millions), ``megabytes`` on disk as it is run by
-        default, ``languages`` (ISO 639-1) and ``purpose`` (``retrieval`` or ``similarity``).
+        default, ``languages`` (ISO 639-1), ``purpose`` (``retrieval`` or ``similarity``), the
+        weights' ``architecture``, a ``note``, and ``sources``: for each fact ``files``,
+        ``fastembed``, ``mteb``, ``vendor`` (the vendor's page alone) or ``unconfirmed``.
         """
         return supported_models()
 
     def _embed(
-        self, texts: str | Iterable[str], prefix: str, batch_size: int, parallel: int | None
+        self,
+        texts: str | Iterable[str],
+        prefix: str,
+        batch_size: int,
+        parallel: int | None,
+        *,
+        is_query: bool = False,
     ) -> Iterator[Vector]:
         check_whole("batch_size", batch_size, 1)
         workers = self._workers(parallel)
+        apart = is_query and self._model.queries is not self._model
+        model, pipeline = self._model, self._pipeline
+        if apart:
+            model, pipeline = self._model.queries, self._query_pipeline
+        long_texts = LongTexts(model.load, pipeline, self._overflow, self._job)
         if self._overflow.splits:
-            return self._long_texts().vectors(checked_texts(texts), prefix, batch_size, workers)
+            return long_texts.vectors(checked_texts(texts), prefix, batch_size, workers)
         checked = checked_texts(texts, prefix)
         if self._overflow.overflow == "error":
-            checked = self._long_texts().refused(checked)
+            checked = long_texts.refused(checked)
         if isinstance(texts, str) or (isinstance(texts, list) and len(texts) == 1):
-            return self._pipeline.run_singly(checked, workers, self._job, prefix)
-        return self._pipeline.run(checked, batch_size, workers, self._job, prefix)
+            return pipeline.run_singly(checked, workers, self._job, prefix)
+        return pipeline.run(checked, batch_size, workers, self._job, prefix)
 
     def _long_texts(self) -> LongTexts:
         return LongTexts(self._model.load, self._pipeline, self._overflow, self._job)
@@ -403,8 +462,16 @@ def is_also(encoder: TextEmbedding, weights_sha256: str, tokenizer_sha256: str |
         encoder: a model by name or folder.
         weights_sha256: digest of the form that was run.
         tokenizer_sha256: digest of its settings, if it is known.
+
+    Raises:
+        OtherFormError: if that form returns other vectors.
     """
     return encoder._model.is_also(weights_sha256, tokenizer_sha256)
+
+
+def found(encoder: TextEmbedding) -> ModelFacts:
+    """Return what the files of a model say, and which of them is run; nothing is compiled."""
+    return encoder._model.facts
 
 
 def variant(
@@ -442,9 +509,69 @@ def variant(
     return other
 
 
-def text_of_record(encoder: TextEmbedding, record: Recorded) -> TextEmbedding:
-    """Return an encoder like `encoder`, whose model is found as `record` allows."""
+def text_of_record(
+    encoder: TextEmbedding, record: Recorded, adapter: str | None = None
+) -> TextEmbedding:
+    """Return an encoder like `encoder`, whose model is found as `record` allows.
+
+    Args:
+        encoder: stays as it is.
+        record: of the collection that names the model.
+        adapter: see `EncoderDescription`.
+    """
     other = copy.copy(encoder)
-    other._model = Model(replace(encoder._model.options, recorded=record))
-    other._pipeline, other._spec = Pipeline(other._model.load, iter), None
+    other._set_model(Model(replace(encoder._model.options, recorded=record, adapter=adapter)))
+    other._spec = None
     return other
+
+
+def with_terms(encoder: TextEmbedding) -> TextEmbedding:
+    """Return an encoder like `encoder`, whose model weighs terms in the same pass.
+
+    Raises:
+        InputError: the encoder has ``overflow="mean"``, or ``dimensions=``.
+    """
+    if encoder.overflow == "mean":
+        raise InputError(
+            "overflow='mean' cannot be combined with sparse=True, because weights of terms have no "
+            "mean; use overflow='chunk'"
+        )
+    other = copy.copy(encoder)
+    other._set_model(Model(replace(encoder._model.options, terms=True)))
+    other._spec = None
+    return other
+
+
+def weighs_terms_of(encoder: TextEmbedding, other: TextEmbedding) -> bool:
+    """Return whether one pass of the network serves both: the model is loaded once for the two."""
+    return encoder._model is other._model and not other._overflow.splits
+
+
+def vectors_and_terms(
+    encoder: TextEmbedding, texts: Sequence[str], *, query: bool
+) -> Iterator[tuple[Vector, SparseVector]]:
+    """Yield the vector of each text and its weights of terms, in order, of one pass.
+
+    The encoder is one of `with_terms`. Texts are cut at the model's limit.
+    """
+    spec, workers = encoder.spec, encoder._workers(None)
+    prefix = spec.query_prefix if query else spec.document_prefix
+    checked = checked_texts(texts, prefix)
+    if encoder.overflow == "error":
+        checked = encoder._long_texts().refused(checked)
+    if len(texts) == 1:
+        return encoder._both.run_singly(checked, workers, encoder._job, prefix)
+    return encoder._both.run(checked, len(texts) or 1, workers, encoder._job, prefix)
+
+
+def describe_terms(encoder: TextEmbedding) -> SparseDescription:
+    """Return everything that the weights of terms of an encoder of `with_terms` depend on."""
+    facts = encoder._model.facts
+    return SparseDescription(
+        model=facts.spec.name,
+        revision=facts.files.revision,
+        weights_sha256=facts.terms_sha256,
+        tokenizer_sha256=facts.tokenizer_sha256,
+        max_tokens=facts.spec.max_tokens,
+        beside_dense=True,
+    )

@@ -55,5 +55,6 @@ def recognise(database: object) -> Engine | None:
         refusals=(ServerRefusal, CollectionNotFoundError),
         explain=explain,
         flushes=True,
+        fails_in_passing=False,
         keeps_settings=True,
     )

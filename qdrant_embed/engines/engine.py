@@ -34,6 +34,8 @@ class Engine:
             machine fails.
         running: runs a block as a call, for requests that go around the database's methods, or run
             in a thread; see `qdrant_embed.engines.guard`.
+        fails_in_passing: whether what fails may succeed a moment later: it is another process, or
+            shares its files with one.
         keeps_settings: whether a collection has the options of indexes, quantisation and storage
             that it was created with, and tells them. What local databases tell is made up.
     """
@@ -47,6 +49,7 @@ class Engine:
     refuses_missing: bool = True
     flushes: bool = False
     running: Callable[[], AbstractContextManager[object]] = nullcontext
+    fails_in_passing: bool = True
     keeps_settings: bool = False
 
 

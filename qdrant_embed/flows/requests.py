@@ -72,6 +72,8 @@ DEFINING_TIMEOUT = 60  # seconds, of what defines something: an index of many po
 SOON = Backoff(first=0.05, longest=0.4)  # seconds
 SETTLING = 2.0  # seconds until every node of a cluster knows what one was told
 
+# what a request may raise
+_FAILURES = (*REQUEST_ERRORS, *NO_ANSWERS, *UNWRITABLE, *DISK_ERRORS, ValueError)
 # definitions for which the right to write to a collection is enough
 _WRITES = ("create_payload_index", "create_vector_name")
 _OWN_TIMEOUT = 5  # seconds, of a qdrant_client that was given none
@@ -142,7 +144,8 @@ class CollectionRequests:
         By default as long as the client lets one request take. Only the time of requests counts:
         loading a model does not.
         """
-        self._time = _TimeLimit(self._own_timeout if seconds is None else seconds)
+        if self.io.engine.fails_in_passing:
+            self._time = _TimeLimit(self._own_timeout if seconds is None else seconds)
 
     @property
     def defining_timeout(self) -> int:
@@ -233,6 +236,8 @@ class CollectionRequests:
             ServerRefusal: if the server refuses the request.
             ServerUnavailableError: if it brings no answer.
         """
+        if not self.io.engine.fails_in_passing:
+            return await self._tried(attempt, writes=writes)
         with self._time or _TimeLimit(math.inf) as limit:
             start, tries, broken, early = time.monotonic(), 0, 0, 0
             while True:
@@ -243,13 +248,7 @@ class CollectionRequests:
                 try:
                     with waiting:
                         return await self._attempt(attempt)
-                except (
-                    *REQUEST_ERRORS,
-                    *NO_ANSWERS,
-                    *UNWRITABLE,
-                    *DISK_ERRORS,
-                    ValueError,
-                ) as error:
+                except _FAILURES as error:
                     if self.is_settling and may_come(error):
                         early += 1
                         await self.io.sleep(SOON.seconds(early))
@@ -279,6 +278,19 @@ class CollectionRequests:
                 finally:
                     self._is_known_to_be_slow |= waiting.was_said
                 await self.io.sleep(wait)
+
+    async def _tried(self, attempt: Callable[[], Flow[T]], *, writes: bool = False) -> T:
+        """Make an attempt, once, and return what it returns; raise as `retried` does."""
+        start = time.monotonic()
+        try:
+            with announced(f"a request about collection {self.name!r}"):
+                return await attempt()
+        except _FAILURES as error:
+            seconds = time.monotonic() - start
+            explained = self._explained(error, Tries(1, seconds, seconds), writes=writes)
+            if explained is None:
+                raise
+            raise explained from error
 
     def _explained(
         self, error: Exception, tries: Tries, *, writes: bool
@@ -523,6 +535,8 @@ class CollectionRequests:
             needed: number of points that each must find; a cap below it is refused for this number.
             options: those of the client's ``query_batch_points``.
         """
+        if not self.io.engine.fails_in_passing:  # nor is anything too large for it
+            return await self._tried(partial(self._query, requests, options))
 
         def sizes(some: Sequence[models.QueryRequest]) -> list[int]:
             return list(map(query_size, some))
@@ -534,7 +548,7 @@ class CollectionRequests:
                     return await self._timely(
                         partial(self._query, sent),
                         options,
-                        cut_offs=partial(_cut_offs, sizes(sent)),
+                        cut_offs=lambda: _cut_offs(sizes(sent)),  # noqa: B023 - called before the next
                     )
                 except ServerRefusal as error:
                     self._learns(error, "limit", 0)
@@ -696,15 +710,18 @@ class CollectionRequests:
         await self.retried(lambda: self.io.finish(attempt()), writes=True)
 
 
+_TELLING = ForkLock()
+
+
 class _Waits:
     """Waits that users are told of, of requests side by side, also in threads and copies."""
 
     def __init__(self) -> None:
-        self._lock, self._until = ForkLock(), 0.0
+        self._until = 0.0
 
     def is_first(self, seconds: float) -> bool:
         """Return whether no other wait that was told of lasts while one of `seconds` begins."""
-        with self._lock:
+        with _TELLING:
             now = time.monotonic()
             if now < self._until:
                 return False

@@ -437,7 +437,7 @@ class _Add:
             adding.foreign.has_vectors = True
             adding.vector_name = vectors.dense.vector_name
         encoder = vectors.dense.encoder.with_threads(self._options.parallel).counting()
-        counting = vectors.with_encoder(encoder)
+        counting = vectors.counting(encoder)
         name, progress = self._collection.name, self._options.progress
         with Reporter(progress, name, adding.total, encoder) as reporter:
             self._requests.on_wait = reporter.show_note
@@ -447,6 +447,8 @@ class _Add:
             except BaseException as error:
                 adding.account_for(error)
                 raise
+            finally:
+                counting.warn_of_no_terms(name)
         if options.wait:
             await self._requests.flush()
         return adding.stored_ids

@@ -133,17 +133,23 @@ def point_ids(given: Iterable[int | str | uuid.UUID]) -> list[int | str]:
 
 
 def points_by_id(
-    given: Iterable[int | str | uuid.UUID],
+    given: Iterable[int | str | uuid.UUID], option: str = "ids"
 ) -> list[tuple[int | str | uuid.UUID, int | str]]:
     """Return each id with its `point_id`.
+
+    Args:
+        given: the ids.
+        option: what they are called where they were passed.
 
     Raises:
         InputError: if an id is invalid, or `given` is not a list of ids, such as a single str.
     """
     if not isinstance(given, set | frozenset):
-        given = as_column("ids", given)
+        given = as_column(option, given)
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise InputError(f"ids must be a list of ids, not {given!r:.60} ({type(given).__name__})")
+        raise InputError(
+            f"{option} must be a list of ids, not {given!r:.60} ({type(given).__name__})"
+        )
     return [(one, point_id(one)) for one in given]
 
 

@@ -16,6 +16,9 @@ each is settled here, for every store alike:
   times as many chunks are requested as documents. If these belong to too few documents, more are
   requested: in a dense search the chunks of other documents, in a hybrid search whole tiers.
 
+With diversity, the order is that in which Qdrant chooses hits from the candidates of a tier, whose
+scores do not fall; so it is taken as it is, and read from its beginning.
+
 As a rule that is one request, and one for all texts of a batch. If more is needed, hits come
 without payloads until the ranking is known, and then those of the page are retrieved. A dense
 search for documents goes on while rounds find further ones, each of them with more chunks than the
@@ -151,7 +154,10 @@ class DenseRanking(Ranking):
             return [self._asked(limit, bare=bare, filter=self._other_documents())]
         slack = _WIDE_SLACK if self._round else _DENSE_SLACK
         limit = self._with_slack(slack, self._last, most)
-        return [self._asked(limit, offset=self._from, bare=self._round > 0)]
+        if self._round:
+            return [self._asked(limit, offset=self._from, bare=True)]
+        self._request.limit, self._request.offset = limit, self._from or None
+        return [self._request]
 
     def take(
         self,
@@ -289,6 +295,88 @@ class FusedRanking(Ranking):
         branches = _branches(self._request)
         prefetch = [branch.model_copy(update={"limit": depth}) for branch in branches]
         return self._asked(limit, offset=offset, bare=bare, prefetch=prefetch)
+
+
+class DiverseRanking(Ranking):
+    """The page of a search whose hits are chosen to differ; see `Ranking`.
+
+    Args:
+        request: the query, complete but for its limit, and the limits of its candidates.
+        first: rank of the page's first hit, from 0.
+        last: rank of the hit after the page's last one.
+        documents: whether the hits are documents, each with its best chunk.
+        depths: number of candidates, tier by tier.
+    """
+
+    def __init__(
+        self,
+        request: models.QueryRequest,
+        first: int,
+        last: int,
+        *,
+        documents: bool,
+        depths: Sequence[int],
+    ) -> None:
+        super().__init__(request, first, last, documents=documents)
+        self._depths = depths
+        self._wanted = CHUNKS_PER_DOCUMENT * last if documents else last
+        self._by_page = not self._deep and (len(depths) == 1 or self._wanted <= depths[0])
+        self._tier = 0
+
+    def requests(self, most: int | None = None) -> list[models.QueryRequest]:
+        """See `Ranking.requests`."""
+        if most is not None:
+            self._depths = sorted({min(depth, most) for depth in self._depths})
+        if self._by_page:
+            depth = self._depths[0]
+            return [self._chosen(depth, min(self._wanted, depth), bare=False)]
+        tiers = [self._depths[min(self._tier, len(self._depths) - 1)]]
+        for depth in self._depths[self._tier + 1 :]:
+            if tiers[-1] >= self._wanted:
+                break
+            tiers.append(depth)
+        return [self._chosen(depth, depth, bare=True) for depth in tiers]
+
+    def take(
+        self,
+        requests: Sequence[models.QueryRequest],
+        answers: Sequence[Sequence[models.ScoredPoint]],
+    ) -> None:
+        """See `Ranking.take`."""
+        for request, points in zip(requests, answers, strict=True):
+            if request.with_payload is True:
+                self._complete.update((point.id, point) for point in points)
+            seen = {hit.id for hit in self._hits}
+            self._hits += (point for point in points if point.id not in seen)
+            if self._documents:
+                self._hits = _best_chunks(self._hits)
+            is_all = len(points) < (request.limit or 0)
+            if self._by_page:
+                whole = (request.limit or 0) == self._depths[0] and len(self._depths) == 1
+                self.known = is_all or whole or len(self._hits) >= self._last
+                break
+            self._tier += 1
+            if is_all or self._tier >= len(self._depths):
+                self.known = True
+                return
+            self.known = len(self._hits) >= self._last
+        if self._by_page and not self.known:
+            self._by_page, self._hits = False, []
+
+    def _chosen(self, depth: int, limit: int, *, bare: bool) -> models.QueryRequest:
+        query = self._request.query
+        if isinstance(query, models.NearestQuery) and query.mmr is not None:
+            mmr = query.mmr.model_copy(update={"candidates_limit": depth})
+            query = query.model_copy(update={"mmr": mmr})
+        prefetch = [_of_depth(branch, depth) for branch in _branches(self._request)]
+        return self._asked(limit, bare=bare, query=query, prefetch=prefetch or None)
+
+
+def _of_depth(branch: models.Prefetch, depth: int) -> models.Prefetch:
+    """Return a search for candidates, and those for its own, with `depth` as their limits."""
+    inner = branch.prefetch if isinstance(branch.prefetch, list) else []
+    prefetch = [_of_depth(each, depth) for each in inner] or None
+    return branch.model_copy(update={"limit": depth, "prefetch": prefetch})
 
 
 def with_payloads(

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
-from qdrant_embed.collection.payload import PayloadCodec, user_id
+from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec, user_id
 from qdrant_embed.collection.vectors import CollectionVectors
 from qdrant_embed.encoder.interfaces import Reranker, check_reranker
-from qdrant_embed.errors import InputError, ServerRefusal, check_whole
+from qdrant_embed.errors import DocumentNotFoundError, InputError, ServerRefusal, check_whole
 from qdrant_embed.forks import VALIDATING
 from qdrant_embed.search.filters import combined, fields_of
 from qdrant_embed.search.ranking import (
     CHUNKS_PER_DOCUMENT,
     DEPTHS,
     DenseRanking,
+    DiverseRanking,
     FusedRanking,
     Ranking,
     with_payloads,
@@ -32,11 +35,19 @@ from qdrant_embed.search.reranking import load_reranker, rerank_scores
 
 logger = logging.getLogger(__name__)
 
+P = TypeVar("P")
+A = TypeVar("A")
+
 Fusion: TypeAlias = Literal["rrf", "dbsf"]
+# the id of a document as it was passed, and that of its point
+Example: TypeAlias = tuple[object, int | str]
 
 _WITHOUT_OPTIONS = models.QueryRequest(with_payload=True)
 _WITHOUT_INDEX = 20_000  # points that a filter can well read
 
+# candidates that are chosen from with diversity, which takes time with their square, and the most
+# that Qdrant accepts
+_DIVERSE_DEPTHS, _MOST_DIVERSE = DEPTHS[:3], 16_384
 _MIN_RERANKED = 50
 _RERANKED_PER_HIT = 3
 
@@ -74,6 +85,19 @@ _RESPONSES = TypeAdapter(list[QueryResponse])
 
 
 @dataclass(frozen=True)
+class EncodedQuery:
+    """A text to search for, as vectors; both ``None`` for a search by examples alone.
+
+    Attributes:
+        vector: of the dense encoder.
+        words: of the sparse encoder, if there is one.
+    """
+
+    vector: list[float] | None = None
+    words: models.SparseVector | None = None
+
+
+@dataclass(frozen=True)
 class Search:
     """The options of a `query`, which describes them.
 
@@ -96,9 +120,13 @@ class Search:
     consistency: models.ReadConsistency | None = None
     shard_key_selector: models.ShardKeySelector | None = None
     timeout: int | None = None
+    diversity: float | None = None
+    like: Sequence[Example] = ()
+    unlike: Sequence[Example] = ()
 
     def __post_init__(self) -> None:
         _ = self.filter
+        self._check_diversity()
         check_whole("limit", self.limit, 1)
         if self.timeout is not None:
             check_whole("timeout", self.timeout, 1)
@@ -117,6 +145,18 @@ class Search:
             check_whole("rerank_limit", self.rerank_limit, self._reach)
         if self.prefetch_limit is not None:
             check_whole("prefetch_limit", self.prefetch_limit, self._fetched + self._skipped)
+
+    def _check_diversity(self) -> None:
+        """Raise `InputError` if `diversity` is invalid, or an example is liked and is not."""
+        share = self.diversity
+        if share is not None and not (
+            isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1
+        ):
+            raise InputError(f"diversity must be a number from 0 to 1, not {share!r:.80}")
+        unliked = {point for _, point in self.unlike}
+        both = [given for given, point in self.like if point in unliked]
+        if both:
+            raise InputError(f"like and unlike both have the id {both[0]!r:.80}; pass it in one")
 
     def _check_options(self) -> None:
         """Raise `InputError` if an option of Qdrant's own is invalid."""
@@ -177,6 +217,25 @@ class Search:
         """Number of hits to request at least: more, for a reranker, are only better."""
         return self.limit if self.reranker is None else self.rerank_limit or self._reach
 
+    def texts(self, query_text: str | None) -> list[str] | None:
+        """Return the texts to search for; ``None`` to search by examples alone.
+
+        Raises:
+            InputError: if there is nothing to search for, or an option needs a text.
+        """
+        if query_text is not None:
+            return [query_text]
+        if not self.like:
+            raise InputError(
+                "unlike needs something to search for besides: pass query_text, or like"
+                if self.unlike
+                else "query_text is missing: pass a text, or ids of documents as like"
+            )
+        for option, value in (("diversity", self.diversity), ("reranker", self.reranker)):
+            if value is not None:
+                raise InputError(f"{option} compares hits with a text: pass query_text, too")
+        return None
+
     def groups(self, vectors: CollectionVectors) -> bool:
         """Return whether each hit is the best chunk of a document."""
         return vectors.chunked and not self.chunks
@@ -185,56 +244,135 @@ class Search:
         """Return the arguments that go with a request and are not part of it."""
         return {"consistency": self.consistency, "timeout": self.timeout}
 
-    def rankings(self, vectors: CollectionVectors, texts: Sequence[str]) -> list[Ranking]:
+    def rankings(self, vectors: CollectionVectors, texts: Sequence[str] | None) -> list[Ranking]:
         """Encode texts and return the page of each, still to be requested.
 
+        Args:
+            vectors: those of the collection.
+            texts: the texts; ``None`` to search by examples alone, for a single page.
+
         Raises:
-            InputError: if a hybrid search does not reach the last hit.
+            InputError: if a hybrid or diverse search does not reach the last hit, or there is
+                nothing to search for.
             ModelError: if the reranker's model cannot be found, downloaded or read.
         """
         load_reranker(self.reranker)
-        documents, last = self.groups(vectors), self._skipped + self._fetched
+        return [self.ranking(vectors, query) for query in self.encoded(vectors, texts)]
+
+    def encoded(
+        self, vectors: CollectionVectors, texts: Sequence[str] | None
+    ) -> list[EncodedQuery]:
+        """Encode texts; see `rankings`."""
+        if texts is None:
+            return [EncodedQuery()]
+        rows, sparse = vectors.queries(texts)
         if vectors.sparse is None:
-            return [
-                DenseRanking(
-                    self._request(
-                        vectors,
-                        using=vectors.dense.vector_name or None,
-                        query=vector,
-                        filter=self.filter,
-                        params=self._options.params,
-                    ),
-                    self._skipped,
-                    last,
-                    documents=documents,
-                )
-                for vector in vectors.dense.encoder.queries(texts).tolist()
-            ]
-        depths = self._depths(last, documents)
-        dense = vectors.dense.encoder.queries(texts).tolist()
-        sparse = vectors.sparse.queries(texts)
-        return [
-            FusedRanking(
+            return [EncodedQuery(vector) for vector in rows.tolist()]
+        return [EncodedQuery(*each) for each in zip(rows.tolist(), sparse, strict=True)]
+
+    def ranking(self, vectors: CollectionVectors, query: EncodedQuery) -> Ranking:
+        """Return the page of an encoded text, still to be requested; see `rankings`."""
+        documents, last = self.groups(vectors), self._skipped + self._fetched
+        using, condition = vectors.dense.vector_name or None, self._condition(vectors)
+        branches: list[models.Prefetch] = []
+        if query.words is not None and vectors.sparse is not None:
+            branches.append(self._branch(using, self._near(vectors, query), condition))
+            if query.words.indices:  # a text without any word of the sparse model finds nothing
+                branches.append(self._branch(vectors.sparse.vector_name, query.words, condition))
+        if self.diversity is not None and query.vector is not None:
+            if branches:
+                fusion = models.FusionQuery(fusion=models.Fusion(self.fusion))
+                branches = [models.Prefetch(prefetch=branches, query=fusion)]
+            elif self.like or self.unlike:
+                branches = [self._branch(using, self._near(vectors, query), condition)]
+            mmr = models.Mmr(diversity=self.diversity)
+            return DiverseRanking(
                 self._request(
                     vectors,
-                    prefetch=[
-                        self._branch(vectors.dense.vector_name, vector),
-                        # a text without any word of the sparse model finds nothing there
-                        *(
-                            [self._branch(vectors.sparse.vector_name, words)]
-                            if words.indices
-                            else []
-                        ),
-                    ],
-                    query=models.FusionQuery(fusion=models.Fusion(self.fusion)),
+                    prefetch=branches or None,
+                    using=using,
+                    query=models.NearestQuery(nearest=query.vector, mmr=mmr),
+                    filter=None if branches else condition,  # they have it
+                    params=self._options.params,
                 ),
                 self._skipped,
                 last,
                 documents=documents,
-                depths=depths,
+                depths=self._diverse_depths(last, documents),
             )
-            for vector, words in zip(dense, sparse, strict=True)
+        if not branches:
+            return DenseRanking(
+                self._request(
+                    vectors,
+                    using=using,
+                    query=self._near(vectors, query),
+                    filter=condition,
+                    params=self._options.params,
+                ),
+                self._skipped,
+                last,
+                documents=documents,
+            )
+        return FusedRanking(
+            self._request(
+                vectors,
+                prefetch=branches,
+                query=models.FusionQuery(fusion=models.Fusion(self.fusion)),
+            ),
+            self._skipped,
+            last,
+            documents=documents,
+            depths=self._depths(last, documents),
+        )
+
+    def _near(
+        self, vectors: CollectionVectors, query: EncodedQuery
+    ) -> list[float] | models.RecommendQuery:
+        """Return the query by a text's vector, or by it and the examples."""
+        if query.vector is not None and not self.like and not self.unlike:
+            return query.vector
+        liked: list[Any] = []
+        if query.vector is not None:
+            # the mean is of stored vectors, which Qdrant scales to length 1 for this distance
+            is_scaled = vectors.dense.encoder.distance == "Cosine"
+            length = (math.hypot(*query.vector) if is_scaled else 0) or 1
+            liked = [[value / length for value in query.vector]]
+        examples = models.RecommendInput(
+            positive=[*liked, *(point for _, point in self.like)],
+            negative=[point for _, point in self.unlike] or None,
+        )
+        return models.RecommendQuery(recommend=examples)
+
+    def _condition(self, vectors: CollectionVectors) -> models.Filter | None:
+        """Return the filter of the query, without the examples themselves and their chunks."""
+        examples: list[int | str | UUID] = [
+            *dict.fromkeys(point for _, point in (*self.like, *self.unlike))
         ]
+        if not examples:
+            return self.filter
+        excluded: list[models.Condition] = [models.HasIdCondition(has_id=examples)]
+        if vectors.chunked:
+            match = models.MatchAny(any=[str(point) for point in examples])
+            excluded.append(models.FieldCondition(key=PARENT_FIELD, match=match))
+        own = self.filter
+        return models.Filter(must=None if own is None else [own], must_not=excluded)
+
+    def _diverse_depths(self, last: int, documents: bool) -> Sequence[int]:
+        """Return the candidates that are chosen from, tier by tier."""
+        if self.prefetch_limit is not None:
+            if self.prefetch_limit > _MOST_DIVERSE:
+                raise InputError(
+                    f"prefetch_limit={self.prefetch_limit}, but with diversity hits are chosen "
+                    f"from {_MOST_DIVERSE:,} candidates at most"
+                )
+            return [self.prefetch_limit]
+        reach = _DIVERSE_DEPTHS[-1] // (CHUNKS_PER_DOCUMENT if documents else 1)
+        if last > reach:
+            raise InputError(
+                f"limit, offset and rerank_limit reach hit {last}, but with diversity {reach} are "
+                f"ranked by default: pass prefetch_limit, at least {last}"
+            )
+        return _DIVERSE_DEPTHS[1:] if documents else _DIVERSE_DEPTHS
 
     def retrieval(self, vectors: CollectionVectors) -> dict[str, Any]:
         """Return the arguments of ``retrieve``, besides the ids."""
@@ -257,7 +395,7 @@ class Search:
         Raises:
             ModelError: if the reranker returned something else than one score per text.
         """
-        found = [_responses(answer, vectors, codec) for answer in answers]
+        found = [responses_of(answer, vectors, codec) for answer in answers]
         if self.reranker is None:
             return found
         return [
@@ -290,12 +428,12 @@ class Search:
         return self._options.model_copy(update=query)  # all of it is checked
 
     def _branch(
-        self, vector_name: str, query: list[float] | models.SparseVector
+        self, using: str | None, query: Any, condition: models.Filter | None
     ) -> models.Prefetch:
         return models.Prefetch(
             query=query,
-            using=vector_name or None,
-            filter=self.filter,
+            using=using,
+            filter=condition,
             params=self._options.params,
         )
 
@@ -312,7 +450,7 @@ class Search:
 
 
 async def answer(
-    collection: Collection, search: Search, query_texts: Iterable[str]
+    collection: Collection, search: Search, query_texts: Iterable[str] | None
 ) -> list[list[QueryResponse]]:
     """Search a collection and return the hits of each text, best first.
 
@@ -320,28 +458,90 @@ async def answer(
     with remembered vectors, the collection may have been replaced by one with other vectors, so
     they are read again, and the request is repeated if they differ.
 
+    Args:
+        collection: the collection.
+        search: how to search.
+        query_texts: the texts; ``None`` to search by examples alone, for one list of hits.
+
     Raises:
         As `query` does.
     """
-    texts = checked_queries(query_texts)
-    if not texts:
+    texts = None if query_texts is None else checked_queries(query_texts)
+    if texts == []:
         return []
+
+    async def ask(
+        vectors: CollectionVectors, rankings: Sequence[Ranking]
+    ) -> list[list[models.ScoredPoint]]:
+        return await found_points(collection, search, vectors, rankings)
+
+    vectors, answers = await with_vectors(
+        collection, search, lambda vectors: search.rankings(vectors, texts), ask
+    )
+    return await collection.io.compute(
+        search.responses, vectors, texts or [""], answers, collection.codec
+    )
+
+
+async def with_vectors(
+    collection: Collection,
+    search: Search,
+    prepare: Callable[[CollectionVectors], P],
+    ask: Callable[[CollectionVectors, P], Coroutine[Any, Any, A]],
+) -> tuple[CollectionVectors, A]:
+    """Search by a collection's vectors, once more by those that it has now if that is refused.
+
+    Args:
+        collection: the collection.
+        search: how to search.
+        prepare: does what takes computing, such as to encode texts.
+        ask: sends requests.
+
+    Returns:
+        The vectors, and what `ask` returned.
+
+    Raises:
+        As `query` does.
+    """
     collection.requests.limit_time(search.timeout)
     remembered = collection.selection.recent.find(collection.name)
     vectors = remembered or await collection.vectors_for_query()
     await _advise(collection, search.filter)
-    rankings = await collection.io.compute(search.rankings, vectors, texts)
+    prepared = await collection.io.compute(prepare, vectors)
     try:
-        answers = await _ask(collection, search, vectors, rankings)
+        return vectors, await ask(vectors, prepared)
     except collection.io.engine.refusals:
+        await _check_examples(collection, search)
         if remembered is None:
             raise
         vectors = await collection.vectors_for_query()
         if vectors == remembered:
             raise
-        rankings = await collection.io.compute(search.rankings, vectors, texts)
-        answers = await _ask(collection, search, vectors, rankings)
-    return await collection.io.compute(search.responses, vectors, texts, answers, collection.codec)
+        prepared = await collection.io.compute(prepare, vectors)
+        return vectors, await ask(vectors, prepared)
+
+
+async def _check_examples(collection: Collection, search: Search) -> None:
+    """Raise `DocumentNotFoundError` if an example of a refused search does not exist."""
+    examples = [*search.like, *search.unlike]
+    if not examples:
+        return
+    records = await collection.requests.retrieve(
+        list(dict.fromkeys(point for _, point in examples)),
+        with_payload=False,
+        with_vectors=False,
+        shard_key_selector=search.shard_key_selector,
+        **search.options(),
+    )
+    there = {str(record.id) for record in records}
+    missing = [given for given, point in examples if str(point) not in there]
+    if missing:
+        raise DocumentNotFoundError(
+            f"collection {collection.name!r} has no documents with {len(missing)} of the ids in "
+            f"like and unlike ({', '.join(map(repr, missing[:5]))}"
+            f"{', ...' if len(missing) > 5 else ''}): add them, or omit these ids",
+            missing_ids=missing,
+        )
 
 
 async def _advise(collection: Collection, condition: models.Filter | None) -> None:
@@ -377,7 +577,7 @@ async def _advise(collection: Collection, condition: models.Filter | None) -> No
             )
 
 
-async def _ask(
+async def found_points(
     collection: Collection,
     search: Search,
     vectors: CollectionVectors,
@@ -435,9 +635,14 @@ def checked_queries(texts: Iterable[str]) -> list[str]:
     return checked
 
 
-def _responses(
+def responses_of(
     points: Sequence[models.ScoredPoint], vectors: CollectionVectors, codec: PayloadCodec
 ) -> list[QueryResponse]:
+    """Return points as hits, in their order.
+
+    Raises:
+        ServerRefusal: if a point cannot be a hit.
+    """
     dense = vectors.dense.vector_name
     sparse = vectors.sparse.vector_name if vectors.sparse else None
     rows = []

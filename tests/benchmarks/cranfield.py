@@ -3,12 +3,15 @@
     python tests/benchmarks/cranfield.py --data FOLDER [--model NAME] [--precision fp32]
     python tests/benchmarks/cranfield.py --data FOLDER --sparse Qdrant/bm25 [--fusion dbsf]
     python tests/benchmarks/cranfield.py --data FOLDER --reranker NAME [--sparse Qdrant/bm25]
+    python tests/benchmarks/cranfield.py --data FOLDER --diversity 0.1 0.3 [--sparse Qdrant/bm25]
     python tests/benchmarks/cranfield.py --data FOLDER --join 1 10 --overflow truncate mean chunk
 
 FOLDER holds ``cran.all.1400.xml``, ``cran.qry.xml`` and ``cranqrel.trec.txt``. A query's id in the
 judgements is its position (1 to 225), not its ``<num>``. Cosine search is exact (local mode).
 ``--join 10`` makes long documents, each of ten abstracts that stand beside each other in the
-file; one is relevant where one of its abstracts is.
+file; one is relevant where one of its abstracts is. ``--diversity`` is that of `query`; the mean
+cosine of the first ten hits with each other is printed beside it, which is lower the more they
+differ.
 """
 
 from __future__ import annotations
@@ -19,7 +22,10 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from qdrant_embed import QdrantClient
+import numpy as np
+
+from qdrant_embed import QdrantClient, QueryResponse
+from qdrant_embed.search.search import Fusion
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -33,6 +39,7 @@ def main() -> None:
     parser.add_argument("--sparse", help="a sparse model's name, for hybrid search")
     parser.add_argument("--fusion", choices=["rrf", "dbsf"], default="rrf")
     parser.add_argument("--reranker", help="a cross-encoder's name or folder; it scores 100 hits")
+    parser.add_argument("--diversity", nargs="+", type=float, default=[None])
     parser.add_argument("--join", nargs="+", type=int, default=[1], help="abstracts in a document")
     parser.add_argument(
         "--overflow", nargs="+", choices=["truncate", "mean", "chunk"], default=["truncate"]
@@ -53,19 +60,52 @@ def main() -> None:
                 client.set_sparse_model(arguments.sparse)
             client.add("cranfield", texts.values(), ids=texts.keys())
             client.set_reranker(arguments.reranker)
-            answers = client.query_batch(
-                "cranfield",
-                queries,
-                limit=100,
-                fusion=arguments.fusion,
-                rerank_limit=None if arguments.reranker is None else 100,
-            )
-            found = {
-                number: [int(hit.id) for hit in answer] for number, answer in enumerate(answers, 1)
-            }
-            ndcg = mean([ndcg_at(10, found[number], wanted[number]) for number in wanted])
-            recall = mean([recall_at(100, found[number], wanted[number]) for number in wanted])
-            print(f"{overflow:<8}  nDCG@10 {ndcg:.4f}  recall@100 {recall:.4f}")
+            for diversity in arguments.diversity:
+                measure(
+                    client,
+                    queries,
+                    wanted,
+                    overflow,
+                    diversity,
+                    arguments.fusion,
+                    reranks=arguments.reranker is not None,
+                )
+
+
+def measure(
+    client: QdrantClient,
+    queries: list[str],
+    wanted: dict[int, set[int]],
+    overflow: str,
+    diversity: float | None,
+    fusion: Fusion,
+    *,
+    reranks: bool,
+) -> None:
+    """Prints the quality of one way to search."""
+    answers = client.query_batch(
+        "cranfield",
+        queries,
+        limit=100,
+        fusion=fusion,
+        diversity=diversity,
+        with_vectors=True,
+        rerank_limit=100 if reranks else None,
+    )
+    found = {number: [int(hit.id) for hit in answer] for number, answer in enumerate(answers, 1)}
+    ndcg = mean([ndcg_at(10, found[number], wanted[number]) for number in wanted])
+    recall = mean([recall_at(100, found[number], wanted[number]) for number in wanted])
+    line = f"{overflow:<8}  nDCG@10 {ndcg:.4f}  recall@100 {recall:.4f}"
+    if diversity is not None:
+        line += f"  diversity {diversity}  cosine of hits {mean(list(map(alike, answers))):.3f}"
+    print(line, flush=True)
+
+
+def alike(hits: list[QueryResponse]) -> float:
+    """Mean cosine of the first ten hits with each other."""
+    vectors = np.array([hit.embedding for hit in hits[:10]])
+    cosines = vectors @ vectors.T
+    return float(cosines[np.triu_indices(len(vectors), 1)].mean())
 
 
 def joined(

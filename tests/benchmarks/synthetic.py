@@ -12,6 +12,8 @@ import numpy as np
 from corpora import docstrings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from qdrant_embed.encoder.compile.calibration import calibration_passages
+
 _QUERY = (
     "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
 )
@@ -39,9 +41,9 @@ _HEAD_SIZE = 128
 
 
 def make_model(folder: Path, size: Size) -> None:
-    """Writes a random Qwen3 Embedding, bfloat16, with a tokenizer trained on documentation."""
+    """Writes a random Qwen3 Embedding, bfloat16, with a tokenizer trained on texts."""
     (folder / "1_Pooling").mkdir(parents=True)
-    _write_tokenizer(folder / "tokenizer.json", size.vocabulary)
+    write_tokenizer(folder / "tokenizer.json", size.vocabulary)
     _write_weights(folder / "model.safetensors", size)
     config = {
         "architectures": ["Qwen3ForCausalLM"],
@@ -109,16 +111,22 @@ def _write_weights(path: Path, size: Size) -> None:
     random = np.random.default_rng(0)
     with path.open("wb") as file:
         file.write(len(written).to_bytes(8, "little") + written)
-        for _, shape in _tensors(size):
+        for name, shape in _tensors(size):
             rows = shape[0] if len(shape) > 1 else 1
             for _ in range(rows):  # a table of words is large
                 width = shape[-1]
                 values = random.standard_normal(width, np.float32)
-                values = 1 + 0.1 * values if len(shape) == 1 else values / np.float32(width**0.5)
+                if len(shape) == 1:
+                    values = 1 + 0.1 * values
+                elif not name.startswith("embed_tokens"):
+                    values /= np.float32(width**0.5)
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    # what a layer adds is small, as in GPT-2, so that 28 of them make no noise
+                    values /= np.float32((2 * size.layers) ** 0.5)
                 file.write((values.view(np.uint32) >> 16).astype("<u2").tobytes())
 
 
-def _write_tokenizer(path: Path, vocabulary: int) -> None:
+def write_tokenizer(path: Path, vocabulary: int) -> None:
     """Trains a byte-level BPE, whose rest of the vocabulary no text reaches."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -129,7 +137,9 @@ def _write_tokenizer(path: Path, vocabulary: int) -> None:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(docstrings(), trainer)
+    tokenizer.train_from_iterator(
+        [*docstrings(), *(passage.text for passage in calibration_passages())], trainer
+    )
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {_END}", pair=f"$A {_END} $B {_END}", special_tokens=[(_END, 0)]
     )

@@ -100,6 +100,11 @@ def test_json_lines_are_stored_and_found(
     assert head.split() == ["score", "id", "text", "metadata"]
     assert len(lines) == 2
     assert all(line.endswith(('{"place": 0}', '{"place": 1}')) for line in lines)
+    assert main([*asked, "--json", "--diversity", "0.5", "--limit", "4", SENTENCES[3]]) == 0
+    spread = json.loads(capsys.readouterr().out)
+    assert spread[0] == hits[0]
+    scores = [hit["score"] for hit in spread]
+    assert scores != sorted(scores, reverse=True)
     assert main([*asked, "--where", '{"place": 9}', "x"]) == 0
     assert capsys.readouterr().out == "nothing was found\n"
 

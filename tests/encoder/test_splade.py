@@ -45,7 +45,7 @@ def folder() -> Path:
 
 @pytest.fixture(scope="session")
 def splade(folder: Path, cache: Path) -> SparseTextEmbedding:
-    return SparseTextEmbedding(folder)
+    return SparseTextEmbedding(folder, precision="fp32")
 
 
 def full(vector: SparseVector) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -118,11 +118,11 @@ def test_only_the_heaviest_terms_are_kept_where_asked(
 ) -> None:
     text = "what is the capital of France?"
     (whole,) = splade.embed(text)
-    pruned = SparseTextEmbedding(folder, max_terms=3)
+    pruned = SparseTextEmbedding(folder, max_terms=3, precision="fp32")
     (vector,) = pruned.embed(text)
     assert sorted(vector.values) == sorted(whole.values)[-3:]
     assert set(np.flatnonzero(full(vector))) <= set(whole.indices)
-    (few,) = SparseTextEmbedding(folder, max_terms=10_000).embed(text)
+    (few,) = SparseTextEmbedding(folder, max_terms=10_000, precision="fp32").embed(text)
     np.testing.assert_array_equal(few.indices, whole.indices)
     assert pruned.describe().max_terms == 3
 
@@ -135,7 +135,7 @@ def test_it_says_what_its_vectors_depend_on(
     assert described.model == splade.model_name == str(folder.resolve())
     assert (described.idf, described.max_tokens, described.language) == (False, 512, None)
     assert described.weights_sha256 == WEIGHTS_SHA256
-    short = SparseTextEmbedding(folder, max_tokens=4)
+    short = SparseTextEmbedding(folder, max_tokens=4, precision="fp32")
     assert short.describe().max_tokens == 4
     with caplog.at_level(logging.WARNING):
         (cut, same) = short.embed(["the ship at sea", "the ship"])
@@ -162,7 +162,7 @@ def test_a_folder_of_sentence_transformers_is_run_too(
 ) -> None:
     pooling = {"pooling_strategy": "max", "activation_function": "relu"}
     saved = sentence_transformers_folder(folder, tmp_path / "saved", pooling)
-    (vector,) = SparseTextEmbedding(saved).embed("paris")
+    (vector,) = SparseTextEmbedding(saved, precision="fp32").embed("paris")
     (expected,) = splade.embed("paris")
     np.testing.assert_array_equal(vector.indices, expected.indices)
     np.testing.assert_array_equal(vector.values, expected.values)
@@ -172,6 +172,28 @@ def test_a_folder_of_sentence_transformers_is_run_too(
     summed = sentence_transformers_folder(folder, tmp_path / "summed", other)
     with pytest.raises(ModelFileError, match="pooling_strategy"):
         SparseTextEmbedding(summed)
+    twice = {**pooling, "activation_function": "log1p_relu"}
+    logged = sentence_transformers_folder(folder, tmp_path / "logged", twice)
+    (vector,) = SparseTextEmbedding(logged, precision="fp32").embed("paris")
+    np.testing.assert_allclose(vector.values, np.log1p(expected.values), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_int8_weighs_terms_almost_alike(
+    splade: SparseTextEmbedding, folder: Path, cache: Path
+) -> None:
+    texts = [case["text"] for case in CASES]
+    found, exact = (
+        np.stack([full(vector) for vector in encoder.embed(texts)])
+        for encoder in (SparseTextEmbedding(folder), splade)
+    )
+    assert not np.array_equal(found, exact)
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(exact, axis=1)
+    cosines = (found * exact).sum(axis=1) / lengths
+    assert cosines.mean() >= 0.997
+    assert cosines.min() >= 0.98
+    (graph,) = (cache / "compiled").glob("model-int8-*/compiled.json")
+    assert json.loads(graph.read_text())["float32_groups"] == []
 
 
 def test_models_that_are_no_splade_are_refused(tiny: TinyModel, tmp_path: Path) -> None:
@@ -182,7 +204,7 @@ def test_models_that_are_no_splade_are_refused(tiny: TinyModel, tmp_path: Path) 
     with pytest.raises(ModelFileError, match=r"no tensor 'cls\.predictions\.transform"):
         SparseTextEmbedding(tmp_path)
     (tmp_path / "config.json").unlink()
-    config = {**tiny.config, "model_type": "roberta"}
+    config = {**tiny.config, "model_type": "mpnet", "type_vocab_size": 0}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelFileError, match="cannot be run as a SPLADE model"):
         SparseTextEmbedding(tmp_path)
@@ -212,5 +234,5 @@ def test_options_that_cannot_be_met_are_named(options: dict[str, Any], message: 
 
 
 def test_unknown_names_are_named_with_the_known_ones() -> None:
-    with pytest.raises(UnknownModelError, match="no sparse model named 'splade': Qdrant/bm25 and"):
+    with pytest.raises(UnknownModelError, match="no sparse model named 'splade': Qdrant/bm25, "):
         SparseTextEmbedding("splade")

@@ -628,6 +628,41 @@ def test_points_that_are_named_twice_are_changed_once_and_all(tmp_path: Path) ->
     client.close()
 
 
+@pytest.mark.parametrize("datatype", [models.Datatype.FLOAT32, models.Datatype.FLOAT16])
+def test_an_index_compares_in_int8_and_scores_are_those_of_the_vectors(
+    tmp_path: Path, datatype: models.Datatype
+) -> None:
+    vectors = np.random.default_rng(5).normal(size=(1_500, 48)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    client = opened(tmp_path)
+    client.create_collection(
+        "demo",
+        models.VectorParams(size=48, distance=models.Distance.COSINE, datatype=datatype),
+        optimizers_config=models.OptimizersConfigDiff(indexing_threshold=1),
+    )
+    client.upsert("demo", [Point(id=n, vector=row.tolist()) for n, row in enumerate(vectors)])
+    database(client).optimize("demo")
+
+    def found(**options: Any) -> list[models.ScoredPoint]:
+        quantization = models.QuantizationSearchParams(**options) if options else None
+        params = models.SearchParams(quantization=quantization)
+        return client.query_points("demo", vectors[7].tolist(), search_params=params).points
+
+    expected = vectors @ vectors[7]
+    tolerance = 1e-6 if datatype == models.Datatype.FLOAT32 else 1e-3
+    errors = [
+        max(abs(point.score - expected[int(point.id)]) for point in found(**options))
+        for options in ({}, {"rescore": False})
+    ]
+    assert errors[0] < tolerance
+    assert (errors[1] > 9 * errors[0]) == (
+        datatype == models.Datatype.FLOAT32
+    )  # others stay as they are
+    assert {point.id for point in found()} == {*np.argsort(-expected)[:10].tolist()}
+    assert client.get_collection("demo").config.quantization_config is None
+    client.close()
+
+
 # configurations
 
 CONFIGS: dict[str, dict[str, Any]] = {

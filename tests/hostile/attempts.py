@@ -73,7 +73,7 @@ def sparse(folder: str, cache: str) -> Any:
     """Load a folder as a SPLADE model."""
     from qdrant_embed import SparseTextEmbedding
 
-    encoder = SparseTextEmbedding(folder, cache_dir=cache)
+    encoder = SparseTextEmbedding(folder, cache_dir=cache, precision="fp32")
     assert len(list(encoder.passage_embed(TEXTS))) == len(TEXTS)
 
 

@@ -33,7 +33,8 @@ OPTIONS: dict[str, Any] = {
     "shard_key_selector": "a",
     "timeout": 5,
 }
-SET_ELSEWHERE = {"reranker", "rerank_limit", "chunks"}  # tested below, and in test_reranking.py
+# tested below, and in test_reranking.py
+SET_ELSEWHERE = {"reranker", "rerank_limit", "chunks", "diversity", "like", "unlike"}
 
 
 def test_no_option_is_forgotten_here() -> None:
@@ -133,6 +134,42 @@ def test_every_option_reaches_the_server(
             assert request["with_payload"] is True
             assert request["with_vector"] == (["d", "s"] if hybrid else ["d"])
     assert set(server.parameters[0].split("&")) == {"consistency=majority", "timeout=5"}
+
+
+@pytest.mark.filterwarnings("ignore:Local mode performs exact")
+@pytest.mark.parametrize("diversity", [None, 0.25])
+@pytest.mark.parametrize("like", [False, True])
+def test_every_option_goes_with_diversity_and_examples(
+    remote: QdrantClient,
+    server: Server,
+    vectors: str,
+    chunked: bool,
+    diversity: float | None,
+    like: bool,
+) -> None:
+    server.bodies.clear()
+    examples: dict[str, Any] = {"like": [1], "unlike": [2]} if like else {}
+    options = OPTIONS | {"offset": 0, "diversity": diversity, **examples}
+    remote.query("demo", "a cat", **options)
+    ((_, body),) = server.bodies
+    (asked,) = json.loads(body)["searches"]
+    inner, hybrid = asked, vectors == "hybrid"
+    if diversity is not None:
+        assert asked["query"]["mmr"] == {"diversity": 0.25, "candidates_limit": 333}
+        assert (asked["using"], asked["limit"]) == ("d", 28 if chunked else 7)
+        if hybrid or like:
+            (inner,) = asked["prefetch"]
+            assert "filter" not in asked
+            assert inner["limit"] == 333
+            inner |= {key: asked[key] for key in ("score_threshold", "shard_key")}
+    check(inner, hybrid, others=like)
+    for branch in (inner["prefetch"] if hybrid else [inner])[: 1 if like else 0]:
+        recommend = branch["query"]["recommend"]
+        assert recommend["positive"][1:] == [1]
+        assert recommend["negative"] == [2]
+        excluded = branch["filter"]["must_not"]
+        assert excluded[0] == {"has_id": [1, 2]}
+        assert [each["match"] for each in excluded[1:]] == [{"any": ["1", "2"]}] * chunked
 
 
 @pytest.mark.filterwarnings("ignore:Local mode performs exact")

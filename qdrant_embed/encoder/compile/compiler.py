@@ -14,8 +14,13 @@ from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
 from qdrant_embed.encoder.compile.layers.score_head import score_head
-from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED
-from qdrant_embed.encoder.facts.architectures import BertFamilyConfig, TransformerConfig
+from qdrant_embed.encoder.compile.layers.token_weights import read_token_head
+from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, Array, QuantizationPlan
+from qdrant_embed.encoder.facts.architectures import (
+    BertFamilyConfig,
+    MPNetConfig,
+    TransformerConfig,
+)
 from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.precision import (
     FLOAT32_GRAPH_VERSION,
@@ -56,11 +61,12 @@ from qdrant_embed.progress_bar import Progress
 from qdrant_embed.stalls import announced
 
 if TYPE_CHECKING:
-    from qdrant_embed.encoder.compile.mixed_precision import Gate, MixedPrecision
+    from qdrant_embed.encoder.compile.mixed_precision import Gate, Measured, MixedPrecision
     from qdrant_embed.encoder.run.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
+_NAMES: Mapping[Precision, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _TOLD_EVERY = 60.0  # seconds between messages of how long it will take
 
 
@@ -74,20 +80,24 @@ def compiled_model(
     precision: Precision,
     cache: Path,
     head: Sequence[HeadModule] = (),
+    others: Sequence[Path] = (),
+    token_head: Path | None = None,
     scoring: Scoring | None = None,
 ) -> CompiledModel:
     """Return the compiled form of a model; compile it now if `cache` does not hold it.
 
     Args:
         files: the model's safetensors or PyTorch file, or its index and then its shards.
-        weights_sha256: hex digest of them and of the files of `head`.
+        weights_sha256: hex digest of them, of the files of `head`, and of `others`.
         tokenizer_sha256: hex digest of the tokenizer and the model's settings.
         config: the model's ``config.json``.
         spec: task, pooling, normalisation, length and prefixes.
         load_tokenizer: returns the model's tokenizer, to calibrate with.
-        precision: ``int8`` or ``fp32``.
+        precision: ``int8``, or how weights are stored that are computed with in float32.
         cache: the cache folder.
         head: the modules after the pooling.
+        others: files that no graph is made from, but which belong to the weights.
+        token_head: the file of a head that weighs each token; it adds an output to the graph.
         scoring: how a cross-encoder scores two texts.
 
     Raises:
@@ -96,6 +106,8 @@ def compiled_model(
         MissingDependencyError: ``onnx`` or ``safetensors`` is not installed.
     """
     facts = _facts(config, spec, precision, head, scoring)
+    if token_head is not None:
+        facts["token_head"] = file_sha256(token_head)
     made_from = _digest(
         {
             **facts,
@@ -119,19 +131,23 @@ def compiled_model(
 
     if (kept := find()) is not None:
         return kept
-    from qdrant_embed.encoder.compile.mixed_precision import MixedPrecisionSearch, VectorGate
-    from qdrant_embed.encoder.compile.pairs import PairGate
+    from qdrant_embed.encoder.compile.mixed_precision import MixedPrecisionSearch
     from qdrant_embed.encoder.compile.unfinished import Unfinished
 
     started = time.perf_counter()
     weights = read_tensors(files)
-    if scoring is not None and scoring.layers:
-        own: Head = score_head(weights, scoring.layers, config.dimension, spec.name)
-    else:
-        own = read_head(head)
-    graph = partial(model_graph, weights, config, spec, head=own)
+    graph = partial(
+        model_graph,
+        weights,
+        config,
+        spec,
+        head=_head(head, weights, config, spec, scoring),
+        token_head=read_token_head(token_head, config.hidden_size) if token_head else None,
+    )
     # raises what is wrong with the weights before anything is deleted
-    graph(NOTHING_QUANTIZED).graph.check()
+    whole = graph(NOTHING_QUANTIZED)
+    whole.graph.check()
+    is_exact = precision in ("fp32", whole.storage)
     if config.caution:
         logger.warning("%s: %s", spec.name, config.caution)
     found: MixedPrecision | None = None
@@ -140,7 +156,7 @@ def compiled_model(
         new_folder(folder) as temporary,
         Progress(
             f"compiling {spec.name}",
-            config.num_hidden_layers + 2 if precision == "int8" else 1,
+            1 if is_exact else config.num_hidden_layers + 2,
         ) as progress,
         announced(
             f"compiling {spec.name}, once for this cache folder,", unless=progress.is_visible
@@ -150,51 +166,38 @@ def compiled_model(
         if (kept := find()) is not None:
             return kept
         discard(folder / GRAPH)
-        if precision == "int8":
+        plan, reached = NOTHING_QUANTIZED, precision
+        measured: Measured | None = None
+        steps = _Steps(spec.name, config.num_hidden_layers + 2, progress)
+
+        def search() -> MixedPrecisionSearch:
             unfinished = Unfinished(unfinished_folder, made_from)
-            steps = _Steps(spec.name, config.num_hidden_layers + 2, progress)
-            gate: Gate
-            if scoring is not None:
-                gate = PairGate(load_tokenizer(), spec, scoring)
-            else:
-                gate = VectorGate(load_tokenizer(), spec)
-            found = MixedPrecisionSearch(graph, gate, unfinished, temporary, steps.step).run()
-            if found is None and scoring is not None:
-                logger.warning(
-                    "%s keeps its float32 weights: in int8 it would rank pairs of texts otherwise "
-                    "(Kendall's tau below %s, or another best document), so it is as exact as "
-                    "ever, but slower and larger",
-                    spec.name,
-                    LEAST_TAU,
-                )
-            elif found is None:
-                logger.warning(
-                    "%s keeps its float32 weights: in int8 its vectors would change by more than "
-                    "%s (mean 1 - cosine) or a single one by more than %s, or of a text's ten "
-                    "nearest texts less than %s would stay (%s in a group of texts), so it is as "
-                    "exact as ever, but slower and larger",
-                    spec.name,
-                    LARGEST_ERROR,
-                    round(1 - LEAST_COSINE, 6),
-                    LEAST_OVERLAP,
-                    LEAST_GROUP_OVERLAP,
-                )
-        plan = found.plan if found else NOTHING_QUANTIZED
+            gate = _gate(load_tokenizer(), spec, scoring)
+            return MixedPrecisionSearch(graph, gate, unfinished, temporary, steps.step)
+
+        if precision == "int8":
+            found = search().run()
+            _tell_what_is_kept(spec, found.precision if found else "fp32", scoring)
+            plan = found.plan if found else NOTHING_QUANTIZED
+            reached, measured = (found.precision, found.measured) if found else ("fp32", None)
+        elif precision != "fp32":
+            plan = QuantizationPlan(storage=precision)
+            if not is_exact:
+                measured = search().measured(precision)
         graph(plan).save(temporary / GRAPH)
         parts = [module.weights for module in head if module.weights is not None]
-        if weights_digest([*files, *parts], cache, again=True) != weights_sha256:
+        if weights_digest([*files, *parts, *others], cache, again=True) != weights_sha256:
             remove(unfinished_folder)  # layers of either file may be in it
             raise ModelFileError(
                 f"{files[0]} is not the file that it was: it changed before or while it was "
                 "compiled; load the model again"
             )
-        measured = found.measured if found else None
         report = CompileReport(
             model=spec.name,
             file=files[0].name,
             weights_sha256=weights_sha256,
             graph_version=GRAPH_VERSION,
-            precision="int8" if found else "fp32",
+            precision=reached,
             fidelity=measured if isinstance(measured, Fidelity) else None,
             ranking=measured if isinstance(measured, RankingFidelity) else None,
             float32_groups=found.float32_groups if found else (),
@@ -208,6 +211,57 @@ def compiled_model(
         (temporary / REPORT).write_text(sealed(asdict(report)))
     logger.info("compiled %s to %s in %.1f s", spec.name, report.precision, report.seconds)
     return CompiledModel(folder / GRAPH, report)
+
+
+def _head(
+    modules: Sequence[HeadModule],
+    weights: Mapping[str, Array],
+    config: TransformerConfig,
+    spec: ModelSpec,
+    scoring: Scoring | None,
+) -> Head:
+    """Read what follows the pooling: modules of their own, or layers among a model's weights."""
+    if scoring is not None and scoring.layers:
+        return score_head(weights, scoring.layers, config.dimension, spec.name)
+    return read_head(modules)
+
+
+def _gate(tokenizer: Tokenizer, spec: ModelSpec, scoring: Scoring | None) -> Gate:
+    """Return what decides whether an int8 model is exact enough."""
+    from qdrant_embed.encoder.compile.mixed_precision import VectorGate
+    from qdrant_embed.encoder.compile.pairs import PairGate
+
+    if scoring is not None:
+        return PairGate(tokenizer, spec, scoring)
+    return VectorGate(tokenizer, spec)
+
+
+def _tell_what_is_kept(spec: ModelSpec, reached: Precision, scoring: Scoring | None) -> None:
+    """Log a warning if a model that was to be int8 is not."""
+    if reached == "int8":
+        return
+    if scoring is not None:
+        logger.warning(
+            "%s keeps its %s weights: in int8 it would rank pairs of texts otherwise (Kendall's "
+            "tau below %s, or another best document), so it is as exact as ever, but slower and "
+            "larger",
+            spec.name,
+            _NAMES[reached],
+            LEAST_TAU,
+        )
+        return
+    logger.warning(
+        "%s keeps its %s weights: in int8 its vectors would change by more than "
+        "%s (mean 1 - cosine) or a single one by more than %s, or of a text's ten "
+        "nearest texts less than %s would stay (%s in a group of texts), so it is as "
+        "exact as ever, but slower and larger",
+        spec.name,
+        _NAMES[reached],
+        LARGEST_ERROR,
+        round(1 - LEAST_COSINE, 6),
+        LEAST_OVERLAP,
+        LEAST_GROUP_OVERLAP,
+    )
 
 
 class _Steps:
@@ -260,10 +314,13 @@ def _facts(
         facts["task"] = spec.task
     if scoring is not None:
         facts["scoring"] = asdict(replace(scoring, activation=None))
+    if spec.term_weighting != "log":
+        facts["term_weighting"] = spec.term_weighting
     if head:
         facts["head"] = [module.facts for module in head]
     if isinstance(config, BertFamilyConfig) and config.attends_in_parts(spec.max_tokens):
-        facts["attention"] = "in parts"  # earlier releases compiled such models as all others
+        # earlier releases compiled such models as all others
+        facts["attention"] = "in blocks" if isinstance(config, MPNetConfig) else "in parts"
     if precision == "int8":  # which is calibrated with the prefixes
         facts |= {
             "query_prompts": calibrated_prompts(spec),

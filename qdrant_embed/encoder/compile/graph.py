@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_embed.encoder.compile.halves import BFLOAT16
 from qdrant_embed.errors import MissingDependencyError
 
 WEIGHTS_SUFFIX = ".weights"
@@ -45,6 +47,18 @@ class _Body:
             yield from node.inputs
 
 
+@dataclass(frozen=True)
+class _Table:
+    """A constant whose rows are computed in blocks, one after the other."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    blocks: Callable[[], Iterable[NDArray[Any]]]
+
+
+_Constant: TypeAlias = "NDArray[Any] | Callable[[], NDArray[Any]] | _Table"
+
+
 class Graph:
     """Nodes and constants; methods return the name of what they add.
 
@@ -53,7 +67,7 @@ class Graph:
     """
 
     def __init__(self) -> None:
-        self._constants: dict[str, NDArray[Any] | Callable[[], NDArray[Any]]] = {}
+        self._constants: dict[str, _Constant] = {}
         self._nodes: list[_Node] = []
         self._added = 0  # nodes, also those of loops
         self._inputs: dict[str, tuple[int, list[str | int]]] = {}
@@ -74,7 +88,16 @@ class Graph:
         """Add a constant that is computed when it is written, and not kept: it may be large."""
         return self._added_constant(compute)
 
-    def _added_constant(self, value: NDArray[Any] | Callable[[], NDArray[Any]]) -> str:
+    def table(
+        self,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        blocks: Callable[[], Iterable[NDArray[Any]]],
+    ) -> str:
+        """Add a constant whose rows are computed in blocks when it is written: it is very large."""
+        return self._added_constant(_Table(shape, dtype, blocks))
+
+    def _added_constant(self, value: _Constant) -> str:
         name = f"constant_{len(self._constants)}"
         self._constants[name] = value
         return name
@@ -82,7 +105,10 @@ class Graph:
     def check(self) -> None:
         """Compute each constant, and keep none; raises what is wrong with one."""
         for value in self._constants.values():
-            if callable(value):
+            if isinstance(value, _Table):
+                for _ in value.blocks():
+                    pass
+            elif callable(value):
                 value()
 
     def scalar(self, value: object, dtype: type[np.generic]) -> str:
@@ -120,6 +146,16 @@ class Graph:
         body, self._nodes = _Body(number, result, self._nodes), outer
         return self.node("Loop", times, "", body=body)
 
+    def widened(self, halves: str, after: str) -> str:
+        """Add the matrix `halves`, of 16 bits, in float32, made for each run when `after` is there.
+
+        onnxruntime would otherwise widen it when the graph is loaded, and keep it. A size of 0
+        takes the matrix' own.
+        """
+        sizes = self.node("Shape", after, start=0, end=2)
+        own = self.node("Sub", sizes, sizes)
+        return self.node("Cast", self.node("Reshape", halves, own), to=FLOAT)
+
     def rename_last(self, name: str) -> None:
         """Rename the output of the node that was added last."""
         self._nodes[-1].outputs[0] = name
@@ -156,23 +192,29 @@ class Graph:
             for name, constant in self._constants.items():
                 if name not in needed:
                     continue
-                value = constant() if callable(constant) else constant
+                value = _computed(constant)
                 tensor = graph.initializer.add()
                 tensor.name = name
-                tensor.data_type = helper.np_dtype_to_tensor_dtype(value.dtype)
+                tensor.data_type = (
+                    TensorProto.BFLOAT16
+                    if value.dtype == BFLOAT16
+                    else helper.np_dtype_to_tensor_dtype(value.dtype)
+                )
                 tensor.dims.extend(value.shape)
-                if value.nbytes < _INLINE_BYTES:
-                    tensor.raw_data = value.tobytes()
+                size = math.prod(value.shape) * value.dtype.itemsize
+                if size < _INLINE_BYTES:
+                    tensor.raw_data = b"".join(block.tobytes() for block in value.blocks())
                     continue
                 file.write(bytes(-file.tell() % _ALIGNMENT))
                 tensor.data_location = TensorProto.EXTERNAL
                 for key, entry in (
                     ("location", beside.name),
                     ("offset", str(file.tell())),
-                    ("length", str(value.nbytes)),
+                    ("length", str(size)),
                 ):
                     tensor.external_data.add(key=key, value=entry)
-                file.write(np.ascontiguousarray(value).data)
+                for block in value.blocks():
+                    file.write(np.ascontiguousarray(block).data)
         model = helper.make_model(
             graph,
             producer_name="qdrant-embed",
@@ -190,6 +232,14 @@ class Graph:
                 if isinstance(body := node.attributes.get("body"), _Body):
                     needed.update(body.reads)
         return needed
+
+
+def _computed(constant: _Constant) -> _Table:
+    """Compute a constant, unless it is computed in blocks."""
+    if isinstance(constant, _Table):
+        return constant
+    value = constant() if callable(constant) else constant
+    return _Table(value.shape, value.dtype, lambda: [value])
 
 
 def _node_proto(helper: Any, node: _Node) -> Any:

@@ -36,7 +36,9 @@ from qdrant_embed.encoder.facts.precision import (
     LEAST_OVERLAP,
     NEIGHBOURS,
     Fidelity,
+    Precision,
     RankingFidelity,
+    Storage,
 )
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.run.cores import usable_cores
@@ -51,11 +53,19 @@ Measured: TypeAlias = Fidelity | RankingFidelity
 
 @dataclass(frozen=True)
 class MixedPrecision:
-    """What `MixedPrecisionSearch` found: a plan, how exact it is, and groups left in float32."""
+    """What `MixedPrecisionSearch` found: a plan, and how exact it is.
+
+    Attributes:
+        plan: how weights are stored.
+        precision: that of most of them.
+        fidelity: as measured.
+        float32_groups: those left in float32 in an int8 graph.
+    """
 
     plan: QuantizationPlan
+    precision: Precision
     measured: Measured
-    float32_groups: tuple[str, ...]
+    float32_groups: tuple[str, ...] = ()
 
 
 class Gate(Protocol):
@@ -119,15 +129,40 @@ class MixedPrecisionSearch:
         self._unseen: set[LinearGroup] = set()  # of experts that no text chose: they stay float32
 
     def run(self) -> MixedPrecision | None:
-        """Find a plan that is exact enough; ``None`` where there is none.
+        """Find a plan that is exact enough; ``None`` where only float32 is.
 
         The groups whose error is largest are put back to float32, as few as possible and up to half
-        of them, until the vectors are within the limits.
+        of them, until the vectors are within the limits. If they never are, the weights stay in the
+        16 bits that their file has, if it has 16.
         """
         reference = self._calibrated()
+        storage = self._graph(NOTHING_QUANTIZED).storage
         groups = self._unfinished.groups
-        if self._gate.is_enough(measured := self._measured(groups, reference)):
-            return MixedPrecision(QuantizationPlan(groups, words=True), measured, self._float32())
+        found = self._int8(groups, reference, storage)
+        if found is not None or storage == "fp32":
+            return found
+        plan = QuantizationPlan(storage=storage)
+        measured = self._measured(plan, reference)
+        if not self._gate.is_enough(measured):
+            return None
+        return MixedPrecision(plan, storage, measured)
+
+    def measured(self, storage: Storage) -> Measured:
+        """Measure how near outputs are whose weights are stored in 16 bits."""
+        graph = self._graph(NOTHING_QUANTIZED)
+        calibration = Calibration(self._held_out, self._threads)
+        for number in range(graph.config.num_hidden_layers):
+            with self._stage(graph.stage(number), number, taps=False) as stage:
+                calibration.restore(calibration.outputs(stage))
+            self._step(f"layer {number}")
+        return self._measured(QuantizationPlan(storage=storage), calibration.vectors())
+
+    def _int8(
+        self, groups: Mapping[LinearGroup, QuantizedGroup], reference: Array, storage: Storage
+    ) -> MixedPrecision | None:
+        plan = QuantizationPlan(groups, words=True, storage=storage)
+        if self._gate.is_enough(measured := self._measured(plan, reference)):
+            return MixedPrecision(plan, "int8", measured, self._float32())
         errors = self._errors(groups)
         worst = sorted(errors, key=lambda group: errors[group], reverse=True)
         found: MixedPrecision | None = None
@@ -135,10 +170,9 @@ class MixedPrecisionSearch:
         few, many = 1, len(groups) // 2
         tried = many
         while few <= many:
-            kept = Kept(groups, frozenset(worst[:tried]))
-            if self._gate.is_enough(measured := self._measured(kept, reference)):
-                plan = QuantizationPlan(kept, words=True)
-                found = MixedPrecision(plan, measured, self._float32(worst[:tried]))
+            plan = replace(plan, groups=Kept(groups, frozenset(worst[:tried])))
+            if self._gate.is_enough(measured := self._measured(plan, reference)):
+                found = MixedPrecision(plan, "int8", measured, self._float32(worst[:tried]))
                 many = tried - 1
             elif found is None:
                 return None
@@ -146,6 +180,10 @@ class MixedPrecisionSearch:
                 few = tried + 1
             tried = (few + many) // 2
         return found
+
+    @property
+    def _held_out(self) -> CalibrationTokens:
+        return replace(self._tokens, texts=[], random=[])
 
     def _float32(self, put_back: Sequence[LinearGroup] = ()) -> tuple[str, ...]:
         return tuple(sorted(map(str, self._unseen.union(put_back))))
@@ -200,8 +238,7 @@ class MixedPrecisionSearch:
     def _errors(self, groups: Mapping[LinearGroup, QuantizedGroup]) -> dict[LinearGroup, float]:
         """Measure the error that each group adds to what its layer gives, in the layer alone."""
         graph = self._graph(NOTHING_QUANTIZED)
-        held_out = replace(self._tokens, texts=[], random=[])
-        calibration = Calibration(held_out, self._threads)
+        calibration = Calibration(self._held_out, self._threads)
         errors: dict[LinearGroup, float] = {}
         for number in range(graph.config.num_hidden_layers):
             with self._stage(graph.stage(number), number, taps=False) as stage:
@@ -217,10 +254,10 @@ class MixedPrecisionSearch:
         self._step("measured")
         return errors
 
-    def _measured(self, groups: Mapping[LinearGroup, QuantizedGroup], reference: Array) -> Measured:
+    def _measured(self, plan: QuantizationPlan, reference: Array) -> Measured:
         with TemporaryDirectory(dir=self._workspace) as folder:
             path = Path(folder) / "trial.onnx"
-            self._graph(QuantizationPlan(groups, words=True)).save(path)
+            self._graph(plan).save(path)
             firsts = self._tokens.firsts[-1] if self._tokens.firsts else None
             vectors = encode(Session(path).feed, self._tokens.held_out, self._threads, firsts)
         self._step("checked")

@@ -15,13 +15,15 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_embed.encoder.facts.precision import Storage
+
 Array: TypeAlias = NDArray[np.float32]
 Linear: TypeAlias = tuple[Array, Array]  # weight [inputs, outputs], bias [outputs]
-Kind: TypeAlias = Literal["qkv", "o", "f1", "f2"]
+Kind: TypeAlias = Literal["qkv", "o", "f1", "f2", "terms"]
 
 # how much of a channel's range is moved from the activations into the weights, by kind of group;
 # fixed for all models: chosen by measurement on three of them
-SMOOTHING: Mapping[Kind, float] = {"qkv": 0.8, "o": 0.65, "f1": 0.8, "f2": 0.9}
+SMOOTHING: Mapping[Kind, float] = {"qkv": 0.8, "o": 0.65, "f1": 0.8, "f2": 0.9, "terms": 0.5}
 
 # the output of the feed-forward block's activation has a few channels whose range is several times
 # that of all others; if only these are divided, fewer weights grow
@@ -30,7 +32,6 @@ _CAPPED = 4
 _TOLERANCE = 2.0
 
 _DAMPING = 0.01  # of the Hessian's mean diagonal
-_ROWS = 4096  # of a table that are quantised together
 _BLOCK = 64  # rows of weights whose rounding errors are carried on together
 _WEIGHT_STEPS = 124  # three less than int8 has, because GPTQ may enlarge a weight
 
@@ -42,7 +43,8 @@ class LinearGroup:
     Attributes:
         layer: number of the transformer layer, from 0.
         kind: ``qkv`` (query, key and value), ``o`` (the attention's output projection), ``f1`` or
-            ``f2`` (the feed-forward block's first, two if it is gated, and its second).
+            ``f2`` (the feed-forward block's first, two if it is gated, and its second), or, behind
+            the last layer, ``terms`` (what guesses words, in blocks of the vocabulary).
         expert: number of the expert, of layers that only the tokens that chose it go through.
     """
 
@@ -89,10 +91,17 @@ class QuantizedGroup:
 
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """The groups that are int8, and whether the table of word embeddings is."""
+    """How a model's weights are stored.
+
+    Attributes:
+        groups: the groups that are int8.
+        words: whether the table of word embeddings is int8.
+        storage: how all other linear layers, and the table if it is not int8, are stored.
+    """
 
     groups: Mapping[LinearGroup, QuantizedGroup] = field(default_factory=dict)
     words: bool = False
+    storage: Storage = "fp32"
 
 
 NOTHING_QUANTIZED = QuantizationPlan()
@@ -122,16 +131,14 @@ def quantize_group(
     """Quantise the linear layers of a group.
 
     Args:
-        kind: ``qkv``, ``o``, ``f1`` or ``f2``.
+        kind: that of the group; the large blocks of ``terms`` are quantised one by one.
         linears: weight and bias of each.
         seen: their input on calibration texts.
         sharing: shape of the inputs whose middle axis must have one divisor.
     """
-    # in row-major order, as GPTQ goes through rows
-    weights = np.ascontiguousarray(np.concatenate([weight for weight, _ in linears], axis=1))
-    smoothing = _divisor(kind, weights, seen, sharing)
+    parts = [[linear] for linear in linears] if kind == "terms" else [linears]
+    smoothing = _divisor(kind, linears, seen, sharing)
     divisor = np.ones_like(seen.low) if smoothing is None else smoothing
-    smoothed = weights * divisor[:, None]
     low, high = _range(seen, divisor)
     scale = np.float32((high - low) / 255)
     zero_point = int(np.clip(np.rint(-low / scale), 0, 255))
@@ -143,33 +150,38 @@ def quantize_group(
     moments: Array = rows.T @ rows
     moments /= np.float32(len(rows))
     del rows  # large
-    integers, weight_scales = _gptq(smoothed, _error_factors(moments))
-    # subtract from the bias what rounding inputs and weights adds on average
-    error = exact_mean @ smoothed - rounded_mean @ (integers * weight_scales)
-    quantized, start = [], 0
-    for weight, bias in linears:
-        columns = slice(start, start + weight.shape[1])
-        start = columns.stop
-        quantized.append(
-            QuantizedLinear(
-                weight=np.ascontiguousarray(integers[:, columns]),
-                scale=weight_scales[columns],
-                bias=(bias + error[columns]).astype(np.float32),
+    factors = _error_factors(moments)
+    quantized: list[QuantizedLinear] = []
+    for part in parts:
+        smoothed = _joined(part) * divisor[:, None]
+        integers, weight_scales = _gptq(smoothed, factors)
+        # subtract from the bias what rounding inputs and weights adds on average
+        error = exact_mean @ smoothed - rounded_mean @ (integers * weight_scales)
+        start = 0
+        for weight, bias in part:
+            columns = slice(start, start + weight.shape[1])
+            start = columns.stop
+            quantized.append(
+                QuantizedLinear(
+                    weight=np.ascontiguousarray(integers[:, columns]),
+                    scale=weight_scales[columns],
+                    bias=(bias + error[columns]).astype(np.float32),
+                )
             )
-        )
     return QuantizedGroup(smoothing, scale, zero_point, tuple(quantized))
 
 
-def quantize_rows(table: Array) -> tuple[NDArray[np.int8], Array]:
-    """Quantise each row: int8 [rows, columns], and the scales [rows, 1]."""
-    integers = np.empty(table.shape, np.int8)
-    scales = np.empty((len(table), 1), np.float32)
-    for start in range(0, len(table), _ROWS):  # a table of words is large
-        rows = table[start : start + _ROWS]
-        largest = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))
-        scales[start : start + _ROWS] = np.maximum(largest, 1e-12) / 127
-        integers[start : start + _ROWS] = np.rint(rows / scales[start : start + _ROWS])
-    return integers, scales
+def row_scales(rows: Array) -> Array:
+    """Find the scale with which each row is int8, [rows, 1]."""
+    largest = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))
+    scales: Array = (np.maximum(largest, 1e-12) / 127).astype(np.float32)
+    return scales
+
+
+def quantize_rows(rows: Array) -> NDArray[np.int8]:
+    """Quantise each row with its `row_scales`, int8 [rows, columns]."""
+    integers: NDArray[np.int8] = np.rint(rows / row_scales(rows)).astype(np.int8)
+    return integers
 
 
 def _round(rows: Array, scale: np.float32, zero_point: int) -> None:
@@ -180,12 +192,20 @@ def _round(rows: Array, scale: np.float32, zero_point: int) -> None:
     rows *= scale
 
 
+def _joined(linears: Sequence[Linear]) -> Array:
+    """Join the weights of linear layers, in row-major order, as GPTQ goes through rows."""
+    return np.ascontiguousarray(np.concatenate([weight for weight, _ in linears], axis=1))
+
+
 def _divisor(
-    kind: Kind, weights: Array, seen: Activations, sharing: tuple[int, int, int] | None
+    kind: Kind,
+    linears: Sequence[Linear],
+    seen: Activations,
+    sharing: tuple[int, int, int] | None,
 ) -> Array | None:
     """Choose what a group's input is divided by, if anything."""
     reach = np.maximum(np.abs(seen.low), np.abs(seen.high))
-    largest: Array = np.abs(weights).max(axis=1)
+    largest: Array = np.max([np.abs(weight).max(axis=1) for weight, _ in linears], axis=0)
     if sharing is not None:
         reach, largest = _shared(reach, sharing), _shared(largest, sharing)
     smoothing = _smoothing(largest, reach, SMOOTHING[kind])
@@ -193,7 +213,7 @@ def _divisor(
         return smoothing
     cap = np.sort(reach)[::-1][: _CAPPED + 1][-1]
     capped = np.maximum(1, reach / max(cap, 1e-3)).astype(np.float32)
-    candidates = [np.ones_like(reach), capped, smoothing]
+    candidates, weights = [np.ones_like(reach), capped, smoothing], _joined(linears)
     errors = [_rounding_error(weights, seen, divisor) for divisor in candidates]
     cheapest = next(i for i, error in enumerate(errors) if error <= _TOLERANCE * min(errors))
     return candidates[cheapest] if cheapest else None

@@ -7,6 +7,7 @@ A value that cannot be run is refused.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -21,9 +22,13 @@ from pydantic import (
 )
 
 from qdrant_embed.encoder.facts.jsonfile import JsonFile
-from qdrant_embed.encoder.interfaces import Task
-from qdrant_embed.errors import ModelFileError
+from qdrant_embed.encoder.facts.prompts import DEFAULT_ADAPTER, RETRIEVAL
+from qdrant_embed.encoder.interfaces import Route, Task
+from qdrant_embed.errors import InputError, ModelFileError
+from qdrant_embed.limits import shortened
 
+# tasks with weights for documents and for queries
+_RETRIEVALS: Mapping[Route, str] = {"document": DEFAULT_ADAPTER, "query": "retrieval.query"}
 STATIC = "model2vec"  # `model_type` of static models
 # tokens of a text whose attention, the scores of all their pairs in all heads, is held at once
 _SCORED_TOGETHER = 1024
@@ -145,7 +150,7 @@ class JinaBertConfig(BertFamilyConfig):
 class RobertaConfig(BertFamilyConfig):
     """``config.json`` of architectures ``roberta`` and ``xlm-roberta``."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "score"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms", "score"})
 
     model_type: Literal["roberta", "xlm-roberta"]
     pad_token_id: NonNegativeInt = 1
@@ -160,7 +165,7 @@ class RobertaConfig(BertFamilyConfig):
 class DistilBertConfig(BertFamilyConfig):
     """``config.json`` of architecture ``distilbert``."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "score"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms", "score"})
 
     model_type: Literal["distilbert"]
     hidden_size: PositiveInt = Field(validation_alias="dim")
@@ -214,7 +219,7 @@ class _RopeByLayer(JsonFile):
 class ModernBertConfig(RotaryConfig):
     """``config.json`` of architecture ``modernbert``, as transformers 4 or 5 writes it."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "score"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms", "score"})
 
     model_type: Literal["modernbert"]
     hidden_activation: Activation = "gelu"
@@ -222,6 +227,9 @@ class ModernBertConfig(RotaryConfig):
     norm_bias: bool = False
     attention_bias: bool = False
     mlp_bias: bool = False
+    # of heads alone; dense models do not depend on them
+    classifier_activation: Any = Field("gelu", exclude=True)
+    classifier_bias: Any = Field(False, exclude=True)
     local_attention: Annotated[int, Field(gt=0, le=1 << 17)] = 128
     global_attn_every_n_layers: PositiveInt = 3
     layer_types: tuple[Literal["full_attention", "sliding_attention"], ...] | None = None
@@ -577,7 +585,7 @@ class GteConfig(RotaryConfig):
     The vendor's code scales positions alike for texts of every length.
     """
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "score"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms", "score"})
 
     model_type: Literal["gte", "new"]
     type_vocab_size: NonNegativeInt = 1
@@ -644,8 +652,9 @@ class XlmRobertaFlashConfig(BertFamilyConfig, RotaryConfig):
     Attributes:
         lora_adaptations: the tasks that the weights have changes for, if any.
         lora_task: the task whose changes are compiled in, for documents and queries alike. The
-            vendor's own code takes ``retrieval.query`` for queries; because what is stored is by
-            far the most, and other programs may read it, the default is what documents need.
+            vendor's own code takes ``retrieval.query`` for queries; because that takes a second
+            model in memory, the default is what documents need.
+        task_instructions: what the vendor's own code puts before the texts of each task.
     """
 
     model_type: Literal["xlm-roberta"]
@@ -655,7 +664,8 @@ class XlmRobertaFlashConfig(BertFamilyConfig, RotaryConfig):
     rotary_emb_base: Theta = 10_000.0
     lora_adaptations: tuple[str, ...] | None = None
     lora_alpha: Annotated[float, Field(gt=0, le=1e6)] = 1.0
-    lora_task: str = "retrieval.passage"
+    lora_task: str = DEFAULT_ADAPTER
+    task_instructions: Mapping[str, str] = Field(default_factory=dict, exclude=True)
 
     @property
     def architecture(self) -> str:
@@ -670,11 +680,12 @@ class XlmRobertaFlashConfig(BertFamilyConfig, RotaryConfig):
     @property
     def caution(self) -> str:
         """What a user should know of how the model is run; empty for most."""
-        if self.adapter is None:
+        if self.adapter is None or self.lora_task != DEFAULT_ADAPTER:
             return ""
         return (
             f"its weights for the task {self.lora_task!r} are compiled, for queries and documents "
-            "alike; the vendor's own code has other weights for queries than for documents"
+            f"alike; the vendor's own code has other weights for queries: task={RETRIEVAL!r} runs "
+            "both, in twice the memory"
         )
 
     @property
@@ -682,6 +693,30 @@ class XlmRobertaFlashConfig(BertFamilyConfig, RotaryConfig):
         """The number of the task whose changes are compiled in."""
         tasks = self.lora_adaptations
         return tasks.index(self.lora_task) if tasks else None
+
+    def adapted(self, task: str, route: Route) -> XlmRobertaFlashConfig:
+        """Return the config of the model that is run for a task; it may have no such changes.
+
+        Args:
+            task: one of `lora_adaptations`, or `RETRIEVAL` for those of queries and documents.
+            route: the texts that it is run for.
+
+        Raises:
+            InputError: there are changes for tasks, but none for this one.
+        """
+        tasks = self.lora_adaptations
+        if not tasks:
+            return self
+        known = (*([RETRIEVAL] if set(_RETRIEVALS.values()) <= set(tasks) else ()), *tasks)
+        if task not in known:
+            near = difflib.get_close_matches(task, known, n=1)
+            raise InputError(
+                f"task={task!r:.80}, but the model has weights for the tasks "
+                f"{shortened(', '.join(known), 500)}"
+                + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+        chosen = _RETRIEVALS[route] if task == RETRIEVAL else task
+        return self.model_copy(update={"lora_task": chosen})
 
     @model_validator(mode="after")
     def _check_task(self) -> XlmRobertaFlashConfig:

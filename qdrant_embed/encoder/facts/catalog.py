@@ -1,10 +1,8 @@
 """The catalog of known models: data, one entry each.
 
 Where a model's own files state a fact (pooling, dimension, length, prompts), the files win; the
-catalog answers without network, and supplies what files rarely state: the prefixes. Each group
-names the sources of its facts: F the predecessor's tables (fastembed 0.9.1), M mteb's metadata, V
-the vendor's model card, S what sentence-transformers' chain has been seen to be; "?" marks what no
-vendor's text confirms, where files alone count.
+catalog answers without network, and supplies what files rarely state: the prefixes. Each entry
+names the sources of its facts; see `Source`.
 """
 
 from __future__ import annotations
@@ -21,6 +19,10 @@ from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Pooling
 
 Purpose: TypeAlias = Literal["retrieval", "similarity"]
+# where a fact is from: the model's own ``files``, as they were read somewhere; the tables of
+# ``fastembed`` (0.9.1) or the metadata of ``mteb``; nothing but the ``vendor``'s page; or
+# ``unconfirmed``, which only the model's own files can make true
+Source: TypeAlias = Literal["files", "fastembed", "mteb", "vendor", "unconfirmed"]
 
 DEFAULT_MODEL = "BAAI/bge-small-en-v1.5"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -51,17 +53,35 @@ class Published:
         purpose: what it is trained for: to find passages that answer a query (``retrieval``), or
             texts of equal meaning (``similarity``).
         bytes_each: bytes that one of the numbers takes as it is run by default.
+        architecture: of its weights, as `ARCHITECTURES` names it; ``static`` for a table.
+        note: what else its users should know, a sentence.
     """
 
     parameters: float
     languages: tuple[str, ...] = ("en",)
     purpose: Purpose = "retrieval"
     bytes_each: int = 1
+    architecture: str = "bert"
+    note: str = ""
 
     @property
     def megabytes(self) -> int:
         """About how many MB the model takes on disk as it is run by default (int8)."""
         return round(self.parameters * self.bytes_each)
+
+
+def _known(default: Source = "mteb", **others: Source) -> Mapping[str, Source]:
+    """Name the source of each fact, of those in `others` another than `default`.
+
+    mteb does not state poolings, which are in the models' files.
+    """
+    facts: dict[str, Source] = dict.fromkeys(
+        ("dimension", "max_tokens", "query_prefix", "document_prefix", "smallest_dimension"),
+        default,
+    )
+    facts |= dict.fromkeys(("license", "parameters", "languages"), default)
+    pooling: Source = "files" if default == "mteb" else default
+    return facts | {"pooling": pooling, "normalize": pooling} | others
 
 
 @dataclass(frozen=True)
@@ -73,21 +93,25 @@ class CatalogEntry:
         published: what decides which model to take.
         sha256: digests of its files, where known.
         packages: installed packages that carry them.
+        sources: where each fact is from, by the names of `spec` and `published`.
     """
 
     spec: ModelSpec
     published: Published
     sha256: Mapping[str, str] = field(default_factory=dict)
     packages: tuple[PackagedModel, ...] = ()
+    sources: Mapping[str, Source] = field(default_factory=_known)
 
 
-def _represented(name: str, dimension: int, license: str, smallest: int | None = None) -> ModelSpec:
+def _represented(
+    name: str, dimension: int, license: str, smallest: int | None = None, *, max_tokens: int = 512
+) -> ModelSpec:
     """Describe a model that pools the first token and expects a sentence before queries."""
     return ModelSpec(
         name,
         dimension,
         "cls",
-        512,
+        max_tokens,
         query_prefix=_REPRESENT,
         license=license,
         smallest_dimension=smallest,
@@ -111,6 +135,26 @@ def _plain(
 ) -> ModelSpec:
     """Describe a model without prefixes."""
     return ModelSpec(name, dimension, pooling, max_tokens, license=license)
+
+
+def _dot(name: str, pooling: Pooling) -> ModelSpec:
+    """Describe a model of sentence-transformers that was trained for the dot product."""
+    return ModelSpec(
+        f"sentence-transformers/{name}", 768, pooling, 512, normalize=False, license="Apache-2.0"
+    )
+
+
+def _nomic(name: str, max_tokens: int, smallest: int | None = None) -> ModelSpec:
+    return ModelSpec(
+        name,
+        768,
+        "mean",
+        max_tokens,
+        query_prefix="search_query: ",
+        document_prefix="search_document: ",
+        license="Apache-2.0",
+        smallest_dimension=smallest,
+    )
 
 
 def _instructed(
@@ -160,19 +204,21 @@ _PACKAGES = (
     ),
 )
 
+_DOT = "It was trained for the dot product; collections compare its vectors by cosine."
+_CODE = "It brings code of its own, and runs if its config.json states whether it is_causal."
 _WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
 _QUESTION = "Given a question, retrieve passages that can help answer the question."
 
 
-def _kalm(name: str) -> ModelSpec:
+def _kalm(name: str, license: str) -> ModelSpec:
     task = "Given a query, retrieve documents that answer the query"
     return _instructed(
-        name, 896, 512, "MIT", task, query=" \n Query: ", pooling="mean", smallest=64
+        name, 896, 512, license, task, query=" \n Query: ", pooling="mean", smallest=64
     )
 
 
-# of XLM-RoBERTa, and of harrier by M; "?" for Gemma, Qwen, F2LLM, potion and LaBSE, whose vendors
-# say "more than 100"
+# of XLM-RoBERTa, and of harrier by mteb; unconfirmed for Gemma, Qwen, F2LLM, potion and LaBSE,
+# whose vendors say "more than 100"
 _MANY_LANGUAGES = """
 af am ar as az be bg bn br bs ca cs cy da de el en eo es et eu fa fi fr fy ga gd gl gu ha he hi
 hr hu hy id is it ja jv ka kk km kn ko ku ky la lo lt lv mg mk ml mn mr ms my ne nl no om or pa
@@ -187,7 +233,7 @@ my nb nl pl pt ro ru sk sl sq sr sv th tr uk ur vi zh
 """
 _DISTILLED = tuple(_FIFTY_LANGUAGES.split())
 
-# of GTE; "?" for Snowflake's model, which is built on it
+# of GTE, and of models by Jina, Octen, Snowflake and Voyage, which name nearly the same
 _GTE_LANGUAGES = """
 af ar az be bg bn ca cs cy da de el en es et eu fa fi fr gl gu he hi hr ht hu hy id is it ja jv ka
 kk km kn ko ky lo lt lv mk ml mn mr ms my ne nl no pa pl pt qu ro ru si sk sl sq sr sv sw ta te th
@@ -201,45 +247,176 @@ ar bn da de el en es fi fr hi id it ja ka ko lv nl no pl pt ro ru sk sv th tr uk
 """
 _JINA = tuple(_JINA_LANGUAGES.split())
 
+# of the first distilled Universal Sentence Encoder, as far as its vendor names them
+_DISTILLED_ENCODER = ("ar", "de", "en", "es", "fr", "it", "ko", "nl", "pl", "pt", "ru", "tr", "zh")
+
+_GRANITE = ("ar", "cs", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pt", "zh")
+_GRANITE_LANGUAGES = """
+ar az bg bn ca cs da de el en es et fa fi fr he hi hr hu id is it ja ka kk km ko lt lv mr ms nl no
+pl pt ro ru sk sl sq sr sv sw te th tl tr uk ur uz vi zh
+"""
+_GRANITE_R2 = tuple(_GRANITE_LANGUAGES.split())
+
 CATALOG: tuple[CatalogEntry, ...] = (
-    # pooling, dimensions F; prefix V, M
-    CatalogEntry(_represented("BAAI/bge-small-en-v1.5", 384, "MIT"), Published(33)),
-    CatalogEntry(_represented("BAAI/bge-base-en-v1.5", 768, "MIT"), Published(109)),
-    CatalogEntry(_represented("BAAI/bge-large-en-v1.5", 1024, "MIT"), Published(335)),
-    CatalogEntry(_represented("BAAI/bge-small-en", 384, "MIT"), Published(33)),
-    # length F, M, the rest from three packages with equal bytes; for L12 all but the name "?"
-    CatalogEntry(_plain(MINILM, 384, 256, "Apache-2.0"), Published(23), _MINILM_SHA256, _PACKAGES),
     CatalogEntry(
-        _plain("sentence-transformers/all-MiniLM-L12-v2", 384, 128, "Apache-2.0"), Published(33)
+        _represented("BAAI/bge-small-en-v1.5", 384, "MIT"),
+        Published(33),
+        sources=_known(pooling="fastembed", normalize="fastembed"),
     ),
-    # dimensions, prefixes M
+    CatalogEntry(
+        _represented("BAAI/bge-base-en-v1.5", 768, "MIT"),
+        Published(109),
+        sources=_known(pooling="fastembed", normalize="fastembed"),
+    ),
+    CatalogEntry(
+        _represented("BAAI/bge-large-en-v1.5", 1024, "MIT"),
+        Published(335),
+        sources=_known(pooling="fastembed", normalize="fastembed"),
+    ),
+    CatalogEntry(
+        _represented("BAAI/bge-small-en", 384, "MIT"),
+        Published(33),
+        sources=_known(pooling="fastembed", normalize="fastembed"),
+    ),
+    CatalogEntry(
+        _plain(MINILM, 384, 256, "Apache-2.0"),
+        Published(23),
+        _MINILM_SHA256,
+        _PACKAGES,
+        sources=_known("files"),
+    ),
+    # mteb says 256 tokens
+    CatalogEntry(
+        _plain("sentence-transformers/all-MiniLM-L12-v2", 384, 128, "Apache-2.0"),
+        Published(33),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed", max_tokens="unconfirmed"),
+    ),
+    CatalogEntry(
+        _plain("sentence-transformers/all-mpnet-base-v2", 768, 384, "Apache-2.0"),
+        Published(109, architecture="mpnet"),
+    ),
+    CatalogEntry(
+        _plain("sentence-transformers/multi-qa-MiniLM-L6-cos-v1", 384, 512, "Apache-2.0"),
+        Published(23),
+        sources=_known(pooling="vendor", normalize="vendor"),
+    ),
+    CatalogEntry(
+        _dot("multi-qa-mpnet-base-dot-v1", "cls"),
+        Published(109, architecture="mpnet", note=_DOT),
+        sources=_known(pooling="vendor", normalize="vendor", license="unconfirmed"),
+    ),
+    CatalogEntry(
+        _dot("msmarco-distilbert-dot-v5", "mean"),
+        Published(66, architecture="distilbert", note=_DOT),
+        sources=_known("vendor"),
+    ),
+    CatalogEntry(
+        _dot("msmarco-distilbert-base-tas-b", "cls"),
+        Published(66, architecture="distilbert", note=_DOT),
+        sources=_known("vendor"),
+    ),
+    CatalogEntry(
+        _dot("msmarco-bert-base-dot-v5", "mean"),
+        Published(109, architecture="bert", note=_DOT),
+        sources=_known("vendor"),
+    ),
     CatalogEntry(_e5("e5-small-v2", 384), Published(33)),
     CatalogEntry(_e5("e5-base-v2", 768), Published(109)),
-    CatalogEntry(_e5("multilingual-e5-small", 384), Published(118, _XLM_R)),
-    CatalogEntry(_e5("multilingual-e5-base", 768), Published(278, _XLM_R)),
-    CatalogEntry(_e5("multilingual-e5-large", 1024), Published(560, _XLM_R)),
-    # "?": stated by third parties alone
-    CatalogEntry(_plain("thenlper/gte-small", 384, 512, "MIT"), Published(33)),
-    CatalogEntry(_plain("thenlper/gte-base", 768, 512, "MIT"), Published(109)),
-    # prefix V, smallest dimension of m-v1.5 V
+    CatalogEntry(_e5("e5-large-v2", 1024), Published(335)),
+    CatalogEntry(_e5("multilingual-e5-small", 384), Published(118, _XLM_R, architecture="bert")),
     CatalogEntry(
-        _represented("Snowflake/snowflake-arctic-embed-xs", 384, "Apache-2.0"), Published(23)
+        _e5("multilingual-e5-base", 768), Published(278, _XLM_R, architecture="xlm-roberta")
     ),
     CatalogEntry(
-        _represented("Snowflake/snowflake-arctic-embed-s", 384, "Apache-2.0"), Published(33)
+        _e5("multilingual-e5-large", 1024), Published(560, _XLM_R, architecture="xlm-roberta")
     ),
     CatalogEntry(
-        _represented("Snowflake/snowflake-arctic-embed-m", 768, "Apache-2.0"), Published(109)
+        _instructed(
+            "intfloat/multilingual-e5-large-instruct", 1024, 512, "MIT", _WEB_SEARCH, pooling="mean"
+        ),
+        Published(560, _XLM_R, architecture="xlm-roberta"),
+        sources=_known(query_prefix="vendor"),
+    ),
+    CatalogEntry(
+        _plain("thenlper/gte-small", 384, 512, "MIT"),
+        Published(33),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed"),
+    ),
+    CatalogEntry(
+        _plain("thenlper/gte-base", 768, 512, "MIT"),
+        Published(109),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed"),
+    ),
+    CatalogEntry(
+        _plain("thenlper/gte-large", 1024, 512, "MIT"),
+        Published(335),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed"),
+    ),
+    CatalogEntry(
+        _represented("Snowflake/snowflake-arctic-embed-xs", 384, "Apache-2.0"),
+        Published(23),
+        sources=_known(query_prefix="vendor"),
+    ),
+    CatalogEntry(
+        _represented("Snowflake/snowflake-arctic-embed-s", 384, "Apache-2.0"),
+        Published(33),
+        sources=_known(query_prefix="vendor"),
+    ),
+    CatalogEntry(
+        _represented("Snowflake/snowflake-arctic-embed-m", 768, "Apache-2.0"),
+        Published(109),
+        sources=_known(query_prefix="vendor"),
+    ),
+    CatalogEntry(
+        _represented("Snowflake/snowflake-arctic-embed-l", 1024, "Apache-2.0"),
+        Published(335),
+        sources=_known(query_prefix="vendor"),
     ),
     CatalogEntry(
         _represented("Snowflake/snowflake-arctic-embed-m-v1.5", 768, "Apache-2.0", 256),
         Published(109),
+        sources=_known(smallest_dimension="vendor"),
     ),
-    # prefix M
+    CatalogEntry(
+        _represented("Snowflake/snowflake-arctic-embed-m-long", 768, "Apache-2.0", max_tokens=2048),
+        Published(137, architecture="nomic_bert"),
+        sources=_known(query_prefix="vendor"),
+    ),
+    CatalogEntry(
+        ModelSpec(
+            "Snowflake/snowflake-arctic-embed-m-v2.0",
+            768,
+            "cls",
+            8192,
+            query_prefix="query: ",
+            license="Apache-2.0",
+            smallest_dimension=256,
+        ),
+        Published(305, _GTE, architecture="gte"),
+        sources=_known(query_prefix="vendor", smallest_dimension="vendor"),
+    ),
+    CatalogEntry(
+        ModelSpec(
+            "Snowflake/snowflake-arctic-embed-l-v2.0",
+            1024,
+            "cls",
+            8192,
+            query_prefix="query: ",
+            license="Apache-2.0",
+            smallest_dimension=256,
+        ),
+        Published(568, _GTE, architecture="xlm-roberta"),
+        sources=_known(query_prefix="vendor", smallest_dimension="vendor"),
+    ),
     CatalogEntry(
         _represented("mixedbread-ai/mxbai-embed-large-v1", 1024, "Apache-2.0"), Published(335)
     ),
-    # F; M says 512 tokens
+    CatalogEntry(
+        _plain("mixedbread-ai/mxbai-embed-xsmall-v1", 384, 512, "Apache-2.0"),
+        Published(24),
+        sources=_known(normalize="unconfirmed"),
+    ),
+    # mteb says 512 tokens of both; of mpnet fastembed's table says nothing
     CatalogEntry(
         ModelSpec(
             "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
@@ -249,31 +426,95 @@ CATALOG: tuple[CatalogEntry, ...] = (
             normalize=False,
             license="Apache-2.0",
         ),
-        Published(118, _DISTILLED, "similarity"),
+        Published(118, _DISTILLED, purpose="similarity"),
+        sources=_known(max_tokens="fastembed"),
     ),
-    # prefixes M; 64 to 768 dimensions V; F leaves vectors unnormalised
     CatalogEntry(
         ModelSpec(
-            "nomic-ai/nomic-embed-text-v1.5",
+            "sentence-transformers/paraphrase-multilingual-mpnet-base-v2",
             768,
             "mean",
-            8192,
-            query_prefix="search_query: ",
-            document_prefix="search_document: ",
+            128,
+            normalize=False,
             license="Apache-2.0",
-            smallest_dimension=64,
         ),
-        Published(137),
-    ),
-    # F
-    CatalogEntry(
-        _plain("jinaai/jina-embeddings-v2-small-en", 512, 8192, "Apache-2.0"), Published(33)
+        Published(278, _DISTILLED, purpose="similarity", architecture="xlm-roberta"),
+        sources=_known(max_tokens="files"),
     ),
     CatalogEntry(
-        _plain("jinaai/jina-embeddings-v2-base-en", 768, 8192, "Apache-2.0"), Published(137)
+        ModelSpec(
+            "sentence-transformers/distiluse-base-multilingual-cased-v1",
+            512,
+            "mean",
+            128,
+            normalize=False,
+            license="Apache-2.0",
+        ),
+        Published(135, _DISTILLED_ENCODER, purpose="similarity", architecture="distilbert"),
+        sources=_known("files", languages="vendor", license="vendor"),
     ),
-    # prompts M; 32 dimensions or more V. One task's changes are compiled in, that of documents:
-    # see `XlmRobertaFlashConfig`
+    CatalogEntry(
+        ModelSpec(
+            "sentence-transformers/distiluse-base-multilingual-cased-v2",
+            512,
+            "mean",
+            128,
+            normalize=False,
+            license="Apache-2.0",
+        ),
+        Published(135, _DISTILLED, purpose="similarity", architecture="distilbert"),
+        sources=_known("files", languages="vendor", license="vendor"),
+    ),
+    # for nomic-embed-text, fastembed leaves vectors unnormalised
+    CatalogEntry(
+        _nomic("nomic-ai/nomic-embed-text-v1", 8192), Published(137, architecture="nomic_bert")
+    ),
+    CatalogEntry(
+        _nomic("nomic-ai/nomic-embed-text-v1.5", 8192, 64),
+        Published(137, architecture="nomic_bert"),
+        sources=_known(smallest_dimension="vendor"),
+    ),
+    CatalogEntry(
+        _nomic("nomic-ai/nomic-embed-text-v2-moe", 512, 256),
+        Published(475, _XLM_R, architecture="nomic_bert_moe"),
+        sources=_known(smallest_dimension="vendor"),
+    ),
+    CatalogEntry(
+        _nomic("nomic-ai/modernbert-embed-base", 8192, 256),
+        Published(149, architecture="modernbert"),
+        sources=_known(smallest_dimension="vendor"),
+    ),
+    CatalogEntry(
+        _plain("jinaai/jina-embeddings-v2-small-en", 512, 8192, "Apache-2.0"),
+        Published(33, architecture="jina_bert"),
+        sources=_known(pooling="fastembed", normalize="fastembed"),
+    ),
+    CatalogEntry(
+        _plain("jinaai/jina-embeddings-v2-base-en", 768, 8192, "Apache-2.0"),
+        Published(137, architecture="jina_bert"),
+        sources=_known(pooling="fastembed", normalize="fastembed"),
+    ),
+    CatalogEntry(
+        _plain("jinaai/jina-embeddings-v2-base-de", 768, 8192, "Apache-2.0"),
+        Published(161, ("de", "en"), architecture="jina_bert"),
+        sources=_known("vendor"),
+    ),
+    CatalogEntry(
+        _plain("jinaai/jina-embeddings-v2-base-es", 768, 8192, "Apache-2.0"),
+        Published(161, ("en", "es"), architecture="jina_bert"),
+        sources=_known("vendor"),
+    ),
+    CatalogEntry(
+        _plain("jinaai/jina-embeddings-v2-base-zh", 768, 8192, "Apache-2.0"),
+        Published(161, ("en", "zh"), architecture="jina_bert"),
+        sources=_known("vendor"),
+    ),
+    CatalogEntry(
+        _plain("jinaai/jina-embeddings-v2-base-code", 768, 8192, "Apache-2.0"),
+        Published(161, ("en",), architecture="jina_bert"),
+        sources=_known("vendor"),
+    ),
+    # has weights for each of several tasks; see `XlmRobertaFlashConfig`
     CatalogEntry(
         ModelSpec(
             "jinaai/jina-embeddings-v3",
@@ -285,14 +526,46 @@ CATALOG: tuple[CatalogEntry, ...] = (
             license="CC-BY-NC-4.0",
             smallest_dimension=32,
         ),
-        Published(572, _JINA),
-    ),
-    # M; normalisation "?"; of the multilingual one 128 to 768 dimensions V
-    CatalogEntry(
-        _plain("Alibaba-NLP/gte-base-en-v1.5", 768, 8192, "Apache-2.0", "cls"), Published(137)
+        Published(572, _JINA, architecture="xlm-roberta-flash"),
+        sources=_known(smallest_dimension="vendor", languages="vendor"),
     ),
     CatalogEntry(
-        _plain("Alibaba-NLP/gte-large-en-v1.5", 1024, 8192, "Apache-2.0", "cls"), Published(434)
+        ModelSpec(
+            "jinaai/jina-embeddings-v5-text-small-retrieval",
+            1024,
+            "last_token",
+            32768,
+            query_prefix="Query: ",
+            document_prefix="Document: ",
+            license="CC-BY-NC-4.0",
+            smallest_dimension=32,
+        ),
+        Published(596, _GTE, architecture="qwen3"),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed"),
+    ),
+    CatalogEntry(
+        ModelSpec(
+            "jinaai/jina-embeddings-v5-text-nano-retrieval",
+            768,
+            "last_token",
+            8192,
+            query_prefix="Query: ",
+            document_prefix="Document: ",
+            license="CC-BY-NC-4.0",
+            smallest_dimension=32,
+        ),
+        Published(212, _GTE, architecture="eurobert"),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed"),
+    ),
+    CatalogEntry(
+        _plain("Alibaba-NLP/gte-base-en-v1.5", 768, 8192, "Apache-2.0", "cls"),
+        Published(137, architecture="gte"),
+        sources=_known(normalize="unconfirmed"),
+    ),
+    CatalogEntry(
+        _plain("Alibaba-NLP/gte-large-en-v1.5", 1024, 8192, "Apache-2.0", "cls"),
+        Published(434, architecture="gte"),
+        sources=_known("files", normalize="unconfirmed"),
     ),
     CatalogEntry(
         ModelSpec(
@@ -303,76 +576,164 @@ CATALOG: tuple[CatalogEntry, ...] = (
             license="Apache-2.0",
             smallest_dimension=128,
         ),
-        Published(305, _GTE),
+        Published(305, _GTE, architecture="gte"),
+        sources=_known(smallest_dimension="vendor", normalize="unconfirmed"),
     ),
-    # prefix, smallest dimension V
+    CatalogEntry(
+        _plain("Alibaba-NLP/gte-modernbert-base", 768, 8192, "Apache-2.0", "cls"),
+        Published(149, architecture="modernbert"),
+        sources=_known(normalize="unconfirmed"),
+    ),
+    # the prompt "s2p_query", and the layer of 1,024; other dimensions have other layers
+    CatalogEntry(
+        _instructed(
+            "NovaSearch/stella_en_400M_v5", 1024, 512, "MIT", f"{_WEB_SEARCH}.", pooling="mean"
+        ),
+        Published(435, architecture="gte"),
+        sources=_known(query_prefix="vendor", max_tokens="vendor", dimension="vendor"),
+    ),
+    CatalogEntry(
+        _plain("sentence-transformers/gtr-t5-base", 768, 512, "Apache-2.0"),
+        Published(110, architecture="t5"),
+    ),
+    CatalogEntry(
+        _plain("sentence-transformers/gtr-t5-large", 768, 512, "Apache-2.0"),
+        Published(335, architecture="t5"),
+    ),
+    # mteb says 512 tokens, and counts decoders that are not there
+    CatalogEntry(
+        _plain("sentence-transformers/sentence-t5-base", 768, 256, "Apache-2.0"),
+        Published(110, purpose="similarity", architecture="t5"),
+        sources=_known(max_tokens="unconfirmed", parameters="unconfirmed"),
+    ),
+    CatalogEntry(
+        _plain("sentence-transformers/sentence-t5-large", 768, 256, "Apache-2.0"),
+        Published(336, purpose="similarity", architecture="t5"),
+        sources=_known(max_tokens="unconfirmed", parameters="unconfirmed"),
+    ),
+    CatalogEntry(
+        _plain("ibm-granite/granite-embedding-30m-english", 384, 512, "Apache-2.0", "cls"),
+        Published(30, architecture="roberta"),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed"),
+    ),
+    CatalogEntry(
+        _plain("ibm-granite/granite-embedding-125m-english", 768, 512, "Apache-2.0", "cls"),
+        Published(125, architecture="roberta"),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed"),
+    ),
+    CatalogEntry(
+        _plain("ibm-granite/granite-embedding-107m-multilingual", 384, 512, "Apache-2.0", "cls"),
+        Published(107, _GRANITE, architecture="xlm-roberta"),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed"),
+    ),
+    CatalogEntry(
+        _plain("ibm-granite/granite-embedding-278m-multilingual", 768, 512, "Apache-2.0", "cls"),
+        Published(278, _GRANITE, architecture="xlm-roberta"),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed"),
+    ),
+    CatalogEntry(
+        _plain("ibm-granite/granite-embedding-small-english-r2", 384, 8192, "Apache-2.0", "cls"),
+        Published(48, architecture="modernbert"),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed"),
+    ),
+    CatalogEntry(
+        _plain("ibm-granite/granite-embedding-english-r2", 768, 8192, "Apache-2.0", "cls"),
+        Published(149, architecture="modernbert"),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed"),
+    ),
+    CatalogEntry(
+        _plain("ibm-granite/granite-embedding-97m-multilingual-r2", 384, 8192, "Apache-2.0", "cls"),
+        Published(97, _GRANITE_R2, architecture="modernbert"),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed"),
+    ),
     CatalogEntry(
         ModelSpec(
-            "Snowflake/snowflake-arctic-embed-m-v2.0",
+            "ibm-granite/granite-embedding-311m-multilingual-r2",
             768,
             "cls",
             8192,
-            query_prefix="query: ",
             license="Apache-2.0",
-            smallest_dimension=256,
+            smallest_dimension=128,
         ),
-        Published(305, _GTE),
-    ),
-    # prompt ("s2p_query") and the layer after the pooling V; other dimensions have other layers
-    CatalogEntry(
-        ModelSpec(
-            "NovaSearch/stella_en_400M_v5",
-            1024,
-            "mean",
-            512,
-            query_prefix=(
-                "Instruct: Given a web search query, retrieve relevant passages that answer the "
-                "query.\nQuery: "
-            ),
-            license="MIT",
-        ),
-        Published(435),
-    ),
-    # M; smallest dimension V
-    CatalogEntry(
-        ModelSpec(
-            "nomic-ai/nomic-embed-text-v2-moe",
-            768,
-            "mean",
-            512,
-            query_prefix="search_query: ",
-            document_prefix="search_document: ",
-            license="Apache-2.0",
-            smallest_dimension=256,
-        ),
-        Published(475, _XLM_R),
-    ),
-    # M; length of sentence-t5 "?"
-    CatalogEntry(
-        _plain("sentence-transformers/gtr-t5-base", 768, 512, "Apache-2.0"), Published(110)
+        Published(312, _GRANITE_R2, architecture="modernbert"),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed"),
     ),
     CatalogEntry(
-        _plain("sentence-transformers/gtr-t5-large", 768, 512, "Apache-2.0"), Published(335)
+        _plain("minishlab/potion-base-2M", 64, 512, "MIT"),
+        Published(2, bytes_each=4, architecture="static"),
+        sources=_known(max_tokens="fastembed", pooling="fastembed", normalize="fastembed"),
     ),
     CatalogEntry(
-        _plain("sentence-transformers/sentence-t5-base", 768, 256, "Apache-2.0"),
-        Published(110, purpose="similarity"),
+        _plain("minishlab/potion-base-4M", 128, 512, "MIT"),
+        Published(4, bytes_each=4, architecture="static"),
+        sources=_known(max_tokens="fastembed", pooling="fastembed", normalize="fastembed"),
     ),
-    # pooling "?"
     CatalogEntry(
-        _plain("ibm-granite/granite-embedding-small-english-r2", 384, 8192, "Apache-2.0", "cls"),
-        Published(48),
+        _plain("minishlab/potion-base-8M", 256, 512, "MIT"),
+        Published(8, bytes_each=4, architecture="static"),
+        sources=_known(max_tokens="fastembed", pooling="fastembed", normalize="fastembed"),
     ),
-    # static; dimensions, length F
-    CatalogEntry(_plain("minishlab/potion-base-8M", 256, 512, "MIT"), Published(8, bytes_each=4)),
     CatalogEntry(
-        _plain("minishlab/potion-retrieval-32M", 512, 512, "MIT"), Published(32, bytes_each=4)
+        _plain("minishlab/potion-base-32M", 512, 512, "MIT"),
+        Published(32, bytes_each=4, architecture="static"),
+        sources=_known(max_tokens="fastembed", pooling="fastembed", normalize="fastembed"),
+    ),
+    CatalogEntry(
+        _plain("minishlab/potion-retrieval-32M", 512, 512, "MIT"),
+        Published(32, bytes_each=4, architecture="static"),
+        sources=_known(max_tokens="fastembed", pooling="fastembed", normalize="fastembed"),
     ),
     CatalogEntry(
         _plain("minishlab/potion-multilingual-128M", 256, 512, "MIT"),
-        Published(128, _XLM_R, bytes_each=4),
+        Published(128, _XLM_R, bytes_each=4, architecture="static"),
+        sources=_known(
+            max_tokens="fastembed",
+            pooling="fastembed",
+            normalize="fastembed",
+            languages="unconfirmed",
+        ),
     ),
-    # prefixes F; Dense layers follow its pooling; smallest dimension V
+    # all of a text is read; `StaticEmbedding` alone, without `Normalize`
+    CatalogEntry(
+        ModelSpec(
+            "sentence-transformers/static-retrieval-mrl-en-v1",
+            1024,
+            "mean",
+            1 << 17,
+            normalize=False,
+            license="Apache-2.0",
+            smallest_dimension=32,
+        ),
+        Published(31, bytes_each=4, architecture="static"),
+        sources=_known(normalize="unconfirmed", smallest_dimension="vendor"),
+    ),
+    CatalogEntry(
+        ModelSpec(
+            "sentence-transformers/static-similarity-mrl-multilingual-v1",
+            1024,
+            "mean",
+            1 << 17,
+            normalize=False,
+            license="Apache-2.0",
+            smallest_dimension=32,
+        ),
+        Published(108, _DISTILLED, bytes_each=4, architecture="static", purpose="similarity"),
+        sources=_known(normalize="unconfirmed", smallest_dimension="vendor"),
+    ),
+    CatalogEntry(
+        ModelSpec(
+            "erikkaum/lattice-retrieval",
+            1024,
+            "mean",
+            1 << 17,
+            normalize=False,
+            license="MIT",
+            smallest_dimension=32,
+        ),
+        Published(31, bytes_each=4, architecture="static"),
+        sources=_known(normalize="unconfirmed", smallest_dimension="mteb"),
+    ),
+    # dense layers follow its pooling
     CatalogEntry(
         ModelSpec(
             "google/embeddinggemma-300m",
@@ -384,39 +745,38 @@ CATALOG: tuple[CatalogEntry, ...] = (
             license="Gemma terms",
             smallest_dimension=128,
         ),
-        Published(308, _XLM_R),
+        Published(308, _XLM_R, architecture="gemma3_text"),
+        sources=_known(
+            query_prefix="fastembed",
+            document_prefix="fastembed",
+            smallest_dimension="vendor",
+            languages="unconfirmed",
+        ),
     ),
-    # M; pooling S
-    CatalogEntry(_plain("BAAI/bge-m3", 1024, 8192, "MIT", "cls"), Published(568, _XLM_R)),
-    # M; pooling, length S (M says 512 tokens)
+    CatalogEntry(
+        _plain("BAAI/bge-m3", 1024, 8192, "MIT", "cls"),
+        Published(568, _XLM_R, architecture="xlm-roberta"),
+        sources=_known(languages="unconfirmed"),
+    ),
+    # mteb says 512 tokens
     CatalogEntry(
         _plain("sentence-transformers/LaBSE", 768, 256, "Apache-2.0", "cls"),
-        Published(471, _XLM_R, "similarity"),
+        Published(471, _XLM_R, purpose="similarity"),
+        sources=_known(max_tokens="files", languages="unconfirmed"),
     ),
-    # M, prefix too; pooling S; for being cut to fewer dimensions, the least is "?"
+    # they can be cut to fewer dimensions, but the least is not known
     CatalogEntry(
         ModelSpec(
-            "MongoDB/mdbr-leaf-ir",
-            768,
-            "mean",
-            512,
-            query_prefix=_REPRESENT,
-            license="Apache-2.0",
+            "MongoDB/mdbr-leaf-ir", 768, "mean", 512, query_prefix=_REPRESENT, license="Apache-2.0"
         ),
         Published(23),
     ),
     CatalogEntry(
         ModelSpec(
-            "MongoDB/mdbr-leaf-mt",
-            1024,
-            "mean",
-            512,
-            query_prefix=_REPRESENT,
-            license="Apache-2.0",
+            "MongoDB/mdbr-leaf-mt", 1024, "mean", 512, query_prefix=_REPRESENT, license="Apache-2.0"
         ),
         Published(23, purpose="similarity"),
     ),
-    # V; the instruction is the card's for web search; 32 dimensions or more
     CatalogEntry(
         _instructed(
             "Qwen/Qwen3-Embedding-0.6B",
@@ -427,41 +787,88 @@ CATALOG: tuple[CatalogEntry, ...] = (
             query="\nQuery:",
             smallest=32,
         ),
-        Published(596, _XLM_R),
+        Published(596, _XLM_R, architecture="qwen3"),
+        sources=_known(query_prefix="vendor", smallest_dimension="vendor", languages="unconfirmed"),
     ),
-    # V, M; the prompt's name in the files is another, its text that of the vendor's older models
+    CatalogEntry(
+        _instructed(
+            "Octen/Octen-Embedding-0.6B", 1024, 32768, "Apache-2.0", _WEB_SEARCH, query="\nQuery:"
+        ),
+        Published(596, _GTE, architecture="qwen3"),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed", query_prefix="unconfirmed"),
+    ),
+    CatalogEntry(
+        _instructed(
+            "AQ-MedAI/Diver-Retriever-0.6B",
+            1024,
+            32768,
+            "Apache-2.0",
+            _WEB_SEARCH,
+            query="\nQuery:",
+        ),
+        Published(596, ("en", "zh"), architecture="qwen3"),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed", query_prefix="unconfirmed"),
+    ),
+    # the prompt's name in the files is another, its text that of the vendor's older models
     CatalogEntry(
         _instructed("microsoft/harrier-oss-v1-270m", 640, 32768, "MIT", _WEB_SEARCH),
-        Published(268, _XLM_R),
+        Published(268, _XLM_R, architecture="gemma3_text"),
+        sources=_known(query_prefix="vendor"),
     ),
     CatalogEntry(
         _instructed("microsoft/harrier-oss-v1-0.6b", 1024, 32768, "MIT", _WEB_SEARCH),
-        Published(596, _XLM_R),
+        Published(596, _XLM_R, architecture="qwen3"),
+        sources=_known(query_prefix="vendor"),
     ),
-    # M, but for pooling and the smallest dimension "?"
     CatalogEntry(
         _instructed("codefuse-ai/F2LLM-v2-80M", 320, 40960, "Apache-2.0", _QUESTION),
-        Published(80, _XLM_R),
+        Published(80, _XLM_R, architecture="qwen3"),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed", languages="unconfirmed"),
     ),
     CatalogEntry(
         _instructed("codefuse-ai/F2LLM-v2-160M", 640, 40960, "Apache-2.0", _QUESTION),
-        Published(159, _XLM_R),
+        Published(159, _XLM_R, architecture="qwen3"),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed", languages="unconfirmed"),
     ),
     CatalogEntry(
         _instructed("codefuse-ai/F2LLM-v2-330M", 896, 40960, "Apache-2.0", _QUESTION),
-        Published(334, _XLM_R),
+        Published(334, _XLM_R, architecture="qwen3"),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed", languages="unconfirmed"),
     ),
     CatalogEntry(
         _instructed("codefuse-ai/F2LLM-v2-0.6B", 1024, 40960, "Apache-2.0", _QUESTION),
-        Published(596, _XLM_R),
-    ),
-    # M of their predecessor, which has the same form; smallest dimension, length V; license "?"
-    CatalogEntry(
-        _kalm("HIT-TMG/KaLM-embedding-multilingual-mini-instruct-v2"), Published(494, ("en", "zh"))
+        Published(596, _XLM_R, architecture="qwen3"),
+        sources=_known(pooling="unconfirmed", normalize="unconfirmed", languages="unconfirmed"),
     ),
     CatalogEntry(
-        _kalm("KaLM-Embedding/KaLM-embedding-multilingual-mini-instruct-v2.5"),
-        Published(494, ("en", "zh")),
+        _kalm("HIT-TMG/KaLM-embedding-multilingual-mini-instruct-v2", "MIT"),
+        Published(494, ("en", "zh"), architecture="qwen2"),
+        sources=_known(smallest_dimension="vendor"),
+    ),
+    CatalogEntry(
+        _kalm("KaLM-Embedding/KaLM-embedding-multilingual-mini-instruct-v2.5", "Apache-2.0"),
+        Published(494, ("en", "zh"), architecture="qwen2"),
+        sources=_known(smallest_dimension="vendor"),
+    ),
+    # a linear layer ends its transformer; its vendor's code runs both ways
+    CatalogEntry(
+        ModelSpec(
+            "voyageai/voyage-4-nano",
+            2048,
+            "mean",
+            32000,
+            query_prefix="Represent the query for retrieving supporting documents: ",
+            document_prefix="Represent the document for retrieval: ",
+            license="Apache-2.0",
+            smallest_dimension=256,
+        ),
+        Published(346, _GTE, architecture="qwen3", note=_CODE),
+        sources=_known(
+            query_prefix="unconfirmed",
+            document_prefix="unconfirmed",
+            smallest_dimension="vendor",
+            normalize="unconfirmed",
+        ),
     ),
 )
 
@@ -547,21 +954,31 @@ def find(name: str) -> CatalogEntry | None:
 
 def supported_models() -> list[dict[str, Any]]:
     """List the facts about the known models, a dict each."""
-    listed = []
-    for entry in CATALOG:
-        facts, published = asdict(entry.spec), entry.published
-        listed.append(
-            {
-                "model": facts.pop("name"),
-                "dim": facts.pop("dimension"),
-                **facts,
-                "parameters": published.parameters,
-                "megabytes": published.megabytes,
-                "languages": published.languages,
-                "purpose": published.purpose,
-            }
-        )
-    return listed
+    return [model_facts(entry.spec, entry) for entry in CATALOG]
+
+
+def model_facts(spec: ModelSpec, entry: CatalogEntry | None) -> dict[str, Any]:
+    """Return the facts about one model as `supported_models` lists them.
+
+    Args:
+        spec: the facts that vectors depend on.
+        entry: what else the catalog knows; ``None`` for a model that is not in it.
+    """
+    facts = asdict(spec)
+    del facts["term_weighting"]  # of sparse models
+    listed = {"model": facts.pop("name"), "dim": facts.pop("dimension"), **facts}
+    if entry is None:
+        return listed
+    published = entry.published
+    return listed | {
+        "parameters": published.parameters,
+        "megabytes": published.megabytes,
+        "languages": published.languages,
+        "purpose": published.purpose,
+        "architecture": published.architecture,
+        "note": published.note,
+        "sources": dict(entry.sources),
+    }
 
 
 def sparse_name(name: str) -> str | None:

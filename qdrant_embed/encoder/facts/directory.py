@@ -21,20 +21,28 @@ from qdrant_embed.encoder.facts.architectures import (
     OtherConfig,
     StaticConfig,
     TransformerConfig,
+    XlmRobertaFlashConfig,
     architecture_name,
     config_class,
     table_shape,
 )
 from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, checked, read_json
-from qdrant_embed.encoder.facts.modules import read_chain, read_prompts, read_sentence_config
+from qdrant_embed.encoder.facts.modules import (
+    Prompts,
+    read_chain,
+    read_prompts,
+    read_sentence_config,
+)
 from qdrant_embed.encoder.facts.precision import Precision
+from qdrant_embed.encoder.facts.prompts import DEFAULT_ADAPTER, RETRIEVAL
 from qdrant_embed.encoder.facts.score_files import PROMPTED_TOKENS, read_scoring
 from qdrant_embed.encoder.facts.scoring import Scoring
+from qdrant_embed.encoder.facts.sparse_catalog import IDF_FILE, TERMS_FILE, find_sparse
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.facts.tokenizer_file import TokenizerFile
 from qdrant_embed.encoder.facts.weights import weight_files
-from qdrant_embed.encoder.interfaces import Poolings, Task, assert_never
+from qdrant_embed.encoder.interfaces import Poolings, Route, Task, TermWeighting, assert_never
 from qdrant_embed.errors import InputError, ModelFileError
 
 logger = logging.getLogger(__name__)
@@ -59,8 +67,12 @@ class ModelDirectory:
             static model state its dimension.
         as_before: choose the weights as the first releases did; see `weight_files`. More models are
             then run from their own ONNX files.
+        route: the texts whose modules are meant, where queries have others than documents.
+        adapter: the task whose weights are run, of a model that has some for each; other models
+            have none.
 
     Raises:
+        InputError: the model has weights for tasks, but not for `adapter`.
         ModelFileError: a file is missing, unreadable, or says something this encoder cannot do.
     """
 
@@ -71,17 +83,20 @@ class ModelDirectory:
         *,
         tensor_shapes: TensorShapes,
         as_before: bool = False,
+        route: Route = "document",
+        adapter: str | None = None,
     ) -> None:
         self.path = path
+        self._route, self._adapter = route, adapter
         self._known = known
         self._tensor_shapes = tensor_shapes
-        self._chain = read_chain(path)
+        self._chain = read_chain(path, route)
         self._first = self._chain.first if self._chain else path
         self._content = self._read_content()
         files = (file.relative_to(path) for file in path.rglob("*") if file.is_file())
         self._names = [file.as_posix() for file in files]
         self._as_before = as_before
-        self.config = self._config()
+        self.config = self._adapted(self._config())
 
     @property
     def tokenizer(self) -> Path:
@@ -97,6 +112,18 @@ class ModelDirectory:
     def lower_case(self) -> bool:
         """Whether texts are lower-cased before they are tokenised."""
         return read_sentence_config(self._first).do_lower_case
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether queries go through other modules, or other weights, than documents."""
+        return (self._chain is not None and self._chain.is_routed) or self.adapter == RETRIEVAL
+
+    @property
+    def adapter(self) -> str | None:
+        """The task whose weights are asked for, if the model has some for each task."""
+        config = self.config
+        has_tasks = isinstance(config, XlmRobertaFlashConfig) and config.adapter is not None
+        return self._adapter if has_tasks else None
 
     @property
     def has_dense(self) -> bool:
@@ -190,6 +217,8 @@ class ModelDirectory:
         # a model that its own ONNX file runs was known without them before
         if isinstance(self.config, TransformerConfig) and spec.task == "embed" and self.head:
             decisive["head"] = [module.facts for module in self.head]
+        if spec.term_weighting != "log":
+            decisive["term_weighting"] = spec.term_weighting
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def weights(self, precision: Precision) -> list[Path]:
@@ -233,12 +262,14 @@ class ModelDirectory:
                 f"{limit} tokens at most"
             )
         pooling: Poolings | None = None
+        weighting: TermWeighting = "log"
         match task:
             case "embed":
                 pooling, normalize = self._pooling(name), self._is_normalized()
                 dimension = self._dimension(pooling)
             case "terms":
                 dimension, normalize = self._terms(), False
+                weighting = self._term_weighting(name)
             case "score":
                 pooling, dimension, normalize = self.scoring.pooling, 1, False
             case "token_vectors":
@@ -248,6 +279,7 @@ class ModelDirectory:
         if task == "score":
             return self._pair_spec(name, pooling, max_tokens, limit)
         known, prompts = self._known, read_prompts(self.path)
+        query, document = self._instructions(prompts)
         return ModelSpec(
             name=name,
             task=task,
@@ -256,10 +288,11 @@ class ModelDirectory:
             normalize=normalize,
             max_tokens=max_tokens or min(self._max_tokens(limit), limit),
             query_prefix=_first(
-                query_prefix, prompts.stated("query"), known.query_prefix if known else None
+                query_prefix, query, prompts.stated("query"), known.query_prefix if known else None
             ),
             document_prefix=_first(
                 document_prefix,
+                document,
                 # as sentence-transformers looks for them
                 prompts.stated("document", "passage", "corpus"),
                 known.document_prefix if known else None,
@@ -267,6 +300,7 @@ class ModelDirectory:
             license=known.license if known else "",
             smallest_dimension=known.smallest_dimension if known else None,
             prompts=prompts.prompts or (known.prompts if known else {}),
+            term_weighting=weighting,
         )
 
     def _pair_spec(
@@ -326,6 +360,25 @@ class ModelDirectory:
             )
         return checked(path, content, TypeAdapter(kind))
 
+    def _adapted(
+        self, config: TransformerConfig | StaticConfig | OtherConfig
+    ) -> TransformerConfig | StaticConfig | OtherConfig:
+        """Return `config` with the weights of the task that is asked for, if it has such."""
+        if not isinstance(config, XlmRobertaFlashConfig) or self._adapter is None:
+            return config
+        return config.adapted(self._adapter, self._route)
+
+    def _instructions(self, prompts: Prompts) -> tuple[str | None, str | None]:
+        """Return what the model's files put before queries and documents of the chosen task."""
+        config, adapter = self.config, self.adapter
+        if not isinstance(config, XlmRobertaFlashConfig) or adapter in (None, DEFAULT_ADAPTER):
+            return None, None
+        stated = {**prompts.prompts, **config.task_instructions}
+        if adapter == RETRIEVAL:
+            return stated.get("retrieval.query"), stated.get("retrieval.passage")
+        instruction = stated.get(str(adapter), "")
+        return instruction, instruction
+
     def _weight_files(self, precision: Precision) -> list[str]:
         names = self._chain.own_files(self._names) if self._chain else self._names
         content = {} if self._is_static else self._content
@@ -363,13 +416,47 @@ class ModelDirectory:
         if not isinstance(self.config, TransformerConfig) or "terms" not in self.config.tasks:
             able = (name for name, kind in ARCHITECTURES.items() if "terms" in kind.tasks)
             raise ModelFileError(
-                f"{self.path} cannot be run as a SPLADE model: that needs a model.safetensors of "
-                f"architecture {', '.join(map(repr, able))} with the head that guesses masked "
-                "words (BertForMaskedLM)"
+                f"{self.path} cannot be run as a SPLADE model: that needs a model.safetensors or "
+                f"pytorch_model.bin of architecture {', '.join(map(repr, able))} with the head "
+                "that guesses masked words (such as BertForMaskedLM)"
             )
-        if self._chain is not None:
-            self._chain.check_splade()
         return self.config.vocab_size
+
+    def _term_weighting(self, name: str) -> TermWeighting:
+        if self._chain is not None:
+            return self._chain.term_weighting()
+        entry = find_sparse(name)
+        return entry.term_weighting if entry else "log"
+
+    @property
+    def token_head(self) -> Path:
+        """The file of the head that weighs each token, beside the dense vector.
+
+        Raises:
+            ModelFileError: the model has none, or is not compiled.
+        """
+        path = self._first / TERMS_FILE
+        if not path.is_file() or not isinstance(self.config, TransformerConfig):
+            raise ModelFileError(
+                f"{self.path} has no {TERMS_FILE} beside weights that can be compiled: sparse=True "
+                "is for models with such a head, as BAAI/bge-m3; set_sparse_model() sets another "
+                "model for sparse vectors"
+            )
+        return path
+
+    @property
+    def query_weights(self) -> Path | None:
+        """The file with the weights of a query's tokens, if a sparse model has one.
+
+        Its queries are then not run through the network.
+
+        Raises:
+            ModelFileError: it is missing.
+        """
+        if self._chain is not None:
+            return self._chain.query_weights()
+        path = self.path / IDF_FILE
+        return path if path.is_file() else None
 
     def _pooling(self, name: str) -> Poolings:
         if isinstance(self.config, StaticConfig):

@@ -12,11 +12,13 @@ from pydantic import AliasChoices, Field, PositiveInt, TypeAdapter
 from qdrant_embed.encoder.facts.architectures import SHORTEST
 from qdrant_embed.encoder.facts.head import HeadActivation, HeadModule
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
-from qdrant_embed.encoder.interfaces import Pooling, Poolings, Task
+from qdrant_embed.encoder.interfaces import Pooling, Poolings, Route, Task, TermWeighting
 from qdrant_embed.errors import ModelFileError
 from qdrant_embed.limits import MODULES, PREFIX, shortened
 
 MODULES_FILE = "modules.json"
+_ROUTERS = ("Router", "Asym")  # the latter before sentence-transformers 5
+_ROUTER_FILES = ("router_config.json", "config.json")  # the latter before sentence-transformers 5
 
 # what a chain's first module does: run a transformer, look up a table, run a masked language model
 ChainKind: TypeAlias = Literal["transformer", "static", "masked_language_model"]
@@ -61,6 +63,24 @@ class _Module(JsonFile):
     path: str
 
 
+class _RouterParameters(JsonFile):
+    route_mappings: dict[str, str] | None = None
+
+
+class _RouterConfig(JsonFile):
+    types: dict[str, str]
+    structure: dict[str, list[str]]
+    parameters: _RouterParameters = _RouterParameters()
+
+    def chosen(self, route: Route) -> list[str] | None:
+        """Name the modules that texts go through, found as sentence-transformers finds them."""
+        asked = ((route, "text"), (route, None), (None, "text"), (None, None))
+        mappings = self.parameters.route_mappings or {}
+        mapped = (mappings[str(key)] for key in asked if str(key) in mappings)
+        name = next(mapped, route if route in self.structure else "text")
+        return self.structure.get(name)
+
+
 class _PoolingConfig(JsonFile):
     embedding_dimension: PositiveInt | None = Field(
         None, validation_alias=AliasChoices("embedding_dimension", "word_embedding_dimension")
@@ -86,7 +106,11 @@ class _PoolingConfig(JsonFile):
 
 class _SpladeConfig(JsonFile):
     pooling_strategy: Literal["max"] = "max"
-    activation_function: Literal["relu"] = "relu"
+    activation_function: Literal["relu", "log1p_relu"] = "relu"
+
+
+class _StaticQueryConfig(JsonFile):
+    path: str | None = None
 
 
 class _DenseEnd(JsonFile):
@@ -153,6 +177,10 @@ class ModuleChain:
         head_modules: kind and folder of the modules after the pooling, in order.
         normalize: whether the chain ends with ``Normalize``.
         logit_score: the folder of ``LogitScore``, which a language model's score comes from.
+        elsewhere: folders of the modules that texts of this route do not go through.
+        is_routed: whether documents and queries go through different modules.
+        query_folder: the folder with the weights of a query's tokens, of a sparse model whose
+            queries need no network.
     """
 
     file: Path
@@ -163,6 +191,9 @@ class ModuleChain:
     head_modules: tuple[tuple[str, Path], ...] = ()
     normalize: bool = False
     logit_score: Path | None = None
+    elsewhere: tuple[PurePosixPath, ...] = ()
+    is_routed: bool = False
+    query_folder: Path | None = None
 
     def pooling(self) -> StatedPooling | None:
         """Read how tokens are pooled; ``None`` if the chain does not say.
@@ -190,15 +221,39 @@ class ModuleChain:
         pooling = poolings[0] if len(poolings) == 1 else poolings
         return StatedPooling(pooling, config.embedding_dimension)
 
-    def check_splade(self) -> None:
-        """Check that the chain pools weights of terms in the way that can be run.
+    def term_weighting(self) -> TermWeighting:
+        """Read how weights of terms are pooled.
 
         Raises:
-            ModelFileError: it does not.
+            ModelFileError: in a way that cannot be run, or the model is a dense one.
         """
         if self.kind != "masked_language_model" or self.pooling_folder is None:
             raise ModelFileError(f"{self.file} is that of a dense model: TextEmbedding runs it")
-        read_json(self.pooling_folder / "config.json", TypeAdapter(_SpladeConfig))
+        if self.is_routed and self.query_folder is None:
+            raise ModelFileError(
+                f"{self.file} chains a Router that sends queries through other modules than "
+                "SparseStaticEmbedding: of sparse models, only that one can be run"
+            )
+        read = read_json(self.pooling_folder / "config.json", TypeAdapter(_SpladeConfig))
+        return "log" if read.activation_function == "relu" else "log_log"
+
+    def query_weights(self) -> Path | None:
+        """Find the file with the weights of a query's tokens; ``None`` if queries need a network.
+
+        Raises:
+            ModelFileError: there is none where there should be one.
+        """
+        if self.query_folder is None:
+            return None
+        config = read_json(self.query_folder / "config.json", TypeAdapter(_StaticQueryConfig))
+        if config.path is None:
+            found = _weights(self.query_folder)
+        else:  # the file beside it, wherever the path leads to
+            found = self.query_folder / PurePosixPath(config.path).name
+            found = found if found.is_file() else self.file.with_name(found.name)
+        if found is None or not found.is_file():
+            raise ModelFileError(f"{self.query_folder} has no weights for the tokens of queries")
+        return found
 
     @property
     def has_dense(self) -> bool:
@@ -238,13 +293,18 @@ class ModuleChain:
         return read_json(folders[-1] / "config.json", TypeAdapter(_DenseEnd)).out_features
 
     def own_files(self, names: Iterable[str]) -> list[str]:
-        """Choose those of `names` that are not in the folder of a module after the first."""
-        others = tuple(f"{at}/" for at in self.folders[1:] if at != PurePosixPath())
+        """Choose those of `names` that are not in the folder of a module but the first."""
+        folders = (*self.folders[1:], *self.elsewhere)
+        others = tuple(f"{at}/" for at in folders if at != PurePosixPath())
         return [name for name in names if not name.startswith(others)]
 
 
-def read_chain(folder: Path) -> ModuleChain | None:
+def read_chain(folder: Path, route: Route = "document") -> ModuleChain | None:
     """Read the chain in a model's folder; ``None`` if it has no ``modules.json``.
+
+    Args:
+        folder: the model's.
+        route: the texts whose modules are read, where a ``Router`` has others for queries.
 
     Raises:
         ModelFileError: the file is damaged, points out of the folder or chains modules that
@@ -253,20 +313,75 @@ def read_chain(folder: Path) -> ModuleChain | None:
     file = folder / MODULES_FILE
     if not file.is_file():
         return None
-    modules = read_json(file, TypeAdapter(list[_Module]))
+    listed = _listed(folder)
+    routes = {
+        name: _routed(folder, listed, name)
+        for name in (("document", "query") if _routers(listed) else (route,))
+    }
+    modules = routes[route]
     if len(modules) > MODULES:
         raise ModelFileError(f"{file} chains {len(modules):,} modules: it can {MODULES} at most")
-    names = [module.type.rpartition(".")[2] for module in modules]
+    names = [_kind(module) for module in modules]
+    if names == ["Transformer", "SpladePooling"]:  # since sentence-transformers 5.4
+        names = _CHAINS["masked_language_model"]
     kind = next((kind for kind, chain in _CHAINS.items() if names[:1] == chain[:1]), None)
     if kind is None or not _can_run(names, _CHAINS[kind]):
         chained = shortened(", ".join(names), 200) or "nothing"
-        if names[:1] == ["Router"]:
-            chained += ", which sends queries and documents through different modules"
+        texts = {"document": "documents", "query": "queries"}[route]
+        of_route = f" for {texts}" if len(routes) > 1 else ""
         raise ModelFileError(
-            f"{file} chains {chained}: only Transformer and Pooling, then any of "
+            f"{file} chains {chained}{of_route}: only Transformer and Pooling, then any of "
             f"{', '.join(HEAD_MODULES)}; StaticEmbedding and Normalize; or MLMTransformer and "
             "SpladePooling, in this order, can be run"
         )
+    folders = {name: folder / module.path for name, module in zip(names, modules, strict=True)}
+    head = [
+        (name, folder / module.path)
+        for name, module in zip(names, modules, strict=True)
+        if name in HEAD_MODULES and name != "Dropout"
+    ]
+    paths = tuple(PurePosixPath(module.path) for module in modules)
+    queries = routes.get("query", modules)
+    by_table = [_kind(module) for module in queries] == ["SparseStaticEmbedding"]
+    others = [PurePosixPath(module.path) for some in routes.values() for module in some]
+    return ModuleChain(
+        file=file,
+        kind=kind,
+        folders=paths,
+        first=folder / modules[0].path,
+        pooling_folder=folders.get("Pooling", folders.get("SpladePooling")),
+        head_modules=tuple(head),
+        normalize=bool(head) and head[-1][0] == "Normalize",
+        elsewhere=tuple(path for path in dict.fromkeys(others) if path not in paths),
+        is_routed=any(some != modules for some in routes.values()),
+        query_folder=folder / queries[0].path if by_table else None,
+        logit_score=folders.get(_LOGIT_SCORE),
+    )
+
+
+def router_files(folder: Path) -> list[list[str]]:
+    """List for each ``Router`` in a model's chain the files that can say what it does.
+
+    They are needed to read the chain, of which the folder may have nothing else yet.
+
+    Raises:
+        ModelFileError: ``modules.json`` is damaged or points out of the folder.
+    """
+    places = [PurePosixPath(module.path) for module in _routers(_listed(folder))]
+    return [[str(place / name) for name in _ROUTER_FILES] for place in places]
+
+
+def _listed(folder: Path) -> list[_Module]:
+    """Read the modules of ``modules.json``, none of which is out of the folder."""
+    file = folder / MODULES_FILE
+    modules = read_json(file, TypeAdapter(list[_Module]))
+    if len(modules) > MODULES:
+        raise ModelFileError(f"{file} chains {len(modules):,} modules: it can {MODULES} at most")
+    _check_inside(folder, file, modules)
+    return modules
+
+
+def _check_inside(folder: Path, file: Path, modules: Iterable[_Module]) -> None:
     root = folder.resolve()
     for module in modules:
         try:
@@ -275,22 +390,41 @@ def read_chain(folder: Path) -> ModuleChain | None:
             stays = False
         if not stays or set(module.path) & _NEVER:
             raise ModelFileError(f"{file} points out of its folder: {module.path!r:.200}")
-    folders = {name: folder / module.path for name, module in zip(names, modules, strict=True)}
-    head = [
-        (name, folder / module.path)
-        for name, module in zip(names, modules, strict=True)
-        if name in HEAD_MODULES and name != "Dropout"
-    ]
-    return ModuleChain(
-        file=file,
-        kind=kind,
-        folders=tuple(PurePosixPath(module.path) for module in modules),
-        first=folder / modules[0].path,
-        pooling_folder=folders.get("Pooling", folders.get("SpladePooling")),
-        head_modules=tuple(head),
-        normalize=bool(head) and head[-1][0] == "Normalize",
-        logit_score=folders.get(_LOGIT_SCORE),
-    )
+
+
+def _kind(module: _Module) -> str:
+    return module.type.rpartition(".")[2]
+
+
+def _routers(modules: Iterable[_Module]) -> list[_Module]:
+    return [module for module in modules if _kind(module) in _ROUTERS]
+
+
+def _routed(folder: Path, modules: Iterable[_Module], route: Route) -> list[_Module]:
+    """Return the modules that texts of a route go through, in place of each ``Router``."""
+    found: list[_Module] = []
+    for module in modules:
+        if _kind(module) not in _ROUTERS:
+            found.append(module)
+            continue
+        files = [folder / module.path / name for name in _ROUTER_FILES]
+        file = next((file for file in files if file.is_file()), files[0])
+        config = read_json(file, TypeAdapter(_RouterConfig))
+        chosen = config.chosen(route)
+        if chosen is None:
+            raise ModelFileError(
+                f"{file} has no modules for the route {route!r}: it has some for "
+                f"{shortened(', '.join(config.structure), 200) or 'none'}"
+            )
+        if missing := [name for name in chosen if name not in config.types]:
+            raise ModelFileError(f"{file} does not say what {missing[0]!r:.200} is")
+        parts = [
+            _Module(type=config.types[name], path=str(PurePosixPath(module.path) / name))
+            for name in chosen
+        ]
+        _check_inside(folder, file, parts)
+        found += parts
+    return found
 
 
 def _read_head_module(kind: str, folder: Path, writes: str) -> HeadModule:

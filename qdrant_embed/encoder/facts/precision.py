@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-Precision: TypeAlias = Literal["int8", "fp32"]
+Storage: TypeAlias = Literal["fp32", "bf16", "fp16"]  # of weights that are computed with in float32
+Precision: TypeAlias = Literal["int8", Storage]
+PRECISIONS: tuple[Precision, ...] = ("int8", "fp32", "bf16", "fp16")
 
 GRAPH_VERSION = 5  # raise it when the same weights are compiled to another graph
 FLOAT32_GRAPH_VERSION = 4  # that of graphs which no calibration changes
@@ -22,7 +24,7 @@ LEAST_GROUP_OVERLAP = 0.8  # of any group of texts, some of which have four text
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How near the int8 vectors of held-out texts are to their float32 vectors.
+    """How near the vectors of held-out texts are to those of the weights in float32.
 
     Attributes:
         mean: mean of the cosines between the two vectors of a text.
@@ -69,9 +71,10 @@ class ModelReport:
         model: the model's name.
         weights_sha256: hex digest of the weights.
         file: the model's file that holds them.
-        precision: ``int8``, or ``fp32`` where that was requested or int8 would be too inexact.
-        fidelity: how near int8 is to float32; ``None`` for ``fp32``, where the model's own
-            quantised file is run, and for cross-encoders.
+        precision: ``int8``; or how weights are stored that are computed with in float32: ``fp32``,
+            ``bf16`` or ``fp16``, where that was requested or int8 would be too inexact.
+        fidelity: how near vectors are to those of float32; ``None`` where they are the same, where
+            the model's own quantised file is run, and for cross-encoders.
         ranking: the same for cross-encoders.
     """
 

@@ -17,6 +17,8 @@ _INSTRUCTIONS = (
     ("<instruct>", "\n<query>"),
     ("task: ", " | query: "),
 )
+# of the tasks that a model has weights for: those of documents and queries, and the default
+RETRIEVAL, DEFAULT_ADAPTER = "retrieval", "retrieval.passage"
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ class PromptChoice:
         if document is not None:
             choice = replace(choice, document_prefix=document, document_prompt=None)
         return choice
+
+    def without_task(self) -> PromptChoice:
+        """Return this choice without a task."""
+        return replace(self, task=None)
 
     def of(self, spec: ModelSpec) -> ModelSpec:
         """Return a model's facts with the prefixes that are chosen here.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
-from qdrant_embed.encoder.interfaces import Pooling, Poolings, Task
+from qdrant_embed.encoder.interfaces import Pooling, Poolings, Task, TermWeighting
 from qdrant_embed.errors import InputError, check_prefix, check_str, check_unicode, check_whole
 
 
@@ -33,6 +33,8 @@ class ModelSpec:
         smallest_dimension: how far vectors may be cut (`TextEmbedding`'s ``dimensions=``), for
             models trained for it (Matryoshka); ``None`` for others.
         prompts: the model's own prompts by name, as its files state them.
+        term_weighting: for the task ``terms``, how the largest logit x of a term becomes its
+            weight: ``log``, log(1 + relu(x)); ``log_log``, the logarithm twice.
 
     Raises:
         InputError: a fact is impossible, or does not fit another.
@@ -49,6 +51,7 @@ class ModelSpec:
     smallest_dimension: int | None = None
     task: Task = "embed"
     prompts: Mapping[str, str] = field(default_factory=dict, hash=False)
+    term_weighting: TermWeighting = "log"
 
     def __post_init__(self) -> None:
         check_str("name", self.name)
@@ -66,6 +69,11 @@ class ModelSpec:
         if self.task not in get_args(Task):
             raise InputError(
                 f"{self.name}: task must be one of {', '.join(get_args(Task))}, not {self.task!r}"
+            )
+        if self.term_weighting not in get_args(TermWeighting):
+            raise InputError(
+                f"{self.name}: term_weighting must be one of {', '.join(get_args(TermWeighting))}, "
+                f"not {self.term_weighting!r:.80}"
             )
         if self.pooling is not None and self.task not in ("embed", "score"):
             raise InputError(

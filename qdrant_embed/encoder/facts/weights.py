@@ -8,7 +8,7 @@ from typing import Any
 from qdrant_embed.encoder.facts.architectures import can_compile
 from qdrant_embed.encoder.facts.precision import Precision
 
-_ONNX: Mapping[Precision, tuple[str, ...]] = {
+_ONNX: Mapping[str, tuple[str, ...]] = {
     "fp32": ("model.onnx", "model_optimized.onnx"),
     # for any CPU; the kinds for AVX-512 and ARM saturate or fail on others
     "int8": (
@@ -34,14 +34,14 @@ def weight_files(
     A model that can be compiled is read from ``model.safetensors`` in either precision, without
     one from ``pytorch_model.bin``; or from the shards of either, the index first. Any other, and
     one that has neither, is run from an ONNX file of its own: with ``int8`` a quantised one if
-    there is one, else the float32 one; with ``fp32`` a float32 one only. The ONNX file comes
+    there is one, else the float32 one; otherwise a float32 one only. The ONNX file comes
     first, its external data after it. Of files with the same name, the one in the uppermost
     folder is chosen.
 
     Args:
         names: the files of a repository or folder, as paths with ``/``.
         config: the content of its ``config.json``; empty if it has none (static models).
-        precision: ``int8`` or ``fp32``.
+        precision: ``int8`` or another one.
         as_before: as the first releases did, which compiled fewer architectures, and from
             safetensors alone.
     """
@@ -58,7 +58,7 @@ def weight_files(
                     if name.startswith(f"{folder}{stem}-") and name.endswith(suffix)
                 ]
                 return [index, *shards]
-    wanted = _ONNX["fp32"] if precision == "fp32" else _ONNX["int8"] + _ONNX["fp32"]
+    wanted = _ONNX["int8"] + _ONNX["fp32"] if precision == "int8" else _ONNX["fp32"]
     for file in wanted:
         if (found := _find(known, file)) is not None:
             beside = (f"{found}_data", f"{found}.data")

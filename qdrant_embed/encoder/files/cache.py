@@ -175,7 +175,11 @@ def weights_digest(files: Sequence[Path], cache: Path, *, again: bool = False) -
         cache: keeps the digest of each until its size or time changes.
         again: hash them whatever is noted.
     """
-    digests = [sha256(file, cache, again=again) for file in files]
+    return combined([sha256(file, cache, again=again) for file in files])
+
+
+def combined(digests: Sequence[str]) -> str:
+    """Return the digest of a model's weights by those of its files: the only one, or all."""
     if len(digests) == 1:
         return digests[0]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()

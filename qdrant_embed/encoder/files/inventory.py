@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from qdrant_embed.encoder.facts.precision import PRECISIONS
 from qdrant_embed.encoder.files.cache import PARTS, leftovers
 from qdrant_embed.encoder.files.compiled import (
     REPORT,
@@ -16,9 +17,11 @@ from qdrant_embed.encoder.files.compiled import (
     read_compiled,
     unfinished_folders,
 )
-from qdrant_embed.encoder.files.plan import MANIFEST, damaged_files, read_exported
+from qdrant_embed.encoder.files.plan import MANIFEST, QUERIES, damaged_files, read_exported
 from qdrant_embed.encoder.files.snapshots import kept_models, records
 from qdrant_embed.errors import ModelFileError
+
+_PRECISION = f"-(?:{'|'.join(PRECISIONS)})-"  # in the name of a compiled model's folder
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def _leftovers(cache: Path, name: str | None) -> list[CacheEntry]:
     for folder in folders:
         unfinished = unfinished_folders(cache) if folder == cache / "compiled" else []
         for path in leftovers(folder) + unfinished:
-            of = re.split("-(?:int8|fp32)-", path.name[1:])[0]
+            of = re.split(_PRECISION, path.name[1:])[0]
             if folder in hub or folder.parent in hub:
                 of = (folder if folder in hub else folder.parent).name.partition("--")[2]
             if name is None or of == name.rpartition("/")[2].lower():
@@ -131,7 +134,7 @@ def check_cache(cache: Path, name: str | None = None) -> list[Checked]:
     for folder in compiled_folders(cache):
         model = read_compiled(folder)
         if model is None:
-            short_name = folder.name.partition("-int8-")[0].partition("-fp32-")[0]
+            short_name = re.split(_PRECISION, folder.name)[0]
             if name is not None and short_name == name.rpartition("/")[2].lower():
                 short_name = name
             found.append(Checked(short_name, None, folder, 1, [REPORT]))
@@ -153,8 +156,16 @@ def check_folder(folder: Path) -> Checked:
             "files should be"
         )
     plan = read_exported(folder)
-    damaged = damaged_files(folder, plan, None)
-    return Checked(plan.spec.name, plan.revision, folder, len(plan.files), damaged)
+    count, damaged = len(plan.files), damaged_files(folder, plan, None)
+    if plan.is_routed:
+        try:
+            queries = check_folder(folder / QUERIES)
+        except ModelFileError:
+            damaged.append(f"{QUERIES}/{MANIFEST}")
+        else:
+            count += queries.files
+            damaged += (f"{QUERIES}/{name}" for name in queries.damaged)
+    return Checked(plan.spec.name, plan.revision, folder, count, damaged)
 
 
 def _is_meant(name: str, asked: str | None) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from qdrant_embed.encoder.facts.catalog import (
-    BM25,
     CATALOG,
     CatalogEntry,
     PackagedModel,
@@ -22,6 +21,7 @@ from qdrant_embed.encoder.facts.catalog import (
     sparse_name,
 )
 from qdrant_embed.encoder.facts.precision import Precision
+from qdrant_embed.encoder.facts.sparse_catalog import BM25
 from qdrant_embed.encoder.files.cache import sha256
 from qdrant_embed.encoder.files.plan import MANIFEST, RunPlan, check_exported, read_exported
 from qdrant_embed.encoder.interfaces import NotInCacheError, Recorded
@@ -66,6 +66,7 @@ def find_model(
     local_files_only: bool = False,
     update: bool = False,
     recorded: Recorded | None = None,
+    beside: Sequence[str] = (),
 ) -> ModelFiles:
     """Find the files of model `name`: in a folder, else an installed package, else on the hub.
 
@@ -78,6 +79,7 @@ def find_model(
         local_files_only: never use the network.
         update: ask the hub what a branch or tag is now, even if the model is here.
         recorded: if a collection names the model, its record; see there what is different.
+        beside: names of files beside the weights that are needed, too, if the hub has them.
 
     Raises:
         NotInCacheError: the model is not in the cache folder, and `recorded` forbids to fetch it.
@@ -91,7 +93,7 @@ def find_model(
         if not is_known(text) and not is_repository_name(text):
             raise _unknown(text)
         if not recorded.may_be_fetched:
-            return _from_cache(text, entry, cache, revision, precision)
+            return _from_cache(text, entry, cache, revision, precision, beside)
     elif isinstance(name, str) and is_known(name):
         _warn_of_folder(name)
     elif (found := _in_folder(name, cache)) is not None:
@@ -106,8 +108,88 @@ def find_model(
     ):
         raise _unknown(text)
     return _from_hub(
-        text, entry, cache, revision, precision, local_files_only, update, recorded is not None
+        text,
+        entry,
+        cache,
+        revision,
+        precision,
+        local_files_only,
+        update,
+        recorded is not None,
+        beside,
     )
+
+
+def find_here(
+    name: str, *, cache: Path, revision: str | None = None, precision: Precision = "int8"
+) -> ModelFiles | CatalogEntry:
+    """Find the files of a model as `find_model` does, if they are on this machine.
+
+    Nothing is copied or fetched. Of a model that is not here, what the catalog knows is returned.
+
+    Raises:
+        UnknownModelError: no such folder, and no model of that name is here or in the catalog.
+        ModelFileError: files are damaged, or not those of the model.
+    """
+    from qdrant_embed.encoder.files.snapshots import Snapshots
+
+    entry = find(name)
+    if not is_known(name) and (folder := _in_folder(name, cache)) is not None:
+        return folder
+    if entry is not None and revision is None:
+        for package in entry.packages:
+            if (packaged := _from_package(package, entry, cache)) is not None:
+                return packaged
+    known = entry.spec.name if entry else name
+    is_name = is_repository_name(known)
+    snapshot = Snapshots(cache, known).find(revision, precision) if is_name else None
+    if snapshot is not None:
+        return ModelFiles(known, snapshot.folder, entry, snapshot.commit)
+    if entry is not None:
+        return entry
+    reason = "it is neither in the catalog nor in the cache folder"
+    if is_name and not close_matches(name):
+        reason += f", and 'qdrant-embed pull {name}' fetches it if the hub has it"
+    raise _unknown(name, reason)
+
+
+def with_own_file(
+    files: ModelFiles,
+    weights_sha256: str,
+    *,
+    cache: Path,
+    precision: Precision,
+    local_files_only: bool,
+    recorded: Recorded | None,
+) -> ModelFiles:
+    """Return `files`, with the ONNX file that the first releases ran if it has that digest.
+
+    It is downloaded if the model is from the hub, and what the hub states of the file fits.
+
+    Args:
+        files: the model's files.
+        weights_sha256: digest of the ONNX file.
+        cache: the cache folder.
+        precision: chooses between several ONNX files.
+        local_files_only: never use the network.
+        recorded: see `find_model`.
+
+    Raises:
+        ModelDownloadError: if the file cannot be downloaded.
+        ModelFileError: if it is not the file it should be.
+    """
+    if files.revision is None:
+        return files
+    from qdrant_embed.encoder.files.snapshots import Snapshots
+
+    Snapshots(cache, files.name).fetch_own_file(
+        files.revision,
+        precision,
+        weights_sha256,
+        local_files_only=local_files_only or (recorded is not None and not recorded.may_be_fetched),
+        for_collection=recorded is not None,
+    )
+    return files
 
 
 def names_folder(name: str | os.PathLike[str]) -> bool:
@@ -192,6 +274,7 @@ def _from_cache(
     cache: Path,
     revision: str | None,
     precision: Precision,
+    beside: Sequence[str],
 ) -> ModelFiles:
     """Return the files of a repository that the cache folder holds.
 
@@ -201,7 +284,7 @@ def _from_cache(
     from qdrant_embed.encoder.files.snapshots import Snapshots
 
     name = entry.spec.name if entry else text
-    snapshot = Snapshots(cache, name).find(revision, precision)
+    snapshot = Snapshots(cache, name, beside).find(revision, precision)
     if snapshot is None:
         raise NotInCacheError(f"{name} is not in the cache folder {cache}")
     return ModelFiles(name, snapshot.folder, entry, snapshot.commit)
@@ -216,6 +299,7 @@ def _from_hub(
     local_files_only: bool,
     update: bool,
     for_collection: bool,
+    beside: Sequence[str],
 ) -> ModelFiles:
     # here, because models that come from elsewhere need not wait for it
     from qdrant_embed.encoder.files.repository import (
@@ -225,7 +309,7 @@ def _from_hub(
     from qdrant_embed.encoder.files.snapshots import Snapshots, is_commit
 
     name = entry.spec.name if entry else text
-    snapshots = Snapshots(cache, name)
+    snapshots = Snapshots(cache, name, beside)
     update = update and not is_commit(revision)
     snapshot = None if update else snapshots.find(revision, precision)
     pins = entry.sha256 if entry and revision is None else {}

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from mmap import ACCESS_READ, mmap
 from pathlib import Path, PureWindowsPath
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.precision import (
@@ -46,7 +46,10 @@ from qdrant_embed.errors import InputError, ModelFileError
 from qdrant_embed.limits import JSON_FILE
 from qdrant_embed.version import VERSION
 
+RunKind: TypeAlias = Literal["graph", "onnx", "static"]
+
 MANIFEST = "qdrant-embed.json"
+QUERIES = "queries"  # folder in an exported model whose queries have a plan of their own
 
 _LONGEST_NAME = 200  # characters of a file's name
 _FOLDER = "plans"  # of the cache folder
@@ -88,10 +91,16 @@ class RunPlan:
         skips_unknown: leave unknown tokens out of a static model's mean.
         pooled: only the file itself can pool, because modules follow whose weights are not there.
         head: modules that follow the pooling where the model's own ONNX file does not run them.
+        is_routed: whether queries have a plan of their own, in a folder of its own where exported.
+        adapter: the task whose weights were asked for, of a model that has some for each task.
         vocabulary: tokens that the model has vectors for, where it says so.
         tokenizer_sha256: digest of the tokenizer, and of the settings in the model's files that
             vectors depend on; ``None`` in folders that were exported before there was one.
         files: every file that the plan depends on, by name or path.
+        query_weights: of a sparse model, the file with the weights of a query's tokens; without
+            one, queries are run through the network.
+        terms_sha256: of a graph that weighs each token beside the dense vector, the digest of its
+            weights and of those of the head that does so.
         scoring: how a cross-encoder scores two texts; ``None`` for other models.
         version: of this format.
     """
@@ -99,7 +108,7 @@ class RunPlan:
     # read by pydantic, whose import is left to those who need it
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
 
-    kind: Literal["graph", "onnx", "static"]
+    kind: RunKind
     spec: ModelSpec
     report: CompileReport | ModelReport
     weights_sha256: str
@@ -113,6 +122,10 @@ class RunPlan:
     tokenizer_sha256: str | None = None
     files: Mapping[str, FileState] = field(default_factory=dict)
     head: tuple[HeadModule, ...] = ()
+    is_routed: bool = False
+    adapter: str | None = None
+    query_weights: Path | None = None
+    terms_sha256: str | None = None
     scoring: Scoring | None = None
     version: Literal[1] = 1
 
@@ -124,10 +137,12 @@ class RunPlan:
     def to_json(self) -> str:
         """Return the manifest."""
         content = json.loads(json.dumps(asdict(self), default=str))
-        if not self.head:
-            del content["head"]  # which earlier releases do not know
-        if self.scoring is None:
-            del content["scoring"]  # likewise
+        later = ("head", "is_routed", "adapter", "query_weights", "terms_sha256", "scoring")
+        for name in later:  # which earlier releases do not know
+            if not content[name]:
+                del content[name]
+        if self.spec.term_weighting == "log":
+            del content["spec"]["term_weighting"]
         if self.report.ranking is None:
             del content["report"]["ranking"]
         return sealed(content)
@@ -195,6 +210,7 @@ def _parsed(content: dict[str, Any]) -> RunPlan:
         "report": kind(**report),
         "run": tuple(map(Path, content["run"])),
         "tokenizer": Path(content["tokenizer"]),
+        "query_weights": Path(content["query_weights"]) if "query_weights" in content else None,
         "head": tuple(map(_head_module, content.get("head", ()))),
         "scoring": None if scoring is None else scoring_of_json(scoring),
         "files": {name: FileState(**state) for name, state in content["files"].items()},
@@ -207,38 +223,62 @@ def _head_module(content: dict[str, Any]) -> HeadModule:
     return HeadModule(**{**content, "weights": None if weights is None else Path(weights)})
 
 
-def export_plan(plan: RunPlan, folder: Path, cache: Path) -> None:
+def export_plan(plan: RunPlan, folder: Path, cache: Path, queries: RunPlan | None = None) -> None:
     """Write a model and its plan to a new `folder`, whole or not at all.
+
+    Args:
+        plan: the model's.
+        folder: a new one.
+        cache: the cache folder.
+        queries: the plan of queries, if they have one of their own.
 
     Raises:
         InputError: there is something in the folder.
         ModelFileError: it cannot be written.
     """
-    import shutil
-
     check_new(folder)
     with new_folder(folder, in_cache=False) as temporary:
-        shutil.copyfile(plan.tokenizer, temporary / _TOKENIZER)
-        if plan.kind == "static":
-            _write_table(plan, temporary / _TABLE)
-            run: tuple[Path, ...] = (Path(_TABLE),)
-        else:
-            run = tuple(Path(file.name) for file in plan.run)
-            for file in plan.run:
-                shutil.copyfile(file, temporary / file.name)
-        head: list[HeadModule] = []
-        for number, module in enumerate(plan.head):
-            copied = None
-            if module.weights is not None:
-                copied = Path(f"head-{number}{module.weights.suffix}")
-                shutil.copyfile(module.weights, temporary / copied)
-            head.append(replace(module, weights=copied))
-        files = {
-            file.name: FileState(size=file.stat().st_size, sha256=sha256(file, cache))
-            for file in sorted(temporary.iterdir())
-        }
-        exported = replace(plan, run=run, tokenizer=Path(_TOKENIZER), files=files, head=tuple(head))
-        (temporary / MANIFEST).write_text(exported.to_json(), "utf-8")
+        _write_plan(plan, temporary, cache)
+        if queries is not None:
+            (temporary / QUERIES).mkdir()
+            _write_plan(queries, temporary / QUERIES, cache)
+
+
+def _write_plan(plan: RunPlan, folder: Path, cache: Path) -> None:
+    import shutil
+
+    shutil.copyfile(plan.tokenizer, folder / _TOKENIZER)
+    if plan.kind == "static":
+        _write_table(plan, folder / _TABLE)
+        run: tuple[Path, ...] = (Path(_TABLE),)
+    else:
+        run = tuple(Path(file.name) for file in plan.run)
+        for file in plan.run:
+            shutil.copyfile(file, folder / file.name)
+    head: list[HeadModule] = []
+    for number, module in enumerate(plan.head):
+        copied = None
+        if module.weights is not None:
+            copied = Path(f"head-{number}{module.weights.suffix}")
+            shutil.copyfile(module.weights, folder / copied)
+        head.append(replace(module, weights=copied))
+    query_weights = None
+    if plan.query_weights is not None:
+        query_weights = Path(f"query-weights{plan.query_weights.suffix}")
+        shutil.copyfile(plan.query_weights, folder / query_weights)
+    files = {
+        file.name: FileState(size=file.stat().st_size, sha256=sha256(file, cache))
+        for file in sorted(folder.iterdir())
+    }
+    exported = replace(
+        plan,
+        run=run,
+        tokenizer=Path(_TOKENIZER),
+        files=files,
+        head=tuple(head),
+        query_weights=query_weights,
+    )
+    (folder / MANIFEST).write_text(exported.to_json(), "utf-8")
 
 
 def _write_table(plan: RunPlan, path: Path) -> None:
@@ -284,7 +324,8 @@ def read_exported(folder: Path) -> RunPlan:
             f"{path} cannot be used: it is damaged, or was written by a newer qdrant-embed; export "
             "the model again"
         ) from error
-    names = [*plan.files, *map(str, (*plan.run, plan.tokenizer, *plan.head_files))]
+    query = () if plan.query_weights is None else (plan.query_weights,)
+    names = [*plan.files, *map(str, (*plan.run, plan.tokenizer, *plan.head_files, *query))]
     if not plan.run or not all(map(_is_name, names)):
         raise ModelFileError(f"{path} names files outside of its folder")
     if missing := set(names) - plan.files.keys():
@@ -297,7 +338,10 @@ def read_exported(folder: Path) -> RunPlan:
         module if module.weights is None else replace(module, weights=folder / module.weights)
         for module in plan.head
     )
-    return replace(plan, run=run, tokenizer=folder / plan.tokenizer, head=head)
+    weights = None if plan.query_weights is None else folder / plan.query_weights
+    return replace(
+        plan, run=run, tokenizer=folder / plan.tokenizer, head=head, query_weights=weights
+    )
 
 
 def _is_name(name: str) -> bool:

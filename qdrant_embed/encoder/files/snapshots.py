@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,10 +22,17 @@ from urllib.parse import quote
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from qdrant_embed.encoder.facts.jsonfile import read_json
-from qdrant_embed.encoder.facts.modules import MODULES_FILE, ModuleChain, head_weights, read_chain
+from qdrant_embed.encoder.facts.modules import (
+    MODULES_FILE,
+    ModuleChain,
+    head_weights,
+    read_chain,
+    router_files,
+)
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.weights import weight_files
 from qdrant_embed.encoder.files.cache import (
+    combined,
     explained,
     is_as_written,
     locked,
@@ -37,7 +44,7 @@ from qdrant_embed.encoder.files.cache import (
     write_whole,
 )
 from qdrant_embed.encoder.files.downloads import Download, Open
-from qdrant_embed.encoder.files.repository import is_file_inside
+from qdrant_embed.encoder.files.repository import RemoteFile, is_file_inside
 from qdrant_embed.errors import ModelDownloadError, ModelFileError
 
 if TYPE_CHECKING:
@@ -109,10 +116,11 @@ class Snapshots:
     Args:
         cache: the cache folder.
         name: the repository's name.
+        beside: names of files beside the weights that are needed, too, if there are such files.
     """
 
-    def __init__(self, cache: Path, name: str) -> None:
-        self._cache = cache
+    def __init__(self, cache: Path, name: str, beside: Sequence[str] = ()) -> None:
+        self._cache, self._beside = cache, beside
         self._name = name
         self._base = cache / _FOLDER / name.lower().replace("/", "--")
 
@@ -128,7 +136,7 @@ class Snapshots:
         if model is None:
             return None
         folder = self._base / model.commit
-        for path in _needed(model.paths, folder, precision, as_before=as_before):
+        for path in _needed(model.paths, folder, precision, self._beside, as_before=as_before):
             file = model.files.get(path)
             if file is None or not file.is_at(folder / path, self._cache):
                 return None
@@ -195,12 +203,60 @@ class Snapshots:
                 shutil.rmtree(self._base / "partial", ignore_errors=True)
         return Snapshot(self._base / model.commit, model.commit)
 
+    def fetch_own_file(
+        self,
+        commit: str,
+        precision: Precision,
+        weights_sha256: str,
+        *,
+        local_files_only: bool,
+        for_collection: bool,
+    ) -> None:
+        """Download the ONNX file that the first releases ran, if the hub states that digest.
+
+        Args:
+            commit: of a snapshot that is complete.
+            precision: chooses between several ONNX files.
+            weights_sha256: digest of the file, or of it and its external data; see
+                `weights_digest`.
+            local_files_only: never use the network.
+            for_collection: see `fetch`.
+
+        Raises:
+            ModelDownloadError: if the file cannot be downloaded.
+            ModelFileError: if it is not the file it should be, or cannot be written.
+        """
+        model = _read(self._record(commit))
+        if local_files_only or model is None:
+            return
+        needed = _needed(model.paths, self._base / commit, precision, as_before=True)
+        files = [path for path in needed if ".onnx" in PurePosixPath(path).name]
+        if not files or self._found(commit, precision, as_before=True) is not None:
+            return
+        from qdrant_embed.encoder.files import hub
+
+        if hub.is_offline():
+            return
+        repository = hub.find_repository(
+            self._name, commit, offline=False, fresh=False, anonymous=for_collection
+        )
+        stated = [repository.files.get(path, RemoteFile()).digest or "" for path in files]
+        if combined(stated) != weights_sha256:
+            return
+        logger.info("fetching %s of %s, to compare it with the weights", files[0], self._name)
+        opened = partial(hub.opened, anonymous=for_collection)
+        with explained(self._base), locked(self._base / ".lock"):
+            model = self._completed(repository, precision, {}, opened, as_before=True)
+            write_whole(self._record(model.commit), sealed(model.model_dump(mode="json")))
+
     def _completed(
         self,
         repository: Repository,
         precision: Precision,
         pinned: Mapping[str, str],
         opened: Open | None,
+        *,
+        as_before: bool = False,
     ) -> KeptModel:
         from qdrant_embed.encoder.files import hub
 
@@ -209,7 +265,7 @@ class Snapshots:
         known = _read(self._record(repository.commit))
         files = dict(known.files) if known else {}
         paths = frozenset(repository.files) | (known.paths if known else frozenset())
-        for path in _needed(paths, folder, precision):
+        for path in _needed(paths, folder, precision, self._beside, as_before=as_before):
             if path not in repository.files:
                 raise ModelDownloadError(f"{path} of {self._name} is not in the local cache")
             others = (other / path for other in self._base.iterdir() if is_commit(other.name))
@@ -260,7 +316,12 @@ def kept_models(cache: Path) -> Iterator[tuple[Path, KeptModel]]:
 
 
 def _needed(
-    paths: Collection[str], folder: Path, precision: Precision, *, as_before: bool = False
+    paths: Collection[str],
+    folder: Path,
+    precision: Precision,
+    beside: Sequence[str] = (),
+    *,
+    as_before: bool = False,
 ) -> Iterator[str]:
     """Yield the files of a repository that are needed, small ones first.
 
@@ -271,13 +332,42 @@ def _needed(
         paths: of all files of the repository.
         folder: where they are downloaded to.
         precision: chooses between several kinds of weights.
+        beside: names of other files that are needed, if there are such files.
         as_before: as the first releases did (see `weight_files`), which also read no modules after
             the pooling.
     """
-    chain: ModuleChain | None = None
+    chains: list[ModuleChain | None] = [None]
     if MODULES_FILE in paths:
         yield MODULES_FILE
-        chain = read_chain(folder)
+        for files in router_files(folder):
+            yield from [file for file in files if file in paths][:1]
+        chains = [chain := read_chain(folder)]
+        if chain is not None and chain.query_folder is not None:
+            yield from _needed_of_queries(chain.query_folder.relative_to(folder).as_posix(), paths)
+        elif chain is not None and chain.is_routed:
+            chains.append(read_chain(folder, "query"))
+    yield from (name for name in beside if name in paths)
+    for chain in chains:
+        yield from _needed_of(chain, paths, folder, precision, as_before=as_before)
+
+
+def _needed_of_queries(place: str, paths: Collection[str]) -> Iterator[str]:
+    """Yield the files in the folder `place` of a module that weighs the tokens of queries."""
+    yield from (f"{place}/{name}" for name in _CONFIGS if f"{place}/{name}" in paths)
+    names = [name for at, _, name in (path.rpartition("/") for path in paths) if at == place]
+    if (file := head_weights(names)) is not None:
+        yield f"{place}/{file}"
+
+
+def _needed_of(
+    chain: ModuleChain | None,
+    paths: Collection[str],
+    folder: Path,
+    precision: Precision,
+    *,
+    as_before: bool,
+) -> Iterator[str]:
+    """Yield the files that are needed of one chain of modules; see `_needed`."""
     places = ["" if at == PurePosixPath() else f"{at}/" for at in chain.folders] if chain else [""]
     for place in dict.fromkeys(["", *places]):
         yield from (place + name for name in _CONFIGS if place + name in paths)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from struct import error as StructError  # noqa: N812 - it is one
 from tokenize import TokenError
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
+from qdrant_embed.encoder.facts.precision import Storage
 from qdrant_embed.encoder.files.torch_file import (
     BFLOAT16,
     SUFFIXES,
@@ -28,6 +29,7 @@ from qdrant_embed.encoder.files.torch_file import (
 )
 from qdrant_embed.errors import MissingDependencyError, ModelFileError
 
+_HALVES: Mapping[str, Storage] = {BFLOAT16: "bf16", "f2": "fp16", "F16": "fp16"}
 _LEGACY = {"gamma": "weight", "beta": "bias"}  # in layer norms
 
 
@@ -35,25 +37,61 @@ class _Index(JsonFile):
     weight_map: dict[str, str]
 
 
-class _Tensors(Mapping[str, NDArray[Any]]):
+@dataclass(frozen=True)
+class _SafeTensor:
+    """A tensor of a safetensors file; its numbers are read by `read`."""
+
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def read(self, rows: slice = slice(None)) -> NDArray[Any]:
+        """Read the numbers, of a tensor with axes those of some `rows`."""
+        with _explained(self.path), _library().safe_open(self.path, "numpy") as file:
+            if rows == slice(None):
+                return np.asarray(file.get_tensor(self.name))
+            return np.asarray(file.get_slice(self.name)[rows])
+
+
+class Tensors(Mapping[str, NDArray[Any]]):
     """Tensors that are read when they are requested, and kept while they are in use."""
 
-    def __init__(self, readers: Mapping[str, Callable[[], NDArray[Any]]]) -> None:
-        self._readers = readers
+    def __init__(self, stored: Mapping[str, tuple[str, StoredTensor | _SafeTensor]]) -> None:
+        self._stored = stored  # each with the name in its file
         self._in_use: WeakValueDictionary[str, NDArray[Any]] = WeakValueDictionary()
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        read = self._readers[name]
+        own, stored = self._stored[name]
         tensor = self._in_use.get(name)
         if tensor is None:
-            tensor = self._in_use[name] = read()
+            tensor = self._in_use[name] = _finite(stored.path, own, stored.read())
         return tensor
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored  # without reading it
+
+    def blocks(self, name: str, rows: int) -> Iterator[NDArray[Any]]:
+        """Yield the tensor in blocks of so many rows; it may be too large to be held."""
+        own, stored = self._stored[name]
+        count = stored.shape[0]
+        for start in range(0, count, rows):
+            block = slice(start, min(start + rows, count))
+            yield _finite(stored.path, own, stored.read(block))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the tensor's shape, as its file states it."""
+        return self._stored[name][1].shape
+
+    def storage(self, name: str) -> Storage:
+        """Return the type that the tensor is stored in; ``fp32`` for those of more bits, too."""
+        return _HALVES.get(self._stored[name][1].dtype, "fp32")
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._readers)
+        return iter(self._stored)
 
     def __len__(self) -> int:
-        return len(self._readers)
+        return len(self._stored)
 
 
 def read_tensors(files: Sequence[Path]) -> Mapping[str, NDArray[Any]]:
@@ -76,19 +114,14 @@ def read_tensors(files: Sequence[Path]) -> Mapping[str, NDArray[Any]]:
         named = set(read_json(index, TypeAdapter(_Index)).weight_map.values())
         if missing := sorted(named - {shard.name for shard in shards}):
             raise ModelFileError(f"{index} names files that are missing: {', '.join(missing)}")
-    readers: dict[str, Callable[[], NDArray[Any]]] = {}
+    stored: dict[str, tuple[str, StoredTensor | _SafeTensor]] = {}
     for shard in shards:
         if shard.suffix in SUFFIXES:
-            stored = read_torch_file(shard)
+            own: Mapping[str, StoredTensor | _SafeTensor] = read_torch_file(shard)
         else:
-            with _explained(shard), _library().safe_open(shard, "numpy") as file:
-                names = list(file.keys())
-                halves = [n for n in names if file.get_slice(n).get_dtype() == "BF16"]
-            readers |= {_modern(name): partial(_safe_tensor, shard, name) for name in names}
-            stored = _bfloats(shard, halves)
-        for name, tensor in stored.items():
-            readers[_modern(name)] = partial(_stored_tensor, name, tensor)
-    return _Tensors(readers)
+            own = _safe_tensors(shard)
+        stored |= {_modern(name): (name, tensor) for name, tensor in own.items()}
+    return Tensors(stored)
 
 
 def tensor_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
@@ -104,13 +137,16 @@ def tensor_shapes(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _safe_tensor(path: Path, name: str) -> NDArray[Any]:
+def _safe_tensors(path: Path) -> dict[str, StoredTensor | _SafeTensor]:
+    """Find the tensors of a safetensors file."""
+    found: dict[str, StoredTensor | _SafeTensor] = {}
     with _explained(path), _library().safe_open(path, "numpy") as file:
-        return _finite(path, name, file.get_tensor(name))
-
-
-def _stored_tensor(name: str, tensor: StoredTensor) -> NDArray[Any]:
-    return _finite(tensor.path, name, tensor.read())
+        for name in file.keys():  # noqa: SIM118 - it is no dict
+            part = file.get_slice(name)
+            shape = tuple(part.get_shape())
+            found[name] = _SafeTensor(path, name, shape, part.get_dtype())
+    halves = [name for name, tensor in found.items() if tensor.dtype == "BF16"]
+    return found | _bfloats(path, halves)
 
 
 def _modern(name: str) -> str:

@@ -92,8 +92,10 @@ class StoredTensor:
     strides: tuple[int, ...]
     byte_order: Literal["<", ">"]
 
-    def read(self) -> NDArray[Any]:
-        """Map the numbers; bfloat16 becomes float32, all other types stay as they are.
+    def read(self, rows: slice = slice(None)) -> NDArray[Any]:
+        """Map the numbers, of a tensor with axes those of some `rows`.
+
+        bfloat16 becomes float32, all other types stay as they are.
 
         Raises:
             ModelFileError: the file is shorter than it was.
@@ -114,6 +116,8 @@ class StoredTensor:
                 self.offset * size,
                 tuple(stride * size for stride in self.strides),
             )
+        if self.shape:
+            found = found[rows]
         if self.dtype != BFLOAT16:
             return found
         halves = found.astype(np.uint32)

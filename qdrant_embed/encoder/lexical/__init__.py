@@ -1,1 +1,1 @@
-"""BM25 and its stop words: texts to sparse vectors, without a neural network."""
+"""Texts to sparse vectors without a neural network: BM25, and a table of the weights of tokens."""

@@ -1,4 +1,4 @@
-"""BM25 as sparse vectors, equal to those of ``Qdrant/bm25`` in fastembed 0.9.1.
+"""BM25 as sparse vectors, those of ``Qdrant/bm25`` in fastembed 0.9.1 unless an option differs.
 
 A text is split into words in lower case, without stop words and words of more than 40 characters,
 which are reduced to their Snowball stems; the index of a stem is its 32-bit murmur hash. How rare a
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,8 +20,18 @@ from typing import TypeVar
 
 import numpy as np
 
-from qdrant_embed.encoder.facts.catalog import BM25
-from qdrant_embed.encoder.interfaces import SparseDescription, SparseVector
+from qdrant_embed.encoder.facts.sparse_catalog import BM25
+from qdrant_embed.encoder.interfaces import SparseDescription, SparseVector, WordTokenizer
+from qdrant_embed.encoder.lexical.words import (
+    BIGRAMS,
+    CUSTOM,
+    bigrams,
+    custom_words,
+    has_letters,
+    normalized,
+    stamped_name,
+    words,
+)
 from qdrant_embed.errors import InputError, MissingDependencyError
 
 try:
@@ -41,8 +50,6 @@ LANGUAGES = (
     "turkish",
 )  # fmt: skip
 
-_WORD = re.compile(r"\w+")
-_ASCII_WORDS = {c: chr(c).lower() if _WORD.match(chr(c)) else " " for c in range(128)}
 _LONGEST_WORD = 40
 _MOST_REMEMBERED = 1 << 16  # about 10 MB for each language
 
@@ -58,15 +65,20 @@ class Bm25:
         k: how soon repetitions of a word stop counting; with 0 every word counts once.
         b: from 0 to 1, how much less a word counts in longer texts.
         average_length: stems in an average document of the collection.
+        normalize_text: whether texts are normalised before they are split; fastembed does not.
+        tokenizer: splits a text into words: ``bigrams``, or a user's own function; by default, as
+            fastembed does.
 
     Raises:
-        InputError: the language is unknown, or a number is out of its range.
+        InputError: the language or the tokenizer is unknown, or a number is out of its range.
     """
 
     language: str = "english"
     k: float = 1.2
     b: float = 0.75
     average_length: float = 256.0
+    normalize_text: bool = False
+    tokenizer: str | WordTokenizer | None = None
     _warned: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -77,6 +89,15 @@ class Bm25:
         _check_number("k", self.k, 0, math.inf)
         _check_number("b", self.b, 0, 1)
         _check_number("average_length", self.average_length, 1, math.inf)
+        if not isinstance(self.normalize_text, bool):
+            raise InputError(f"normalize_text must be True or False, not {self.normalize_text!r}")
+        if not (callable(self.tokenizer) or self.tokenizer in (None, BIGRAMS)):
+            own = isinstance(self.tokenizer, str) and self.tokenizer.startswith(CUSTOM)
+            raise InputError(
+                f"tokenizer must be {BIGRAMS!r}, or a function that takes a text and returns its "
+                f"words, not {self.tokenizer!r:.250}"
+                + ("; pass the function that the collection was written with" if own else "")
+            )
 
     @property
     def model_name(self) -> str:
@@ -92,6 +113,8 @@ class Bm25:
             k=self.k,
             b=self.b,
             average_length=self.average_length,
+            normalize_text=self.normalize_text or None,
+            tokenizer=stamped_name(self.tokenizer),
         )
 
     def document(self, text: str) -> SparseVector:
@@ -111,19 +134,29 @@ class Bm25:
         return _vector({_INDICES[stem]: 1.0 for stem in self._stem_counts(text)})
 
     def _stem_counts(self, text: str) -> Counter[str]:
-        words = _words(text)
-        counts = Counter(map(_stems(self.language).__getitem__, words))
+        counts = Counter(map(_stems(self.language).__getitem__, self._words(text)))
         del counts[""]
-        if words and not counts and not self._warned:
+        if not counts and not self._warned and has_letters(text):
             self._warned.append(True)
             logger.warning(
                 "%s finds no term in some texts: all of their words are stop words (%s) or have "
-                "more than %d characters, and no query finds them by words (said once)",
+                "more than %d characters, and no query finds them by words; tokenizer=%r finds "
+                "words of scripts without spaces (said once)",
                 BM25,
                 self.language,
                 _LONGEST_WORD,
+                BIGRAMS,
             )
         return counts
+
+    def _words(self, text: str) -> list[str]:
+        if self.normalize_text:
+            text = normalized(text)
+        if self.tokenizer is None:
+            return words(text)
+        return (
+            bigrams(text) if isinstance(self.tokenizer, str) else custom_words(self.tokenizer, text)
+        )
 
 
 def _check_number(option: str, value: object, least: float, most: float) -> None:
@@ -165,18 +198,6 @@ def _stems(language: str) -> _Remembered[str]:
 def _stop_words(language: str) -> frozenset[str]:
     path = files("qdrant_embed.encoder.lexical") / "stopwords" / f"{language}.txt"
     return frozenset(path.read_text("utf-8").splitlines() if path.is_file() else ())
-
-
-def _words(text: str) -> list[str]:
-    """Split a text into words in lower case.
-
-    Beyond ASCII, punctuation is removed before lowering, because it decides how a final sigma is
-    lowered, and again after it, because one letter (U+0130) is lowered to two characters, of which
-    the second is no part of a word.
-    """
-    if text.isascii():
-        return text.translate(_ASCII_WORDS).split()
-    return _WORD.findall(" ".join(_WORD.findall(text)).lower())
 
 
 def _vector(values: dict[int, float]) -> SparseVector:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_embed.encoder.interfaces import SparseVector, Vector
+
+WEIGHED = "token_weights"  # an output of graphs that weigh each token, too
 _LEAST_NORM = 1e-12  # shorter vectors are divided by this: one of zeros stays as it is
 
 Floats = TypeVar("Floats", np.float32, np.float64)
@@ -56,3 +60,51 @@ class ShortenedVectors:
     def run(self, inputs: Inputs) -> NDArray[np.float32]:
         """Return vectors, float32 [batch, dimension]."""
         return l2_normalized(self._backend.run(inputs)[:, : self._dimension])
+
+
+class Graph(Protocol):
+    """A loaded graph with several outputs."""
+
+    def feed(self, inputs: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[Vector]:
+        """Return the named outputs of the graph for all of its inputs."""
+
+
+class WeighedTokens:
+    """Runs a graph with the output `WEIGHED`.
+
+    One row holds all that is known of a text: its vector, the weights of its tokens, and their ids,
+    each of which float32 can hold.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def run(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Return rows, float32 [batch, dimension + 2 tokens]."""
+        vectors, weights = self._graph.feed({"input_ids": inputs.ids}, ("embedding", WEIGHED))
+        return np.concatenate([vectors, weights, inputs.ids.astype(np.float32)], axis=1)
+
+
+def dense_parts(rows: NDArray[np.float32], dimension: int) -> NDArray[np.float32]:
+    """Return the vectors in the rows of `WeighedTokens`."""
+    return rows[:, :dimension]
+
+
+def both_parts(
+    rows: NDArray[np.float32], dimension: int, without: frozenset[int]
+) -> Iterator[tuple[Vector, SparseVector]]:
+    """Yield the vector and the weights of terms of each text in the rows of `WeighedTokens`.
+
+    The weight of a term is the largest of those of its tokens. Terms that weigh nothing are left
+    out, and so are those of `without`.
+    """
+    tokens = (rows.shape[1] - dimension) // 2
+    for row in rows:
+        weights, ids = row[dimension : dimension + tokens], row[dimension + tokens :]
+        largest: dict[int, float] = {}
+        for token, weight in zip(ids.astype(np.int64).tolist(), weights.tolist(), strict=True):
+            if weight > largest.get(token, 0.0) and token not in without:
+                largest[token] = weight
+        indices = np.array(sorted(largest), np.int64)
+        values = np.array([largest[token] for token in indices.tolist()], np.float32)
+        yield row[:dimension], SparseVector(indices, values)

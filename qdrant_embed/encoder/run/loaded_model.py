@@ -21,7 +21,7 @@ from qdrant_embed.encoder.facts.scoring import Scoring
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.plan import RunPlan, plan_of_json
 from qdrant_embed.encoder.interfaces import assert_never
-from qdrant_embed.encoder.run.backend import Backend, Inputs, ShortenedVectors
+from qdrant_embed.encoder.run.backend import Backend, Inputs, ShortenedVectors, WeighedTokens
 from qdrant_embed.encoder.run.cores import usable_cores
 from qdrant_embed.encoder.run.single_text import SingleTextBackend
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
@@ -111,8 +111,9 @@ def load_model(plan: RunPlan, spec: ModelSpec, providers: Sequence[Provider] | N
     backend = start(threads=1)
     single: Backend = backend
     on_cpu = all(provider == "CPUExecutionProvider" for provider in providers or ())
-    # each session has a copy of the weights, arranged for its products
+    # each session has a copy of the weights, arranged for its products, unless they are widened
     small = plan.kind == "onnx" or sum(map(os.path.getsize, plan.run)) < _TWICE_IN_MEMORY
+    small = small or plan.report.precision in ("bf16", "fp16")
     if plan.kind != "static" and on_cpu and usable_cores() > 1 and small:
         single = SingleTextBackend(backend, partial(start, threads=2))
     return LoadedModel(spec, plan.report, tokenizer, backend, single, plan.scoring)
@@ -151,7 +152,8 @@ def _backend(
         case "graph":
             from qdrant_embed.encoder.run.session import CPU, Session
 
-            backend = Session(plan.run[0], providers or CPU, threads=threads)
+            session = Session(plan.run[0], providers or CPU, threads=threads)
+            backend = session if plan.terms_sha256 is None else WeighedTokens(session)
         case "onnx":
             from qdrant_embed.encoder.run.onnx_file import OnnxFile
             from qdrant_embed.encoder.run.session import CPU, Session

@@ -192,6 +192,17 @@ class Tokenizer:
             self._prefix_lengths[prefix] = len(ids)
         return self._prefix_lengths[prefix]
 
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the special tokens, and of the unknown one."""
+        unknown = set() if self._unknown is None else {self._unknown}
+        return frozenset(self._special | unknown)
+
+    def id_of(self, token: str) -> int | None:
+        """Return the id of a token of the vocabulary, if there is such a token."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
     def ordinary_ids(self) -> list[int]:
         """List the ids of tokens that texts consist of: neither special nor unused ones."""
         special = set(self._tokenizer.get_added_tokens_decoder())

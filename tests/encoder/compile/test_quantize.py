@@ -15,6 +15,7 @@ from qdrant_embed.encoder.compile.quantize import (
     QuantizedGroup,
     quantize_group,
     quantize_rows,
+    row_scales,
 )
 
 Array = NDArray[np.float32]
@@ -132,5 +133,5 @@ def test_a_channel_never_seen_and_a_weight_of_zeros_do_no_harm() -> None:
 
 def test_rows_of_a_table_have_a_scale_each() -> None:
     table = np.array([[1, -2, 0.5], [0, 0, 0], [1e-3, 2e-3, -1e-3]], np.float32)
-    integers, scales = quantize_rows(table)
+    integers, scales = quantize_rows(table), row_scales(table)
     np.testing.assert_allclose(integers * scales, table, atol=0.01, rtol=0.01)

@@ -144,7 +144,7 @@ def chained(*kinds: str) -> str:
         (write("modules.json", json.dumps([module("MLMTransformer")])), r"only Transformer"),
         (
             write("modules.json", chained("Router", "Normalize")),
-            r"chains Router, Normalize, which sends queries and documents through different",
+            r"config.json cannot be used: types: Field required",
         ),
         (write("modules.json", "[]"), r"chains nothing: only Transformer"),
         (

@@ -133,21 +133,21 @@ def test_what_its_own_file_wrote_before_is_of_the_same_model_if_vectors_are_equa
     assert anywhere.count("demo").count == 3
 
 
-def refused(folder: Path, **options: Any) -> None:
+def test_int8_is_of_the_model_that_its_own_float32_file_ran(both: Path) -> None:
     client = QdrantClient(":memory:")
-    written_before(client, folder)
-    client.set_model(folder, cache_dir=folder.parent / "cache", **options)
-    with pytest.raises(CollectionMismatchError, match="by another form of it") as raised:
-        client.query("demo", "cat")
-    assert "weights_sha256" in raised.value.found
-
-
-def test_vectors_in_int8_are_not_those_that_its_own_file_wrote(both: Path) -> None:
-    refused(both)
+    written_before(client, both)
+    client.set_model(both, cache_dir=both.parent / "cache")
+    assert client.query("demo", "cat", limit=1)[0].document == "the cat"
 
 
 def test_a_file_of_other_vectors_is_another_model(tmp_path: Path) -> None:
-    refused(with_own_file(tmp_path / "model", 1.5), precision="fp32")
+    folder = with_own_file(tmp_path / "model", 1.5)
+    client = QdrantClient(":memory:")
+    written_before(client, folder)
+    client.set_model(folder, cache_dir=tmp_path / "cache", precision="fp32")
+    with pytest.raises(CollectionMismatchError, match="by the other form of its model") as raised:
+        client.query("demo", "cat")
+    assert "weights_sha256" in raised.value.found
 
 
 def test_what_an_earlier_release_downloaded_still_runs_without_network(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -19,7 +22,17 @@ from qdrant_embed import (
     TextEmbedding,
     UnknownModelError,
 )
-from qdrant_embed.encoder.facts.catalog import CATALOG, DEFAULT_MODEL, MINILM, close_matches, find
+from qdrant_embed.encoder.facts.architectures import ARCHITECTURES
+from qdrant_embed.encoder.facts.catalog import (
+    CATALOG,
+    DEFAULT_MODEL,
+    MINILM,
+    Published,
+    Source,
+    close_matches,
+    find,
+)
+from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.run.session import Session
 
 
@@ -190,4 +203,9 @@ def test_the_catalog_is_sound() -> None:
         assert find(entry.spec.name.upper()) is entry
         assert entry.spec.license
         assert all(len(digest) == 64 for digest in entry.sha256.values())
+        assert entry.published.architecture in {*ARCHITECTURES, "static"}
+        assert all(re.fullmatch("[a-z]{2}", code) for code in entry.published.languages)
+        facts = {field.name for kind in (ModelSpec, Published) for field in fields(kind)}
+        assert facts >= entry.sources.keys() >= {"dimension", "pooling", "license", "languages"}
+        assert set(entry.sources.values()) <= set(get_args(Source))
     assert close_matches("zzzzzz") == []

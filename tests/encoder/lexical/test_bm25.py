@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ from qdrant_embed import (
     UnknownModelError,
 )
 from qdrant_embed.encoder.lexical.bm25 import LANGUAGES
+from qdrant_embed.encoder.lexical.words import bigrams, words
 
 FIXTURE = Path(__file__).parents[2] / "fixtures/bm25.jsonl"  # written by make_bm25.py beside it
 CASES = [json.loads(line) for line in FIXTURE.read_text().splitlines()]
@@ -29,7 +31,8 @@ OPTIONS = ("language", "k", "b", "average_length")
 
 
 def encoder(case: dict[str, Any]) -> SparseTextEmbedding:
-    return SparseTextEmbedding(**{name: case[name] for name in OPTIONS if name in case})
+    options = {name: case[name] for name in OPTIONS if name in case}
+    return SparseTextEmbedding(**options, normalize_text=False)  # as fastembed does
 
 
 def as_dict(vector: SparseVector) -> dict[int, float]:
@@ -103,7 +106,10 @@ def test_a_generator_is_read_as_vectors_are_taken() -> None:
 
 def test_many_threads_share_one_encoder() -> None:
     english = [case for case in CASES if case.keys() == {"language", "text", "indices", "values"}]
-    encoders = {language: SparseTextEmbedding(language=language) for language in LANGUAGES}
+    encoders = {
+        language: SparseTextEmbedding(language=language, normalize_text=False)
+        for language in LANGUAGES
+    }
 
     def run(case: dict[str, Any]) -> bool:
         (vector,) = encoders[case["language"]].embed(case["text"])
@@ -128,7 +134,13 @@ def test_it_is_a_sparse_encoder_that_says_what_its_vectors_depend_on() -> None:
     assert isinstance(bm25, SparseEncoder)
     assert bm25.model_name == "Qdrant/bm25"
     assert bm25.describe() == SparseDescription(
-        model="Qdrant/bm25", idf=True, language="german", k=1.5, b=0.5, average_length=80
+        model="Qdrant/bm25",
+        idf=True,
+        language="german",
+        k=1.5,
+        b=0.5,
+        average_length=80,
+        normalize_text=True,
     )
     assert bm25.model_name in {model["model"] for model in bm25.list_supported_models()}
 
@@ -149,6 +161,9 @@ def test_what_costs_nothing_to_grant_is_taken(tmp_path: Path) -> None:
         ({"b": 1.5}, "b must be a number from 0 to 1, not 1.5"),
         ({"b": "high"}, "b must be a number from 0 to 1, not 'high'"),
         ({"average_length": 0}, "average_length must be a number from 1 up, not 0"),
+        ({"normalize_text": "yes"}, "normalize_text must be True or False, not 'yes'"),
+        ({"tokenizer": "pairs"}, "tokenizer must be 'bigrams', or a function .*, not 'pairs'"),
+        ({"tokenizer": "custom: f"}, "pass the function that the collection was written with"),
         ({"threads": 0}, "threads must be a whole number of at least 1, not 0"),
         ({"cuda": True}, "Qdrant/bm25 takes no cuda"),
         ({"providers": ["CPUExecutionProvider"]}, "Qdrant/bm25 takes no providers"),
@@ -178,3 +193,83 @@ def test_an_unknown_name_leads_to_the_known_one() -> None:
     with pytest.raises(UnknownModelError) as caught:
         SparseTextEmbedding("bm-25")
     assert caught.value.close_matches == ["Qdrant/bm25"]
+
+
+SAME = [
+    ("coöperate", "coo\u0308perate"),
+    ("donau\u00addampf", "donaudampf"),
+    ("ﬁne ﬂour", "fine flour"),
+    ("\uff21\uff22\uff23\uff11\uff12\uff13", "abc123"),
+    ("ｶﾞｲﾄﾞ", "ガイド"),
+    ("①", "1"),
+]
+
+
+@pytest.mark.parametrize(("typed", "plain"), SAME)
+def test_a_word_is_the_same_however_it_is_typed(typed: str, plain: str) -> None:
+    on, off = SparseTextEmbedding(), SparseTextEmbedding(normalize_text=False)
+    for method in ("passage_embed", "query_embed"):
+        one, other = getattr(on, method)([typed, plain])
+        assert as_dict(one) == as_dict(other) != {}
+    one, other = off.embed([typed, plain])
+    assert as_dict(one) != as_dict(other)
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=127)))
+def test_normalising_changes_nothing_in_ascii(text: str) -> None:
+    vectors = [SparseTextEmbedding(normalize_text=on).embed(text) for on in (True, False)]
+    (one,), (other,) = vectors
+    assert as_dict(one) == as_dict(other)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("今天天气很好", ["今天", "天天", "天气", "气很", "很好"]),
+        ("iPhone手机, 5G!", ["iphone", "手机", "5g"]),
+        ("東京タワーへ", ["東京", "京タ", "タワ", "ワー", "ーへ"]),
+        ("한국어를 배운다", ["한국", "국어", "어를", "배운", "운다"]),
+        ("ที่ดี", ["ที", "ี่", "่ด", "ดี"]),
+        ("木", ["木"]),
+        ("Straße ΣΟΦΟΣ", ["straße", "σοφος"]),
+        ("Plain words", ["plain", "words"]),
+        ("", []),
+    ],
+)
+def test_scripts_without_spaces_are_split_into_pairs(text: str, found: list[str]) -> None:
+    assert sorted(bigrams(text)) == sorted(found)
+
+
+def test_a_part_of_a_sentence_without_spaces_is_found_by_pairs() -> None:
+    text, part = "今天天气很好\uff0c我们去公园", "公园"
+    for tokenizer, shared in ((None, False), ("bigrams", True)):
+        encoder = SparseTextEmbedding(tokenizer=tokenizer)
+        (vector,), (query,) = encoder.embed(text), encoder.query_embed(part)
+        assert bool(as_dict(vector).keys() & as_dict(query).keys()) is shared
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=0x0DFF)))  # the last before Thai
+def test_pairs_are_the_usual_words_where_there_is_no_such_script(text: str) -> None:
+    assert bigrams(text) == words(text)
+
+
+def halves(text: str) -> list[str]:
+    return [text[: len(text) // 2], "", " ", text[len(text) // 2 :]]
+
+
+def test_a_users_own_tokenizer_splits_texts() -> None:
+    encoder = SparseTextEmbedding(tokenizer=halves)
+    (vector,), (expected,) = encoder.embed("CATDOG"), SparseTextEmbedding().embed("cat dog")
+    assert as_dict(vector) == as_dict(expected)
+    assert encoder.describe().tokenizer == "custom: halves"
+    again = pickle.loads(pickle.dumps(encoder))
+    assert as_dict(next(again.embed("CATDOG"))) == as_dict(expected)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "message"),
+    [(str.upper, "must return a list of str, not str"), (lambda text: [1], "returned 1, which")],
+)
+def test_a_tokenizer_that_returns_something_else_is_named(tokenizer: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        list(SparseTextEmbedding(tokenizer=tokenizer).embed("a cat"))

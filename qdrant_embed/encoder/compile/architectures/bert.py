@@ -10,9 +10,24 @@ from typing import ClassVar
 import numpy as np
 
 from qdrant_embed.encoder.compile.graph import MICROSOFT
+from qdrant_embed.encoder.compile.layers.term_head import TermHead
 from qdrant_embed.encoder.compile.layers.transformer import LayerTensors, TransformerGraph
 from qdrant_embed.encoder.compile.quantize import Array, LinearGroup
 from qdrant_embed.encoder.facts.architectures import Activation, BertFamilyConfig
+
+_BERT_HEAD = TermHead(
+    dense="cls.predictions.transform.dense",
+    norm="cls.predictions.transform.LayerNorm",
+    decoder=("cls.predictions.decoder.weight",),
+    bias=("cls.predictions.decoder.bias", "cls.predictions.bias"),
+)
+ROBERTA_HEAD = TermHead(
+    dense="lm_head.dense",
+    norm="lm_head.layer_norm",
+    decoder=("lm_head.decoder.weight",),
+    bias=("lm_head.decoder.bias", "lm_head.bias"),
+    activation="none",  # GELU, whatever the layers have
+)
 
 
 class BertGraph(TransformerGraph[BertFamilyConfig]):
@@ -28,6 +43,11 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
         f2=("output.dense",),
         output_norm="output.LayerNorm",
     )
+
+    @property
+    def term_head(self) -> TermHead:
+        """Names of the tensors of the head that guesses masked words."""
+        return _BERT_HEAD if self.config.architecture == "bert" else ROBERTA_HEAD
 
     @property
     def epsilon(self) -> float:
@@ -59,10 +79,11 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
         One operator projects and attends, which is faster for a single text spread over cores,
         and no slower for many texts; but it holds the scores of all pairs of tokens at once.
         """
-        in_parts = self.config.attends_in_parts(self.spec.max_tokens)
-        if first_row_only or in_parts or not self.plain_attention:
-            return super().attention(rows, shared, number, first_row_only=first_row_only)
         graph, group = self.graph, LinearGroup(number, "qkv")
+        in_parts = self.config.attends_in_parts(self.spec.max_tokens)
+        in_halves = group not in self.plan.groups and self.plan.storage != "fp32"
+        if first_row_only or in_parts or in_halves or not self.plain_attention:
+            return super().attention(rows, shared, number, first_row_only=first_row_only)
 
         def joined(part: str) -> str:
             def compute() -> Array:
@@ -89,37 +110,6 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
         )
         return self.attention_output(attended, number)
 
-    def term_weights(self, hidden: str) -> str:
-        """Add the head that guesses masked words, pooled as SPLADE does: [batch, terms].
-
-        The weight of a term is log(1 + relu(x)), where x is the largest logit of the term over
-        all tokens, [CLS] and [SEP] included (Formal et al. 2021, SPLADE v2).
-        """
-        graph, width, terms = self.graph, self.config.hidden_size, self.config.vocab_size
-        head = "cls.predictions.transform"
-        weight = self.tensor(f"{head}.dense.weight", width, width)
-        bias = self.tensor(f"{head}.dense.bias", width)
-        hidden = graph.node("MatMul", hidden, graph.constant(weight.T))
-        hidden = self.activation(graph.node("Add", hidden, graph.constant(bias)))
-        hidden = self.layer_norm(hidden, f"{head}.LayerNorm")
-        # Gemm reads the table of words as it is, so that the file holds it once
-        decoder = self.tensor(
-            self._first_of("cls.predictions.decoder.weight", self.words), terms, width
-        )
-        rows = graph.node("Reshape", hidden, graph.integers(-1, width))
-        logits = graph.node("Gemm", rows, graph.constant(decoder), transB=1)
-        shape = graph.node(
-            "Concat", graph.node("Shape", "input_ids"), graph.integers(terms), axis=0
-        )
-        logits = graph.node("Reshape", logits, shape)
-        # bias, relu and log keep the order, so they are applied once a text, not once a token
-        largest = graph.node("ReduceMax", logits, graph.integers(1), keepdims=0)
-        bias = self.tensor(
-            self._first_of("cls.predictions.bias", "cls.predictions.decoder.bias"), terms
-        )
-        positive = graph.node("Relu", graph.node("Add", largest, graph.constant(bias)))
-        return graph.node("Log", graph.node("Add", positive, graph.scalar(1, np.float32)))
-
     def _position_table(self) -> Array:
         """Read what is added to the words, by position: [max_tokens, hidden_size]."""
         config, width = self.config, self.config.hidden_size
@@ -132,7 +122,3 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
             )
             table = table + types[:1]
         return table[: self.spec.max_tokens]
-
-    def _first_of(self, name: str, other: str) -> str:
-        """Choose `name` if the weights have it, else `other`: tied tensors are saved under one."""
-        return name if name in self.weights else other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qdrant_embed.encoder.compile.architectures.bert import BertGraph
+from qdrant_embed.encoder.compile.layers.term_head import TermHead
 from qdrant_embed.encoder.compile.layers.transformer import LayerTensors
 
 
@@ -18,3 +19,13 @@ class DistilBertGraph(BertGraph):
         f2=("ffn.lin2",),
         output_norm="output_layer_norm",
     )
+
+    @property
+    def term_head(self) -> TermHead:
+        """Names of the tensors of the head that guesses masked words."""
+        return TermHead(
+            dense="vocab_transform",
+            norm="vocab_layer_norm",
+            decoder=("vocab_projector.weight",),
+            bias=("vocab_projector.bias",),
+        )

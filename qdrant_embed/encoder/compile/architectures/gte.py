@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qdrant_embed.encoder.compile.layers.rotary import Rotary, RotaryGraph
+from qdrant_embed.encoder.compile.layers.term_head import TermHead
 from qdrant_embed.encoder.compile.layers.transformer import LayerTensors
 from qdrant_embed.encoder.compile.quantize import Kind
 from qdrant_embed.encoder.facts.architectures import Activation, GteConfig
@@ -22,6 +23,20 @@ class GteGraph(RotaryGraph[GteConfig]):
         output_norm="mlp_ln",
         gate_last=True,
     )
+
+    @property
+    def term_head(self) -> TermHead:
+        """Names of the tensors of the head that guesses masked words.
+
+        The vendor calls the norm otherwise than transformers does.
+        """
+        norm = "lm_head.norm" if self.has_tensor("lm_head.norm.weight") else "lm_head.layer_norm"
+        return TermHead(
+            dense="lm_head.dense",
+            norm=norm,
+            decoder=("lm_head.decoder.weight",),
+            bias=("lm_head.decoder.bias", "lm_head.bias"),
+        )
 
     @property
     def epsilon(self) -> float:

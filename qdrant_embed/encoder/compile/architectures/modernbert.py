@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 from qdrant_embed.encoder.compile.layers.rotary import Rotary
+from qdrant_embed.encoder.compile.layers.term_head import TermHead
 from qdrant_embed.encoder.compile.layers.transformer import LayerTensors, TransformerGraph
 from qdrant_embed.encoder.compile.layers.window import SlidingWindow
 from qdrant_embed.encoder.compile.quantize import Kind
 from qdrant_embed.encoder.facts.architectures import Activation, ModernBertConfig
+from qdrant_embed.errors import ModelFileError
 
 
 class ModernBertGraph(TransformerGraph[ModernBertConfig]):
@@ -27,6 +29,25 @@ class ModernBertGraph(TransformerGraph[ModernBertConfig]):
     )
 
     @property
+    def term_head(self) -> TermHead:
+        """Names of the tensors of the head that guesses masked words."""
+        config = self.config
+        if config.classifier_activation != "gelu":
+            raise ModelFileError(
+                f"{self.spec.name}: a head with the activation {config.classifier_activation!r:.80}"
+                " cannot be run"
+            )
+        return TermHead(
+            dense="head.dense",
+            norm="head.norm",
+            decoder=("decoder.weight",),
+            bias=("decoder.bias",),
+            dense_bias=bool(config.classifier_bias),
+            norm_bias=config.norm_bias,
+            activation="none",
+        )
+
+    @property
     def epsilon(self) -> float:
         """What layer norms add to the variance."""
         return self.config.norm_eps
@@ -38,6 +59,8 @@ class ModernBertGraph(TransformerGraph[ModernBertConfig]):
 
     def has_bias(self, kind: Kind) -> bool:
         """Return whether the linear layers of a kind of group have a bias."""
+        if kind == "terms":
+            return True
         return self.config.mlp_bias if kind in ("f1", "f2") else self.config.attention_bias
 
     def embeddings(self) -> str:

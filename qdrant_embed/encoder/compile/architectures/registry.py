@@ -12,6 +12,7 @@ from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.run.pooling import NO_HEAD, Head
 
 if TYPE_CHECKING:
+    from qdrant_embed.encoder.compile.layers.token_weights import TokenHead
     from qdrant_embed.encoder.compile.layers.transformer import TransformerGraph
 
 # name of the architecture, as in `facts.architectures`: file and class of the graph
@@ -41,8 +42,9 @@ def model_graph(
     spec: ModelSpec,
     plan: QuantizationPlan = NOTHING_QUANTIZED,
     head: Head = NO_HEAD,
+    token_head: TokenHead | None = None,
 ) -> TransformerGraph[Any]:
     """Build the graph of a model; see `TransformerGraph` for the arguments and errors."""
     module, name = GRAPHS[config.architecture]
     kind: type[TransformerGraph[Any]] = getattr(import_module(f"{__package__}.{module}"), name)
-    return kind(weights, config, spec, plan, head)
+    return kind(weights, config, spec, plan, head, token_head)

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from qdrant_embed.encoder.compile.large_tensors import row_blocks, shape_of, storage_of
 from qdrant_embed.encoder.compile.layers.rotary import Rotary, RotaryGraph
 from qdrant_embed.encoder.compile.layers.transformer import LayerTensors
 from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, Array, QuantizationPlan
 from qdrant_embed.encoder.facts.architectures import Activation, XlmRobertaFlashConfig
+from qdrant_embed.encoder.facts.precision import Storage
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.run.pooling import NO_HEAD, Head
 from qdrant_embed.errors import ModelFileError
@@ -96,21 +98,43 @@ class TaskWeights(Mapping[str, Array]):
         module = self._changed.get(name)
         if module is None:
             return self._weights[name]
-        original = self._weights[module + _ORIGINAL]
+        changed = np.empty(self.shape(name), np.float32)
+        start = 0
+        for rows in self.blocks(name, _ROWS):
+            changed[start : start + len(rows)] = rows
+            start += len(rows)
+        return changed
+
+    def blocks(self, name: str, rows: int) -> Iterator[Array]:
+        """Yield a tensor in blocks of so many rows."""
+        module = self._changed.get(name)
+        if module is None:
+            yield from row_blocks(self._weights, name, rows)
+            return
         try:
             a, b = (self._weights[module + part][self._task] for part in (_A, _B))
             # of tables of embeddings A · B, of linear layers B · A
-            left, right = (a, b) if len(a) == len(original) else (b, a)
-            scale = np.float32(self._alpha / right.shape[0])
-            changed = np.empty(original.shape, np.float32)
-            for start in range(0, len(original), _ROWS):
-                rows = slice(start, start + _ROWS)
-                changed[rows] = original[rows] + (left[rows] @ right) * scale
+            left, right = (a, b) if len(a) == self.shape(name)[0] else (b, a)
+            scale, start = np.float32(self._alpha / right.shape[0]), 0
+            for block in row_blocks(self._weights, module + _ORIGINAL, rows):
+                yield block + (left[start : start + rows] @ right) * scale
+                start += rows
         except (KeyError, IndexError, ValueError) as error:
             raise ModelFileError(
                 f"the weights' changes of {module!r} for task {self._task} do not fit it: {error}"
             ) from error
-        return changed
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape."""
+        module = self._changed.get(name)
+        return shape_of(self._weights, name if module is None else module + _ORIGINAL)
+
+    def storage(self, name: str) -> Storage:
+        """Return how a tensor is stored; what is changed has the digits of float32."""
+        return "fp32" if name in self._changed else storage_of(self._weights, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._changed or name in self._weights
 
     def __iter__(self) -> Iterator[str]:
         yield from (name for name in self._weights if _CHANGED not in name)

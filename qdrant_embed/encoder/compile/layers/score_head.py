@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qdrant_embed.encoder.compile.large_tensors import row_blocks, shape_of
 from qdrant_embed.encoder.compile.quantize import Array
 from qdrant_embed.encoder.facts.scoring import LayerActivation, ScoreLayer
 from qdrant_embed.encoder.interfaces import assert_never
@@ -19,6 +20,7 @@ from qdrant_embed.errors import ModelFileError
 
 # of a language model without a table of its own for the next token
 _WORDS = "embed_tokens"
+_ROWS = 4096  # of its table that are in memory at once
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,18 @@ def _difference(weights: Mapping[str, Array], layer: ScoreLayer, width: int, mod
     name = own or _name(weights, f"{_WORDS}.weight")
     if name is None:
         raise ModelFileError(f"{model}: the weights have neither {layer.name!r} nor {_WORDS!r}")
-    table = weights[name]
-    first, second = layer.rows or (0, 0)
-    if table.ndim != 2 or table.shape[1] != width or max(first, second) >= len(table):
+    shape, rows = shape_of(weights, name), layer.rows or (0, 0)
+    if len(shape) != 2 or shape[1] != width or max(rows) >= shape[0]:
         raise ModelFileError(
-            f"{model}: a table of shape {table.shape} has no rows of {width} numbers for tokens "
-            f"{first} and {second}"
+            f"{model}: a table of shape {shape} has no rows of {width} numbers for tokens "
+            f"{rows[0]} and {rows[1]}"
         )
-    difference: Array = (table[first] - table[second])[:, None].astype(np.float32)
-    return difference
+    difference = np.zeros(width, np.float32)
+    for number, block in enumerate(row_blocks(weights, name, _ROWS)):
+        for row, sign in zip(rows, (1, -1), strict=True):
+            if number == row // _ROWS:
+                difference += sign * block[row % _ROWS]
+    return difference[:, None]
 
 
 def _tensor(weights: Mapping[str, Array], name: str, shape: tuple[int, ...], model: str) -> Array:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -14,6 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.compile.graph import FLOAT, INTEGER, MICROSOFT, Graph
+from qdrant_embed.encoder.compile.halves import BFLOAT16, stored
+from qdrant_embed.encoder.compile.large_tensors import row_blocks, shape_of, storage_of
+from qdrant_embed.encoder.compile.layers.term_head import (
+    TermHead,
+    add_term_weights,
+    term_linears,
+)
+from qdrant_embed.encoder.compile.layers.token_weights import TokenHead, add_token_weights
 from qdrant_embed.encoder.compile.quantize import (
     NOTHING_QUANTIZED,
     Array,
@@ -22,10 +30,13 @@ from qdrant_embed.encoder.compile.quantize import (
     LinearGroup,
     QuantizationPlan,
     quantize_rows,
+    row_scales,
 )
 from qdrant_embed.encoder.facts.architectures import Activation, TransformerConfig
+from qdrant_embed.encoder.facts.precision import Storage
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import assert_never
+from qdrant_embed.encoder.run.backend import WEIGHED
 from qdrant_embed.encoder.run.pooling import (
     NO_HEAD,
     Head,
@@ -38,6 +49,12 @@ C = TypeVar("C", bound=TransformerConfig)
 
 HIDDEN = "hidden"  # an input of the graph of a stage
 TYPES = "token_type_ids"  # an input of the graph of a cross-encoder
+_ROWS = 4096  # of a table that are in memory at once
+_TYPES: Mapping[Storage, np.dtype[Any]] = {
+    "fp32": np.dtype(np.float32),
+    "bf16": BFLOAT16,
+    "fp16": np.dtype(np.float16),
+}
 _GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
@@ -69,7 +86,7 @@ class LayerTensors:
 
     def linears(self, kind: Kind) -> tuple[str, ...]:
         """Name the modules of a group of linear layers."""
-        return {"qkv": self.qkv, "o": self.o, "f1": self.f1, "f2": self.f2}[kind]
+        return {"qkv": self.qkv, "o": self.o, "f1": self.f1, "f2": self.f2}.get(kind, ())
 
 
 class Parameters(NamedTuple):
@@ -78,6 +95,11 @@ class Parameters(NamedTuple):
     weight: Array | NDArray[np.int8]
     bias: Array
     scale: Array | None
+
+    @property
+    def floats(self) -> Array:
+        """The weight of a layer that is not int8."""
+        return self.weight.astype(np.float32, copy=False)
 
 
 class TransformerGraph(ABC, Generic[C]):
@@ -95,6 +117,7 @@ class TransformerGraph(ABC, Generic[C]):
         spec: task, pooling, normalisation and the number of positions to keep.
         plan: which groups are int8, and with what numbers; none by default.
         head: what follows the pooling; nothing by default.
+        token_head: what weighs each token beside the pooling; nothing by default.
 
     Raises:
         ModelFileError: a tensor is missing or does not have the shape that the config states, or
@@ -114,12 +137,14 @@ class TransformerGraph(ABC, Generic[C]):
         spec: ModelSpec,
         plan: QuantizationPlan = NOTHING_QUANTIZED,
         head: Head = NO_HEAD,
+        token_head: TokenHead | None = None,
     ) -> None:
         self.weights, self.config, self.spec, self.plan = weights, config, spec, plan
-        self.head = head
+        self.head, self.token_head = head, token_head
         self.graph = Graph()
         self.group_inputs: dict[LinearGroup, str] = {}
         self._latest: tuple[LinearGroup, list[Linear]] | None = None
+        self._is_part = False
         named = sorted((name for name in weights if name.endswith(self.words)), key=len)
         self._prefix = named[0].removesuffix(self.words) if named else ""
         self.output = "embedding"
@@ -135,7 +160,7 @@ class TransformerGraph(ABC, Generic[C]):
         """
         part = copy.copy(self)
         part.graph, part.group_inputs, part._numbers = Graph(), {}, range(number, number + 1)
-        part._latest = None
+        part._latest, part._is_part = None, True
         if number == self.config.num_hidden_layers - 1:
             part.vectors()
         else:
@@ -149,6 +174,8 @@ class TransformerGraph(ABC, Generic[C]):
         outputs: dict[str, list[Any] | None] = {self.output: None}
         if self.output == "embedding":
             outputs = {self.output: ["batch", self.spec.dimension]}
+            if self.token_head is not None:
+                outputs[WEIGHED] = ["batch", "tokens"]
         if taps:
             outputs |= dict.fromkeys(set(self.group_inputs.values()) - {HIDDEN})
         self.graph.save(path, outputs)
@@ -164,6 +191,11 @@ class TransformerGraph(ABC, Generic[C]):
     @abstractmethod
     def activation_name(self) -> Activation:
         """The feed-forward block's activation."""
+
+    @property
+    def term_head(self) -> TermHead | None:
+        """Names of the head's tensors, of architectures whose models can be run for terms."""
+        return None
 
     def has_bias(self, kind: Kind) -> bool:
         """Return whether the linear layers of a kind of group have a bias."""
@@ -184,9 +216,13 @@ class TransformerGraph(ABC, Generic[C]):
         match task:
             case "embed" | "score":
                 first = needs_first_token_only(self.spec.pooling)
-                return self.pool(self.hidden_states(first_row_only=first))
+                if self.token_head is None:
+                    return self.pool(self.hidden_states(first_row_only=first))
+                hidden = self.hidden_states()
+                add_token_weights(self.graph, hidden, self.token_head)
+                return self.pool(self.first_row(hidden) if first else hidden)
             case "terms":
-                return self.term_weights(self.hidden_states())
+                return add_term_weights(self, self.hidden_states())
             case "token_vectors":
                 raise self._no_head()
             case _:
@@ -219,14 +255,6 @@ class TransformerGraph(ABC, Generic[C]):
         if not self.spec.normalize:
             return pooled
         return self.graph.node("LpNormalization", pooled, axis=-1, p=2)
-
-    def term_weights(self, hidden: str) -> str:
-        """Add the masked language model's head, pooled as SPLADE does: [batch, terms].
-
-        For architectures whose config has ``terms`` among its tasks.
-        """
-        del hidden
-        raise self._no_head()
 
     def _no_head(self) -> ModelFileError:
         return ModelFileError(
@@ -330,17 +358,26 @@ class TransformerGraph(ABC, Generic[C]):
             return ""
         graph = self.graph
         shape = self.config.vocab_size, self.config.hidden_size
-        if not self.plan.words:
-            words = graph.deferred(lambda: self.tensor(self.words, *shape))
-            return graph.node("Gather", words, "input_ids")
-        quantized = cache(lambda: quantize_rows(self.tensor(self.words, *shape)))
-        integers = graph.node("Gather", graph.deferred(lambda: quantized()[0]), "input_ids")
-        scales = graph.deferred(lambda: quantized()[1])
-        return graph.node(
-            "Mul",
-            graph.node("Cast", integers, to=FLOAT),
-            graph.node("Gather", scales, "input_ids"),
-        )
+
+        def table(change: Callable[[Array], NDArray[Any]], width: int, kind: np.dtype[Any]) -> str:
+            def blocks() -> Iterator[NDArray[Any]]:
+                return map(change, self.table(self.words, *shape))
+
+            return graph.table((shape[0], width), kind, blocks)
+
+        if self.plan.words:
+            integers = table(quantize_rows, shape[1], np.dtype(np.int8))
+            scales = table(row_scales, 1, np.dtype(np.float32))
+            return graph.node(
+                "Mul",
+                graph.node("Cast", graph.node("Gather", integers, "input_ids"), to=FLOAT),
+                graph.node("Gather", scales, "input_ids"),
+            )
+        # a part of a model has them as they are in their file, which takes the least time
+        storage = self.storage if self._is_part else self.plan.storage
+        words = table(partial(stored, storage=storage), shape[1], _TYPES[storage])
+        vectors = graph.node("Gather", words, "input_ids")
+        return vectors if storage == "fp32" else graph.node("Cast", vectors, to=FLOAT)
 
     def with_types(self, hidden: str, types: int) -> str:
         """Add to `hidden` which text each token belongs to: the first, but in pairs of texts."""
@@ -377,21 +414,30 @@ class TransformerGraph(ABC, Generic[C]):
         def part(name: str) -> str:
             return graph.deferred(lambda: getattr(self.parameters(group, position), name))
 
-        weight, bias = part("weight"), part("bias")
-        if quantized is None:
-            product = graph.node("MatMul", shared, weight)
-            return graph.node("Add", product, bias) if self.has_bias(group.kind) else product
-        return graph.node(
-            "MatMulIntegerToFloat",
-            shared,
-            weight,
-            graph.scalar(quantized.input_scale, np.float32),
-            part("scale"),
-            graph.scalar(quantized.input_zero_point, np.uint8),
-            "",
-            bias,
-            domain=MICROSOFT,
-        )
+        if quantized is not None:
+            return graph.node(
+                "MatMulIntegerToFloat",
+                shared,
+                part("weight"),
+                graph.scalar(quantized.input_scale, np.float32),
+                part("scale"),
+                graph.scalar(quantized.input_zero_point, np.uint8),
+                "",
+                part("bias"),
+                domain=MICROSOFT,
+            )
+        storage = self.plan.storage
+        if storage == "fp32":
+            weight = part("weight")
+        else:
+            halves = graph.deferred(
+                lambda: stored(self.parameters(group, position).floats, storage)
+            )
+            weight = graph.widened(halves, shared)
+        product = graph.node("MatMul", shared, weight)
+        if not self.has_bias(group.kind):
+            return product
+        return graph.node("Add", product, part("bias"))
 
     def norm(self, hidden: str, name: str) -> str:
         """Add the norm of this architecture; a layer norm, unless it has another."""
@@ -426,8 +472,26 @@ class TransformerGraph(ABC, Generic[C]):
 
     # weights
 
+    @property
+    def last(self) -> int:
+        """Number of the last layer."""
+        return self.config.num_hidden_layers - 1
+
+    def has_tensor(self, name: str) -> bool:
+        """Return whether the weights have a tensor of this name, with or without their prefix."""
+        return self._prefix + name in self.weights or name in self.weights
+
+    @property
+    def storage(self) -> Storage:
+        """How the file stores all matrices; ``fp32`` for those of several types."""
+        matrices = [name for name in self.weights if len(shape_of(self.weights, name)) > 1]
+        kinds = {storage_of(self.weights, name) for name in matrices}
+        return kinds.pop() if len(kinds) == 1 else "fp32"
+
     def linears(self, group: LinearGroup) -> list[Linear]:
         """Read weight [inputs, outputs] and bias [outputs] of each linear layer of a group."""
+        if group.kind == "terms":
+            return term_linears(self)
         kind, modules = group.kind, self.tensors.linears(group.kind)
         inputs, outputs = self.widths(kind)
         fused = len(outputs) // len(modules)
@@ -490,15 +554,29 @@ class TransformerGraph(ABC, Generic[C]):
         Raises:
             ModelFileError: it is missing or has another shape.
         """
-        tensor = self.weights.get(self._prefix + name, self.weights.get(name))
-        if tensor is None:
-            raise ModelFileError(f"{self.spec.name}: the weights have no tensor {name!r}")
-        if tensor.shape != shape:
+        tensor = self.weights[self._name(name)]
+        self._check(name, tensor.shape, shape)
+        return tensor
+
+    def table(self, name: str, *shape: int) -> Iterator[Array]:
+        """Read a tensor as `tensor` does, in blocks of rows."""
+        known = self._name(name)
+        self._check(name, shape_of(self.weights, known), shape)
+        yield from row_blocks(self.weights, known, _ROWS)
+
+    def _name(self, name: str) -> str:
+        """Return what a tensor is called in the weights."""
+        for known in (self._prefix + name, name):
+            if known in self.weights:
+                return known
+        raise ModelFileError(f"{self.spec.name}: the weights have no tensor {name!r}")
+
+    def _check(self, name: str, found: tuple[int, ...], shape: tuple[int, ...]) -> None:
+        if found != shape:
             raise ModelFileError(
                 f"{self.spec.name}: tensor {name!r} should have shape {shape} by config.json, "
-                f"but has {tensor.shape}"
+                f"but has {found}"
             )
-        return tensor
 
 
 def _divided(value: NDArray[np.float32], divisor: Array | None) -> Array:
