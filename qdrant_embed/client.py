@@ -21,7 +21,7 @@ from qdrant_embed.collection.settings import (
     text_models,
 )
 from qdrant_embed.collection.transfer import CopyOptions, Database, copy_collections
-from qdrant_embed.encoder.interfaces import DenseEncoder
+from qdrant_embed.encoder.interfaces import DenseEncoder, Reranker
 from qdrant_embed.engines.connection import OwnConnections
 from qdrant_embed.engines.engine import run_blocking
 from qdrant_embed.errors import InputError
@@ -41,7 +41,6 @@ from qdrant_embed.ingest.whole_documents import (
 )
 from qdrant_embed.search.filters import combined
 from qdrant_embed.search.groups import Grouping, GroupResponse, answer_groups
-from qdrant_embed.search.reranking import Reranker
 from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
@@ -189,7 +188,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         offset: int | None = None,
         fusion: Fusion = "rrf",
         prefetch_limit: int | None = None,
-        reranker: Reranker | None = None,
+        reranker: Reranker | str | os.PathLike[str] | None = None,
         rerank_limit: int | None = None,
         chunks: bool = False,
         consistency: types.ReadConsistency | None = None,
@@ -236,7 +235,9 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 ``overflow="chunk"``); hits beyond these come from 4 times as many candidates, and
                 so on, as far as the page needs. Scores are comparable among hits of the same
                 candidates.
-            reranker: an object that scores the found texts again; see `Reranker`.
+            reranker: scores the found texts again, in chunked collections those of the best chunks:
+                a cross-encoder's name or folder (see `TextCrossEncoder`), or an object (see
+                `Reranker`); by default the one that `set_reranker` set, if any.
             rerank_limit: number of hits passed to the reranker; by default 3 times the number of
                 hits, and at least 50. Pages continue each other if all have the same.
             chunks: in a collection with ``overflow="chunk"``, whether to return chunks instead of
@@ -285,7 +286,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             offset=offset,
             fusion=fusion,
             prefetch_limit=prefetch_limit,
-            reranker=reranker,
+            reranker=self._selection.reranker(reranker, has_text=query_text is not None),
             rerank_limit=rerank_limit,
             chunks=chunks,
             consistency=consistency,
@@ -313,7 +314,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         offset: int | None = None,
         fusion: Fusion = "rrf",
         prefetch_limit: int | None = None,
-        reranker: Reranker | None = None,
+        reranker: Reranker | str | os.PathLike[str] | None = None,
         rerank_limit: int | None = None,
         chunks: bool = False,
         consistency: types.ReadConsistency | None = None,
@@ -340,7 +341,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             offset=offset,
             fusion=fusion,
             prefetch_limit=prefetch_limit,
-            reranker=reranker,
+            reranker=self._selection.reranker(reranker),
             rerank_limit=rerank_limit,
             chunks=chunks,
             consistency=consistency,

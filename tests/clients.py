@@ -218,9 +218,14 @@ class WordTokens:
 
 def same(found: list[QueryResponse], expected: list[QueryResponse]) -> bool:
     """The same hits; scores may differ by what float32 rounds off in another batch."""
-    return [hit.model_copy(update={"score": 0.0}) for hit in found] == [
-        hit.model_copy(update={"score": 0.0}) for hit in expected
-    ] and [hit.score for hit in found] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+    without = {"score": 0.0, "retrieval_score": None}
+    scores, wanted = (
+        [score for hit in hits for score in (hit.score, hit.retrieval_score or 0.0)]
+        for hits in (found, expected)
+    )
+    return [hit.model_copy(update=without) for hit in found] == [
+        hit.model_copy(update=without) for hit in expected
+    ] and scores == pytest.approx(wanted, abs=1e-5)
 
 
 def stored(client: qdrant_client.QdrantClient, name: str = "demo") -> dict[Any, dict[str, Any]]:

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -54,6 +55,7 @@ from qdrant_embed.collection.vectors import (
     LateVectors,
     SparseVectors,
 )
+from qdrant_embed.encoder.cross import TextCrossEncoder
 from qdrant_embed.encoder.facts.catalog import (
     CATALOG,
     DEFAULT_MODEL,
@@ -73,8 +75,10 @@ from qdrant_embed.encoder.interfaces import (
     OtherFormError,
     Overflow,
     Recorded,
+    Reranker,
     SparseDescription,
     SparseEncoder,
+    check_reranker,
 )
 from qdrant_embed.encoder.late import LateInteractionTextEmbedding, late_of_record
 from qdrant_embed.encoder.sparse import SparseTextEmbedding, sparse_for, sparse_of_record
@@ -350,6 +354,7 @@ class _Chosen:
     late: LateEncoder | None = None
     late_name: str | None = None
     follows_late: bool = True
+    reranker: Reranker | None = None
     recent: RecentVectors = field(default_factory=RecentVectors)
 
 
@@ -374,6 +379,7 @@ class EncoderSelection:
         self._following: dict[_Followed, Encoder] = {}
         self._following_sparse: dict[tuple[SparseDescription, Recorded], SparseEncoder] = {}
         self._following_late: dict[tuple[LateDescription, Recorded], LateEncoder] = {}
+        self._rerankers: dict[tuple[bool, str], TextCrossEncoder] = {}
         self._terms: dict[Encoder, ModelTerms] = {}
         self._warned: set[str] = set()
         self.advised: set[tuple[str, str]] = set()
@@ -469,6 +475,34 @@ class EncoderSelection:
                 follows_late=False,
                 recent=RecentVectors(),
             )
+
+    def choose_reranker(self, reranker: Reranker | None) -> None:
+        """Choose the reranker of all queries; ``None`` for none."""
+        with self._lock:
+            self._chosen = replace(self._chosen, reranker=reranker)
+
+    def reranker(
+        self, wanted: Reranker | str | os.PathLike[str] | None, *, has_text: bool = True
+    ) -> Reranker | None:
+        """Return the reranker that a query asks for, by name or as an object, else the chosen one.
+
+        A model is not loaded yet. A query without a text gets none but that which it asks for.
+
+        Raises:
+            InputError: if `wanted` is neither a name nor an object with the method.
+            UnknownModelError: if no cross-encoder has that name.
+        """
+        if not isinstance(wanted, str | os.PathLike):
+            check_reranker(wanted)
+            chosen = self._chosen.reranker if has_text else None
+            return chosen if wanted is None else wanted
+        key = isinstance(wanted, str), os.fspath(wanted)  # a path is never a model's name
+        with self._lock:
+            if key not in self._rerankers:
+                self._rerankers[key] = TextCrossEncoder(
+                    wanted, lazy_load=True, local_files_only=self.policy.offline
+                )
+            return self._rerankers[key]
 
     def is_known_to_be_whole(self, collection_name: str) -> bool:
         """Return whether the collection was found to be no unfinished copy within the last minute.

@@ -15,6 +15,7 @@ from qdrant_embed.collection.encoders import ModelTerms, adapt
 from qdrant_embed.collection.options import CollectionOptions, sparse_vector_params
 from qdrant_embed.collection.payload import DOCUMENT_KEY, PayloadCodec
 from qdrant_embed.collection.selection import EncoderSelection, ModelPolicy
+from qdrant_embed.encoder.cross import Activation, TextCrossEncoder
 from qdrant_embed.encoder.facts.catalog import CATALOG
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
@@ -22,9 +23,11 @@ from qdrant_embed.encoder.interfaces import (
     DenseEncoder,
     LateEncoder,
     Overflow,
+    Reranker,
     SparseEncoder,
     WordTokenizer,
     check_late_encoder,
+    check_reranker,
     check_sparse_encoder,
 )
 from qdrant_embed.encoder.late import LateInteractionTextEmbedding
@@ -352,6 +355,70 @@ class ModelSettings:
             )
             _refuse_options(options, None, False, "int8")
         self._selection.choose_sparse(encoder, vector_name)
+
+    def set_reranker(
+        self,
+        reranker: str | os.PathLike[str] | Reranker | None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
+        providers: Sequence[Provider] | None = None,
+        cuda: bool = False,
+        device_ids: Sequence[int] | None = None,
+        lazy_load: bool = False,
+        *,
+        max_tokens: int | None = None,
+        activation: Activation | None = "model",
+        revision: str | None = None,
+        local_files_only: bool = False,
+        precision: Precision = "int8",
+    ) -> None:
+        """Set the reranker of all queries of this client that do not pass one of their own.
+
+        A reranker scores the best hits of a search again, with their texts. Nothing of it is stored
+        in collections.
+
+        Args:
+            reranker: a cross-encoder's name or folder, an object with the method of `Reranker`, or
+                ``None`` for no reranker.
+            cache_dir: folder of downloads and compiled models; see `TextEmbedding`.
+            threads: number of pairs encoded concurrently; by default, the number of usable cores.
+            providers: onnxruntime's execution providers; a missing one is an error.
+            cuda: run on a GPU, or fail.
+            device_ids: with `cuda`, the one device to use; 0 by default.
+            lazy_load: load the model at the first `query` instead of now.
+            max_tokens: maximum number of tokens per pair; the model's own limit by default.
+            activation: what is applied to raw scores; see `TextCrossEncoder`.
+            revision: branch, tag or commit on the hub.
+            local_files_only: never use the network.
+            precision: ``int8``, or ``fp32`` for exact scores; see `TextCrossEncoder`.
+
+        Raises:
+            InputError: if an option is invalid, or does not apply to a custom reranker.
+            ModelError: if the model cannot be found, downloaded or read.
+            MissingDependencyError: if the extra ``fastembed`` (or ``gpu``) is not installed.
+        """
+        options: dict[str, Any] = {
+            "cache_dir": cache_dir,
+            "threads": threads,
+            "providers": providers,
+            "cuda": cuda,
+            "device_ids": device_ids,
+            "max_tokens": max_tokens,
+            "activation": activation,
+            "revision": revision,
+            "local_files_only": local_files_only,
+            "precision": precision,
+        }
+        chosen: Reranker | None
+        if isinstance(reranker, str | os.PathLike):
+            lazy = lazy_load or not self._loads_eagerly
+            options["local_files_only"] = local_files_only or self._selection.policy.offline
+            chosen = TextCrossEncoder(reranker, lazy_load=lazy, **options)
+        else:
+            check_reranker(reranker)
+            _refuse_options(options, None, False, "int8", "model")
+            chosen = reranker
+        self._selection.choose_reranker(chosen)
 
     def set_late_model(
         self,

@@ -296,6 +296,31 @@ class LateEncoder(Protocol):
         """Return the vectors of each query."""
 
 
+@runtime_checkable
+class Reranker(Protocol):
+    """Any object that scores texts against a query, such as a cross-encoder.
+
+    `TextCrossEncoder` is one; fastembed's can be passed as is. `rerank` can be called from several
+    threads concurrently, and is never called on the event loop.
+    """
+
+    def rerank(self, query: str, documents: Sequence[str], /) -> Iterable[Any]:
+        """Return one score per document, in order; higher is better."""
+
+
+def check_reranker(candidate: object) -> None:
+    """Raise `InputError` unless `candidate` is a `Reranker` or ``None``."""
+    if isinstance(candidate, type):
+        raise InputError(
+            f"reranker must be an object, but {candidate.__name__} is a class; pass an instance"
+        )
+    if candidate is not None and not isinstance(candidate, Reranker):
+        raise InputError(
+            "reranker must be a cross-encoder's name, or have the method rerank(query, documents), "
+            f"which {type(candidate).__name__} lacks"
+        )
+
+
 def describe(encoder: DenseEncoder) -> EncoderDescription:
     """Return the description of `encoder`: its own, or else its name and dimension."""
     if isinstance(encoder, DescribedEncoder):

@@ -18,6 +18,7 @@ from qdrant_client import models
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec, user_id
 from qdrant_embed.collection.vectors import CollectionVectors
+from qdrant_embed.encoder.interfaces import Reranker, check_reranker
 from qdrant_embed.errors import DocumentNotFoundError, InputError, ServerRefusal, check_whole
 from qdrant_embed.forks import VALIDATING
 from qdrant_embed.search.filters import combined, fields_of
@@ -30,7 +31,7 @@ from qdrant_embed.search.ranking import (
     Ranking,
     with_payloads,
 )
-from qdrant_embed.search.reranking import Reranker, check_reranker, rerank_scores
+from qdrant_embed.search.reranking import load_reranker, rerank_scores
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class QueryResponse(BaseModel):
             score in a hybrid query, and the reranker's score with a reranker. Cosines are rounded:
             an identical text can score slightly less or more than 1, and with quantised vectors
             and ``rescore=False`` some hundredths more.
+        retrieval_score: with a reranker, the score that the hit was found with; else ``None``.
         embedding: the stored vector, only with ``with_vectors=True``.
         sparse_embedding: the stored sparse vector, only with ``with_vectors=True``.
     """
@@ -76,6 +78,7 @@ class QueryResponse(BaseModel):
     metadata: dict[str, Any]
     document: str
     score: float
+    retrieval_score: float | None = None
 
 
 _RESPONSES = TypeAdapter(list[QueryResponse])
@@ -253,7 +256,9 @@ class Search:
         Raises:
             InputError: if a search that is hybrid or has diversity does not reach the last hit, or
                 fuses by scores, which have none.
+            ModelError: if the reranker's model cannot be found, downloaded or read.
         """
+        load_reranker(self.reranker)
         if vectors.sparse is not None and self.diversity is not None and self.fusion != "rrf":
             raise InputError(
                 f"fusion={self.fusion!r} fuses by scores, but diversity is in the order of hits: "
@@ -472,7 +477,8 @@ class Search:
     ) -> list[QueryResponse]:
         scores = rerank_scores(reranker, text, [hit.document for hit in hits])
         rescored = [
-            hit.model_copy(update={"score": score}) for hit, score in zip(hits, scores, strict=True)
+            hit.model_copy(update={"score": score, "retrieval_score": hit.score})
+            for hit, score in zip(hits, scores, strict=True)
         ]
         rescored.sort(key=lambda hit: hit.score, reverse=True)
         return rescored[self.offset or 0 : self._reach]

@@ -37,13 +37,16 @@ Run: TypeAlias = Callable[[Mapping[str, NDArray[Any]], Sequence[str]], Sequence[
 class CalibrationTokens:
     """Token ids of texts, of random sequences, and of held-out texts, to check with.
 
-    `groups` are those of the held-out texts: a group of languages, ``code`` or ``long``.
+    `groups` are those of the held-out texts: a group of languages, ``code`` or ``long``. In a
+    model that reads pairs of texts, each sequence is a pair, and `firsts` says how many tokens of
+    it belong to the first text, if the model reads that: of texts, random and held-out ones.
     """
 
     texts: list[list[int]]
     random: list[list[int]]
     held_out: list[list[int]]
     groups: list[str]
+    firsts: tuple[list[int], list[int], list[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class _Batch:
 
     token_ids: NDArray[np.int64]
     hidden: Array | None = None
+    token_types: NDArray[np.int64] | None = None
 
 
 @dataclass
@@ -206,9 +210,12 @@ class Calibration:
 
     def __init__(self, tokens: CalibrationTokens, threads: int) -> None:
         self._threads = threads
+        firsts = tokens.firsts or (None, None, None)
         self._texts, self._random, self._held_out = (
-            [_Batch(batch.token_ids(sequences)) for batch in _batches(sequences)]
-            for sequences in (tokens.texts, tokens.random, tokens.held_out)
+            _with_types(sequences, ends)
+            for sequences, ends in zip(
+                (tokens.texts, tokens.random, tokens.held_out), firsts, strict=True
+            )
         )
         self._order = np.argsort(
             [position for batch in _batches(tokens.held_out) for position in batch.positions]
@@ -330,20 +337,38 @@ def _compact(rows: Array) -> NDArray[np.floating[Any]]:
 
 def _feeds(batch: _Batch, stage: Stage) -> dict[str, NDArray[Any]]:
     feeds: dict[str, NDArray[Any]] = {"input_ids": batch.token_ids}
+    if batch.token_types is not None:
+        feeds["token_type_ids"] = batch.token_types
     if stage.reads is not None and batch.hidden is not None:
         feeds[stage.reads] = batch.hidden
     return feeds
 
 
-def encode(run: Run, sequences: list[list[int]], threads: int) -> Array:
+def _with_types(sequences: list[list[int]], firsts: list[int] | None) -> list[_Batch]:
+    return [
+        _Batch(
+            batch.token_ids(sequences),
+            token_types=None if firsts is None else batch.token_types(firsts),
+        )
+        for batch in _batches(sequences)
+    ]
+
+
+def encode(
+    run: Run, sequences: list[list[int]], threads: int, firsts: list[int] | None = None
+) -> Array:
     """Run a whole model on token sequences; return vectors [sequences, dimension], in order.
 
-    A late-interaction model's are [sequences, tokens, dimension], filled up with zeros.
+    A late-interaction model's are [sequences, tokens, dimension], filled up with zeros. `firsts`
+    are those of the sequences; see `CalibrationTokens`.
     """
     batches = _batches(sequences)
 
     def vectors(batch: Batch) -> Array:
-        return run({"input_ids": batch.token_ids(sequences)}, ["embedding"])[0]
+        feeds = {"input_ids": batch.token_ids(sequences)}
+        if firsts is not None:
+            feeds["token_type_ids"] = batch.token_types(firsts)
+        return run(feeds, ["embedding"])[0]
 
     with Workers(threads) as pool:
         futures = [pool.submit(vectors, batch) for batch in batches]

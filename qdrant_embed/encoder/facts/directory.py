@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -36,6 +37,8 @@ from qdrant_embed.encoder.facts.modules import (
 )
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.prompts import DEFAULT_ADAPTER, RETRIEVAL
+from qdrant_embed.encoder.facts.score_files import PROMPTED_TOKENS, read_scoring
+from qdrant_embed.encoder.facts.scoring import Scoring
 from qdrant_embed.encoder.facts.sparse_catalog import IDF_FILE, TERMS_FILE, find_sparse
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.facts.tokenizer_file import TokenizerFile
@@ -129,6 +132,41 @@ class ModelDirectory:
         """Whether linear layers follow the pooling."""
         return self._chain is not None and self._chain.has_dense
 
+    @cached_property
+    def scoring(self) -> Scoring:
+        """How the model scores two texts.
+
+        Raises:
+            ModelFileError: it is no cross-encoder, or none that can be run.
+        """
+        config = self.config
+        if not isinstance(config, TransformerConfig) or "score" not in config.tasks:
+            able = (name for name, kind in ARCHITECTURES.items() if "score" in kind.tasks)
+            raise ModelFileError(
+                f"{self.path} cannot be run as a cross-encoder: that needs a model.safetensors of "
+                f"architecture {', '.join(map(repr, able))}, with a head that scores"
+            )
+        return read_scoring(self._first, self._content, config, self._chain, self.tokenizer)
+
+    def head_for(self, task: Task) -> tuple[HeadModule, ...]:
+        """Return the modules that follow the transformer when it is run for `task`.
+
+        Raises:
+            ModelFileError: one cannot be run.
+        """
+        match task:
+            case "embed":
+                return self.head
+            case "token_vectors":
+                return self.late_head
+            case "score":
+                chain = None if self.scoring.layers else self._chain
+                return () if chain is None else chain.head(task)
+            case "terms":
+                return ()
+            case _:
+                assert_never(task)
+
     @property
     def head(self) -> tuple[HeadModule, ...]:
         """The modules after the pooling, but for a last ``Normalize``.
@@ -163,7 +201,7 @@ class ModelDirectory:
         Raises:
             ModelFileError: one cannot be run, or has no weights.
         """
-        modules = self._chain.head(of_tokens=True) if self._chain is not None else ()
+        modules = self._chain.head("token_vectors") if self._chain is not None else ()
         for module in modules:
             if module.weights is None and module.kind != "normalize":
                 raise ModelFileError(
@@ -171,12 +209,6 @@ class ModelDirectory:
                     "changes the vectors of tokens, which modules.json chains"
                 )
         return modules
-
-    def head_for(self, task: Task) -> tuple[HeadModule, ...]:
-        """Return the modules that follow the transformer when it is run for `task`."""
-        if task == "token_vectors":
-            return self.late_head
-        return self.head if task == "embed" else ()
 
     @property
     def leaves_head_to_file(self) -> bool:
@@ -205,6 +237,9 @@ class ModelDirectory:
             "normalize": spec.normalize,
             "config": self.config.model_dump(mode="json", exclude_defaults=True),
         }
+        if spec.task == "score":
+            decisive["scoring"] = asdict(self.scoring)
+            decisive["head"] = [module.facts for module in self.head_for("score")]
         # a model that its own ONNX file runs was known without them before
         if isinstance(self.config, TransformerConfig) and spec.task == "embed" and self.head:
             decisive["head"] = [module.facts for module in self.head]
@@ -269,9 +304,11 @@ class ModelDirectory:
                 late, normalize = self._late(), True
                 dimension = self._token_dimension()
             case "score":
-                raise ModelFileError(f"{self.path} cannot be run for the task {task!r}")
+                pooling, dimension, normalize = self.scoring.pooling, 1, False
             case _:
                 assert_never(task)
+        if task == "score":
+            return self._pair_spec(name, pooling, max_tokens, limit)
         known, prompts = self._known, read_prompts(self.path)
         length = max_tokens or min(self._max_tokens(limit), limit)
         stated = prompts.stated("query"), prompts.stated(*_DOCUMENT_PROMPTS)
@@ -298,6 +335,21 @@ class ModelDirectory:
             late=late.facts if late is not None else None,
             term_weighting=weighting,
         )
+
+    def _pair_spec(
+        self, name: str, pooling: Poolings | None, max_tokens: int | None, limit: int
+    ) -> ModelSpec:
+        """Return the facts of a cross-encoder, whose pairs have no prefixes."""
+        config, modules = self.config, self.head_for("score")
+        width = config.dimension if isinstance(config, TransformerConfig) else None
+        if modules and self._head_dimension(width or 0, modules) != 1:
+            raise ModelFileError(
+                f"{self.path} has several scores: a cross-encoder that ranks has one"
+            )
+        longest = min(self._max_tokens(limit), limit)
+        if self.scoring.prompt is not None:
+            longest = min(longest, PROMPTED_TOKENS)
+        return ModelSpec(name, 1, pooling, max_tokens or longest, normalize=False, task="score")
 
     def accept(self, spec: ModelSpec, max_tokens: int | None = None) -> ModelSpec:
         """Check the caller's own `spec`, which wins over the files, and give it back.
@@ -371,7 +423,7 @@ class ModelDirectory:
             return table_shape(self._tensor_shapes(self.weights("fp32")))[1]
         times = len(pooling) if isinstance(pooling, tuple) else 1
         if isinstance(config, TransformerConfig):
-            return self._head_dimension(config.dimension * times)
+            return self._head_dimension(config.dimension * times, self.head)
         dense = chain.dense_dimension() if chain else None
         stated = chain.pooling() if chain else None
         widths = (stated.dimension if stated else None, config.hidden_size)
@@ -382,11 +434,8 @@ class ModelDirectory:
             return self._known.dimension
         raise ModelFileError(f"{self.path} does not state the dimension of its vectors")
 
-    def _head_dimension(self, dimension: int) -> int:
+    def _head_dimension(self, dimension: int, modules: Sequence[HeadModule]) -> int:
         """Follow a vector of the pooling's `dimension` through the modules after it."""
-        return self._dimension_after(self.head, dimension)
-
-    def _dimension_after(self, modules: Sequence[HeadModule], dimension: int) -> int:
         for module in modules:
             if module.inputs not in (None, dimension):
                 raise ModelFileError(
@@ -429,7 +478,7 @@ class ModelDirectory:
                 )
             return shape[0]
         width = config.dimension if isinstance(config, TransformerConfig) else 0
-        return self._dimension_after(self.late_head, width)
+        return self._head_dimension(width, self.late_head)
 
     def _document_length(self, late: LateFiles, wanted: int | None, stated: int, limit: int) -> int:
         """Return the most tokens of a document; a query must not need more."""

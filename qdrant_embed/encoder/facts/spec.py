@@ -73,7 +73,7 @@ class ModelSpec:
             (``last_token``), their ``mean``, their sum divided by the square root of their number
             (``mean_sqrt_len_tokens``), their mean weighted by position (``weightedmean``), or the
             ``max`` of each number; a tuple of these for one behind the other; ``None`` for a task
-            other than ``embed``.
+            other than ``embed`` and ``score``.
         normalize: whether vectors are scaled to length 1.
         max_tokens: tokens read from one text, special tokens included.
         query_prefix: put before every query.
@@ -129,7 +129,7 @@ class ModelSpec:
                 f"{self.name}: term_weighting must be one of {', '.join(get_args(TermWeighting))}, "
                 f"not {self.term_weighting!r:.80}"
             )
-        if self.pooling is not None and self.task != "embed":
+        if self.pooling is not None and self.task not in ("embed", "score"):
             raise InputError(
                 f"{self.name}: pooling={self.pooling!r} is for task 'embed', not {self.task!r}"
             )
@@ -138,7 +138,8 @@ class ModelSpec:
         if isinstance(self.pooling, list | tuple):  # a list: from JSON
             several = tuple(self.pooling)
             object.__setattr__(self, "pooling", several[0] if len(several) == 1 else several)
-        if self.task == "embed" and not _is_pooling(self.pooling):
+        is_needed = self.task == "embed" or self.pooling is not None
+        if is_needed and not _is_pooling(self.pooling):
             raise InputError(
                 f"{self.name}: pooling must be one of {', '.join(get_args(Pooling))}, or a tuple "
                 f"of them, not {self.pooling!r:.200}"

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_embed.encoder.facts.scoring import PairPrompt
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.batching import runs
@@ -34,6 +35,30 @@ class TokenizedTexts:
     """Token ids of each text, special tokens included, and the positions of texts that were cut."""
 
     ids: list[list[int]]
+    truncated: list[int]
+
+
+@dataclass(frozen=True)
+class PairTokens:
+    """Token ids of two texts that are read together.
+
+    Attributes:
+        ids: of both, special tokens included.
+        first: how many of them belong to the first text.
+    """
+
+    ids: list[int]
+    first: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class TokenizedPairs:
+    """Token ids of pairs of texts, and the positions of pairs that were truncated."""
+
+    pairs: list[PairTokens]
     truncated: list[int]
 
 
@@ -66,6 +91,10 @@ class _Marks(dict[int, bool]):
         text = (self._text_of(token) or "").strip("\u2581\u0120")  # how white space is written
         is_mark = self[token] = all(unicodedata.category(c)[0] in "PZC" for c in text)
         return is_mark
+
+
+def _pair_length(pair: tuple[str, str]) -> int:
+    return len(pair[0]) + len(pair[1])
 
 
 class Tokenizer:
@@ -110,6 +139,7 @@ class Tokenizer:
         unknown = [] if self._unknown is None else [self._unknown]
         self._marks = _Marks([*self._special, *unknown], self._tokenizer.id_to_token)
         self._prefix_lengths: dict[str, int] = {}
+        self._max_tokens = max_tokens
 
     @property
     def vocabulary_size(self) -> int:
@@ -233,6 +263,66 @@ class Tokenizer:
                     found.truncated.append(len(found.ids))
                 found.ids.append(encoding.ids)
         return found
+
+    def tokenize_pairs(
+        self, pairs: Sequence[tuple[str, str]], prompt: PairPrompt | None = None, first: int = 0
+    ) -> TokenizedPairs:
+        """Tokenise pairs of texts as a cross-encoder reads them, in order.
+
+        Of a pair that is too long, tokens are taken from the end of the longer text, until both
+        have the same length, and then from both. With a prompt, they are taken from the end of
+        what it surrounds.
+
+        Args:
+            pairs: the first and the second text of each.
+            prompt: what a language model is told around the two texts.
+            first: position of the first pair in the input, for errors.
+
+        Raises:
+            InputError: one cannot be tokenised; its position is the error's.
+        """
+        if self._lower_case:
+            pairs = [(one.lower(), other.lower()) for one, other in pairs]
+        if prompt is not None:
+            return self._prompted(pairs, prompt, first)
+        found = TokenizedPairs([], [])
+        for run in runs(pairs, _pair_length, _CHARACTERS_TOGETHER):
+            try:
+                with _caught():
+                    encodings = self._tokenizer.encode_batch_fast(list(run))
+            except _TokenizerError as error:
+                for position, pair in enumerate(run, first + len(found.pairs)):
+                    for text in pair:
+                        self._encoded(text, special_tokens=True, position=position)
+                raise ModelFileError(f"{self._path} cannot tokenise pairs: {error}") from error
+            for encoding in encodings:
+                if encoding.overflowing:
+                    found.truncated.append(len(found.pairs))
+                types = encoding.type_ids
+                own = types.index(1) if 1 in types else len(types)
+                found.pairs.append(PairTokens(encoding.ids, own))
+        return found
+
+    def _prompted(
+        self, pairs: Sequence[tuple[str, str]], prompt: PairPrompt, first: int
+    ) -> TokenizedPairs:
+        before, after = (
+            self._encoded(text, special_tokens=False).ids for text in (prompt.before, prompt.after)
+        )
+        room = max(0, self._max_tokens - len(before) - len(after))
+        found = TokenizedPairs([], [])
+        for position, (query, document) in enumerate(pairs, first):
+            text = prompt.middle.format(query=query, document=document)
+            encoding = self._encoded(text, special_tokens=False, position=position)
+            if len(encoding.ids) > room or encoding.overflowing:
+                found.truncated.append(position - first)
+            ids = [*before, *encoding.ids[:room], *after]
+            found.pairs.append(PairTokens(ids, len(ids)))
+        return found
+
+    def is_special(self, token: int) -> bool:
+        """Return whether a token stands for no text, not even for an unknown word."""
+        return token in self._special and token != self._unknown
 
     def _encoded(
         self, text: str, *, special_tokens: bool, position: int | None = None

@@ -160,7 +160,7 @@ def test_a_loaded_graph_keeps_16_bits(kind: Storage, tmp_path: Path) -> None:
 @pytest.fixture
 def no_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     """No graph passes whose linear layers are int8."""
-    measured = mixed_precision.MixedPrecisionSearch._fidelity
+    measured = mixed_precision.MixedPrecisionSearch._measured
 
     def failing(
         self: mixed_precision.MixedPrecisionSearch, plan: QuantizationPlan, reference: Any
@@ -168,7 +168,7 @@ def no_int8(monkeypatch: pytest.MonkeyPatch) -> None:
         found = measured(self, plan, reference)
         return replace(found, mean=0.5) if plan.groups else found
 
-    monkeypatch.setattr(mixed_precision.MixedPrecisionSearch, "_fidelity", failing)
+    monkeypatch.setattr(mixed_precision.MixedPrecisionSearch, "_measured", failing)
 
 
 def reported(encoder: TextEmbedding) -> CompileReport:

@@ -71,7 +71,7 @@ class XlmRobertaFlashGraph(RotaryGraph[XlmRobertaFlashConfig]):
             self.graph, config.head_size, self.spec.max_tokens, config.rotary_emb_base
         )
         hidden = self.word_vectors()
-        hidden = self.with_first_type(hidden, config.type_vocab_size)
+        hidden = self.with_types(hidden, config.type_vocab_size)
         return self.layer_norm(hidden, "emb_ln")
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_embed.encoder.compile.graph import FLOAT, MICROSOFT, Graph
+from qdrant_embed.encoder.compile.graph import FLOAT, INTEGER, MICROSOFT, Graph
 from qdrant_embed.encoder.compile.halves import BFLOAT16, stored
 from qdrant_embed.encoder.compile.large_tensors import row_blocks, shape_of, storage_of
 from qdrant_embed.encoder.compile.layers.term_head import (
@@ -50,6 +50,7 @@ from qdrant_embed.errors import ModelFileError
 C = TypeVar("C", bound=TransformerConfig)
 
 HIDDEN = "hidden"  # an input of the graph of a stage
+TYPES = "token_type_ids"  # an input of the graph of a cross-encoder
 _ROWS = 4096  # of a table that are in memory at once
 _TYPES: Mapping[Storage, np.dtype[Any]] = {
     "fp32": np.dtype(np.float32),
@@ -217,7 +218,7 @@ class TransformerGraph(ABC, Generic[C]):
         if task not in self.config.tasks:
             raise self._no_head()
         match task:
-            case "embed":
+            case "embed" | "score":
                 first = needs_first_token_only(self.spec.pooling)
                 if self.token_head is None:
                     return self.pool(self.hidden_states(first_row_only=first))
@@ -228,8 +229,6 @@ class TransformerGraph(ABC, Generic[C]):
                 return add_term_weights(self, self.hidden_states())
             case "token_vectors":
                 return self.token_vectors(self.hidden_states())
-            case "score":
-                raise self._no_head()
             case _:
                 assert_never(task)
 
@@ -398,13 +397,17 @@ class TransformerGraph(ABC, Generic[C]):
         vectors = graph.node("Gather", words, "input_ids")
         return vectors if storage == "fp32" else graph.node("Cast", vectors, to=FLOAT)
 
-    def with_first_type(self, hidden: str, types: int) -> str:
-        """Add the first of so many token types to `hidden`, if there are any."""
+    def with_types(self, hidden: str, types: int) -> str:
+        """Add to `hidden` which text each token belongs to: the first, but in pairs of texts."""
         if not types:
             return hidden
         width = self.config.hidden_size
         table = self.tensor("embeddings.token_type_embeddings.weight", types, width)
-        return self.graph.node("Add", hidden, self.graph.constant(table[0]))
+        if self.spec.task != "score" or types < 2:
+            return self.graph.node("Add", hidden, self.graph.constant(table[0]))
+        ids = self.graph.input(TYPES, ["batch", "tokens"], INTEGER)
+        vectors = self.graph.node("Gather", self.graph.constant(table), ids)
+        return self.graph.node("Add", hidden, vectors)
 
     def group_input(self, hidden: str, group: LinearGroup) -> str:
         """Add what the linear layers of a group read: `hidden` itself, or its int8 form."""
