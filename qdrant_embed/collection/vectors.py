@@ -20,6 +20,8 @@ from qdrant_embed.errors import ModelError
 
 logger = logging.getLogger(__name__)
 
+_MOST_NUMBERS = 1 << 20  # that the vectors of a point's tokens have together stay below it
+
 
 @dataclass(frozen=True)
 class DenseVectors:
@@ -127,7 +129,17 @@ class LateVectors:
         Raises:
             ModelError: if the encoder returned something else.
         """
-        return self._checked(self.encoder.passage_embed(texts), len(texts))
+        found = self._checked(self.encoder.passage_embed(texts), len(texts))
+        most = (_MOST_NUMBERS - 1) // self.encoder.dimension
+        if longer := sum(len(rows) > most for rows in found):
+            logger.warning(
+                "%s returned more than the %d vectors that Qdrant stores for a text, for %d of "
+                "them: those of the last tokens are left out",
+                self.encoder.model_name,
+                most,
+                longer,
+            )
+        return [rows[:most] for rows in found]
 
     def queries(self, texts: Sequence[str]) -> list[list[list[float]]]:
         """Encode queries and return the vectors of each.

@@ -62,7 +62,8 @@ class QueryResponse(BaseModel):
             own text; ``metadata["qdrant_embed_chunk"]`` says which part of the document it is.
         metadata: the complete payload, including the text, as in the predecessor.
         score: higher is better; the cosine similarity with the models of this package, the fused
-            score in a hybrid query, and the reranker's score with a reranker. Cosines are rounded:
+            score in a hybrid query, the sum of the greatest cosines of the query's tokens with late
+            interaction, and the reranker's score with a reranker. Cosines are rounded:
             an identical text can score slightly less or more than 1, and with quantised vectors
             and ``rescore=False`` some hundredths more.
         retrieval_score: with a reranker, the score that the hit was found with; else ``None``.

@@ -36,6 +36,7 @@ from qdrant_embed import (
     QdrantClient,
     UntrustedModelError,
 )
+from qdrant_embed.collection.vectors import LateVectors
 
 BATCH = "POST /collections/demo/points/query/batch"
 NAME = "fast-late-wordtokens"
@@ -316,6 +317,18 @@ def test_what_an_encoder_of_a_users_own_returns_is_checked() -> None:
     with pytest.raises(InputError, match="needs a name"):
         client.add("unnamed", ["a text"])
     client.close()
+
+
+def test_what_is_more_than_a_server_stores_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    class Many(WordTokens):
+        dimension = 4096
+
+        def passage_embed(self, texts: Iterable[str], /) -> list[NDArray[np.float32]]:
+            return [np.ones((len(text), 4096), np.float32) for text in texts]
+
+    found = LateVectors(Many(), "tokens").documents(["a" * 255, "a" * 256])
+    assert [len(rows) for rows in found] == [255, 255]  # Qdrant: fewer than 1,048,576 numbers
+    assert "more than the 255 vectors that Qdrant stores for a text, for 1 of them" in caplog.text
 
 
 def test_a_vector_made_by_hand_must_fit() -> None:
