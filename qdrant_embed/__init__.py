@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from qdrant_embed.async_client import AsyncQdrantClient, AsyncQdrantEmbedMixin
     from qdrant_embed.client import QdrantClient, QdrantEmbedMixin
     from qdrant_embed.collection.options import CollectionOptions
+    from qdrant_embed.encoder.cross import RankedDocument, TextCrossEncoder
     from qdrant_embed.encoder.facts.precision import CompileReport
     from qdrant_embed.encoder.facts.spec import ModelSpec
     from qdrant_embed.encoder.interfaces import (
@@ -18,10 +19,14 @@ if TYPE_CHECKING:
         DenseEncoder,
         DescribedEncoder,
         EncoderDescription,
+        LateDescription,
+        LateEncoder,
+        Reranker,
         SparseDescription,
         SparseEncoder,
         SparseVector,
     )
+    from qdrant_embed.encoder.late import LateInteractionTextEmbedding
     from qdrant_embed.encoder.sparse import SparseTextEmbedding
     from qdrant_embed.encoder.text import DefaultEmbedding, TextEmbedding
     from qdrant_embed.errors import (
@@ -48,7 +53,6 @@ if TYPE_CHECKING:
     from qdrant_embed.ingest.ids import ContentIds, point_id
     from qdrant_embed.ingest.whole_documents import StoredDocument
     from qdrant_embed.search.groups import GroupResponse
-    from qdrant_embed.search.reranking import Reranker
     from qdrant_embed.search.search import QueryResponse
 
 __all__ = [
@@ -72,6 +76,9 @@ __all__ = [
     "IngestError",
     "IngestProgress",
     "InputError",
+    "LateDescription",
+    "LateEncoder",
+    "LateInteractionTextEmbedding",
     "MissingDependencyError",
     "ModelDownloadError",
     "ModelError",
@@ -82,6 +89,7 @@ __all__ = [
     "QdrantEmbedError",
     "QdrantEmbedMixin",
     "QueryResponse",
+    "RankedDocument",
     "Reranker",
     "ServerRefusal",
     "ServerUnavailableError",
@@ -90,6 +98,7 @@ __all__ = [
     "SparseTextEmbedding",
     "SparseVector",
     "StoredDocument",
+    "TextCrossEncoder",
     "TextEmbedding",
     "UnknownModelError",
     "UntrustedModelError",
@@ -121,6 +130,9 @@ _HOMES = {
     "IngestError": "qdrant_embed.errors",
     "IngestProgress": "qdrant_embed.flows.progress",
     "InputError": "qdrant_embed.errors",
+    "LateDescription": "qdrant_embed.encoder.interfaces",
+    "LateEncoder": "qdrant_embed.encoder.interfaces",
+    "LateInteractionTextEmbedding": "qdrant_embed.encoder.late",
     "MissingDependencyError": "qdrant_embed.errors",
     "ModelDownloadError": "qdrant_embed.errors",
     "ModelError": "qdrant_embed.errors",
@@ -131,7 +143,8 @@ _HOMES = {
     "QdrantEmbedError": "qdrant_embed.errors",
     "QdrantEmbedMixin": "qdrant_embed.client",
     "QueryResponse": "qdrant_embed.search.search",
-    "Reranker": "qdrant_embed.search.reranking",
+    "RankedDocument": "qdrant_embed.encoder.cross",
+    "Reranker": "qdrant_embed.encoder.interfaces",
     "ServerRefusal": "qdrant_embed.errors",
     "ServerUnavailableError": "qdrant_embed.errors",
     "SparseDescription": "qdrant_embed.encoder.interfaces",
@@ -139,6 +152,7 @@ _HOMES = {
     "SparseTextEmbedding": "qdrant_embed.encoder.sparse",
     "SparseVector": "qdrant_embed.encoder.interfaces",
     "StoredDocument": "qdrant_embed.ingest.whole_documents",
+    "TextCrossEncoder": "qdrant_embed.encoder.cross",
     "TextEmbedding": "qdrant_embed.encoder.text",
     "UnknownModelError": "qdrant_embed.errors",
     "UntrustedModelError": "qdrant_embed.errors",

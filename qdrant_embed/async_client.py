@@ -14,9 +14,14 @@ from qdrant_client.conversions import common_types as types
 from qdrant_embed.collection.indexing import optimize
 from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
-from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
+from qdrant_embed.collection.settings import (
+    ModelSettings,
+    late_models,
+    sparse_models,
+    text_models,
+)
 from qdrant_embed.collection.transfer import CopyOptions, Database, copy_collections
-from qdrant_embed.encoder.interfaces import DenseEncoder
+from qdrant_embed.encoder.interfaces import DenseEncoder, Reranker
 from qdrant_embed.engines.connection import OwnAsyncConnections
 from qdrant_embed.errors import InputError
 from qdrant_embed.flows.io import AsyncIo
@@ -41,7 +46,6 @@ from qdrant_embed.ingest.whole_documents import (
 )
 from qdrant_embed.search.filters import combined
 from qdrant_embed.search.groups import Grouping, GroupResponse, answer_groups
-from qdrant_embed.search.reranking import Reranker
 from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
@@ -136,7 +140,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
         offset: int | None = None,
         fusion: Fusion = "rrf",
         prefetch_limit: int | None = None,
-        reranker: Reranker | None = None,
+        reranker: Reranker | str | os.PathLike[str] | None = None,
         rerank_limit: int | None = None,
         chunks: bool = False,
         consistency: types.ReadConsistency | None = None,
@@ -160,7 +164,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
             offset=offset,
             fusion=fusion,
             prefetch_limit=prefetch_limit,
-            reranker=reranker,
+            reranker=self._selection.reranker(reranker, has_text=query_text is not None),
             rerank_limit=rerank_limit,
             chunks=chunks,
             consistency=consistency,
@@ -188,7 +192,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
         offset: int | None = None,
         fusion: Fusion = "rrf",
         prefetch_limit: int | None = None,
-        reranker: Reranker | None = None,
+        reranker: Reranker | str | os.PathLike[str] | None = None,
         rerank_limit: int | None = None,
         chunks: bool = False,
         consistency: types.ReadConsistency | None = None,
@@ -213,7 +217,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
             offset=offset,
             fusion=fusion,
             prefetch_limit=prefetch_limit,
-            reranker=reranker,
+            reranker=self._selection.reranker(reranker),
             rerank_limit=rerank_limit,
             chunks=chunks,
             consistency=consistency,
@@ -430,6 +434,11 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
     async def list_sparse_models(cls) -> dict[str, dict[str, Any]]:
         """Return the facts of each known sparse model by name, without network."""
         return sparse_models()
+
+    @classmethod
+    async def list_late_models(cls) -> dict[str, dict[str, Any]]:
+        """Return the facts of each known late-interaction model by name, without network."""
+        return late_models()
 
 
 class AsyncQdrantClient(AsyncQdrantEmbedMixin):

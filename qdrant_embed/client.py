@@ -14,9 +14,14 @@ from qdrant_client.conversions import common_types as types
 from qdrant_embed.collection.indexing import optimize
 from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
-from qdrant_embed.collection.settings import ModelSettings, sparse_models, text_models
+from qdrant_embed.collection.settings import (
+    ModelSettings,
+    late_models,
+    sparse_models,
+    text_models,
+)
 from qdrant_embed.collection.transfer import CopyOptions, Database, copy_collections
-from qdrant_embed.encoder.interfaces import DenseEncoder
+from qdrant_embed.encoder.interfaces import DenseEncoder, Reranker
 from qdrant_embed.engines.connection import OwnConnections
 from qdrant_embed.engines.engine import run_blocking
 from qdrant_embed.errors import InputError
@@ -36,7 +41,6 @@ from qdrant_embed.ingest.whole_documents import (
 )
 from qdrant_embed.search.filters import combined
 from qdrant_embed.search.groups import Grouping, GroupResponse, answer_groups
-from qdrant_embed.search.reranking import Reranker
 from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
 
 
@@ -184,7 +188,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         offset: int | None = None,
         fusion: Fusion = "rrf",
         prefetch_limit: int | None = None,
-        reranker: Reranker | None = None,
+        reranker: Reranker | str | os.PathLike[str] | None = None,
         rerank_limit: int | None = None,
         chunks: bool = False,
         consistency: types.ReadConsistency | None = None,
@@ -201,7 +205,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
 
         A query is one request as a rule; the collection's configuration is read at most once a
         minute. In a collection with sparse vectors, the search is hybrid: Qdrant finds candidates
-        with either vector and fuses them. In a collection with ``overflow="chunk"``, the hits are
+        with either vector and fuses them. In one with vectors of tokens (`set_late_model`), these
+        rank the candidates. In a collection with ``overflow="chunk"``, the hits are
         documents, ranked by their best chunk. Equal scores are ordered by id. A page continues the
         one before, and a smaller `limit` returns the beginning of what a larger one returns; see
         `qdrant_embed.search.ranking`.
@@ -215,8 +220,9 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 `qdrant_embed.search.filters`. With `query_filter`, both must match.
             with_vectors: whether to return `QueryResponse.embedding` and ``sparse_embedding``.
             search_params: Qdrant's options for the search (exactness, rescoring ...).
-            score_threshold: minimum score of a hit: of the fused score in a hybrid search, and of
-                the score before reranking with a reranker. Scores are rounded: pass 0.999 instead
+            score_threshold: minimum score of a hit: of the fused score in a hybrid search, of the
+                sum over the query's tokens with late interaction, and of the score before reranking
+                with a reranker. Scores are rounded: pass 0.999 instead
                 of 1.0 to find identical texts. Those of a quantised collection are above 1 at
                 times, unless it rescores them.
             offset: number of best hits to skip. A page that ends beyond the first 100 hits of a
@@ -224,11 +230,14 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 page. In a collection with ``overflow="chunk"``, so does an `offset` above `limit`.
                 A hybrid search ranks 25,600 hits, or 6,400 documents stored in chunks.
             fusion: whether a hybrid search fuses by ranks (``"rrf"``) or by scores (``"dbsf"``).
-            prefetch_limit: number of candidates per vector in a hybrid search, and how far it
-                reaches. By default 100 (400 chunks with ``overflow="chunk"``); hits beyond these
-                come from 4 times as many candidates, and so on, as far as the page needs. Scores
-                are comparable among hits of the same candidates.
-            reranker: an object that scores the found texts again; see `Reranker`.
+            prefetch_limit: number of candidates per vector in a hybrid search, or with late
+                interaction, and how far it reaches. By default 100 (400 chunks with
+                ``overflow="chunk"``); hits beyond these come from 4 times as many candidates, and
+                so on, as far as the page needs. Scores are comparable among hits of the same
+                candidates.
+            reranker: scores the found texts again, in chunked collections those of the best chunks:
+                a cross-encoder's name or folder (see `TextCrossEncoder`), or an object (see
+                `Reranker`); by default the one that `set_reranker` set, if any.
             rerank_limit: number of hits passed to the reranker; by default 3 times the number of
                 hits, and at least 50. Pages continue each other if all have the same.
             chunks: in a collection with ``overflow="chunk"``, whether to return chunks instead of
@@ -240,11 +249,12 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 waits; the client's own timeout by default.
             diversity: how much hits shall differ from each other, from 0 (not at all: the nearest
                 come first) to 1. Qdrant chooses them one after the other in the same request, by
-                maximal marginal relevance; a score is the similarity of dense vectors, and scores
-                do not fall from hit to hit. Chosen from the 100 nearest, or the first 100 of a
-                hybrid search (400 chunks with ``overflow="chunk"``); 4 and 16 times as many if the
-                page needs them, or as many as `prefetch_limit` says. With a reranker, it chooses
-                the hits that are scored again.
+                maximal marginal relevance: a score is still the similarity to the text, and goes
+                up and down from hit to hit. They are chosen from the 100 nearest (400 chunks with
+                ``overflow="chunk"``), from 4 or 16 times as many if the page needs them, or from
+                as many as `prefetch_limit` says. In a hybrid search, the dense branch is put into
+                that order before it is fused, by ranks. With a reranker, this chooses which hits
+                it scores.
             like: ids of documents that hits shall resemble, besides the text or in place of it. By
                 their dense vectors: hits are nearest to the mean of these and that of the text. A
                 document in chunks counts by its first one. The documents themselves are no hits.
@@ -276,7 +286,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             offset=offset,
             fusion=fusion,
             prefetch_limit=prefetch_limit,
-            reranker=reranker,
+            reranker=self._selection.reranker(reranker, has_text=query_text is not None),
             rerank_limit=rerank_limit,
             chunks=chunks,
             consistency=consistency,
@@ -304,7 +314,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         offset: int | None = None,
         fusion: Fusion = "rrf",
         prefetch_limit: int | None = None,
-        reranker: Reranker | None = None,
+        reranker: Reranker | str | os.PathLike[str] | None = None,
         rerank_limit: int | None = None,
         chunks: bool = False,
         consistency: types.ReadConsistency | None = None,
@@ -331,7 +341,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             offset=offset,
             fusion=fusion,
             prefetch_limit=prefetch_limit,
-            reranker=reranker,
+            reranker=self._selection.reranker(reranker),
             rerank_limit=rerank_limit,
             chunks=chunks,
             consistency=consistency,
@@ -566,8 +576,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         """Encode a collection's documents with another model; return the number of points.
 
         They are written to another collection, and the old one is only read. Ids, payloads and
-        shard keys stay the same, and so does the sparse model, unless `set_sparse_model` chose
-        another one.
+        shard keys stay the same, and so do the sparse and the late-interaction model, unless
+        `set_sparse_model` or `set_late_model` chose another one.
 
         If interrupted, run it again: it resumes where it stopped, and also encodes documents that
         have changed since. Clients in other processes that query `alias` switch to the new model
@@ -724,6 +734,11 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
     def list_sparse_models(cls) -> dict[str, dict[str, Any]]:
         """Return the facts of each known sparse model by name, without network."""
         return sparse_models()
+
+    @classmethod
+    def list_late_models(cls) -> dict[str, dict[str, Any]]:
+        """Return the facts of each known late-interaction model by name, without network."""
+        return late_models()
 
 
 def _next_page(scroll: DocumentScroll) -> list[StoredDocument]:

@@ -19,6 +19,7 @@ from rest_server import Server
 
 from qdrant_embed import (
     AsyncQdrantClient,
+    LateDescription,
     QdrantClient,
     QueryResponse,
     SparseDescription,
@@ -194,11 +195,37 @@ class WordEncoder:
         return SparseVector(np.array(lengths, np.int64), np.full(len(lengths), weight, np.float32))
 
 
+class WordTokens:
+    """A late-interaction encoder of a user's own: the letters of each word."""
+
+    model_name = "mine/WordTokens"
+    dimension = 26
+
+    def describe(self) -> LateDescription:
+        return LateDescription(model=self.model_name, dimension=self.dimension)
+
+    def passage_embed(self, texts: Iterable[str], /) -> list[NDArray[np.float32]]:
+        return [self._vectors(text.lower()) for text in texts]
+
+    query_embed = passage_embed
+
+    def _vectors(self, text: str) -> NDArray[np.float32]:
+        letters = [[word.count(chr(97 + i)) + 0.01 for i in range(26)] for word in text.split()]
+        rows = np.array(letters, np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows
+
+
 def same(found: list[QueryResponse], expected: list[QueryResponse]) -> bool:
     """The same hits; scores may differ by what float32 rounds off in another batch."""
-    return [hit.model_copy(update={"score": 0.0}) for hit in found] == [
-        hit.model_copy(update={"score": 0.0}) for hit in expected
-    ] and [hit.score for hit in found] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+    without = {"score": 0.0, "retrieval_score": None}
+    scores, wanted = (
+        [score for hit in hits for score in (hit.score, hit.retrieval_score or 0.0)]
+        for hits in (found, expected)
+    )
+    return [hit.model_copy(update=without) for hit in found] == [
+        hit.model_copy(update=without) for hit in expected
+    ] and scores == pytest.approx(wanted, abs=1e-5)
 
 
 def stored(client: qdrant_client.QdrantClient, name: str = "demo") -> dict[Any, dict[str, Any]]:

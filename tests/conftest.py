@@ -25,10 +25,11 @@ os.environ["SSL_CERT_DIR"] = tempfile.mkdtemp(prefix="qdrant-embed-tests-no-cert
 
 from clients import KINDS, at, named_server, opened, prefixed
 from hub_server import downloaded
+from rerankers import unpacked
 from rest_server import Server, serving
 from tiny import TinyModel, tiny_bert
 
-from qdrant_embed import QdrantClient, TextEmbedding, encoder
+from qdrant_embed import QdrantClient, TextCrossEncoder, TextEmbedding, encoder
 from qdrant_embed.backoff import Backoff
 from qdrant_embed.encoder.facts.catalog import MINILM
 from qdrant_embed.encoder.files.cache import locked
@@ -160,6 +161,15 @@ def tiny_e5(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
         prompts={"query": "query: ", "document": "passage: "},
         seed=5,
     )
+
+
+@pytest.fixture(scope="session")
+def reranker(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """The folder of a small cross-encoder, exported so that nothing is compiled."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-reranker"
+    source = unpacked("bert", tmp_path_factory.mktemp("unpacked") / "bert").folder
+    TextCrossEncoder(source, precision="fp32").export(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

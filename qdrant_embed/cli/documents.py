@@ -114,6 +114,11 @@ def add_to(commands: Commands) -> None:
         help='filter on metadata, like {"year": {"gte": 2020}} or {"day": {"lt": "2024-02-01"}}',
     )
     querying.add_argument(
+        "--reranker",
+        metavar="NAME",
+        help="cross-encoder that scores the hits again: a name or a folder",
+    )
+    querying.add_argument(
         "--chunks", action="store_true", help="show chunks instead of documents' best chunks"
     )
     querying.add_argument(
@@ -171,6 +176,7 @@ def query(options: argparse.Namespace) -> Answer:
             options.text,
             limit=options.limit,
             where=options.where,
+            reranker=options.reranker,
             chunks=options.chunks,
             diversity=options.diversity,
         )
@@ -191,6 +197,8 @@ def query(options: argparse.Namespace) -> Answer:
         for hit in hits
     ]
     unset = {"embedding", "sparse_embedding"}
+    if options.reranker is None:
+        unset.add("retrieval_score")
     return Answer(
         [hit.model_dump(mode="json", exclude=unset) for hit in hits],
         table(rows) or ["nothing was found"],

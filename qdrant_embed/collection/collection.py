@@ -234,6 +234,7 @@ class Collection:
                     missing.keys() <= found.sparse_vectors.keys()
                     and (stamp is None or found.stamp is not None)
                     and (stamp is None or stamp.sparse is None or found.has_sparse_stamp)
+                    and (stamp is None or stamp.late is None or found.late_stamp is not None)
                 )
             )
         if stamp is not None:

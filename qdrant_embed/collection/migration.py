@@ -86,7 +86,8 @@ async def migrate(old: Collection, options: MigrationOptions) -> int:
 
     Args:
         old: the collection to read. If its selection, the client's, has no sparse model, the new
-            collection gets the sparse model of the old one.
+            collection gets the sparse model of the old one; likewise the late-interaction model,
+            unless ``set_late_model(None)`` turned it off.
         options: the options of the migration.
 
     Raises:
@@ -139,6 +140,11 @@ class _Migration:
             sparse = await self._io.compute(selection.followed_sparse, old)
         if sparse is not None:
             selection.choose_sparse(sparse)
+        late = self._old.selection.current_late
+        if late is None and self._old.selection.follows_late:
+            late = await self._io.compute(selection.followed_late, old)
+        if late is not None:
+            selection.choose_late(late)
         vectors = await new.vectors_for_add((), created, shard_keys)
         if vectors.chunked != old.chunked:
             if await new.requests.exists():

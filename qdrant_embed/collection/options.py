@@ -9,7 +9,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from qdrant_client import models
 
-from qdrant_embed.encoder.interfaces import EncoderDescription, SparseDescription
+from qdrant_embed.encoder.interfaces import (
+    EncoderDescription,
+    LateDescription,
+    SparseDescription,
+)
 from qdrant_embed.engines.names import HOW_FIELDS_ARE_NAMED, is_field
 from qdrant_embed.errors import InputError, check_unicode, check_whole
 
@@ -69,6 +73,8 @@ class CollectionOptions:
             ``"datetime"``, ``"text"`` or ``"uuid"``, or an object with more options, such as
             `models.TextIndexParams`. They are created before the first document is stored, also in
             a collection that exists and is empty.
+        late_on_disk: whether to store the vectors of tokens on disk; see `set_late_model`.
+        late_quantization_config: quantisation of the vectors of tokens, which are many.
 
     Raises:
         InputError: if an option is invalid.
@@ -84,6 +90,8 @@ class CollectionOptions:
     replication_factor: int | None = None
     write_consistency_factor: int | None = None
     indexed: Mapping[str, models.PayloadFieldSchema | str] | None = None
+    late_on_disk: bool | None = None
+    late_quantization_config: models.QuantizationConfig | None = None
 
     def __post_init__(self) -> None:
         if self.indexed is not None:
@@ -98,6 +106,7 @@ class CollectionOptions:
             )
         try:
             self.vector_params(1, "Cosine")
+            self.late_vector_params(LateDescription("", 1))
             models.SparseIndexParams(on_disk=self.sparse_on_disk)
         except ValidationError as error:
             wrong = error.errors()[0]
@@ -126,12 +135,33 @@ class CollectionOptions:
             hnsw_config=self.hnsw_config,
         )
 
+    def late_vector_params(self, late: LateDescription) -> models.VectorParams:
+        """Return the parameters of the vectors of tokens, which need no index.
+
+        They are compared with those of candidates alone, which other vectors have found.
+
+        Args:
+            late: description of the late-interaction encoder.
+        """
+        return models.VectorParams(
+            size=late.dimension,
+            distance=models.Distance(late.distance),
+            multivector_config=models.MultiVectorConfig(
+                comparator=models.MultiVectorComparator.MAX_SIM
+            ),
+            hnsw_config=models.HnswConfigDiff(m=0),
+            on_disk=self.late_on_disk,
+            quantization_config=self.late_quantization_config,
+        )
+
     def creation(
         self,
         dense: EncoderDescription,
         vector_name: str,
         sparse: SparseDescription | None = None,
         sparse_name: str = "",
+        late: LateDescription | None = None,
+        late_name: str = "",
     ) -> dict[str, Any]:
         """Return the arguments of ``create_collection`` except the name and the metadata.
 
@@ -140,13 +170,26 @@ class CollectionOptions:
             vector_name: name of the dense vector; ``""`` for the unnamed one.
             sparse: description of the sparse encoder, if there is one.
             sparse_name: name of the sparse vector.
+            late: description of the late-interaction encoder, if there is one.
+            late_name: name of the vectors of tokens.
+
+        Raises:
+            InputError: if there are vectors of tokens, and the dense vector has no name.
         """
         params = self.vector_params(dense.dimension, dense.distance)
         sparse_params = (
             sparse_vector_params(sparse, on_disk=self.sparse_on_disk) if sparse else None
         )
+        vectors: Any = {vector_name: params} if vector_name else params
+        if late is not None:
+            if not vector_name:
+                raise InputError(
+                    "with set_late_model(), the dense vector needs a name: call set_model() "
+                    "without vector_name=''"
+                )
+            vectors |= {late_name: self.late_vector_params(late)}
         return {
-            "vectors_config": {vector_name: params} if vector_name else params,
+            "vectors_config": vectors,
             "sparse_vectors_config": {sparse_name: sparse_params} if sparse_params else None,
             "on_disk_payload": self.on_disk_payload,
             "shard_number": self.shard_number,

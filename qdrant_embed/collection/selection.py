@@ -25,8 +25,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -42,30 +43,44 @@ from qdrant_embed.collection.stored import (
     StoredCollection,
     check_collection,
     check_has_sparse,
+    check_late_collection,
     check_sparse_collection,
+    late_field_name,
     sparse_field_name,
     vector_field_name,
 )
-from qdrant_embed.collection.vectors import CollectionVectors, DenseVectors, SparseVectors
+from qdrant_embed.collection.vectors import (
+    CollectionVectors,
+    DenseVectors,
+    LateVectors,
+    SparseVectors,
+)
+from qdrant_embed.encoder.cross import TextCrossEncoder
 from qdrant_embed.encoder.facts.catalog import (
     CATALOG,
     DEFAULT_MODEL,
     SPARSE_MODELS,
     find,
+    find_late,
     is_repository_name,
     sparse_name,
 )
 from qdrant_embed.encoder.facts.sparse_catalog import BM25
 from qdrant_embed.encoder.interfaces import (
     EncoderDescription,
+    LateDescription,
+    LateEncoder,
     NotAsRecordedError,
     NotInCacheError,
     OtherFormError,
     Overflow,
     Recorded,
+    Reranker,
     SparseDescription,
     SparseEncoder,
+    check_reranker,
 )
+from qdrant_embed.encoder.late import LateInteractionTextEmbedding, late_of_record
 from qdrant_embed.encoder.sparse import SparseTextEmbedding, sparse_for, sparse_of_record
 from qdrant_embed.encoder.text import TextEmbedding, text_of_record, with_terms
 from qdrant_embed.environment import TRUST_VARIABLE, is_on
@@ -78,7 +93,7 @@ _LIFETIME = 60.0  # seconds; other clients can move an alias or add sparse vecto
 
 
 class _Described(Protocol):
-    def describe(self) -> EncoderDescription | SparseDescription: ...
+    def describe(self) -> EncoderDescription | SparseDescription | LateDescription: ...
 
 
 E = TypeVar("E", bound=_Described)
@@ -112,12 +127,12 @@ class _Named:
 
     Attributes:
         collection: name of the collection.
-        description: the stamp, of the dense or of the sparse vectors.
+        description: the stamp, of the dense or of other vectors.
         setter: the method that chooses a model in its place.
     """
 
     collection: str
-    description: EncoderDescription | SparseDescription
+    description: EncoderDescription | SparseDescription | LateDescription
     setter: str = "set_model"
 
     @property
@@ -128,8 +143,11 @@ class _Named:
     @property
     def is_known(self) -> bool:
         """Whether it is of the catalog."""
-        known = find if self.setter == "set_model" else sparse_name
-        return known(self.model) is not None
+        known: Mapping[str, Callable[[str], object]] = {
+            "set_sparse_model": sparse_name,
+            "set_late_model": find_late,
+        }
+        return known.get(self.setter, find)(self.model) is not None
 
     def attempts(self, policy: ModelPolicy) -> Iterator[tuple[str | None, Recorded]]:
         """Yield the revisions at which the model may be found, each with what is demanded of it."""
@@ -201,7 +219,7 @@ def _followed(named: _Named, policy: ModelPolicy, load: Callable[[str | None, Re
 
 def _written_by_other_form(
     collection_name: str,
-    stamp: EncoderDescription | SparseDescription | None,
+    stamp: EncoderDescription | SparseDescription | LateDescription | None,
     error: OtherFormError,
 ) -> CollectionMismatchError:
     return CollectionMismatchError(
@@ -326,13 +344,17 @@ class RecentVectors:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The choice made with `set_model` and `set_sparse_model`, and the vectors found with it."""
+    """What `set_model` and its like have chosen, and the vectors found with it."""
 
     dense: Encoder | None = None
     dense_name: str | None = None
     sparse: SparseEncoder | None = None
     sparse_name: str | None = None
     follows_sparse: bool = True
+    late: LateEncoder | None = None
+    late_name: str | None = None
+    follows_late: bool = True
+    reranker: Reranker | None = None
     recent: RecentVectors = field(default_factory=RecentVectors)
 
 
@@ -356,6 +378,8 @@ class EncoderSelection:
         self._chosen = _Chosen()
         self._following: dict[_Followed, Encoder] = {}
         self._following_sparse: dict[tuple[SparseDescription, Recorded], SparseEncoder] = {}
+        self._following_late: dict[tuple[LateDescription, Recorded], LateEncoder] = {}
+        self._rerankers: dict[tuple[bool, str], TextCrossEncoder] = {}
         self._terms: dict[Encoder, ModelTerms] = {}
         self._warned: set[str] = set()
         self.advised: set[tuple[str, str]] = set()
@@ -383,6 +407,16 @@ class EncoderSelection:
         return self._chosen.sparse
 
     @property
+    def current_late(self) -> LateEncoder | None:
+        """The chosen late-interaction encoder, if any."""
+        return self._chosen.late
+
+    @property
+    def follows_late(self) -> bool:
+        """Whether collections are used with their own late-interaction models."""
+        return self._chosen.follows_late
+
+    @property
     def recent(self) -> RecentVectors:
         """Vectors found recently with the current choice."""
         return self._chosen.recent
@@ -398,6 +432,13 @@ class EncoderSelection:
         if sparse is None:
             return None
         return sparse_field_name(sparse.model_name) if chosen is None else chosen
+
+    def late_name(self) -> str | None:
+        """Return the name of vectors of tokens in a new collection; ``None`` without a model."""
+        late, chosen = self._chosen.late, self._chosen.late_name
+        if late is None:
+            return None
+        return late_field_name(late.model_name) if chosen is None else chosen
 
     def choose(
         self, encoder: Encoder, vector_name: str | None = None, terms: ModelTerms | None = None
@@ -423,6 +464,45 @@ class EncoderSelection:
                 follows_sparse=False,
                 recent=RecentVectors(),
             )
+
+    def choose_late(self, encoder: LateEncoder | None, vector_name: str | None = None) -> None:
+        """Choose the late-interaction encoder for all collections; ``None`` for none."""
+        with self._lock:
+            self._chosen = replace(
+                self._chosen,
+                late=encoder,
+                late_name=vector_name,
+                follows_late=False,
+                recent=RecentVectors(),
+            )
+
+    def choose_reranker(self, reranker: Reranker | None) -> None:
+        """Choose the reranker of all queries; ``None`` for none."""
+        with self._lock:
+            self._chosen = replace(self._chosen, reranker=reranker)
+
+    def reranker(
+        self, wanted: Reranker | str | os.PathLike[str] | None, *, has_text: bool = True
+    ) -> Reranker | None:
+        """Return the reranker that a query asks for, by name or as an object, else the chosen one.
+
+        A model is not loaded yet. A query without a text gets none but that which it asks for.
+
+        Raises:
+            InputError: if `wanted` is neither a name nor an object with the method.
+            UnknownModelError: if no cross-encoder has that name.
+        """
+        if not isinstance(wanted, str | os.PathLike):
+            check_reranker(wanted)
+            chosen = self._chosen.reranker if has_text else None
+            return chosen if wanted is None else wanted
+        key = isinstance(wanted, str), os.fspath(wanted)  # a path is never a model's name
+        with self._lock:
+            if key not in self._rerankers:
+                self._rerankers[key] = TextCrossEncoder(
+                    wanted, lazy_load=True, local_files_only=self.policy.offline
+                )
+            return self._rerankers[key]
 
     def is_known_to_be_whole(self, collection_name: str) -> bool:
         """Return whether the collection was found to be no unfinished copy within the last minute.
@@ -484,6 +564,15 @@ class EncoderSelection:
                 expected={"sparse model": None},
                 found={"sparse model": stamp.sparse.model},
             )
+        if vectors.late is None and (late := collection.late_stamp) is not None:
+            raise CollectionMismatchError(
+                f"collection {collection.name!r} has vectors of tokens by {late.model}, which "
+                "set_late_model(None) turned off; documents without them would not be found by "
+                f"late interaction. Call set_late_model({late.model!r}), or use a client without "
+                "set_late_model()",
+                expected={"late-interaction model": None},
+                found={"late-interaction model": late.model},
+            )
         return vectors
 
     def remember(self, collection: StoredCollection, vectors: CollectionVectors) -> None:
@@ -500,6 +589,9 @@ class EncoderSelection:
             described = sparse.encoder.describe()
             name = check_sparse_collection(collection, described, sparse.vector_name)
             check_has_sparse(collection, name)
+        if vectors.late is not None:
+            late = vectors.late.encoder.describe()
+            check_late_collection(collection, late, vectors.late.vector_name)
         if self._is_of(vectors, chosen):
             chosen.recent.remember(collection, vectors)
 
@@ -507,15 +599,22 @@ class EncoderSelection:
         """Return whether the vectors were selected with this choice."""
         sparse = None if vectors.sparse is None else vectors.sparse.encoder
         other = None if chosen.sparse is None else sparse_for(chosen.sparse, normalizes=False)
-        return (chosen.dense is None or chosen.dense == vectors.dense.encoder) and (
-            chosen.follows_sparse or sparse in (chosen.sparse, other)
+        late = None if vectors.late is None else vectors.late.encoder
+        return (
+            (chosen.dense is None or chosen.dense == vectors.dense.encoder)
+            and (chosen.follows_sparse or sparse in (chosen.sparse, other))
+            and (chosen.follows_late or chosen.late is late)
         )
 
     def _of_new_collection(self) -> CollectionVectors:
         dense = DenseVectors(self.current, self.vector_name())
         encoder, name = self._chosen.sparse, self.sparse_name()
         sparse = None if encoder is None or name is None else SparseVectors(encoder, name)
-        return CollectionVectors(dense, sparse, dense.encoder.splits)
+        late_encoder, late_name = self._chosen.late, self.late_name()
+        late = None
+        if late_encoder is not None and late_name is not None:
+            late = LateVectors(late_encoder, late_name)
+        return CollectionVectors(dense, sparse, dense.encoder.splits, late)
 
     def _select(self, collection: StoredCollection, chosen: _Chosen) -> CollectionVectors:
         collection.check_is_whole()
@@ -529,12 +628,17 @@ class EncoderSelection:
             else:
                 encoder = self._without_prefixes(encoder, collection.name)
         dense = DenseVectors(encoder, vector_name)
+        vectors = CollectionVectors(dense, chunked=chunked)
         sparse = self.followed_sparse(collection) if chosen.follows_sparse else chosen.sparse
-        if sparse is None:
-            return CollectionVectors(dense, chunked=chunked)
-        sparse = sparse_for(sparse, normalizes=_normalizes(collection))
-        name = check_sparse_collection(collection, sparse.describe(), chosen.sparse_name)
-        return CollectionVectors(dense, SparseVectors(sparse, name), chunked)
+        if sparse is not None:
+            sparse = sparse_for(sparse, normalizes=_normalizes(collection))
+            name = check_sparse_collection(collection, sparse.describe(), chosen.sparse_name)
+            vectors = replace(vectors, sparse=SparseVectors(sparse, name))
+        late = self.followed_late(collection) if chosen.follows_late else chosen.late
+        if late is not None:
+            name = check_late_collection(collection, late.describe(), chosen.late_name)
+            vectors = replace(vectors, late=LateVectors(late, name))
+        return vectors
 
     def _encoder_of(self, collection: StoredCollection) -> Encoder:
         """Return the encoder of a collection when the user chose none."""
@@ -634,6 +738,47 @@ class EncoderSelection:
             raise InputError(f"{encoder.name} does not weigh terms")
         with self._lock:
             return self._terms.setdefault(encoder, ModelTerms(encoder.embedding))
+
+    def followed_late(self, collection: StoredCollection) -> LateEncoder | None:
+        """Return the encoder of a collection's own vectors of tokens; ``None`` if it has none.
+
+        Raises:
+            CollectionMismatchError: if they were written with a custom encoder.
+            UntrustedModelError: if the collection names a model that it may not choose.
+            ModelError: if the model cannot be found, downloaded or read.
+        """
+        stamp = collection.late_stamp
+        if stamp is None:
+            return None
+        if stamp.weights_sha256 is None:
+            raise CollectionMismatchError(
+                f"collection {collection.name!r} was written with a late-interaction encoder "
+                f"object named {stamp.model!r}; pass that encoder to set_late_model() first",
+                expected={"late-interaction model": stamp.model},
+                found={"late-interaction model": None},
+            )
+        followed = replace(stamp, vector_name="")
+        return _followed(
+            _Named(collection.name, stamp, "set_late_model"),
+            self.policy,
+            lambda revision, recorded: self._follow_late(
+                replace(followed, revision=revision), recorded
+            ),
+        )
+
+    def _follow_late(self, followed: LateDescription, recorded: Recorded) -> LateEncoder:
+        with self._lock:
+            key = followed, recorded
+            if key not in self._following_late:
+                embedding = LateInteractionTextEmbedding(
+                    followed.model,
+                    max_tokens=followed.max_tokens,
+                    revision=followed.revision,
+                    local_files_only=self.policy.offline,
+                    lazy_load=True,
+                )
+                self._following_late[key] = late_of_record(embedding, recorded)
+            return self._following_late[key]
 
     def _follow(self, followed: _Followed) -> Encoder:
         with self._lock:

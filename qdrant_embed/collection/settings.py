@@ -15,16 +15,22 @@ from qdrant_embed.collection.encoders import ModelTerms, adapt
 from qdrant_embed.collection.options import CollectionOptions, sparse_vector_params
 from qdrant_embed.collection.payload import DOCUMENT_KEY, PayloadCodec
 from qdrant_embed.collection.selection import EncoderSelection, ModelPolicy
+from qdrant_embed.encoder.cross import Activation, TextCrossEncoder
 from qdrant_embed.encoder.facts.catalog import CATALOG
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import (
     DenseEncoder,
+    LateEncoder,
     Overflow,
+    Reranker,
     SparseEncoder,
     WordTokenizer,
+    check_late_encoder,
+    check_reranker,
     check_sparse_encoder,
 )
+from qdrant_embed.encoder.late import LateInteractionTextEmbedding
 from qdrant_embed.encoder.long_texts.overflow import Splitter
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.text import TextEmbedding, with_terms
@@ -123,6 +129,12 @@ class ModelSettings:
         """Name of the model set with `set_sparse_model`; ``None`` if there is none."""
         sparse = self._selection.current_sparse
         return None if sparse is None else sparse.model_name
+
+    @property
+    def late_embedding_model_name(self) -> str | None:
+        """Name of the model set with `set_late_model`; ``None`` if there is none."""
+        late = self._selection.current_late
+        return None if late is None else late.model_name
 
     def set_model(
         self,
@@ -344,6 +356,145 @@ class ModelSettings:
             _refuse_options(options, None, False, "int8")
         self._selection.choose_sparse(encoder, vector_name)
 
+    def set_reranker(
+        self,
+        reranker: str | os.PathLike[str] | Reranker | None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
+        providers: Sequence[Provider] | None = None,
+        cuda: bool = False,
+        device_ids: Sequence[int] | None = None,
+        lazy_load: bool = False,
+        *,
+        max_tokens: int | None = None,
+        activation: Activation | None = "model",
+        revision: str | None = None,
+        local_files_only: bool = False,
+        precision: Precision = "int8",
+    ) -> None:
+        """Set the reranker of all queries of this client that do not pass one of their own.
+
+        A reranker scores the best hits of a search again, with their texts. Nothing of it is stored
+        in collections.
+
+        Args:
+            reranker: a cross-encoder's name or folder, an object with the method of `Reranker`, or
+                ``None`` for no reranker.
+            cache_dir: folder of downloads and compiled models; see `TextEmbedding`.
+            threads: number of pairs encoded concurrently; by default, the number of usable cores.
+            providers: onnxruntime's execution providers; a missing one is an error.
+            cuda: run on a GPU, or fail.
+            device_ids: with `cuda`, the one device to use; 0 by default.
+            lazy_load: load the model at the first `query` instead of now.
+            max_tokens: maximum number of tokens per pair; the model's own limit by default.
+            activation: what is applied to raw scores; see `TextCrossEncoder`.
+            revision: branch, tag or commit on the hub.
+            local_files_only: never use the network.
+            precision: ``int8``, or ``fp32`` for exact scores; see `TextCrossEncoder`.
+
+        Raises:
+            InputError: if an option is invalid, or does not apply to a custom reranker.
+            ModelError: if the model cannot be found, downloaded or read.
+            MissingDependencyError: if the extra ``fastembed`` (or ``gpu``) is not installed.
+        """
+        options: dict[str, Any] = {
+            "cache_dir": cache_dir,
+            "threads": threads,
+            "providers": providers,
+            "cuda": cuda,
+            "device_ids": device_ids,
+            "max_tokens": max_tokens,
+            "activation": activation,
+            "revision": revision,
+            "local_files_only": local_files_only,
+            "precision": precision,
+        }
+        chosen: Reranker | None
+        if isinstance(reranker, str | os.PathLike):
+            lazy = lazy_load or not self._loads_eagerly
+            options["local_files_only"] = local_files_only or self._selection.policy.offline
+            chosen = TextCrossEncoder(reranker, lazy_load=lazy, **options)
+        else:
+            check_reranker(reranker)
+            _refuse_options(options, None, False, "int8", "model")
+            chosen = reranker
+        self._selection.choose_reranker(chosen)
+
+    def set_late_model(
+        self,
+        embedding_model_name: str | os.PathLike[str] | LateEncoder | None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
+        providers: Sequence[Provider] | None = None,
+        cuda: bool = False,
+        device_ids: Sequence[int] | None = None,
+        lazy_load: bool = False,
+        *,
+        vector_name: str | None = None,
+        max_tokens: int | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        precision: Precision = "int8",
+    ) -> None:
+        """Set the late-interaction model, which ranks what other vectors have found.
+
+        New collections also store a vector for each token of a document, without an index.
+        `query` then finds candidates by the dense vectors (and the sparse ones), and Qdrant ranks
+        them in the same request by the sum of the greatest cosines of the query's tokens (MaxSim),
+        which is the hits' score. Such vectors take tens of times as much memory as one vector of a
+        document; see ``late_on_disk`` and ``late_quantization_config`` of `CollectionOptions`.
+
+        Without this call, collections with vectors of tokens are searched with their own model.
+        After ``set_late_model(None)``, they are searched without them. A collection that was
+        written without this model stays so: `migrate_model` writes its documents to a new one.
+
+        Args:
+            embedding_model_name: a late-interaction model's name, its folder or name on the hub, a
+                custom encoder with the methods of `LateEncoder`, or ``None`` for none.
+            cache_dir: folder of downloads and compiled models.
+            threads: number of texts encoded concurrently; by default, the number of usable cores.
+            providers: onnxruntime's execution providers; a missing one is an error.
+            cuda: run on a GPU, or fail.
+            device_ids: with `cuda`, the one device to use; 0 by default.
+            lazy_load: load the model at the first `add` or `query` instead of now.
+            vector_name: name of the vectors of tokens; `get_late_vector_field_name` returns the
+                default.
+            max_tokens: maximum number of tokens per document; what the model's files state by
+                default.
+            revision: branch, tag or commit on the hub.
+            local_files_only: never use the network.
+            precision: ``int8``, or ``fp32`` for exact vectors; see `TextEmbedding`.
+
+        Raises:
+            InputError: if an option is invalid, or does not apply to a custom encoder.
+            ModelError: if the model cannot be found, downloaded or read.
+            MissingDependencyError: if the extra ``fastembed`` (or ``gpu``) is not installed.
+        """
+        options: dict[str, Any] = {
+            "cache_dir": cache_dir,
+            "threads": threads,
+            "providers": providers,
+            "cuda": cuda,
+            "device_ids": device_ids,
+            "max_tokens": max_tokens,
+            "revision": revision,
+            "local_files_only": local_files_only,
+            "precision": precision,
+        }
+        encoder: LateEncoder | None
+        if vector_name is not None:
+            check_vector_name(vector_name)
+        if isinstance(embedding_model_name, str | os.PathLike):
+            lazy = lazy_load or not self._loads_eagerly
+            options["local_files_only"] = local_files_only or self._selection.policy.offline
+            encoder = LateInteractionTextEmbedding(embedding_model_name, lazy_load=lazy, **options)
+        else:
+            encoder = (
+                None if embedding_model_name is None else check_late_encoder(embedding_model_name)
+            )
+            _refuse_options(options, None, False, "int8")
+        self._selection.choose_late(encoder, vector_name)
+
     def get_vector_field_name(self) -> str:
         """Return the name of the vector in a new collection.
 
@@ -360,6 +511,14 @@ class ModelSettings:
         part of the model's name; ``None`` without a sparse model.
         """
         return self._selection.sparse_name()
+
+    def get_late_vector_field_name(self) -> str | None:
+        """Return the name of the vectors of tokens in a new collection.
+
+        It is the ``vector_name`` passed to `set_late_model`, else ``fast-late-`` and the last part
+        of the model's name; ``None`` without a late-interaction model.
+        """
+        return self._selection.late_name()
 
     def get_embedding_size(self, model_name: str | None = None) -> int:
         """Return the number of dimensions of a model's vectors.
@@ -433,6 +592,12 @@ def text_models() -> dict[str, tuple[int, models.Distance]]:
 def sparse_models() -> dict[str, dict[str, Any]]:
     """Return the facts of each known sparse model, by name."""
     return {known["model"]: known for known in SparseTextEmbedding.list_supported_models()}
+
+
+def late_models() -> dict[str, dict[str, Any]]:
+    """Return the facts of each known late-interaction model, by name."""
+    known = LateInteractionTextEmbedding.list_supported_models()
+    return {facts["model"]: facts for facts in known}
 
 
 def _opened_again(

@@ -8,7 +8,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from qdrant_embed.encoder.interfaces import EncoderDescription, SparseDescription
+from qdrant_embed.encoder.interfaces import (
+    EncoderDescription,
+    LateDescription,
+    SparseDescription,
+)
 from qdrant_embed.errors import CollectionMismatchError
 from qdrant_embed.forks import VALIDATING
 from qdrant_embed.limits import PREFIX, STAMP_TEXT
@@ -19,6 +23,7 @@ MARK_KEY = "qdrant_embed_copy"
 _DENSE_FACTS = ("dimension", "distance", "pooling", "query_prefix", "document_prefix")
 _TEXT_FACTS = ("max_tokens", "overflow", "overlap", "adapter")
 _SPARSE_FACTS = ("idf", "max_tokens", "max_terms", "language", "k", "b", "average_length")
+_LATE_FACTS = ("dimension", "distance", "max_tokens")
 # of one name, but of other weights
 _OTHER_FORM = (
     "It was written by another revision of the model, or by the model's own ONNX file, which "
@@ -35,6 +40,13 @@ class SparseStamp(SparseDescription):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LateStamp(LateDescription):
+    """The record of the encoder that wrote the vectors of tokens, and of their name."""
+
+    vector_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stamp(EncoderDescription):
     """The record of the encoders that wrote a collection.
 
@@ -45,11 +57,13 @@ class Stamp(EncoderDescription):
         vector_name: name of the dense vector; ``""`` for the unnamed one.
         version: version of the stamp's format.
         sparse: the stamp of the sparse encoder, if there is one.
+        late: the stamp of the late-interaction encoder, if there is one.
     """
 
     vector_name: str
     version: int = 1
     sparse: SparseStamp | None = None
+    late: LateStamp | None = None
 
     def metadata(self) -> dict[str, Any]:
         """Return the collection metadata that holds this stamp."""
@@ -61,15 +75,23 @@ _STAMPS = TypeAdapter(Stamp)  # which also checks what is read
 
 
 def stamp_of(
-    encoder: EncoderDescription, vector_name: str, sparse: SparseStamp | None = None
+    encoder: EncoderDescription,
+    vector_name: str,
+    sparse: SparseStamp | None = None,
+    late: LateStamp | None = None,
 ) -> Stamp:
     """Return the stamp of a collection that `encoder` writes."""
-    return Stamp(vector_name=vector_name, sparse=sparse, **asdict(encoder))
+    return Stamp(vector_name=vector_name, sparse=sparse, late=late, **asdict(encoder))
 
 
 def sparse_stamp_of(encoder: SparseDescription, vector_name: str) -> SparseStamp:
     """Return the stamp of sparse vectors that `encoder` writes."""
     return SparseStamp(vector_name=vector_name, **asdict(encoder))
+
+
+def late_stamp_of(encoder: LateDescription, vector_name: str) -> LateStamp:
+    """Return the stamp of vectors of tokens that `encoder` writes."""
+    return LateStamp(vector_name=vector_name, **asdict(encoder))
 
 
 def read_stamp(name: str, metadata: Mapping[str, Any] | None) -> Stamp | None:
@@ -92,7 +114,7 @@ def read_stamp(name: str, metadata: Mapping[str, Any] | None) -> Stamp | None:
             expected={"version": 1},
             found={STAMP_KEY: stored},
         ) from error
-    for part in (stamp, stamp.sparse):
+    for part in (stamp, stamp.sparse, stamp.late):
         for fact, value in ({} if part is None else vars(part)).items():
             longest = PREFIX if fact.endswith("_prefix") else STAMP_TEXT
             if isinstance(value, str) and len(value) > longest:
@@ -130,6 +152,11 @@ def check_sparse_stamp(name: str, stamp: SparseStamp, encoder: SparseDescription
         facts["tokenizer"] = facts["tokenizer"] or "words"
     compared = (*_SPARSE_FACTS, "normalize_text", "tokenizer")
     _compare(name, written, current, compared, "set_sparse_model()")
+
+
+def check_late_stamp(name: str, stamp: LateStamp, encoder: LateDescription) -> None:
+    """Like `check_stamp`, for a late-interaction encoder."""
+    _compare(name, asdict(stamp), asdict(encoder), _LATE_FACTS, "set_late_model()")
 
 
 def _compare(

@@ -11,18 +11,25 @@ from qdrant_client import models
 from qdrant_embed.collection.stamp import (
     STAMP_KEY,
     CopyMark,
+    LateStamp,
     Stamp,
+    check_late_stamp,
     check_sparse_stamp,
     check_stamp,
     read_mark,
     read_stamp,
 )
-from qdrant_embed.encoder.interfaces import EncoderDescription, SparseDescription
+from qdrant_embed.encoder.interfaces import (
+    EncoderDescription,
+    LateDescription,
+    SparseDescription,
+)
 from qdrant_embed.engines.names import as_vector_name
 from qdrant_embed.errors import CollectionMismatchError, InputError
 
 VECTOR_NAME_PREFIX = "fast-"  # the predecessor's, so that its collections still work
 SPARSE_NAME_PREFIX = "fast-sparse-"
+LATE_NAME_PREFIX = "fast-late-"
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,11 @@ class StoredCollection:
     def has_sparse_stamp(self) -> bool:
         """Whether it says what wrote its sparse vectors."""
         return self.stamp is not None and self.stamp.sparse is not None
+
+    @property
+    def late_stamp(self) -> LateStamp | None:
+        """The record of what wrote the vectors of its tokens, if there is one."""
+        return None if self.stamp is None else self.stamp.late
 
     @property
     def is_empty(self) -> bool:
@@ -114,6 +126,11 @@ def vector_field_name(model_name: str) -> str:
 def sparse_field_name(model_name: str) -> str:
     """Return ``fast-sparse-`` and the rest as of `vector_field_name`."""
     return as_vector_name(SPARSE_NAME_PREFIX + PurePath(model_name).name.lower())
+
+
+def late_field_name(model_name: str) -> str:
+    """Return ``fast-late-`` and the rest as of `vector_field_name`."""
+    return as_vector_name(LATE_NAME_PREFIX + PurePath(model_name).name.lower())
 
 
 def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
@@ -216,6 +233,54 @@ def check_sparse_collection(
             f"client.update_collection({collection.name!r}, sparse_vectors_config=...)",
             expected={"modifier": "idf"},
             found={"modifier": found},
+        )
+    return name
+
+
+def check_late_collection(
+    collection: StoredCollection, encoder: LateDescription, vector_name: str | None = None
+) -> str:
+    """Check that a late-interaction encoder fits the collection; return the name of its vector.
+
+    It is the name in the stamp, else `vector_name`, else that for the model. A collection has this
+    vector from the start: points without it would not be found.
+
+    Raises:
+        CollectionMismatchError: if another model wrote the vector, the collection lacks it, or has
+            points without it.
+    """
+    name = late_field_name(encoder.model) if vector_name is None else vector_name
+    stamp = collection.late_stamp
+    if stamp is not None:
+        check_late_stamp(collection.name, stamp, encoder)
+        name = stamp.vector_name
+    params = collection.vectors.get(name)
+    if params is None or (stamp is None and not collection.is_empty):
+        raise CollectionMismatchError(
+            f"collection {collection.name!r} was not written with {encoder.model}, so its "
+            f"documents have no vectors {name!r} and could not be found by them. migrate_model() "
+            "writes its documents with these to a new collection. Call set_late_model(None) to "
+            "search without late interaction",
+            expected={"vector": name},
+            found={"vectors": sorted(collection.vectors)},
+        )
+    multivector = params.multivector_config
+    expected = {
+        "size": encoder.dimension,
+        "distance": encoder.distance,
+        "comparator": models.MultiVectorComparator.MAX_SIM.value,
+    }
+    found = {
+        "size": params.size,
+        "distance": params.distance.value,
+        "comparator": multivector.comparator.value if multivector else None,
+    }
+    if found != expected:
+        raise CollectionMismatchError(
+            f"vector {name!r} of collection {collection.name!r} has {found}, but {encoder.model} "
+            f"needs {expected}; use another collection, or set_late_model(..., vector_name=...)",
+            expected=expected,
+            found=found,
         )
     return name
 

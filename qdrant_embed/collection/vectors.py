@@ -12,13 +12,15 @@ from qdrant_client import models
 
 from qdrant_embed.collection.encoders import Encoder, ModelTerms, vector_list
 from qdrant_embed.collection.options import CollectionOptions, sparse_vector_params
-from qdrant_embed.collection.stamp import Stamp, sparse_stamp_of, stamp_of
+from qdrant_embed.collection.stamp import Stamp, late_stamp_of, sparse_stamp_of, stamp_of
 from qdrant_embed.collection.stored import StoredCollection
-from qdrant_embed.encoder.interfaces import SparseEncoder, SparseVector, Vector
+from qdrant_embed.encoder.interfaces import LateEncoder, SparseEncoder, SparseVector, Vector
 from qdrant_embed.engines.points import Points
 from qdrant_embed.errors import ModelError
 
 logger = logging.getLogger(__name__)
+
+_MOST_NUMBERS = 1 << 20  # that the vectors of a point's tokens have together stay below it
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,57 @@ class SparseVectors:
 
 
 @dataclass(frozen=True)
+class LateVectors:
+    """The vectors of tokens in a collection.
+
+    Attributes:
+        encoder: encodes documents and queries.
+        vector_name: name of the vectors.
+    """
+
+    encoder: LateEncoder
+    vector_name: str
+
+    def documents(self, texts: Sequence[str]) -> list[Vector]:
+        """Encode documents and return the vectors of each, float32 [tokens, dimension].
+
+        Raises:
+            ModelError: if the encoder returned something else.
+        """
+        found = self._checked(self.encoder.passage_embed(texts), len(texts))
+        most = (_MOST_NUMBERS - 1) // self.encoder.dimension
+        if longer := sum(len(rows) > most for rows in found):
+            logger.warning(
+                "%s returned more than the %d vectors that Qdrant stores for a text, for %d of "
+                "them: those of the last tokens are left out",
+                self.encoder.model_name,
+                most,
+                longer,
+            )
+        return [rows[:most] for rows in found]
+
+    def queries(self, texts: Sequence[str]) -> list[list[list[float]]]:
+        """Encode queries and return the vectors of each.
+
+        Raises:
+            ModelError: if the encoder returned something else.
+        """
+        return [
+            rows.tolist() for rows in self._checked(self.encoder.query_embed(texts), len(texts))
+        ]
+
+    def _checked(self, returned: Iterable[Any], count: int) -> list[Vector]:
+        name, dimension = self.encoder.model_name, self.encoder.dimension
+        vectors = vector_list(returned, name)
+        if len(vectors) != count:
+            raise ModelError(
+                f"late-interaction encoder {name} returned {len(vectors)} lists of vectors for "
+                f"{count} texts"
+            )
+        return [_checked_tokens(name, rows, dimension) for rows in vectors]
+
+
+@dataclass(frozen=True)
 class CollectionVectors:
     """All vectors of a collection that this client fills and searches.
 
@@ -117,17 +170,25 @@ class CollectionVectors:
         dense: the dense vectors.
         sparse: the sparse vectors, if there are any.
         chunked: whether a document is stored as one point per chunk.
+        late: the vectors of tokens, if there are any.
     """
 
     dense: DenseVectors
     sparse: SparseVectors | None = None
     chunked: bool = False
+    late: LateVectors | None = None
+
+    @property
+    def shown_names(self) -> list[str]:
+        """Names of the vectors that hits can have; ``""`` for the unnamed one."""
+        sparse = [] if self.sparse is None else [self.sparse.vector_name]
+        return [self.dense.vector_name, *sparse]
 
     @property
     def names(self) -> list[str]:
-        """Names of the vectors; ``""`` for the unnamed one."""
-        sparse = [] if self.sparse is None else [self.sparse.vector_name]
-        return [self.dense.vector_name, *sparse]
+        """Names of all the vectors; ``""`` for the unnamed one."""
+        late = [] if self.late is None else [self.late.vector_name]
+        return [*self.shown_names, *late]
 
     def points(
         self,
@@ -165,6 +226,8 @@ class CollectionVectors:
             dense_name=self.dense.vector_name,
             sparse=terms,
             sparse_name="" if sparse is None else sparse.vector_name,
+            late=None if self.late is None else self.late.documents(texts),
+            late_name="" if self.late is None else self.late.vector_name,
         )
 
     def queries(self, texts: Sequence[str]) -> tuple[Vector, list[models.SparseVector]]:
@@ -204,20 +267,24 @@ class CollectionVectors:
         sparse = None
         if self.sparse is not None:
             sparse = sparse_stamp_of(self.sparse.encoder.describe(), self.sparse.vector_name)
+        late = None
+        if self.late is not None:
+            late = late_stamp_of(self.late.encoder.describe(), self.late.vector_name)
         dense = self.dense.encoder.describe()
         if self.chunked:  # regardless of what a custom encoder's description says
             dense = replace(dense, overflow="chunk")
-        return stamp_of(dense, self.dense.vector_name, sparse)
+        return stamp_of(dense, self.dense.vector_name, sparse, late)
 
     def creation(self, options: CollectionOptions) -> dict[str, Any]:
         """Return the arguments of ``create_collection`` except the name."""
-        dense, sparse = self.dense.encoder.describe(), self.sparse
-        vectors = (
-            options.creation(dense, self.dense.vector_name)
-            if sparse is None
-            else options.creation(
-                dense, self.dense.vector_name, sparse.encoder.describe(), sparse.vector_name
-            )
+        sparse, late = self.sparse, self.late
+        vectors = options.creation(
+            self.dense.encoder.describe(),
+            self.dense.vector_name,
+            sparse.encoder.describe() if sparse is not None else None,
+            sparse.vector_name if sparse is not None else "",
+            late.encoder.describe() if late is not None else None,
+            late.vector_name if late is not None else "",
         )
         return vectors | {"metadata": self.stamp().metadata()}
 
@@ -235,14 +302,33 @@ class CollectionVectors:
         """Return the stamp to write, if one is missing.
 
         An empty collection without a stamp needs all of it; a stamped one that gets sparse
-        vectors needs their part.
+        vectors, or the vectors of tokens, needs their part.
         """
         stamp = collection.stamp
         if stamp is None:
             return self.stamp() if collection.is_empty else None
-        if self.sparse is None or stamp.sparse is not None:
-            return None
-        return replace(stamp, sparse=self.stamp().sparse)
+        ours = self.stamp()
+        whole = replace(stamp, sparse=stamp.sparse or ours.sparse, late=stamp.late or ours.late)
+        return None if whole == stamp else whole
+
+
+def _checked_tokens(name: str, returned: Any, dimension: int) -> Vector:
+    try:
+        rows = np.asarray(returned, np.float32)
+    except (ValueError, TypeError) as error:
+        raise ModelError(
+            f"late-interaction encoder {name} returned vectors that are not numbers: {error}"
+        ) from error
+    if rows.ndim != 2 or not len(rows) or rows.shape[1] != dimension:
+        raise ModelError(
+            f"late-interaction encoder {name} returned vectors of shape {rows.shape} for a text; "
+            f"return [tokens, {dimension}], with one token at least"
+        )
+    if not np.isfinite(rows).all():
+        raise ModelError(
+            f"late-interaction encoder {name} returned a vector that contains NaN or infinity"
+        )
+    return rows
 
 
 def _checked_sparse(name: str, vector: Any) -> models.SparseVector:

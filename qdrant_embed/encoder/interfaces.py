@@ -244,6 +244,83 @@ class SparseEncoder(Protocol):
         """Return one vector per query."""
 
 
+@dataclass(frozen=True)
+class LateDescription:
+    """Everything that the vectors of a late-interaction encoder depend on.
+
+    See `EncoderDescription`.
+
+    Attributes:
+        model: the model's name.
+        dimension: dimension of the vector of a token.
+        distance: how Qdrant compares the vectors of tokens, by its own name for it.
+        revision: commit on the hub; recorded, but not compared.
+        weights_sha256: hex digest of the weights file; if it is equal, it is the same model under
+            any name.
+        max_tokens: maximum number of tokens per document, special tokens included.
+        tokenizer_sha256: see `EncoderDescription`.
+    """
+
+    model: str
+    dimension: int
+    distance: Distance = "Cosine"
+    revision: str | None = None
+    weights_sha256: str | None = None
+    max_tokens: int | None = None
+    tokenizer_sha256: str | None = None
+
+
+@runtime_checkable
+class LateEncoder(Protocol):
+    """Any object that turns texts into one vector for each token.
+
+    Both methods return one array per text, in input order: float32 [tokens, dimension], with at
+    least one row. They can be called from several threads concurrently.
+    """
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model; its last part becomes the vector's name in a collection."""
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of the vector of a token."""
+
+    def describe(self) -> LateDescription:
+        """Return the facts that a collection written by this encoder is stamped with."""
+
+    def passage_embed(self, texts: Iterable[str], /) -> Iterable[Any]:
+        """Return the vectors of each document."""
+
+    def query_embed(self, query: Iterable[str], /) -> Iterable[Any]:
+        """Return the vectors of each query."""
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """Any object that scores texts against a query, such as a cross-encoder.
+
+    `TextCrossEncoder` is one; fastembed's can be passed as is. `rerank` can be called from several
+    threads concurrently, and is never called on the event loop.
+    """
+
+    def rerank(self, query: str, documents: Sequence[str], /) -> Iterable[Any]:
+        """Return one score per document, in order; higher is better."""
+
+
+def check_reranker(candidate: object) -> None:
+    """Raise `InputError` unless `candidate` is a `Reranker` or ``None``."""
+    if isinstance(candidate, type):
+        raise InputError(
+            f"reranker must be an object, but {candidate.__name__} is a class; pass an instance"
+        )
+    if candidate is not None and not isinstance(candidate, Reranker):
+        raise InputError(
+            "reranker must be a cross-encoder's name, or have the method rerank(query, documents), "
+            f"which {type(candidate).__name__} lacks"
+        )
+
+
 def describe(encoder: DenseEncoder) -> EncoderDescription:
     """Return the description of `encoder`: its own, or else its name and dimension."""
     if isinstance(encoder, DescribedEncoder):
@@ -271,6 +348,17 @@ def check_sparse_encoder(candidate: object) -> SparseEncoder:
         "a sparse model", candidate, ("model_name", "describe", "passage_embed", "query_embed")
     )
     return cast("SparseEncoder", candidate)
+
+
+def check_late_encoder(candidate: object) -> LateEncoder:
+    """Return `candidate` if it has the names of `LateEncoder`.
+
+    Raises:
+        InputError: if a name is missing, or is something else.
+    """
+    names = ("model_name", "dimension", "describe", "passage_embed", "query_embed")
+    _check_names("a late-interaction model", candidate, names)
+    return cast("LateEncoder", candidate)
 
 
 def _check_names(what: str, candidate: object, names: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qdrant_embed.encoder.facts.catalog import find, sparse_name
+from qdrant_embed.encoder.facts.catalog import find, reranker_name, sparse_name
 from qdrant_embed.encoder.facts.precision import PRECISIONS, ModelReport, Precision
 from qdrant_embed.encoder.facts.sparse_catalog import IDF_FILE, TERMS_FILE
 from qdrant_embed.encoder.facts.spec import ModelSpec
@@ -233,8 +233,9 @@ class Model:
         """The model's name; a catalogued one needs no files to be known."""
         if (known := self._known) is not None:
             return known.name
-        sparse = sparse_name(os.fspath(self._options.model_name))
-        return self.facts.spec.name if self._facts or sparse is None else sparse
+        text = os.fspath(self._options.model_name)
+        known_name = sparse_name(text) or reranker_name(text)
+        return self.facts.spec.name if self._facts or known_name is None else known_name
 
     @property
     def dimension(self) -> int:
@@ -502,8 +503,9 @@ class Model:
         else:
             spec = directory.accept(options.spec, max_tokens=options.max_tokens)
         parts: list[Path] = []
-        if spec.task == "embed" and not _runs_head(weights[0]):
-            parts = [module.weights for module in directory.head if module.weights is not None]
+        if not _runs_head(weights[0]):
+            modules = directory.head_for(spec.task)
+            parts = [module.weights for module in modules if module.weights is not None]
         query_weights = directory.query_weights if spec.task == "terms" else None
         if query_weights is not None:
             parts = [query_weights]
@@ -563,7 +565,12 @@ class Model:
             _try_once(replace(plan, terms_sha256=None), cache)
         options, spec, folder = self._options, plan.spec, files.folder
         if options.task != spec.task:
-            kinds = {"embed": "dense", "terms": "SPLADE"}
+            kinds = {
+                "embed": "dense",
+                "terms": "SPLADE",
+                "token_vectors": "late-interaction",
+                "score": "cross-encoder",
+            }
             raise ModelFileError(
                 f"{folder} is an exported {kinds.get(spec.task, spec.task)} model, not a "
                 f"{kinds.get(options.task, options.task)} model"
@@ -767,7 +774,8 @@ def _make_plan(
     )
     if plan.kind == "static":
         return plan
-    head = directory.head if spec.task == "embed" else ()
+    head = directory.head_for(spec.task)
+    plan = replace(plan, scoring=directory.scoring if spec.task == "score" else None)
     if not isinstance(config, TransformerConfig):
         plan = replace(plan, pooled=directory.leaves_head_to_file, head=head)
         logger.info(
@@ -790,5 +798,6 @@ def _make_plan(
         head,
         () if plan.query_weights is None else (plan.query_weights,),
         None if terms_sha256 is None else directory.token_head,
+        plan.scoring,
     )
     return replace(plan, report=compiled.report, run=compiled.files)

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL, sparse_name, supported_models
+from qdrant_embed.encoder.facts.catalog import (
+    DEFAULT_MODEL,
+    find_late,
+    reranker_name,
+    sparse_name,
+    supported_models,
+)
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.facts.prompts import DEFAULT_ADAPTER, PromptChoice
 from qdrant_embed.encoder.facts.spec import ModelSpec
@@ -125,7 +131,7 @@ class TextEmbedding:
 
     Raises:
         InputError: options contradict each other or cannot be met.
-        UnknownModelError: there is no model of that name, or it is a sparse one.
+        UnknownModelError: there is no model of that name, or it has no dense vectors.
         ModelDownloadError: the model's files could not be downloaded.
         ModelFileError: a file is missing, damaged, or of a kind that cannot be run.
         MissingDependencyError: the extra ``fastembed`` (or ``gpu``) is not installed.
@@ -160,6 +166,18 @@ class TextEmbedding:
             raise UnknownModelError(
                 f"{model_name!r} is a sparse model: SparseTextEmbedding runs it, and "
                 "set_sparse_model() sets it",
+                name=model_name,
+            )
+        if isinstance(model_name, str) and find_late(model_name) is not None:
+            raise UnknownModelError(
+                f"{model_name!r} is a late-interaction model: LateInteractionTextEmbedding runs "
+                "it, and set_late_model() sets it",
+                name=model_name,
+            )
+        if isinstance(model_name, str) and reranker_name(model_name) is not None:
+            raise UnknownModelError(
+                f"{model_name!r} is a cross-encoder, which has no vectors: TextCrossEncoder runs "
+                "it, and set_reranker() sets it",
                 name=model_name,
             )
         self._overflow = OverflowOptions(overflow, overlap, splitter)

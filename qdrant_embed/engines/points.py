@@ -28,6 +28,8 @@ class Points(Sequence[models.PointStruct]):
         dense_name: name of the dense vector; ``""`` for the unnamed one.
         sparse: sparse vector of each point, if there are any; an empty one is not stored.
         sparse_name: name of the sparse vector.
+        late: vectors of each point's tokens, float32 [tokens, dimension], if there are any.
+        late_name: name of the vectors of tokens.
     """
 
     ids: Sequence[str | int]
@@ -36,6 +38,8 @@ class Points(Sequence[models.PointStruct]):
     dense_name: str
     sparse: Sequence[models.SparseVector] | None = None
     sparse_name: str = ""
+    late: Sequence[NDArray[np.float32]] | None = None
+    late_name: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -55,6 +59,8 @@ class Points(Sequence[models.PointStruct]):
                 self.dense_name,
                 None if self.sparse is None else self.sparse[index],
                 self.sparse_name,
+                None if self.late is None else self.late[index],
+                self.late_name,
             )
         return models.PointStruct(
             id=self.ids[index],
@@ -72,6 +78,8 @@ class Points(Sequence[models.PointStruct]):
             self.dense_name,
             None if self.sparse is None else [self.sparse[row] for row in rows],
             self.sparse_name,
+            None if self.late is None else [self.late[row] for row in rows],
+            self.late_name,
         )
 
     def with_payloads(self, payloads: Sequence[Mapping[str, Any]]) -> Points:
@@ -84,6 +92,8 @@ class Points(Sequence[models.PointStruct]):
         sizes = [60 + dense + json_size(payload) for payload in self.payloads]
         for index, vector in enumerate(self.sparse or ()):
             sizes[index] += 40 + 2 * _BYTES_OF_NUMBER * len(vector.indices)
+        for index, tokens in enumerate(self.late or ()):
+            sizes[index] += 40 + _BYTES_OF_NUMBER * tokens.size + 2 * len(tokens)
         return sizes
 
     def sparse_of(self, index: int) -> models.SparseVector | None:
@@ -95,11 +105,14 @@ class Points(Sequence[models.PointStruct]):
     def vectors(self, index: int) -> Any:
         """Return the vectors of a point as ``qdrant_client`` has them."""
         dense: list[float] = self.dense[index].tolist()
+        others: dict[str, Any] = {}
         sparse = self.sparse_of(index)
         if sparse is not None:
-            return {self.dense_name: dense, self.sparse_name: sparse}
-        # the unnamed vector goes without its name, unless a sparse one comes with it
-        return {self.dense_name: dense} if self.dense_name else dense
+            others[self.sparse_name] = sparse
+        if self.late is not None:
+            others[self.late_name] = self.late[index].tolist()
+        # the unnamed vector goes without its name, unless another one comes with it
+        return {self.dense_name: dense, **others} if self.dense_name or others else dense
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,9 @@ import struct
 from collections.abc import Mapping
 from typing import Any, cast
 
+import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 from qdrant_client import grpc, models
 from qdrant_client.conversions.conversion import RestToGrpc
 
@@ -53,6 +55,7 @@ _NUMBER, _UUID = _tag(grpc.PointId, "num", _VARINT), _tag(grpc.PointId, "uuid")
 _UNNAMED, _NAMED = _tag(grpc.Vectors, "vector"), _tag(grpc.Vectors, "vectors")
 _NAMED_ENTRY = _tag(grpc.NamedVectors, "vectors")
 _DENSE, _SPARSE = _tag(grpc.Vector, "dense"), _tag(grpc.Vector, "sparse")
+_MULTI, _ROW = _tag(grpc.Vector, "multi_dense"), _tag(grpc.MultiDenseVector, "vectors")
 _DATA = _tag(grpc.DenseVector, "data")  # packed: all floats in one piece
 _KEY, _VALUE = _varint(1 << 3 | _BYTES), _varint(2 << 3 | _BYTES)  # of every entry of a map
 
@@ -96,10 +99,13 @@ def upsert_message(collection_name: str, points: Points, **options: Any) -> grpc
     for index, (point_id, payload) in enumerate(zip(points.ids, points.payloads, strict=True)):
         sparse = points.sparse_of(index)
         vector = head + data[index * size : (index + 1) * size]
-        if points.dense_name or sparse is not None:
+        if points.dense_name or sparse is not None or points.late is not None:
             vector = _sized(_NAMED_ENTRY, name + _sized(_VALUE, vector))
             if sparse is not None:
                 vector += _sized(_NAMED_ENTRY, _named_sparse(points.sparse_name, sparse))
+            if points.late is not None:
+                tokens = _named_tokens(points.late_name, points.late[index])
+                vector += _sized(_NAMED_ENTRY, tokens)
             vectors = _sized(_NAMED, vector)
         else:
             vectors = _sized(_UNNAMED, vector)
@@ -149,6 +155,19 @@ def _id(point_id: str | int) -> bytes:
 def _named_sparse(name: str, vector: models.SparseVector) -> bytes:
     sparse = grpc.SparseVector(values=vector.values, indices=vector.indices).SerializeToString()
     return _sized(_KEY, name.encode()) + _sized(_VALUE, _sized(_SPARSE, sparse))
+
+
+def _named_tokens(name: str, rows: NDArray[np.float32]) -> bytes:
+    content = _tokens(rows)
+    return _sized(_KEY, name.encode()) + _sized(_VALUE, _sized(_MULTI, content))
+
+
+def _tokens(rows: NDArray[np.float32]) -> bytes:
+    """Encode vectors, float32 [tokens, dimension], as a `MultiDenseVector`."""
+    size = rows.shape[1] * 4
+    data, head = rows.astype("<f4", copy=False).tobytes(), _DATA + _varint(size)
+    head = _ROW + _varint(len(head) + size) + head
+    return b"".join(head + data[start : start + size] for start in range(0, len(data), size))
 
 
 def _map(values: Mapping[str, Any], tag: bytes, keys: dict[str, bytes]) -> bytes:

@@ -168,9 +168,13 @@ def _over_rest(
 def _rest_point(points: Points, index: int) -> dict[str, Any]:
     row, sparse = points.dense[index], points.sparse_of(index)
     vector: Any = {points.dense_name: row} if points.dense_name else row
+    others: dict[str, Any] = {}
     if sparse is not None:
-        values = {"indices": sparse.indices, "values": sparse.values}
-        vector = {points.dense_name: row, points.sparse_name: values}
+        others[points.sparse_name] = {"indices": sparse.indices, "values": sparse.values}
+    if points.late is not None:
+        others[points.late_name] = points.late[index]
+    if others:
+        vector = {points.dense_name: row, **others}
     return {"id": points.ids[index], "vector": vector, "payload": points.payloads[index]}
 
 

@@ -167,7 +167,8 @@ class _Asked:
 
     async def groups(self) -> _Groups:
         """Request hits until there are enough groups."""
-        return await (self._fused() if self.query.words is not None else self._dense())
+        is_fused = self.query.words is not None or self.query.tokens is not None
+        return await (self._fused() if is_fused else self._dense())
 
     async def _dense(self) -> _Groups:
         groups, limit = _Groups(), self.search.limit

@@ -16,8 +16,9 @@ each is settled here, for every store alike:
   times as many chunks are requested as documents. If these belong to too few documents, more are
   requested: in a dense search the chunks of other documents, in a hybrid search whole tiers.
 
-With diversity, the order is that in which Qdrant chooses hits from the candidates of a tier, whose
-scores do not fall; so it is taken as it is, and read from its beginning.
+With diversity, the order of a dense search is that in which Qdrant chooses hits from the candidates
+of a tier, whose scores go up and down; so it is taken as it is, and read from its beginning. In a
+hybrid search it is the dense branch that is in such an order when it is fused.
 
 As a rule that is one request, and one for all texts of a batch. If more is needed, hits come
 without payloads until the ranking is known, and then those of the page are retrieved. A dense
@@ -292,8 +293,7 @@ class FusedRanking(Ranking):
         return found < depth or tier >= len(self._depths) - 1
 
     def _fused(self, depth: int, limit: int, *, bare: bool, offset: int = 0) -> models.QueryRequest:
-        branches = _branches(self._request)
-        prefetch = [branch.model_copy(update={"limit": depth}) for branch in branches]
+        prefetch = [_of_depth(branch, depth) for branch in _branches(self._request)]
         return self._asked(limit, offset=offset, bare=bare, prefetch=prefetch)
 
 

@@ -1,37 +1,27 @@
-"""Rerankers, which score the texts that a query has found again."""
+"""The last hop of a query: a reranker scores the texts that were found again."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+import time
+from collections.abc import Sequence
 
-from qdrant_embed.errors import InputError, ModelError
+from qdrant_embed.encoder.cross import TextCrossEncoder
+from qdrant_embed.encoder.interfaces import Reranker
+from qdrant_embed.errors import ModelError
+
+logger = logging.getLogger(__name__)
 
 
-@runtime_checkable
-class Reranker(Protocol):
-    """Any object that scores texts against a query, such as a cross-encoder.
+def load_reranker(reranker: Reranker | None) -> None:
+    """Load the model of a reranker, so that what is wrong with it is known before a request.
 
-    ``fastembed``'s ``TextCrossEncoder`` can be passed as is. `rerank` can be called from several
-    threads concurrently, and is never called on the event loop.
+    Raises:
+        ModelError: if the model cannot be found, downloaded or read.
     """
-
-    def rerank(self, query: str, documents: Sequence[str], /) -> Iterable[Any]:
-        """Return one score per document, in order; higher is better."""
-
-
-def check_reranker(candidate: object) -> None:
-    """Raise `InputError` unless `candidate` is a `Reranker` or ``None``."""
-    if isinstance(candidate, type):
-        raise InputError(
-            f"reranker must be an object, but {candidate.__name__} is a class; pass an instance"
-        )
-    if candidate is not None and not isinstance(candidate, Reranker):
-        raise InputError(
-            "reranker must have the method rerank(query, documents), which "
-            f"{type(candidate).__name__} lacks"
-        )
+    if isinstance(reranker, TextCrossEncoder):
+        reranker.load()
 
 
 def rerank_scores(reranker: Reranker, query: str, documents: Sequence[str]) -> list[float]:
@@ -42,7 +32,11 @@ def rerank_scores(reranker: Reranker, query: str, documents: Sequence[str]) -> l
     """
     if not documents:
         return []
-    name = type(reranker).__name__
+    if isinstance(reranker, TextCrossEncoder):
+        name = reranker.model_name
+    else:
+        name = type(reranker).__name__
+    started = time.perf_counter()
     try:
         scores = [float(score) for score in reranker.rerank(query, documents)]
     except (TypeError, ValueError) as error:
@@ -55,4 +49,6 @@ def rerank_scores(reranker: Reranker, query: str, documents: Sequence[str]) -> l
         )
     if not all(map(math.isfinite, scores)):
         raise ModelError(f"reranker {name} returned a score that is NaN or infinite")
+    milliseconds = 1000 * (time.perf_counter() - started)
+    logger.debug("reranker %s scored %d texts in %.1f ms", name, len(documents), milliseconds)
     return scores

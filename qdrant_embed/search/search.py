@@ -18,6 +18,7 @@ from qdrant_client import models
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec, user_id
 from qdrant_embed.collection.vectors import CollectionVectors
+from qdrant_embed.encoder.interfaces import Reranker, check_reranker
 from qdrant_embed.errors import DocumentNotFoundError, InputError, ServerRefusal, check_whole
 from qdrant_embed.forks import VALIDATING
 from qdrant_embed.search.filters import combined, fields_of
@@ -30,7 +31,7 @@ from qdrant_embed.search.ranking import (
     Ranking,
     with_payloads,
 )
-from qdrant_embed.search.reranking import Reranker, check_reranker, rerank_scores
+from qdrant_embed.search.reranking import load_reranker, rerank_scores
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +62,11 @@ class QueryResponse(BaseModel):
             own text; ``metadata["qdrant_embed_chunk"]`` says which part of the document it is.
         metadata: the complete payload, including the text, as in the predecessor.
         score: higher is better; the cosine similarity with the models of this package, the fused
-            score in a hybrid query, and the reranker's score with a reranker. Cosines are rounded:
+            score in a hybrid query, the sum of the greatest cosines of the query's tokens with late
+            interaction, and the reranker's score with a reranker. Cosines are rounded:
             an identical text can score slightly less or more than 1, and with quantised vectors
             and ``rescore=False`` some hundredths more.
+        retrieval_score: with a reranker, the score that the hit was found with; else ``None``.
         embedding: the stored vector, only with ``with_vectors=True``.
         sparse_embedding: the stored sparse vector, only with ``with_vectors=True``.
     """
@@ -76,6 +79,7 @@ class QueryResponse(BaseModel):
     metadata: dict[str, Any]
     document: str
     score: float
+    retrieval_score: float | None = None
 
 
 _RESPONSES = TypeAdapter(list[QueryResponse])
@@ -88,10 +92,12 @@ class EncodedQuery:
     Attributes:
         vector: of the dense encoder.
         words: of the sparse encoder, if there is one.
+        tokens: of the late-interaction encoder, if there is one.
     """
 
     vector: list[float] | None = None
     words: models.SparseVector | None = None
+    tokens: list[list[float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -249,9 +255,16 @@ class Search:
             texts: the texts; ``None`` to search by examples alone, for a single page.
 
         Raises:
-            InputError: if a hybrid or diverse search does not reach the last hit, or there is
-                nothing to search for.
+            InputError: if a search that is hybrid or has diversity does not reach the last hit, or
+                fuses by scores, which have none.
+            ModelError: if the reranker's model cannot be found, downloaded or read.
         """
+        load_reranker(self.reranker)
+        if vectors.sparse is not None and self.diversity is not None and self.fusion != "rrf":
+            raise InputError(
+                f"fusion={self.fusion!r} fuses by scores, but diversity is in the order of hits: "
+                "pass fusion='rrf', or no diversity"
+            )
         return [self.ranking(vectors, query) for query in self.encoded(vectors, texts)]
 
     def encoded(
@@ -260,65 +273,102 @@ class Search:
         """Encode texts; see `rankings`."""
         if texts is None:
             return [EncodedQuery()]
-        rows, sparse = vectors.queries(texts)
-        if vectors.sparse is None:
-            return [EncodedQuery(vector) for vector in rows.tolist()]
-        return [EncodedQuery(*each) for each in zip(rows.tolist(), sparse, strict=True)]
+        rows, words = vectors.queries(texts)
+        none = [None] * len(texts)
+        sparse = none if vectors.sparse is None else words
+        late = none if vectors.late is None else vectors.late.queries(texts)
+        return [EncodedQuery(*each) for each in zip(rows.tolist(), sparse, late, strict=True)]
 
     def ranking(self, vectors: CollectionVectors, query: EncodedQuery) -> Ranking:
         """Return the page of an encoded text, still to be requested; see `rankings`."""
         documents, last = self.groups(vectors), self._skipped + self._fetched
-        using, condition = vectors.dense.vector_name or None, self._condition(vectors)
-        branches: list[models.Prefetch] = []
+        condition = self._condition(vectors)
+        if query.tokens is not None and vectors.late is not None:
+            return self._late_ranking(vectors, vectors.late.vector_name, query, condition)
+        dense = self._dense(vectors, query, condition)
         if query.words is not None and vectors.sparse is not None:
-            branches.append(self._branch(using, self._near(vectors, query), condition))
-            if query.words.indices:  # a text without any word of the sparse model finds nothing
-                branches.append(self._branch(vectors.sparse.vector_name, query.words, condition))
-        if self.diversity is not None and query.vector is not None:
-            if branches:
-                fusion = models.FusionQuery(fusion=models.Fusion(self.fusion))
-                branches = [models.Prefetch(prefetch=branches, query=fusion)]
-            elif self.like or self.unlike:
-                branches = [self._branch(using, self._near(vectors, query), condition)]
-            mmr = models.Mmr(diversity=self.diversity)
-            return DiverseRanking(
+            return FusedRanking(
                 self._request(
                     vectors,
-                    prefetch=branches or None,
-                    using=using,
-                    query=models.NearestQuery(nearest=query.vector, mmr=mmr),
-                    filter=None if branches else condition,  # they have it
-                    params=self._options.params,
+                    prefetch=[dense, *self._sparse(vectors, query, condition)],
+                    query=models.FusionQuery(fusion=models.Fusion(self.fusion)),
                 ),
                 self._skipped,
                 last,
                 documents=documents,
-                depths=self._diverse_depths(last, documents),
+                depths=self._depths(last, documents),
             )
-        if not branches:
-            return DenseRanking(
-                self._request(
-                    vectors,
-                    using=using,
-                    query=self._near(vectors, query),
-                    filter=condition,
-                    params=self._options.params,
-                ),
-                self._skipped,
-                last,
-                documents=documents,
-            )
-        return FusedRanking(
-            self._request(
-                vectors,
-                prefetch=branches,
-                query=models.FusionQuery(fusion=models.Fusion(self.fusion)),
-            ),
-            self._skipped,
-            last,
-            documents=documents,
-            depths=self._depths(last, documents),
+        request = self._request(
+            vectors,
+            prefetch=dense.prefetch,
+            using=dense.using,
+            query=dense.query,
+            filter=dense.filter,
+            params=dense.params,
         )
+        if self.diversity is None:
+            return DenseRanking(request, self._skipped, last, documents=documents)
+        depths = self._depths(last, documents)
+        return DiverseRanking(request, self._skipped, last, documents=documents, depths=depths)
+
+    def _late_ranking(
+        self,
+        vectors: CollectionVectors,
+        name: str,
+        query: EncodedQuery,
+        condition: models.Filter | None,
+    ) -> Ranking:
+        """Return the page of what the other vectors find, ranked by the vectors of tokens.
+
+        With diversity, hits are chosen from the best of these.
+        """
+        documents, last = self.groups(vectors), self._skipped + self._fetched
+        using, depths = vectors.dense.vector_name or None, self._depths(last, documents)
+        nearest = self._branch(using, self._near(vectors, query), condition)
+        branches = [nearest, *self._sparse(vectors, query, condition)]
+        ranked = models.Prefetch(
+            prefetch=branches, query=query.tokens, using=name, params=self._options.params
+        )
+        if self.diversity is None or query.vector is None:
+            request = self._request(
+                vectors, prefetch=branches, query=ranked.query, using=name, params=ranked.params
+            )
+            return FusedRanking(request, self._skipped, last, documents=documents, depths=depths)
+        mmr = models.Mmr(diversity=self.diversity)  # of as many candidates as hits
+        request = self._request(
+            vectors,
+            prefetch=[ranked],
+            using=using,
+            query=models.NearestQuery(nearest=query.vector, mmr=mmr),
+            params=self._options.params,
+        )
+        return DiverseRanking(request, self._skipped, last, documents=documents, depths=depths)
+
+    def _sparse(
+        self, vectors: CollectionVectors, query: EncodedQuery, condition: models.Filter | None
+    ) -> list[models.Prefetch]:
+        """Return the search by sparse vectors; none for a text without any of the model's words."""
+        if vectors.sparse is None or query.words is None or not query.words.indices:
+            return []
+        return [self._branch(vectors.sparse.vector_name, query.words, condition)]
+
+    def _dense(
+        self,
+        vectors: CollectionVectors,
+        query: EncodedQuery,
+        condition: models.Filter | None,
+    ) -> models.Prefetch:
+        """Return the search by dense vectors, with examples and diversity."""
+        using = vectors.dense.vector_name or None
+        nearest = self._branch(using, self._near(vectors, query), condition)
+        if self.diversity is None or query.vector is None:
+            return nearest
+        mmr = models.Mmr(diversity=self.diversity)  # of as many candidates as hits
+        diverse = self._branch(using, models.NearestQuery(nearest=query.vector, mmr=mmr), condition)
+        # Qdrant's core does not choose from the candidates of a branch unless these are another's
+        if query.words is None and not self.like and not self.unlike:
+            return diverse
+        return diverse.model_copy(update={"prefetch": [nearest], "filter": None})
 
     def _near(
         self, vectors: CollectionVectors, query: EncodedQuery
@@ -352,23 +402,6 @@ class Search:
         own = self.filter
         return models.Filter(must=None if own is None else [own], must_not=excluded)
 
-    def _diverse_depths(self, last: int, documents: bool) -> Sequence[int]:
-        """Return the candidates that are chosen from, tier by tier."""
-        if self.prefetch_limit is not None:
-            if self.prefetch_limit > _MOST_DIVERSE:
-                raise InputError(
-                    f"prefetch_limit={self.prefetch_limit}, but with diversity hits are chosen "
-                    f"from {_MOST_DIVERSE:,} candidates at most"
-                )
-            return [self.prefetch_limit]
-        reach = _DIVERSE_DEPTHS[-1] // (CHUNKS_PER_DOCUMENT if documents else 1)
-        if last > reach:
-            raise InputError(
-                f"limit, offset and rerank_limit reach hit {last}, but with diversity {reach} are "
-                f"ranked by default: pass prefetch_limit, at least {last}"
-            )
-        return _DIVERSE_DEPTHS[1:] if documents else _DIVERSE_DEPTHS
-
     def retrieval(self, vectors: CollectionVectors) -> dict[str, Any]:
         """Return the arguments of ``retrieve``, besides the ids."""
         return {
@@ -399,14 +432,22 @@ class Search:
         ]
 
     def _depths(self, last: int, documents: bool) -> Sequence[int]:
-        """Return the candidates of each branch, tier by tier."""
+        """Return the candidates of each branch, or to choose from, tier by tier."""
+        diverse = self.diversity is not None
         if self.prefetch_limit is not None:
+            if diverse and self.prefetch_limit > _MOST_DIVERSE:
+                raise InputError(
+                    f"prefetch_limit={self.prefetch_limit}, but with diversity hits are chosen "
+                    f"from {_MOST_DIVERSE:,} candidates at most"
+                )
             return [self.prefetch_limit]
-        depths = DEPTHS[1:] if documents else DEPTHS
+        depths = _DIVERSE_DEPTHS if diverse else DEPTHS
+        depths = depths[1:] if documents else depths
         reach = depths[-1] // (CHUNKS_PER_DOCUMENT if documents else 1)
         if last > reach:
+            search = "a search with diversity" if diverse else "a hybrid search"
             raise InputError(
-                f"limit, offset and rerank_limit reach hit {last}, but a hybrid search ranks "
+                f"limit, offset and rerank_limit reach hit {last}, but {search} ranks "
                 f"{reach} by default: pass prefetch_limit, at least {last}"
             )
         return depths
@@ -414,7 +455,7 @@ class Search:
     def _with_vectors(self, vectors: CollectionVectors) -> list[str] | bool:
         if not self.with_vectors:
             return False
-        return vectors.names if any(vectors.names) else True
+        return vectors.shown_names if any(vectors.names) else True
 
     def _request(
         self, vectors: CollectionVectors, *, params: models.SearchParams | None = None, **query: Any
@@ -437,7 +478,8 @@ class Search:
     ) -> list[QueryResponse]:
         scores = rerank_scores(reranker, text, [hit.document for hit in hits])
         rescored = [
-            hit.model_copy(update={"score": score}) for hit, score in zip(hits, scores, strict=True)
+            hit.model_copy(update={"score": score, "retrieval_score": hit.score})
+            for hit, score in zip(hits, scores, strict=True)
         ]
         rescored.sort(key=lambda hit: hit.score, reverse=True)
         return rescored[self.offset or 0 : self._reach]

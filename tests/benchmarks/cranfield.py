@@ -2,6 +2,7 @@
 
     python tests/benchmarks/cranfield.py --data FOLDER [--model NAME] [--precision fp32]
     python tests/benchmarks/cranfield.py --data FOLDER --sparse Qdrant/bm25 [--fusion dbsf]
+    python tests/benchmarks/cranfield.py --data FOLDER --reranker NAME [--sparse Qdrant/bm25]
     python tests/benchmarks/cranfield.py --data FOLDER --diversity 0.1 0.3 [--sparse Qdrant/bm25]
     python tests/benchmarks/cranfield.py --data FOLDER --join 1 10 --overflow truncate mean chunk
 
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=["int8", "fp32"], default="int8")
     parser.add_argument("--sparse", help="a sparse model's name, for hybrid search")
     parser.add_argument("--fusion", choices=["rrf", "dbsf"], default="rrf")
+    parser.add_argument("--reranker", help="a cross-encoder's name or folder; it scores 100 hits")
     parser.add_argument("--diversity", nargs="+", type=float, default=[None])
     parser.add_argument("--join", nargs="+", type=int, default=[1], help="abstracts in a document")
     parser.add_argument(
@@ -46,7 +48,8 @@ def main() -> None:
     documents = read_documents(arguments.data / "cran.all.1400.xml")
     queries = read_queries(arguments.data / "cran.qry.xml")
     relevant = read_judgements(arguments.data / "cranqrel.trec.txt")
-    search = f"with {arguments.sparse}, {arguments.fusion}" if arguments.sparse else "dense alone"
+    search = f"reranked by {arguments.reranker}, " if arguments.reranker else ""
+    search += f"with {arguments.sparse}, {arguments.fusion}" if arguments.sparse else "dense alone"
     for size in arguments.join:
         texts, wanted = joined(documents, relevant, size)
         print(f"{arguments.model} {arguments.precision}, {search}: {len(texts)} texts")
@@ -56,8 +59,17 @@ def main() -> None:
             if arguments.sparse:
                 client.set_sparse_model(arguments.sparse)
             client.add("cranfield", texts.values(), ids=texts.keys())
+            client.set_reranker(arguments.reranker)
             for diversity in arguments.diversity:
-                measure(client, queries, wanted, overflow, diversity, arguments.fusion)
+                measure(
+                    client,
+                    queries,
+                    wanted,
+                    overflow,
+                    diversity,
+                    arguments.fusion,
+                    reranks=arguments.reranker is not None,
+                )
 
 
 def measure(
@@ -67,10 +79,18 @@ def measure(
     overflow: str,
     diversity: float | None,
     fusion: Fusion,
+    *,
+    reranks: bool,
 ) -> None:
     """Prints the quality of one way to search."""
     answers = client.query_batch(
-        "cranfield", queries, limit=100, fusion=fusion, diversity=diversity, with_vectors=True
+        "cranfield",
+        queries,
+        limit=100,
+        fusion=fusion,
+        diversity=diversity,
+        with_vectors=True,
+        rerank_limit=100 if reranks else None,
     )
     found = {number: [int(hit.id) for hit in answer] for number, answer in enumerate(answers, 1)}
     ndcg = mean([ndcg_at(10, found[number], wanted[number]) for number in wanted])

@@ -76,7 +76,11 @@ def written(database: Path) -> int:
 
 
 def test_json_lines_are_stored_and_found(
-    to: list[str], database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    to: list[str],
+    database: Path,
+    reranker: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = jsonl(tmp_path / "documents.jsonl", ROWS)
     assert main(["add", *to, str(file)]) == 0
@@ -99,10 +103,18 @@ def test_json_lines_are_stored_and_found(
     assert main([*asked, "--json", "--diversity", "0.5", "--limit", "4", SENTENCES[3]]) == 0
     spread = json.loads(capsys.readouterr().out)
     assert spread[0] == hits[0]
-    scores = [hit["score"] for hit in spread]
-    assert scores != sorted(scores, reverse=True)
+    falling = sorted((hit["score"] for hit in spread), reverse=True)
+    assert [hit["score"] for hit in spread] != falling
     assert main([*asked, "--where", '{"place": 9}', "x"]) == 0
     assert capsys.readouterr().out == "nothing was found\n"
+
+    assert "retrieval_score" not in hits[0]
+    assert main([*asked, "--json", "--reranker", str(reranker), SENTENCES[3]]) == 0
+    again = json.loads(capsys.readouterr().out)
+    scores = {hit["id"]: hit["score"] for hit in again}
+    assert list(scores.values()) == sorted(scores.values(), reverse=True)
+    before = {hit["id"]: hit["retrieval_score"] for hit in again}
+    assert before[hits[0]["id"]] == pytest.approx(hits[0]["score"], abs=1e-5)
 
 
 def test_csv_fields_become_text_metadata_and_ids(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import at
+from clients import WordTokens, at
 from rest_server import Server
 from tiny import TinyModel
 
@@ -27,6 +27,7 @@ def test_a_client_of_a_server_is_opened_again(server: Server, tiny: TinyModel, w
     with_models = QdrantClient(**at(server))
     with_models.set_model(tiny.path, vector_name="text", query_prefix="six ")
     with_models.set_sparse_model("Qdrant/bm25", language="german")
+    with_models.set_late_model(WordTokens(), vector_name="tokens")
     with_models.document_key = "page_content"
     with_models.add("a", ["cat", "dog"])
     other = WAYS[way](with_models)
@@ -34,6 +35,7 @@ def test_a_client_of_a_server_is_opened_again(server: Server, tiny: TinyModel, w
     assert other.init_options == with_models.init_options
     assert other.document_key == "page_content"
     assert other.get_vector_field_name() == "text"
+    assert other.get_late_vector_field_name() == "tokens"
     assert [hit.score for hit in other.query("a", "cat")] == [
         hit.score for hit in with_models.query("a", "cat")
     ]

@@ -60,6 +60,18 @@ def some_points(draw: st.DrawFn) -> Points:
         models.SparseVector(indices=[*range(length)], values=[0.5] * length)
         for length in draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
     ]
+    late = [
+        np.array(tokens, np.float32)
+        for tokens in draw(
+            st.lists(
+                st.lists(
+                    st.lists(floats, min_size=dimension, max_size=dimension), min_size=1, max_size=3
+                ),
+                min_size=count,
+                max_size=count,
+            )
+        )
+    ]
     return Points(
         ids=draw(st.lists(point_ids, min_size=count, max_size=count)),
         payloads=draw(st.lists(payloads, min_size=count, max_size=count)),
@@ -67,6 +79,8 @@ def some_points(draw: st.DrawFn) -> Points:
         dense_name=draw(st.sampled_from(["", "fast-x"])),
         sparse=draw(st.sampled_from([None, sparse])),
         sparse_name="words",
+        late=draw(st.sampled_from([None, late])),
+        late_name="tokens",
     )
 
 
@@ -121,9 +135,13 @@ def test_a_rest_body_is_the_one_that_qdrant_client_writes(points: Points) -> Non
 
 def dense(body: dict[str, Any], points: Points) -> NDArray[np.float32]:
     """Takes the dense vectors out of a body: float32, as a server reads them."""
-    rows = []
+    rows: list[Any] = []
     for point in body["points"]:
         named = isinstance(point["vector"], dict)
+        if points.late is not None:
+            tokens = np.array(point["vector"].pop(points.late_name), np.float64).astype(np.float32)
+            wanted = points.late[len(rows)]
+            np.testing.assert_array_equal(tokens.view(np.uint32), wanted.view(np.uint32))
         rows.append(point["vector"].pop(points.dense_name) if named else point.pop("vector"))
     return np.array(rows, np.float64).astype(np.float32)
 

@@ -171,6 +171,7 @@ _STAMPS = (
         "vector_name": "fast-bge",
         "version": 1,
         "sparse": {"model": "Qdrant/bm25", "idf": True, "vector_name": "s", "k": 1.2},
+        "late": {"model": "a/colbert", "dimension": 96, "vector_name": "t", "max_tokens": 300},
     },
     {"source": "/db", "collection": "c", "together": ["c", "d"], "complete": False},
 )

@@ -90,3 +90,14 @@ def sparse_changes() -> dict[str, dict[str, Any]]:
         "BM25 of no language": bm25 | {"language": "../klingon"},
         "a dense model": {"model": "BAAI/bge-small-en-v1.5"},
     }
+
+
+def late_changes() -> dict[str, dict[str, Any]]:
+    """Return changes of the part of a stamp that is about the vectors of tokens."""
+    return {
+        **_OF_BOTH,
+        "dimension: none": {"dimension": 0},
+        "dimension: huge": {"dimension": 10**30},
+        "a dense model": {"model": "BAAI/bge-small-en-v1.5"},
+        "a sparse model": {"model": "Qdrant/bm25"},
+    }

@@ -582,6 +582,7 @@ def test_any_stamp_is_followed_or_refused(
 ) -> None:
     made: Any = json.loads(json.dumps(described))
     made["sparse"] = {"model": NAME, "weights_sha256": "0" * 64, "vector_name": "s"}
+    made["late"] = made["sparse"] | {"dimension": 96, "vector_name": "t"}
     for _ in range(data.draw(st.integers(1, 3))):
         outer, key = data.draw(st.sampled_from(places(made)))
         outer[key] = data.draw(_VALUES)
@@ -611,6 +612,10 @@ def test_no_stamp_escapes_its_process(
         **{
             f"sparse: {what}": described | {"sparse": sparse | made}
             for what, made in stamps.sparse_changes().items()
+        },
+        **{
+            f"late: {what}": described | {"late": sparse | {"dimension": 16} | made}
+            for what, made in stamps.late_changes().items()
         },
     }
     with serving(NAME, tiny.path) as hub:

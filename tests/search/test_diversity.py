@@ -140,16 +140,46 @@ def test_pages_continue_each_other_and_keep_to_the_filter(unset: QdrantClient) -
     assert batched[0].embedding is not None
 
 
-def test_hits_of_a_hybrid_search_are_chosen_from_the_fused_ones(unset: QdrantClient) -> None:
+def fused(*orders: Sequence[int]) -> dict[int, float]:
+    """Scores of reciprocal rank fusion, by Qdrant's definition."""
+    scores: dict[int, float] = {}
+    for order in orders:
+        for rank, number in enumerate(order):
+            scores[number] = scores.get(number, 0) + 1 / (rank + 2)
+    return scores
+
+
+def by_words(numbers: Iterable[int]) -> list[int]:
+    return sorted(numbers, key=lambda number: -abs(np.sin(1 + number**2)))
+
+
+@pytest.mark.parametrize("diversity", [0, 0.5])
+def test_of_a_hybrid_search_the_dense_branch_is_diverse(
+    unset: QdrantClient, diversity: float
+) -> None:
     table = filled(unset, hybrid=True)
-    fused = unset.query("demo", "q", limit=15, prefetch_limit=15, fusion="dbsf", where=WHERE)
-    dense = nearest(table, table.unit("q"), range(0, COUNT, 2))
-    assert set(ids(fused)) != set(dense[:15])
-    expected = chosen(table, ids(fused), 0.5)
-    options: Any = {"prefetch_limit": 15, "fusion": "dbsf", "where": WHERE, "diversity": 0.5}
-    hits = unset.query("demo", "q", limit=6, **options)
-    assert ids(hits) == expected[:6]
-    assert ids(unset.query("demo", "q", limit=6, offset=6, **options)) == expected[6:12]
+    among = nearest(table, table.unit("q"), range(0, COUNT, 2))
+    expected = fused(chosen(table, among, diversity), by_words(among))
+    options: Any = {"where": WHERE, "diversity": diversity}
+    hits = unset.query("demo", "q", limit=20, **options)
+    assert {hit.id: pytest.approx(hit.score, abs=1e-6) for hit in hits} == expected
+    scores = [hit.score for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    pages = [unset.query("demo", "q", limit=5, offset=at, **options) for at in (0, 5, 10, 15)]
+    assert [number for page in pages for number in ids(page)] == ids(hits)
+    if not diversity:
+        assert ids(hits) == ids(unset.query("demo", "q", limit=20, where=WHERE))
+
+
+def test_the_candidates_of_a_hybrid_search_are_those_of_its_branches(unset: QdrantClient) -> None:
+    table = filled(unset, hybrid=True)
+    near = nearest(table, table.unit("q"), range(COUNT))[:7]
+    expected = fused(chosen(table, near, 0.6), by_words(range(COUNT))[:7])
+    hits = unset.query("demo", "q", limit=7, prefetch_limit=7, diversity=0.6)
+    best = sorted(expected.values(), reverse=True)[:7]
+    assert [hit.score for hit in hits] == pytest.approx(best, abs=1e-6)
+    with pytest.raises(InputError, match=r"fusion='dbsf' fuses by scores"):
+        unset.query("demo", "q", diversity=0.5, fusion="dbsf")
 
 
 def test_beyond_the_first_candidates_more_are_chosen_from(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +224,9 @@ def test_what_is_no_share_is_refused(diversity: Any) -> None:
 def test_too_many_candidates_are_refused() -> None:
     client = QdrantClient(":memory:")
     filled(client)
-    with pytest.raises(InputError, match=r"reach hit 1700, but with diversity 1600 are ranked"):
+    with pytest.raises(
+        InputError, match=r"reach hit 1700, but a search with diversity ranks 1600 by"
+    ):
         client.query("demo", "q", diversity=0.3, limit=1700)
     with pytest.raises(InputError, match=r"from 16,384 candidates at most"):
         client.query("demo", "q", diversity=0.3, prefetch_limit=20_000)

@@ -13,7 +13,7 @@ from qdrant_client import models
 from rest_server import Server
 from tiny import TinyModel
 
-from qdrant_embed import QdrantClient
+from qdrant_embed import InputError, QdrantClient
 from qdrant_embed.search.search import Search
 
 PARAMS = models.SearchParams(hnsw_ef=7, exact=True)
@@ -150,20 +150,31 @@ def test_every_option_goes_with_diversity_and_examples(
     server.bodies.clear()
     examples: dict[str, Any] = {"like": [1], "unlike": [2]} if like else {}
     options = OPTIONS | {"offset": 0, "diversity": diversity, **examples}
+    hybrid = vectors == "hybrid"
+    if hybrid and diversity is not None:
+        with pytest.raises(InputError, match="fusion='dbsf' fuses by scores"):
+            remote.query("demo", "a cat", **options)
+        options["fusion"] = "rrf"
     remote.query("demo", "a cat", **options)
     ((_, body),) = server.bodies
     (asked,) = json.loads(body)["searches"]
-    inner, hybrid = asked, vectors == "hybrid"
+    dense = asked["prefetch"][0] if hybrid else asked
     if diversity is not None:
-        assert asked["query"]["mmr"] == {"diversity": 0.25, "candidates_limit": 333}
-        assert (asked["using"], asked["limit"]) == ("d", 28 if chunked else 7)
-        if hybrid or like:
-            (inner,) = asked["prefetch"]
-            assert "filter" not in asked
+        if hybrid:
+            assert asked.pop("query") == {"fusion": "rrf"}
+            asked["query"] = {"fusion": "dbsf"}
+        mmr = {"diversity": 0.25} | ({} if hybrid else {"candidates_limit": 333})
+        assert dense["query"]["mmr"] == mmr
+        assert dense["using"] == "d"
+        if not hybrid:
+            assert asked["limit"] == (28 if chunked else 7)
+        if like or hybrid:
+            assert "filter" not in dense
+            (inner,) = dense.pop("prefetch")
             assert inner["limit"] == 333
-            inner |= {key: asked[key] for key in ("score_threshold", "shard_key")}
-    check(inner, hybrid, others=like)
-    for branch in (inner["prefetch"] if hybrid else [inner])[: 1 if like else 0]:
+            dense |= {key: inner[key] for key in ("query", "filter")}
+    check(asked, hybrid, others=like)
+    for branch in (asked["prefetch"] if hybrid else [asked])[: 1 if like else 0]:
         recommend = branch["query"]["recommend"]
         assert recommend["positive"][1:] == [1]
         assert recommend["negative"] == [2]

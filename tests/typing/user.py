@@ -25,11 +25,13 @@ from qdrant_embed import (
     QdrantClient,
     QdrantEmbedMixin,
     QueryResponse,
+    RankedDocument,
     Reranker,
     SparseDescription,
     SparseEncoder,
     SparseVector,
     StoredDocument,
+    TextCrossEncoder,
     TextEmbedding,
 )
 
@@ -149,6 +151,16 @@ def program() -> None:
     reranker: Reranker = MyReranker()
     where: Mapping[str, Any] = {"source": "docs", "year": {"gte": 2020}}
     client.query("demo", "b", where=where, fusion="dbsf", prefetch_limit=50, reranker=reranker)
+    client.query("demo", "b", reranker="cross-encoder/ms-marco-MiniLM-L6-v2")
+    client.set_reranker("cross-encoder/ms-marco-MiniLM-L6-v2", lazy_load=True, activation=None)
+    client.set_reranker(reranker)
+    before: float | None = hits[0].retrieval_score
+    ranked: list[RankedDocument] = TextCrossEncoder().rank("b", ["a"], top_k=3)
+    raw: list[float] = list(TextCrossEncoder(activation=None).rerank_pairs([("b", "a")]))
+    print(before, ranked[0].index, ranked[0].score, ranked[0].document, raw)
+    also: Reranker = TextCrossEncoder(lazy_load=True)
+    client.query("demo", "b", reranker=also)
+    client.query("demo", "b", reranker=3)  # type: ignore[arg-type] # must be refused
     client.query("demo", "b", fusion="sum")  # type: ignore[arg-type] # must be refused
     client.add("demo", ["a"], collection_options=CollectionOptions(on_disk=True, shard_number=2))
     indexed = CollectionOptions(indexed={"year": "integer", "lang": "keyword"})

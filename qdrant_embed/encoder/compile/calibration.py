@@ -19,7 +19,7 @@ from qdrant_embed.encoder.compile.quantize import Activations, Array, LinearGrou
 from qdrant_embed.encoder.facts.spec import ModelSpec, calibrated_prompts
 from qdrant_embed.encoder.run.batching import Batch, equal_length_batches, runs
 from qdrant_embed.encoder.run.cores import Workers
-from qdrant_embed.encoder.run.tokenizer import Tokenizer
+from qdrant_embed.encoder.run.tokenizer import LateTokens, Tokenizer
 
 _HELD_OUT = 5  # every fifth text is kept to check with
 _LONGEST = 192  # tokens of a passage; random sequences may be longer
@@ -37,13 +37,16 @@ Run: TypeAlias = Callable[[Mapping[str, NDArray[Any]], Sequence[str]], Sequence[
 class CalibrationTokens:
     """Token ids of texts, of random sequences, and of held-out texts, to check with.
 
-    `groups` are those of the held-out texts: a group of languages, ``code`` or ``long``.
+    `groups` are those of the held-out texts: a group of languages, ``code`` or ``long``. In a
+    model that reads pairs of texts, each sequence is a pair, and `firsts` says how many tokens of
+    it belong to the first text, if the model reads that: of texts, random and held-out ones.
     """
 
     texts: list[list[int]]
     random: list[list[int]]
     held_out: list[list[int]]
     groups: list[str]
+    firsts: tuple[list[int], list[int], list[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class _Batch:
 
     token_ids: NDArray[np.int64]
     hidden: Array | None = None
+    token_types: NDArray[np.int64] | None = None
 
 
 @dataclass
@@ -139,6 +143,7 @@ def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationToke
     before, after = tokenizer.special_tokens_around(passages[0].text)
     special = len(before) + len(after)
     forms = calibrated_prompts(spec)
+    late = _late_tokens(tokenizer, spec)
 
     def tokenized(part: list[Passage], most: int) -> tuple[list[list[int]], list[str]]:
         part = part + _long(part, most)
@@ -147,10 +152,13 @@ def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationToke
             for i in range(len(part))
         ]
         texts = [prefix + passage.text for prefix, passage in zip(prefixes, part, strict=True)]
+        found = tokenizer.tokenize(texts).ids
+        if late is not None:
+            found = [_marked(late[i % 4 == 3], ids) for i, ids in enumerate(found)]
         # without special tokens, nothing is left of a text whose script the tokenizer drops
         kept = [
             (_cut(ids, len(after), _LONG if passage.group == "long" else _LONGEST), passage.group)
-            for ids, passage in zip(tokenizer.tokenize(texts).ids, part, strict=True)
+            for ids, passage in zip(found, part, strict=True)
             if ids
         ]
         return [ids for ids, _ in kept], [group for _, group in kept]
@@ -171,6 +179,20 @@ def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationToke
     )
 
 
+def _late_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> tuple[LateTokens, LateTokens] | None:
+    """Return how documents and queries of a late-interaction model are read."""
+    if spec.late is None:
+        return None
+    return LateTokens(tokenizer, spec, query=False), LateTokens(tokenizer, spec, query=True)
+
+
+def _marked(late: LateTokens, ids: Sequence[int]) -> list[int]:
+    """Return token ids with markers and mask tokens, whose activations may be larger."""
+    marked = np.array([late.of(ids)], np.int64)
+    found: list[int] = late.inputs(marked).ids[0].tolist()
+    return found
+
+
 def _cut(ids: list[int], after: int, longest: int) -> list[int]:
     """Cut a text to the longest length, but keep the special tokens `after` it."""
     if len(ids) <= longest:
@@ -188,9 +210,12 @@ class Calibration:
 
     def __init__(self, tokens: CalibrationTokens, threads: int) -> None:
         self._threads = threads
+        firsts = tokens.firsts or (None, None, None)
         self._texts, self._random, self._held_out = (
-            [_Batch(batch.token_ids(sequences)) for batch in _batches(sequences)]
-            for sequences in (tokens.texts, tokens.random, tokens.held_out)
+            _with_types(sequences, ends)
+            for sequences, ends in zip(
+                (tokens.texts, tokens.random, tokens.held_out), firsts, strict=True
+            )
         )
         self._order = np.argsort(
             [position for batch in _batches(tokens.held_out) for position in batch.positions]
@@ -279,9 +304,12 @@ class Calibration:
         return total / tokens
 
     def vectors(self) -> Array:
-        """Return the vectors of the held-out texts, in order, after the last stage."""
+        """Return the vectors of the held-out texts, in order, after the last stage.
+
+        They are [texts, dimension], or [texts, tokens, dimension] as `encode` returns them.
+        """
         found = [batch.hidden for batch in self._held_out if batch.hidden is not None]
-        return np.concatenate(found)[self._order]
+        return _together(found)[self._order]
 
     def _pass(self, batch: _Batch, stage: Stage) -> None:
         self._advance(batch, stage)
@@ -309,23 +337,54 @@ def _compact(rows: Array) -> NDArray[np.floating[Any]]:
 
 def _feeds(batch: _Batch, stage: Stage) -> dict[str, NDArray[Any]]:
     feeds: dict[str, NDArray[Any]] = {"input_ids": batch.token_ids}
+    if batch.token_types is not None:
+        feeds["token_type_ids"] = batch.token_types
     if stage.reads is not None and batch.hidden is not None:
         feeds[stage.reads] = batch.hidden
     return feeds
 
 
-def encode(run: Run, sequences: list[list[int]], threads: int) -> Array:
-    """Run a whole model on token sequences; return vectors [sequences, dimension], in order."""
+def _with_types(sequences: list[list[int]], firsts: list[int] | None) -> list[_Batch]:
+    return [
+        _Batch(
+            batch.token_ids(sequences),
+            token_types=None if firsts is None else batch.token_types(firsts),
+        )
+        for batch in _batches(sequences)
+    ]
+
+
+def encode(
+    run: Run, sequences: list[list[int]], threads: int, firsts: list[int] | None = None
+) -> Array:
+    """Run a whole model on token sequences; return vectors [sequences, dimension], in order.
+
+    A late-interaction model's are [sequences, tokens, dimension], filled up with zeros. `firsts`
+    are those of the sequences; see `CalibrationTokens`.
+    """
     batches = _batches(sequences)
 
     def vectors(batch: Batch) -> Array:
-        return run({"input_ids": batch.token_ids(sequences)}, ["embedding"])[0]
+        feeds = {"input_ids": batch.token_ids(sequences)}
+        if firsts is not None:
+            feeds["token_type_ids"] = batch.token_types(firsts)
+        return run(feeds, ["embedding"])[0]
 
     with Workers(threads) as pool:
         futures = [pool.submit(vectors, batch) for batch in batches]
         results = [future.result() for future in futures]
     positions = list(chain.from_iterable(batch.positions for batch in batches))
-    return np.concatenate(results)[np.argsort(positions)]
+    return _together(results)[np.argsort(positions)]
+
+
+def _together(outputs: Sequence[Array]) -> Array:
+    """Join the outputs of batches, those of tokens filled up with zeros to one number of tokens."""
+    if outputs[0].ndim == 3:
+        longest = max(output.shape[1] for output in outputs)
+        outputs = [
+            np.pad(output, ((0, 0), (0, longest - output.shape[1]), (0, 0))) for output in outputs
+        ]
+    return np.concatenate(outputs)
 
 
 def _batches(sequences: Sequence[Sequence[int]]) -> list[Batch]:

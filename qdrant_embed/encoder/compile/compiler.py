@@ -7,14 +7,15 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
+from qdrant_embed.encoder.compile.layers.score_head import score_head
 from qdrant_embed.encoder.compile.layers.token_weights import read_token_head
-from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, QuantizationPlan
+from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, Array, QuantizationPlan
 from qdrant_embed.encoder.facts.architectures import (
     BertFamilyConfig,
     MPNetConfig,
@@ -28,10 +29,13 @@ from qdrant_embed.encoder.facts.precision import (
     LEAST_COSINE,
     LEAST_GROUP_OVERLAP,
     LEAST_OVERLAP,
+    LEAST_TAU,
     CompileReport,
     Fidelity,
     Precision,
+    RankingFidelity,
 )
+from qdrant_embed.encoder.facts.scoring import Scoring
 from qdrant_embed.encoder.facts.spec import ModelSpec, calibrated_prompts
 from qdrant_embed.encoder.files.cache import (
     file_sha256,
@@ -51,13 +55,13 @@ from qdrant_embed.encoder.files.compiled import (
     find_compiled,
 )
 from qdrant_embed.encoder.files.tensors import read_tensors
-from qdrant_embed.encoder.run.pooling import read_head
+from qdrant_embed.encoder.run.pooling import Head, read_head
 from qdrant_embed.errors import ModelFileError
 from qdrant_embed.progress_bar import Progress
 from qdrant_embed.stalls import announced
 
 if TYPE_CHECKING:
-    from qdrant_embed.encoder.compile.mixed_precision import MixedPrecision
+    from qdrant_embed.encoder.compile.mixed_precision import Gate, Measured, MixedPrecision
     from qdrant_embed.encoder.run.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -78,6 +82,7 @@ def compiled_model(
     head: Sequence[HeadModule] = (),
     others: Sequence[Path] = (),
     token_head: Path | None = None,
+    scoring: Scoring | None = None,
 ) -> CompiledModel:
     """Return the compiled form of a model; compile it now if `cache` does not hold it.
 
@@ -93,13 +98,14 @@ def compiled_model(
         head: the modules after the pooling.
         others: files that no graph is made from, but which belong to the weights.
         token_head: the file of a head that weighs each token; it adds an output to the graph.
+        scoring: how a cross-encoder scores two texts.
 
     Raises:
         ModelFileError: the weights do not fit the config, or change meanwhile, or `cache` cannot be
             written.
         MissingDependencyError: ``onnx`` or ``safetensors`` is not installed.
     """
-    facts = _facts(config, spec, precision, head)
+    facts = _facts(config, spec, precision, head, scoring)
     if token_head is not None:
         facts["token_head"] = file_sha256(token_head)
     made_from = _digest(
@@ -129,12 +135,13 @@ def compiled_model(
     from qdrant_embed.encoder.compile.unfinished import Unfinished
 
     started = time.perf_counter()
+    weights = read_tensors(files)
     graph = partial(
         model_graph,
-        read_tensors(files),
+        weights,
         config,
         spec,
-        head=read_head(head),
+        head=_head(head, weights, config, spec, scoring),
         token_head=read_token_head(token_head, config.hidden_size) if token_head else None,
     )
     # raises what is wrong with the weights before anything is deleted
@@ -160,36 +167,23 @@ def compiled_model(
             return kept
         discard(folder / GRAPH)
         plan, reached = NOTHING_QUANTIZED, precision
-        fidelity: Fidelity | None = None
+        measured: Measured | None = None
         steps = _Steps(spec.name, config.num_hidden_layers + 2, progress)
 
         def search() -> MixedPrecisionSearch:
             unfinished = Unfinished(unfinished_folder, made_from)
-            return MixedPrecisionSearch(
-                graph, spec, load_tokenizer(), unfinished, temporary, steps.step
-            )
+            gate = _gate(load_tokenizer(), spec, scoring)
+            return MixedPrecisionSearch(graph, gate, unfinished, temporary, steps.step)
 
         if precision == "int8":
             found = search().run()
-            if found is None or found.precision != "int8":
-                logger.warning(
-                    "%s keeps its %s weights: in int8 its vectors would change by more than "
-                    "%s (mean 1 - cosine) or a single one by more than %s, or of a text's ten "
-                    "nearest texts less than %s would stay (%s in a group of texts), so it is as "
-                    "exact as ever, but slower and larger",
-                    spec.name,
-                    _NAMES[found.precision if found else "fp32"],
-                    LARGEST_ERROR,
-                    round(1 - LEAST_COSINE, 6),
-                    LEAST_OVERLAP,
-                    LEAST_GROUP_OVERLAP,
-                )
+            _tell_what_is_kept(spec, found.precision if found else "fp32", scoring)
             plan = found.plan if found else NOTHING_QUANTIZED
-            reached, fidelity = (found.precision, found.fidelity) if found else ("fp32", None)
+            reached, measured = (found.precision, found.measured) if found else ("fp32", None)
         elif precision != "fp32":
             plan = QuantizationPlan(storage=precision)
             if not is_exact:
-                fidelity = search().measured(precision)
+                measured = search().measured(precision)
         graph(plan).save(temporary / GRAPH)
         parts = [module.weights for module in head if module.weights is not None]
         if weights_digest([*files, *parts, *others], cache, again=True) != weights_sha256:
@@ -204,7 +198,8 @@ def compiled_model(
             weights_sha256=weights_sha256,
             graph_version=GRAPH_VERSION,
             precision=reached,
-            fidelity=fidelity,
+            fidelity=measured if isinstance(measured, Fidelity) else None,
+            ranking=measured if isinstance(measured, RankingFidelity) else None,
             float32_groups=found.float32_groups if found else (),
             graph_bytes=(temporary / GRAPH).stat().st_size,
             weights_bytes=(temporary / CONSTANTS).stat().st_size,
@@ -216,6 +211,57 @@ def compiled_model(
         (temporary / REPORT).write_text(sealed(asdict(report)))
     logger.info("compiled %s to %s in %.1f s", spec.name, report.precision, report.seconds)
     return CompiledModel(folder / GRAPH, report)
+
+
+def _head(
+    modules: Sequence[HeadModule],
+    weights: Mapping[str, Array],
+    config: TransformerConfig,
+    spec: ModelSpec,
+    scoring: Scoring | None,
+) -> Head:
+    """Read what follows the pooling: modules of their own, or layers among a model's weights."""
+    if scoring is not None and scoring.layers:
+        return score_head(weights, scoring.layers, config.dimension, spec.name)
+    return read_head(modules)
+
+
+def _gate(tokenizer: Tokenizer, spec: ModelSpec, scoring: Scoring | None) -> Gate:
+    """Return what decides whether an int8 model is exact enough."""
+    from qdrant_embed.encoder.compile.mixed_precision import VectorGate
+    from qdrant_embed.encoder.compile.pairs import PairGate
+
+    if scoring is not None:
+        return PairGate(tokenizer, spec, scoring)
+    return VectorGate(tokenizer, spec)
+
+
+def _tell_what_is_kept(spec: ModelSpec, reached: Precision, scoring: Scoring | None) -> None:
+    """Log a warning if a model that was to be int8 is not."""
+    if reached == "int8":
+        return
+    if scoring is not None:
+        logger.warning(
+            "%s keeps its %s weights: in int8 it would rank pairs of texts otherwise (Kendall's "
+            "tau below %s, or another best document), so it is as exact as ever, but slower and "
+            "larger",
+            spec.name,
+            _NAMES[reached],
+            LEAST_TAU,
+        )
+        return
+    logger.warning(
+        "%s keeps its %s weights: in int8 its vectors would change by more than "
+        "%s (mean 1 - cosine) or a single one by more than %s, or of a text's ten "
+        "nearest texts less than %s would stay (%s in a group of texts), so it is as "
+        "exact as ever, but slower and larger",
+        spec.name,
+        _NAMES[reached],
+        LARGEST_ERROR,
+        round(1 - LEAST_COSINE, 6),
+        LEAST_OVERLAP,
+        LEAST_GROUP_OVERLAP,
+    )
 
 
 class _Steps:
@@ -247,7 +293,11 @@ class _Steps:
 
 
 def _facts(
-    config: TransformerConfig, spec: ModelSpec, precision: Precision, head: Sequence[HeadModule]
+    config: TransformerConfig,
+    spec: ModelSpec,
+    precision: Precision,
+    head: Sequence[HeadModule],
+    scoring: Scoring | None,
 ) -> dict[str, object]:
     """Collect all that a graph depends on, but for weights and tokenizer."""
     facts: dict[str, object] = {
@@ -262,6 +312,10 @@ def _facts(
     }
     if spec.task not in ("embed", "terms"):  # these are known by their pooling
         facts["task"] = spec.task
+    if spec.late is not None:
+        facts["late"] = asdict(spec.late)
+    if scoring is not None:
+        facts["scoring"] = asdict(replace(scoring, activation=None))
     if spec.term_weighting != "log":
         facts["term_weighting"] = spec.term_weighting
     if head:

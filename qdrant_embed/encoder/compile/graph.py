@@ -16,7 +16,7 @@ from qdrant_embed.errors import MissingDependencyError
 
 WEIGHTS_SUFFIX = ".weights"
 MICROSOFT = "com.microsoft"  # the domain of onnxruntime's own operators
-FLOAT = 1  # ONNX's number for the type float32
+FLOAT, INTEGER = 1, 7  # ONNX's numbers for the types float32 and int64
 
 _OPSET, _IR_VERSION = 20, 10
 _ALIGNMENT = 4096  # a page, so that onnxruntime can map each tensor from the file
@@ -70,11 +70,17 @@ class Graph:
         self._constants: dict[str, _Constant] = {}
         self._nodes: list[_Node] = []
         self._added = 0  # nodes, also those of loops
-        self._inputs: dict[str, list[str | int]] = {}
+        self._inputs: dict[str, tuple[int, list[str | int]]] = {}
+        self._optional: dict[str, NDArray[Any]] = {}
 
-    def input(self, name: str, shape: list[str | int]) -> str:
-        """Add an input, float32."""
-        self._inputs[name] = shape
+    def input(self, name: str, shape: list[str | int], kind: int = FLOAT) -> str:
+        """Add an input, float32 or of another `kind`."""
+        self._inputs[name] = kind, shape
+        return name
+
+    def optional_input(self, name: str, value: NDArray[Any]) -> str:
+        """Add an input, of the shape and type of its default `value`."""
+        self._optional[name] = self._constants[name] = value
         return name
 
     def constant(self, value: NDArray[Any]) -> str:
@@ -178,8 +184,14 @@ class Graph:
             [
                 helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch", "tokens"]),
                 *(
-                    helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-                    for name, shape in self._inputs.items()
+                    helper.make_tensor_value_info(name, kind, shape)
+                    for name, (kind, shape) in self._inputs.items()
+                ),
+                *(
+                    helper.make_tensor_value_info(
+                        name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape
+                    )
+                    for name, value in self._optional.items()
                 ),
             ],
             [

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qdrant_embed.encoder.compile.calibration import (
     Calibration,
@@ -37,6 +38,7 @@ from qdrant_embed.encoder.facts.precision import (
     NEIGHBOURS,
     Fidelity,
     Precision,
+    RankingFidelity,
     Storage,
 )
 from qdrant_embed.encoder.facts.spec import ModelSpec
@@ -45,6 +47,9 @@ from qdrant_embed.encoder.run.session import Session
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
+
+
+Measured: TypeAlias = Fidelity | RankingFidelity
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,44 @@ class MixedPrecision:
 
     plan: QuantizationPlan
     precision: Precision
-    fidelity: Fidelity
+    measured: Measured
     float32_groups: tuple[str, ...] = ()
+
+
+class Gate(Protocol):
+    """What decides whether an int8 model is exact enough.
+
+    Attributes:
+        tokens: what the model is calibrated with and checked on.
+    """
+
+    tokens: CalibrationTokens
+
+    def measure(self, outputs: Array, reference: Array) -> Measured:
+        """Compare the outputs for the held-out texts with those in float32."""
+
+    def is_enough(self, measured: Any) -> bool:
+        """Return whether that is near enough."""
+
+
+class VectorGate:
+    """The `Gate` of models that encode a text; see `fidelity`.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        spec: prefixes, pooling and length.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, spec: ModelSpec) -> None:
+        self.tokens = calibration_tokens(tokenizer, spec)
+
+    def measure(self, outputs: Array, reference: Array) -> Fidelity:
+        """Compare vectors."""
+        return fidelity(outputs, reference, self.tokens.groups)
+
+    def is_enough(self, measured: Fidelity) -> bool:
+        """Return whether vectors are within the limits of `facts.precision`."""
+        return _is_enough(measured)
 
 
 class MixedPrecisionSearch:
@@ -69,8 +110,7 @@ class MixedPrecisionSearch:
 
     Args:
         graph: builds the model's graph for a plan.
-        spec: prefixes, pooling and length.
-        tokenizer: the model's tokenizer.
+        gate: what to calibrate with, and what to check on.
         unfinished: what an earlier search did, and where what this one does is kept.
         workspace: a folder for graphs that are tried; nothing stays in it.
         step: is told of each step.
@@ -79,14 +119,12 @@ class MixedPrecisionSearch:
     def __init__(
         self,
         graph: Callable[[QuantizationPlan], TransformerGraph[Any]],
-        spec: ModelSpec,
-        tokenizer: Tokenizer,
+        gate: Gate,
         unfinished: Unfinished,
         workspace: Path,
         step: Callable[[str], None],
     ) -> None:
-        self._graph = graph
-        self._tokens: CalibrationTokens = calibration_tokens(tokenizer, spec)
+        self._graph, self._gate, self._tokens = graph, gate, gate.tokens
         self._unfinished, self._workspace, self._step = unfinished, workspace, step
         self._threads = usable_cores()
         self._unseen: set[LinearGroup] = set()  # of experts that no text chose: they stay float32
@@ -105,24 +143,26 @@ class MixedPrecisionSearch:
         if found is not None or storage == "fp32":
             return found
         plan = QuantizationPlan(storage=storage)
-        measured = self._fidelity(plan, reference)
-        return MixedPrecision(plan, storage, measured) if _is_enough(measured) else None
+        measured = self._measured(plan, reference)
+        if not self._gate.is_enough(measured):
+            return None
+        return MixedPrecision(plan, storage, measured)
 
-    def measured(self, storage: Storage) -> Fidelity:
-        """Measure how near vectors are whose weights are stored in 16 bits."""
+    def measured(self, storage: Storage) -> Measured:
+        """Measure how near outputs are whose weights are stored in 16 bits."""
         graph = self._graph(NOTHING_QUANTIZED)
         calibration = Calibration(self._held_out, self._threads)
         for number in range(graph.config.num_hidden_layers):
             with self._stage(graph.stage(number), number, taps=False) as stage:
                 calibration.restore(calibration.outputs(stage))
             self._step(f"layer {number}")
-        return self._fidelity(QuantizationPlan(storage=storage), calibration.vectors())
+        return self._measured(QuantizationPlan(storage=storage), calibration.vectors())
 
     def _int8(
         self, groups: Mapping[LinearGroup, QuantizedGroup], reference: Array, storage: Storage
     ) -> MixedPrecision | None:
         plan = QuantizationPlan(groups, words=True, storage=storage)
-        if _is_enough(measured := self._fidelity(plan, reference)):
+        if self._gate.is_enough(measured := self._measured(plan, reference)):
             return MixedPrecision(plan, "int8", measured, self._float32())
         errors = self._errors(groups)
         worst = sorted(errors, key=lambda group: errors[group], reverse=True)
@@ -132,7 +172,7 @@ class MixedPrecisionSearch:
         tried = many
         while few <= many:
             plan = replace(plan, groups=Kept(groups, frozenset(worst[:tried])))
-            if _is_enough(measured := self._fidelity(plan, reference)):
+            if self._gate.is_enough(measured := self._measured(plan, reference)):
                 found = MixedPrecision(plan, "int8", measured, self._float32(worst[:tried]))
                 many = tried - 1
             elif found is None:
@@ -144,7 +184,7 @@ class MixedPrecisionSearch:
 
     @property
     def _held_out(self) -> CalibrationTokens:
-        return CalibrationTokens([], [], self._tokens.held_out, self._tokens.groups)
+        return replace(self._tokens, texts=[], random=[])
 
     def _float32(self, put_back: Sequence[LinearGroup] = ()) -> tuple[str, ...]:
         return tuple(sorted(map(str, self._unseen.union(put_back))))
@@ -215,13 +255,14 @@ class MixedPrecisionSearch:
         self._step("measured")
         return errors
 
-    def _fidelity(self, plan: QuantizationPlan, reference: Array) -> Fidelity:
+    def _measured(self, plan: QuantizationPlan, reference: Array) -> Measured:
         with TemporaryDirectory(dir=self._workspace) as folder:
             path = Path(folder) / "trial.onnx"
             self._graph(plan).save(path)
-            vectors = encode(Session(path).feed, self._tokens.held_out, self._threads)
+            firsts = self._tokens.firsts[-1] if self._tokens.firsts else None
+            vectors = encode(Session(path).feed, self._tokens.held_out, self._threads, firsts)
         self._step("checked")
-        return fidelity(vectors, reference, self._tokens.groups)
+        return self._gate.measure(vectors, reference)
 
 
 def _is_enough(measured: Fidelity) -> bool:
@@ -257,21 +298,58 @@ def fidelity(vectors: Array, reference: Array, groups: Sequence[str]) -> Fidelit
     """Measure how near vectors are to those of the reference.
 
     Args:
-        vectors: [texts, dimension].
+        vectors: [texts, dimension]; or [texts, tokens, dimension], see `token_fidelity`.
         reference: like `vectors`.
         groups: the group of each text.
     """
+    if vectors.ndim == 3:
+        return token_fidelity(vectors, reference, groups)
     ours, exact = (
         found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
         for found in (vectors, reference)
     )
     cosines = (ours * exact).sum(axis=1)
-    count = min(NEIGHBOURS, len(ours) - 1)
+    return _with_neighbours(cosines, cosines, ours @ ours.T, exact @ exact.T, groups)
+
+
+def token_fidelity(vectors: Array, reference: Array, groups: Sequence[str]) -> Fidelity:
+    """Measure how near the vectors of tokens are to those of the reference.
+
+    A text's cosine is the mean of its tokens', and its neighbours are those with the greatest sums
+    of the greatest cosines of its tokens, by which late interaction ranks.
+
+    Args:
+        vectors: [texts, tokens, dimension], of length 1; zeros where a text has no more tokens.
+        reference: like `vectors`.
+        groups: the group of each text.
+    """
+    cosines, there = (vectors * reference).sum(axis=2), np.any(reference != 0, axis=2)
+    means = cosines.sum(axis=1) / there.sum(axis=1)
+    near, exact = (_largest_cosines(found, there) for found in (vectors, reference))
+    return _with_neighbours(cosines[there], means, near, exact, groups)
+
+
+def _largest_cosines(vectors: Array, there: NDArray[np.bool_]) -> Array:
+    """Sum, for each pair of texts, the greatest cosines of the first one's tokens."""
+    texts, tokens, _ = vectors.shape
+    everything = vectors.reshape(texts * tokens, -1)
+    missing = np.where(there, 0, -np.inf).astype(np.float32)
+    sums = []
+    for rows, own in zip(vectors, there, strict=True):  # one by one: all pairs are many
+        found = (rows[own] @ everything.T).reshape(-1, texts, tokens) + missing
+        sums.append(found.max(axis=2).sum(axis=0))
+    return np.stack(sums)
+
+
+def _with_neighbours(
+    cosines: Array, by_text: Array, near: Array, reference: Array, groups: Sequence[str]
+) -> Fidelity:
+    """Return cosines, and the neighbours that stay by two tables of how near texts are."""
+    count = min(NEIGHBOURS, len(by_text) - 1)
     nearest = []
-    for found in (ours, exact):
-        near = found @ found.T
-        np.fill_diagonal(near, -np.inf)  # a text is no neighbour of its own
-        nearest.append(np.argsort(-near, axis=1, kind="stable")[:, :count])
+    for table in (near, reference):
+        np.fill_diagonal(table, -np.inf)  # a text is no neighbour of its own
+        nearest.append(np.argsort(-table, axis=1, kind="stable")[:, :count])
     shares = np.array(
         [
             len(set(a.tolist()) & set(b.tolist())) / max(count, 1)
@@ -280,8 +358,8 @@ def fidelity(vectors: Array, reference: Array, groups: Sequence[str]) -> Fidelit
     )
     return Fidelity(
         mean=float(cosines.mean()),
-        least=float(cosines.min()),
-        texts=len(cosines),
+        least=float(by_text.min()),
+        texts=len(by_text),
         overlap=round(float(shares.mean()), 4),
         overlaps={
             group: round(float(shares[[known == group for known in groups]].mean()), 4)

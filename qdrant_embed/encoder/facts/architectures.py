@@ -127,7 +127,7 @@ class BertFamilyConfig(TransformerConfig):
 class BertConfig(BertFamilyConfig):
     """``config.json`` of architecture ``bert``."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms", "token_vectors", "score"})
 
     model_type: Literal["bert"]
     position_embedding_type: Literal["absolute"] = "absolute"
@@ -150,7 +150,7 @@ class JinaBertConfig(BertFamilyConfig):
 class RobertaConfig(BertFamilyConfig):
     """``config.json`` of architectures ``roberta`` and ``xlm-roberta``."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms", "token_vectors", "score"})
 
     model_type: Literal["roberta", "xlm-roberta"]
     pad_token_id: NonNegativeInt = 1
@@ -165,7 +165,7 @@ class RobertaConfig(BertFamilyConfig):
 class DistilBertConfig(BertFamilyConfig):
     """``config.json`` of architecture ``distilbert``."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms", "token_vectors", "score"})
 
     model_type: Literal["distilbert"]
     hidden_size: PositiveInt = Field(validation_alias="dim")
@@ -178,6 +178,8 @@ class DistilBertConfig(BertFamilyConfig):
 
 class MPNetConfig(BertFamilyConfig):
     """``config.json`` of architecture ``mpnet``."""
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "score"})
 
     model_type: Literal["mpnet"]
     pad_token_id: NonNegativeInt = 1
@@ -217,7 +219,7 @@ class _RopeByLayer(JsonFile):
 class ModernBertConfig(RotaryConfig):
     """``config.json`` of architecture ``modernbert``, as transformers 4 or 5 writes it."""
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms", "token_vectors", "score"})
 
     model_type: Literal["modernbert"]
     hidden_activation: Activation = "gelu"
@@ -394,6 +396,8 @@ class Qwen2Config(DecoderConfig):
 
 class Qwen3Config(DecoderConfig):
     """``config.json`` of architecture ``qwen3``."""
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "score"})
 
     model_type: Literal["qwen3"]
     head_dim: PositiveInt | None = 128
@@ -581,7 +585,7 @@ class GteConfig(RotaryConfig):
     The vendor's code scales positions alike for texts of every length.
     """
 
-    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms"})
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "terms", "token_vectors", "score"})
 
     model_type: Literal["gte", "new"]
     type_vocab_size: NonNegativeInt = 1
@@ -652,6 +656,8 @@ class XlmRobertaFlashConfig(BertFamilyConfig, RotaryConfig):
             model in memory, the default is what documents need.
         task_instructions: what the vendor's own code puts before the texts of each task.
     """
+
+    tasks: ClassVar[frozenset[Task]] = frozenset({"embed", "token_vectors"})
 
     model_type: Literal["xlm-roberta"]
     max_position_embeddings: Positions

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias
 
+from qdrant_embed.encoder.facts.scoring import ScoreActivation
 from qdrant_embed.encoder.facts.sparse_catalog import SPARSE_CATALOG, find_sparse, sparse_names
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Pooling
@@ -27,6 +28,7 @@ Source: TypeAlias = Literal["files", "fastembed", "mteb", "vendor", "unconfirmed
 DEFAULT_MODEL = "BAAI/bge-small-en-v1.5"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 SPARSE_MODELS = tuple(entry.name for entry in SPARSE_CATALOG)
+DEFAULT_RERANKER = "cross-encoder/ms-marco-MiniLM-L6-v2"
 
 _REPRESENT = "Represent this sentence for searching relevant passages: "
 
@@ -869,6 +871,66 @@ CATALOG: tuple[CatalogEntry, ...] = (
     ),
 )
 
+
+@dataclass(frozen=True)
+class KnownReranker:
+    """What is published about a cross-encoder.
+
+    Attributes:
+        model: the model's name, as the hub spells it.
+        parameters: millions of numbers in the model.
+        max_tokens: tokens read from a pair, special tokens included.
+        license: SPDX identifier, or the name of the terms.
+        activation: the function that follows its raw score by default, if any.
+        languages: ``en`` or ``many``.
+    """
+
+    model: str
+    parameters: float
+    max_tokens: int
+    license: str
+    activation: ScoreActivation | None
+    languages: str = "en"
+
+
+RERANKERS: tuple[KnownReranker, ...] = (
+    # V; F for L6 and L12
+    KnownReranker("cross-encoder/ms-marco-TinyBERT-L2-v2", 4.4, 512, "Apache-2.0", None),
+    KnownReranker("cross-encoder/ms-marco-MiniLM-L2-v2", 15.6, 512, "Apache-2.0", None),
+    KnownReranker("cross-encoder/ms-marco-MiniLM-L4-v2", 19.2, 512, "Apache-2.0", None),
+    KnownReranker(DEFAULT_RERANKER, 22.7, 512, "Apache-2.0", None),
+    KnownReranker("cross-encoder/ms-marco-MiniLM-L12-v2", 33.4, 512, "Apache-2.0", None),
+    # V
+    KnownReranker("cross-encoder/ettin-reranker-17m-v1", 17, 7999, "Apache-2.0", None),
+    KnownReranker("cross-encoder/ettin-reranker-32m-v1", 32, 7999, "Apache-2.0", None),
+    KnownReranker("cross-encoder/ettin-reranker-68m-v1", 68, 7999, "Apache-2.0", None),
+    KnownReranker("cross-encoder/ettin-reranker-150m-v1", 150, 7999, "Apache-2.0", None),
+    # V; the activation is sentence-transformers' default, because the files state none
+    KnownReranker("BAAI/bge-reranker-base", 278, 512, "MIT", "sigmoid", "many"),
+    KnownReranker("BAAI/bge-reranker-large", 560, 512, "MIT", "sigmoid", "many"),
+    KnownReranker("BAAI/bge-reranker-v2-m3", 568, 8192, "Apache-2.0", "sigmoid", "many"),
+    KnownReranker("Alibaba-NLP/gte-reranker-modernbert-base", 150, 8192, "Apache-2.0", "sigmoid"),
+    KnownReranker(
+        "Alibaba-NLP/gte-multilingual-reranker-base", 306, 8192, "Apache-2.0", "sigmoid", "many"
+    ),
+    KnownReranker(
+        "ibm-granite/granite-embedding-reranker-english-r2", 149, 8192, "Apache-2.0", "sigmoid"
+    ),
+    KnownReranker("Qwen/Qwen3-Reranker-0.6B", 596, 8192, "Apache-2.0", "sigmoid", "many"),
+)
+
+_RERANKERS_BY_NAME = {known.model.lower(): known for known in RERANKERS}
+_RERANKERS_BY_SHORT_NAME = {
+    name.rpartition("/")[2]: known for name, known in _RERANKERS_BY_NAME.items()
+}
+# as the repository was called before, and as fastembed calls it
+_RERANKERS_BY_OTHER_NAME = {
+    "cross-encoder/ms-marco-minilm-l-6-v2": DEFAULT_RERANKER,
+    "cross-encoder/ms-marco-minilm-l-12-v2": "cross-encoder/ms-marco-MiniLM-L12-v2",
+    "xenova/ms-marco-minilm-l-6-v2": DEFAULT_RERANKER,
+    "xenova/ms-marco-minilm-l-12-v2": "cross-encoder/ms-marco-MiniLM-L12-v2",
+}
+
 _LONGEST = 96  # characters of a repository's name
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -894,7 +956,7 @@ def model_facts(spec: ModelSpec, entry: CatalogEntry | None) -> dict[str, Any]:
         entry: what else the catalog knows; ``None`` for a model that is not in it.
     """
     facts = asdict(spec)
-    del facts["term_weighting"]  # of sparse models
+    del facts["late"], facts["term_weighting"]  # of other models
     listed = {"model": facts.pop("name"), "dim": facts.pop("dimension"), **facts}
     if entry is None:
         return listed
@@ -917,8 +979,9 @@ def sparse_name(name: str) -> str | None:
 
 
 def is_known(name: str) -> bool:
-    """Return whether `name` is that of a model in the catalog, dense or sparse, in any case."""
-    return find(name) is not None or sparse_name(name) is not None
+    """Return whether `name` is that of a known model of any kind, in any case."""
+    lookups = (find, sparse_name, find_late, reranker_name)
+    return any(lookup(name) is not None for lookup in lookups)
 
 
 def is_repository_name(name: str) -> bool:
@@ -939,3 +1002,75 @@ def close_matches(name: str) -> list[str]:
     by_full = difflib.get_close_matches(wanted, _BY_NAME, cutoff=0.75)
     entries = [_BY_NAME[full] for full in by_full] + [_BY_SHORT_NAME[short] for short in by_short]
     return list(dict.fromkeys(entry.spec.name for entry in entries))[:3]
+
+
+# late interaction: their own files say how they are run
+
+
+@dataclass(frozen=True)
+class KnownLateModel:
+    """What is published of a late-interaction model.
+
+    Attributes:
+        name: the model's name, as the hub spells it.
+        dimension: numbers in the vector of a token.
+        max_tokens: tokens read from a document by default.
+        license: SPDX identifier, or the name of the terms.
+        parameters: millions of numbers in the model.
+    """
+
+    name: str
+    dimension: int
+    max_tokens: int
+    license: str
+    parameters: int
+
+
+LATE_MODELS: tuple[KnownLateModel, ...] = (
+    # F, V
+    KnownLateModel("colbert-ir/colbertv2.0", 128, 180, "MIT", 110),
+    KnownLateModel("answerdotai/answerai-colbert-small-v1", 96, 512, "Apache-2.0", 33),
+    KnownLateModel("jinaai/jina-colbert-v2", 128, 8192, "CC-BY-NC-4.0", 559),
+    # V
+    KnownLateModel("lightonai/GTE-ModernColBERT-v1", 128, 300, "Apache-2.0", 149),
+    KnownLateModel("lightonai/LateOn", 128, 300, "Apache-2.0", 149),
+    KnownLateModel("lightonai/mLateOn", 128, 8192, "Apache-2.0", 307),
+    KnownLateModel("mixedbread-ai/mxbai-edge-colbert-v0-17m", 48, 512, "Apache-2.0", 17),
+    KnownLateModel("mixedbread-ai/mxbai-edge-colbert-v0-32m", 64, 512, "Apache-2.0", 32),
+)
+
+_LATE_BY_NAME = {model.name.lower(): model for model in LATE_MODELS}
+_LATE_BY_SHORT_NAME = {name.rpartition("/")[2]: model for name, model in _LATE_BY_NAME.items()}
+
+
+def find_late(name: str) -> KnownLateModel | None:
+    """Find the known model that `name` means, ignoring case; the part after the slash is enough."""
+    return _LATE_BY_NAME.get(name.lower()) or _LATE_BY_SHORT_NAME.get(name.lower())
+
+
+def close_late_matches(name: str) -> list[str]:
+    """List known late-interaction models whose names look like `name`, best first."""
+    known = {**_LATE_BY_NAME, **_LATE_BY_SHORT_NAME}
+    found = difflib.get_close_matches(name.lower(), known)
+    return list(dict.fromkeys(known[match].name for match in found))
+
+
+def reranker_name(name: str) -> str | None:
+    """Find the known cross-encoder that `name` means, ignoring case."""
+    text = name.lower()
+    if (other := _RERANKERS_BY_OTHER_NAME.get(text)) is not None:
+        return other
+    known = _RERANKERS_BY_NAME.get(text) or _RERANKERS_BY_SHORT_NAME.get(text)
+    return None if known is None else known.model
+
+
+def close_rerankers(name: str) -> list[str]:
+    """List up to three known cross-encoders whose names look like `name`, best first."""
+    short = name.lower().rpartition("/")[2]
+    found = difflib.get_close_matches(short, _RERANKERS_BY_SHORT_NAME, cutoff=0.6)
+    return [_RERANKERS_BY_SHORT_NAME[match].model for match in found]
+
+
+def supported_rerankers() -> list[dict[str, Any]]:
+    """List the facts about the known cross-encoders, a dict each."""
+    return [asdict(known) for known in RERANKERS]

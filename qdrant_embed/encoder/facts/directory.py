@@ -6,7 +6,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,6 +26,7 @@ from qdrant_embed.encoder.facts.architectures import (
     config_class,
     table_shape,
 )
+from qdrant_embed.encoder.facts.colbert import PROJECTION, LateFiles, read_late
 from qdrant_embed.encoder.facts.head import HeadModule
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, checked, read_json
 from qdrant_embed.encoder.facts.modules import (
@@ -35,6 +37,8 @@ from qdrant_embed.encoder.facts.modules import (
 )
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.prompts import DEFAULT_ADAPTER, RETRIEVAL
+from qdrant_embed.encoder.facts.score_files import PROMPTED_TOKENS, read_scoring
+from qdrant_embed.encoder.facts.scoring import Scoring
 from qdrant_embed.encoder.facts.sparse_catalog import IDF_FILE, TERMS_FILE, find_sparse
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.facts.tokenizer_file import TokenizerFile
@@ -47,6 +51,7 @@ logger = logging.getLogger(__name__)
 # gives the shapes of the tensors in files
 TensorShapes: TypeAlias = Callable[[Sequence[Path]], Mapping[str, tuple[int, ...]]]
 
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")  # as sentence-transformers looks for them
 _NO_LIMIT = 1 << 17  # tokens of a text, where a model's files state none
 
 
@@ -127,6 +132,41 @@ class ModelDirectory:
         """Whether linear layers follow the pooling."""
         return self._chain is not None and self._chain.has_dense
 
+    @cached_property
+    def scoring(self) -> Scoring:
+        """How the model scores two texts.
+
+        Raises:
+            ModelFileError: it is no cross-encoder, or none that can be run.
+        """
+        config = self.config
+        if not isinstance(config, TransformerConfig) or "score" not in config.tasks:
+            able = (name for name, kind in ARCHITECTURES.items() if "score" in kind.tasks)
+            raise ModelFileError(
+                f"{self.path} cannot be run as a cross-encoder: that needs a model.safetensors of "
+                f"architecture {', '.join(map(repr, able))}, with a head that scores"
+            )
+        return read_scoring(self._first, self._content, config, self._chain, self.tokenizer)
+
+    def head_for(self, task: Task) -> tuple[HeadModule, ...]:
+        """Return the modules that follow the transformer when it is run for `task`.
+
+        Raises:
+            ModelFileError: one cannot be run.
+        """
+        match task:
+            case "embed":
+                return self.head
+            case "token_vectors":
+                return self.late_head
+            case "score":
+                chain = None if self.scoring.layers else self._chain
+                return () if chain is None else chain.head(task)
+            case "terms":
+                return ()
+            case _:
+                assert_never(task)
+
     @property
     def head(self) -> tuple[HeadModule, ...]:
         """The modules after the pooling, but for a last ``Normalize``.
@@ -155,6 +195,22 @@ class ModelDirectory:
         )
 
     @property
+    def late_head(self) -> tuple[HeadModule, ...]:
+        """The modules that change the vectors of tokens, in a late-interaction model.
+
+        Raises:
+            ModelFileError: one cannot be run, or has no weights.
+        """
+        modules = self._chain.head("token_vectors") if self._chain is not None else ()
+        for module in modules:
+            if module.weights is None and module.kind != "normalize":
+                raise ModelFileError(
+                    f"{self.path} has no model.safetensors or pytorch_model.bin for a module that "
+                    "changes the vectors of tokens, which modules.json chains"
+                )
+        return modules
+
+    @property
     def leaves_head_to_file(self) -> bool:
         """Whether modules follow the pooling that only the model's own ONNX file can run."""
         modules = self._chain.head_modules if self._chain and not self._is_static else ()
@@ -181,9 +237,15 @@ class ModelDirectory:
             "normalize": spec.normalize,
             "config": self.config.model_dump(mode="json", exclude_defaults=True),
         }
+        if spec.task == "score":
+            decisive["scoring"] = asdict(self.scoring)
+            decisive["head"] = [module.facts for module in self.head_for("score")]
         # a model that its own ONNX file runs was known without them before
         if isinstance(self.config, TransformerConfig) and spec.task == "embed" and self.head:
             decisive["head"] = [module.facts for module in self.head]
+        if spec.late is not None:
+            decisive["head"] = [module.facts for module in self.late_head]
+            decisive["late"] = asdict(spec.late)
         if spec.term_weighting != "log":
             decisive["term_weighting"] = spec.term_weighting
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
@@ -229,6 +291,7 @@ class ModelDirectory:
                 f"{limit} tokens at most"
             )
         pooling: Poolings | None = None
+        late: LateFiles | None = None
         weighting: TermWeighting = "log"
         match task:
             case "embed":
@@ -237,11 +300,21 @@ class ModelDirectory:
             case "terms":
                 dimension, normalize = self._terms(), False
                 weighting = self._term_weighting(name)
-            case "token_vectors" | "score":
-                raise ModelFileError(f"{self.path} cannot be run for the task {task!r}")
+            case "token_vectors":
+                late, normalize = self._late(), True
+                dimension = self._token_dimension()
+            case "score":
+                pooling, dimension, normalize = self.scoring.pooling, 1, False
             case _:
                 assert_never(task)
+        if task == "score":
+            return self._pair_spec(name, pooling, max_tokens, limit)
         known, prompts = self._known, read_prompts(self.path)
+        length = max_tokens or min(self._max_tokens(limit), limit)
+        stated = prompts.stated("query"), prompts.stated(*_DOCUMENT_PROMPTS)
+        if late is not None:
+            length = self._document_length(late, max_tokens, length, limit)
+            stated = late.without_markers(*stated)
         query, document = self._instructions(prompts)
         return ModelSpec(
             name=name,
@@ -249,22 +322,34 @@ class ModelDirectory:
             dimension=dimension,
             pooling=pooling,
             normalize=normalize,
-            max_tokens=max_tokens or min(self._max_tokens(limit), limit),
+            max_tokens=length,
             query_prefix=_first(
-                query_prefix, query, prompts.stated("query"), known.query_prefix if known else None
+                query_prefix, query, stated[0], known.query_prefix if known else None
             ),
             document_prefix=_first(
-                document_prefix,
-                document,
-                # as sentence-transformers looks for them
-                prompts.stated("document", "passage", "corpus"),
-                known.document_prefix if known else None,
+                document_prefix, document, stated[1], known.document_prefix if known else None
             ),
             license=known.license if known else "",
             smallest_dimension=known.smallest_dimension if known else None,
             prompts=prompts.prompts or (known.prompts if known else {}),
+            late=late.facts if late is not None else None,
             term_weighting=weighting,
         )
+
+    def _pair_spec(
+        self, name: str, pooling: Poolings | None, max_tokens: int | None, limit: int
+    ) -> ModelSpec:
+        """Return the facts of a cross-encoder, whose pairs have no prefixes."""
+        config, modules = self.config, self.head_for("score")
+        width = config.dimension if isinstance(config, TransformerConfig) else None
+        if modules and self._head_dimension(width or 0, modules) != 1:
+            raise ModelFileError(
+                f"{self.path} has several scores: a cross-encoder that ranks has one"
+            )
+        longest = min(self._max_tokens(limit), limit)
+        if self.scoring.prompt is not None:
+            longest = min(longest, PROMPTED_TOKENS)
+        return ModelSpec(name, 1, pooling, max_tokens or longest, normalize=False, task="score")
 
     def accept(self, spec: ModelSpec, max_tokens: int | None = None) -> ModelSpec:
         """Check the caller's own `spec`, which wins over the files, and give it back.
@@ -338,7 +423,7 @@ class ModelDirectory:
             return table_shape(self._tensor_shapes(self.weights("fp32")))[1]
         times = len(pooling) if isinstance(pooling, tuple) else 1
         if isinstance(config, TransformerConfig):
-            return self._head_dimension(config.dimension * times)
+            return self._head_dimension(config.dimension * times, self.head)
         dense = chain.dense_dimension() if chain else None
         stated = chain.pooling() if chain else None
         widths = (stated.dimension if stated else None, config.hidden_size)
@@ -349,9 +434,9 @@ class ModelDirectory:
             return self._known.dimension
         raise ModelFileError(f"{self.path} does not state the dimension of its vectors")
 
-    def _head_dimension(self, dimension: int) -> int:
+    def _head_dimension(self, dimension: int, modules: Sequence[HeadModule]) -> int:
         """Follow a vector of the pooling's `dimension` through the modules after it."""
-        for module in self.head:
+        for module in modules:
             if module.inputs not in (None, dimension):
                 raise ModelFileError(
                     f"{self.path / 'modules.json'} chains a module that reads vectors of "
@@ -369,6 +454,46 @@ class ModelDirectory:
                 "that guesses masked words (such as BertForMaskedLM)"
             )
         return self.config.vocab_size
+
+    def _late(self) -> LateFiles:
+        if not isinstance(self.config, TransformerConfig) or (
+            "token_vectors" not in self.config.tasks
+        ):
+            able = (name for name, kind in ARCHITECTURES.items() if "token_vectors" in kind.tasks)
+            raise ModelFileError(
+                f"{self.path} cannot be run as a late-interaction model: that needs a "
+                f"model.safetensors of architecture {', '.join(map(repr, able))}"
+            )
+        return read_late(self.path, self._first, self._chain.mask if self._chain else None)
+
+    def _token_dimension(self) -> int:
+        """Return the dimension of a token's vector after the projection."""
+        config = self.config
+        if self._chain is None:
+            shape = self._tensor_shapes(self.weights("fp32")).get(PROJECTION, ())
+            if len(shape) != 2:
+                raise ModelFileError(
+                    f"the weights in {self.path} have no projection {PROJECTION!r}, which a "
+                    "late-interaction model without modules.json needs"
+                )
+            return shape[0]
+        width = config.dimension if isinstance(config, TransformerConfig) else 0
+        return self._head_dimension(width, self.late_head)
+
+    def _document_length(self, late: LateFiles, wanted: int | None, stated: int, limit: int) -> int:
+        """Return the most tokens of a document; a query must not need more."""
+        length = wanted or min(late.document_length or stated, limit)
+        least = late.facts.longest_query
+        if least > limit:
+            raise ModelFileError(
+                f"queries of {self.path} have {least} tokens, but there are positions for {limit}"
+            )
+        if wanted is not None and wanted < least:
+            raise InputError(
+                f"max_tokens={wanted}, but queries of {self.path} have up to {least} tokens: pass "
+                f"at least {least}"
+            )
+        return max(length, least)
 
     def _term_weighting(self, name: str) -> TermWeighting:
         if self._chain is not None:

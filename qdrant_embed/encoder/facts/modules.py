@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field, PositiveInt, TypeAdapter
 from qdrant_embed.encoder.facts.architectures import SHORTEST
 from qdrant_embed.encoder.facts.head import HeadActivation, HeadModule
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, read_json
-from qdrant_embed.encoder.interfaces import Pooling, Poolings, Route, TermWeighting
+from qdrant_embed.encoder.interfaces import Pooling, Poolings, Route, Task, TermWeighting
 from qdrant_embed.errors import ModelFileError
 from qdrant_embed.limits import MODULES, PREFIX, shortened
 
@@ -25,15 +25,19 @@ ChainKind: TypeAlias = Literal["transformer", "static", "masked_language_model"]
 
 # by the names of sentence-transformers' modules; what `Dropout` does ends with training
 HEAD_MODULES = ("Dense", "LayerNorm", "Normalize", "Dropout")
+MASK = "MultiVectorMask"  # chooses among the vectors of tokens
 _ACTIVATIONS: dict[str, HeadActivation] = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.Tanh": "tanh",
     "torch.nn.modules.activation.GELU": "gelu",
 }
-_VECTOR = "sentence_embedding"  # which they read and write
+# which they read and write: a text's vector, or those of its tokens
+_VECTOR, _TOKENS = "sentence_embedding", "token_embeddings"
+_SCORES = "scores"  # which the last one of a cross-encoder writes
+_LOGIT_SCORE = "LogitScore"  # compares the logits of two tokens
 
 _CHAINS: dict[ChainKind, list[str]] = {
-    "transformer": ["Transformer", "Pooling", *HEAD_MODULES],
+    "transformer": ["Transformer", _LOGIT_SCORE, "Pooling", *HEAD_MODULES],
     "static": ["StaticEmbedding", "Normalize"],
     "masked_language_model": ["MLMTransformer", "SpladePooling"],
 }
@@ -127,7 +131,7 @@ class _LayerNormConfig(JsonFile):
 
 
 class _Names(JsonFile):
-    module_input_name: str = _VECTOR
+    module_input_name: str | None = None
     module_output_name: str | None = None
 
 
@@ -173,7 +177,9 @@ class ModuleChain:
         first: the folder of the first module, which turns tokens into vectors.
         pooling_folder: the folder of ``Pooling`` or ``SpladePooling``, if there is one.
         head_modules: kind and folder of the modules after the pooling, in order.
+        mask: the folder of the module that chooses vectors of tokens, if there is one.
         normalize: whether the chain ends with ``Normalize``.
+        logit_score: the folder of ``LogitScore``, which a language model's score comes from.
         elsewhere: folders of the modules that texts of this route do not go through.
         is_routed: whether documents and queries go through different modules.
         query_folder: the folder with the weights of a query's tokens, of a sparse model whose
@@ -187,6 +193,8 @@ class ModuleChain:
     pooling_folder: Path | None = None
     head_modules: tuple[tuple[str, Path], ...] = ()
     normalize: bool = False
+    mask: Path | None = None
+    logit_score: Path | None = None
     elsewhere: tuple[PurePosixPath, ...] = ()
     is_routed: bool = False
     query_folder: Path | None = None
@@ -200,6 +208,11 @@ class ModuleChain:
         if self.kind == "masked_language_model":
             raise ModelFileError(
                 f"{self.file.parent} is a sparse model: SparseTextEmbedding runs it"
+            )
+        if self.mask is not None:
+            raise ModelFileError(
+                f"{self.file.parent} is a late-interaction model: LateInteractionTextEmbedding "
+                "runs it"
             )
         if self.pooling_folder is None:
             return None
@@ -256,13 +269,34 @@ class ModuleChain:
         """Whether linear layers follow the pooling."""
         return any(kind == "Dense" for kind, _ in self.head_modules)
 
-    def head(self) -> tuple[HeadModule, ...]:
+    @property
+    def is_scored(self) -> bool:
+        """Whether the last module gives a score, as in the chain of a cross-encoder."""
+        path = self.head_modules[-1][1] / "config.json" if self.head_modules else None
+        if path is None or not path.is_file():
+            return False
+        return read_json(path, TypeAdapter(_Names)).module_output_name == _SCORES
+
+    def head(self, task: Task = "embed") -> tuple[HeadModule, ...]:
         """Read the modules after the pooling, but for a last ``Normalize``.
 
+        Args:
+            task: what the model is run for; for ``token_vectors``, modules change the vectors of
+                tokens, which nothing pools.
+
         Raises:
-            ModelFileError: one cannot be run.
+            ModelFileError: one cannot be run, or they are those of a model for another task.
         """
-        modules = tuple(_read_head_module(kind, folder) for kind, folder in self.head_modules)
+        if self.logit_score is not None or (task != "score" and self.is_scored):
+            raise ModelFileError(
+                f"{self.file} is that of a cross-encoder: TextCrossEncoder runs it"
+            )
+        reads = _TOKENS if task == "token_vectors" else _VECTOR
+        last = len(self.head_modules) - 1 if task == "score" else None
+        modules = tuple(
+            _read_head_module(kind, folder, reads, _SCORES if number == last else reads)
+            for number, (kind, folder) in enumerate(self.head_modules)
+        )
         return modules[:-1] if self.normalize else modules
 
     def dense_dimension(self) -> int | None:
@@ -311,8 +345,8 @@ def read_chain(folder: Path, route: Route = "document") -> ModuleChain | None:
         of_route = f" for {texts}" if len(routes) > 1 else ""
         raise ModelFileError(
             f"{file} chains {chained}{of_route}: only Transformer and Pooling, then any of "
-            f"{', '.join(HEAD_MODULES)}; StaticEmbedding and Normalize; or MLMTransformer and "
-            "SpladePooling, in this order, can be run"
+            f"{', '.join(HEAD_MODULES)}; Transformer, Dense, {MASK} and Normalize; StaticEmbedding "
+            "and Normalize; or MLMTransformer and SpladePooling, in this order, can be run"
         )
     folders = {name: folder / module.path for name, module in zip(names, modules, strict=True)}
     head = [
@@ -331,10 +365,12 @@ def read_chain(folder: Path, route: Route = "document") -> ModuleChain | None:
         first=folder / modules[0].path,
         pooling_folder=folders.get("Pooling", folders.get("SpladePooling")),
         head_modules=tuple(head),
+        mask=folders.get(MASK),
         normalize=bool(head) and head[-1][0] == "Normalize",
         elsewhere=tuple(path for path in dict.fromkeys(others) if path not in paths),
         is_routed=any(some != modules for some in routes.values()),
         query_folder=folder / queries[0].path if by_table else None,
+        logit_score=folders.get(_LOGIT_SCORE),
     )
 
 
@@ -406,8 +442,8 @@ def _routed(folder: Path, modules: Iterable[_Module], route: Route) -> list[_Mod
     return found
 
 
-def _read_head_module(kind: str, folder: Path) -> HeadModule:
-    """Read the config of a module of `HEAD_MODULES`, but for ``Dropout``.
+def _read_head_module(kind: str, folder: Path, reads: str, writes: str) -> HeadModule:
+    """Read the config of a module of `HEAD_MODULES` that reads and writes this, but ``Dropout``.
 
     Raises:
         ModelFileError: the config is missing or damaged, or asks for what cannot be run.
@@ -415,9 +451,9 @@ def _read_head_module(kind: str, folder: Path) -> HeadModule:
     path = folder / "config.json"
     if kind == "Normalize":
         if path.is_file():  # since sentence-transformers 6
-            _check_names(path)
+            _check_names(path, reads, writes)
         return HeadModule(kind="normalize")
-    _check_names(path)
+    _check_names(path, reads, writes)
     if kind == "LayerNorm":
         dimension = read_json(path, TypeAdapter(_LayerNormConfig)).dimension
         return HeadModule(kind="layer_norm", weights=_weights(folder), inputs=dimension)
@@ -451,13 +487,15 @@ def _weights(folder: Path) -> Path | None:
     return folder / name if name else None
 
 
-def _check_names(path: Path) -> None:
+def _check_names(path: Path, reads: str, writes: str) -> None:
     names = read_json(path, TypeAdapter(_Names))
-    output = names.module_output_name or names.module_input_name
-    if (names.module_input_name, output) != (_VECTOR, _VECTOR):
+    # PyLate, which has no other vectors than those of tokens, names none
+    read = names.module_input_name or reads
+    output = names.module_output_name or read
+    if (read, output) != (reads, writes):
         raise ModelFileError(
-            f"{path} reads {names.module_input_name!r:.80} and writes {output!r:.80}: only modules "
-            f"that change {_VECTOR} can be run after the pooling"
+            f"{path} reads {read!r:.80} and writes {output!r:.80}: only modules that change "
+            f"{reads} can be run after the {'pooling' if reads == _VECTOR else 'transformer'}"
         )
 
 
@@ -492,6 +530,8 @@ def read_sentence_config(folder: Path) -> SentenceConfig:
 
 def _can_run(names: list[str], allowed: list[str]) -> bool:
     """Whether `names` are among `allowed`, in that order; those of a head in any, and repeated."""
+    if names.count(MASK) == 1 and names[0] == "Transformer" and "Pooling" not in names:
+        names = [name for name in names if name != MASK]
     body = [name for name in names if name not in HEAD_MODULES]
     return (
         all(name in allowed for name in names)

@@ -44,6 +44,25 @@ class Fidelity:
     overlaps: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
+# of a cross-encoder in int8, on pairs that it was not calibrated with
+LEAST_TAU = 0.98
+
+
+@dataclass(frozen=True)
+class RankingFidelity:
+    """How near the int8 scores of held-out pairs are to their float32 scores.
+
+    Attributes:
+        tau: Kendall's tau-b between the two rankings of all pairs; 1 for the same order.
+        same_best: the share of queries whose best document stays the same.
+        pairs: the number of pairs.
+    """
+
+    tau: float
+    same_best: float
+    pairs: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelReport:
     """Which weights of a model are run, and how exact its vectors are.
@@ -54,8 +73,9 @@ class ModelReport:
         file: the model's file that holds them.
         precision: ``int8``; or how weights are stored that are computed with in float32: ``fp32``,
             ``bf16`` or ``fp16``, where that was requested or int8 would be too inexact.
-        fidelity: how near vectors are to those of float32; ``None`` where they are the same, and
-            where the model's own quantised file is run.
+        fidelity: how near vectors are to those of float32; ``None`` where they are the same, where
+            the model's own quantised file is run, and for cross-encoders.
+        ranking: the same for cross-encoders.
     """
 
     model: str
@@ -63,6 +83,7 @@ class ModelReport:
     file: str
     precision: Precision
     fidelity: Fidelity | None = None
+    ranking: RankingFidelity | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

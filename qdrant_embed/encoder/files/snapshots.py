@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
+from qdrant_embed.encoder.facts.colbert import STANFORD_FILE
 from qdrant_embed.encoder.facts.jsonfile import read_json
 from qdrant_embed.encoder.facts.modules import (
     MODULES_FILE,
@@ -59,6 +60,7 @@ _CONFIGS = (
     "sentence_bert_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    STANFORD_FILE,
 )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qdrant_embed.encoder.interfaces import SparseVector, Vector
 
 WEIGHED = "token_weights"  # an output of graphs that weigh each token, too
+SEEN_TOKENS = "seen_tokens"  # an input of graphs whose last tokens may be hidden
 _LEAST_NORM = 1e-12  # shorter vectors are divided by this: one of zeros stays as it is
 
 Floats = TypeVar("Floats", np.float32, np.float64)
@@ -25,10 +26,12 @@ class Inputs:
         ids: token ids, int64 [batch, tokens].
         token_types: for pairs of texts, the text that each token belongs to (0 or 1), int64
             [batch, tokens]; ``None`` for single texts.
+        seen_tokens: number of tokens, from the first on, that are attended to; ``None`` for all.
     """
 
     ids: NDArray[np.int64]
     token_types: NDArray[np.int64] | None = None
+    seen_tokens: int | None = None
 
 
 class Backend(Protocol):
@@ -37,7 +40,8 @@ class Backend(Protocol):
     def run(self, inputs: Inputs, /) -> NDArray[np.float32]:
         """Return one output for each text, float32 [batch, ...]; the model's task says which.
 
-        Vectors are [batch, dimension], and so are weights of terms.
+        Vectors are [batch, dimension], and so are weights of terms; vectors of tokens are [batch,
+        tokens, dimension].
         """
 
 

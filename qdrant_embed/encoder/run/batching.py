@@ -23,6 +23,15 @@ class Batch:
     positions: tuple[int, ...]
     length: int
 
+    def token_types(self, firsts: Sequence[int]) -> NDArray[np.int64]:
+        """Return the text of its pair that each token belongs to, 0 or 1, int64 [pairs, length].
+
+        Args:
+            firsts: of each pair of the window, how many tokens belong to the first text.
+        """
+        ends = np.array([firsts[position] for position in self.positions])
+        return (np.arange(self.length) >= ends[:, None]).astype(np.int64)
+
     def token_ids(self, window: Sequence[Sequence[int]]) -> NDArray[np.int64]:
         """Pick the token ids of the batch from those of its window, int64 [texts, length]."""
         return np.array([window[position] for position in self.positions], np.int64)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.facts.precision import ModelReport
+from qdrant_embed.encoder.facts.scoring import Scoring
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.plan import RunPlan, plan_of_json
 from qdrant_embed.encoder.interfaces import assert_never
@@ -50,6 +51,7 @@ class LoadedModel:
         spec: its facts, with the dimension that was asked for.
         report: how it was made.
         tokenizer: text to token ids.
+        scoring: how a cross-encoder scores two texts; ``None`` for other models.
         backend: token ids to outputs, on the calling thread.
         single_text_backend: the same for one text at a time, on more cores where that is faster.
     """
@@ -59,6 +61,7 @@ class LoadedModel:
     tokenizer: Tokenizer
     backend: Backend
     single_text_backend: Backend
+    scoring: Scoring | None = None
 
     def run(self, inputs: Inputs, *, alone: bool = False) -> NDArray[np.float32]:
         """Return one output for each text, float32 [batch, ...].
@@ -113,7 +116,7 @@ def load_model(plan: RunPlan, spec: ModelSpec, providers: Sequence[Provider] | N
     small = small or plan.report.precision in ("bf16", "fp16")
     if plan.kind != "static" and on_cpu and usable_cores() > 1 and small:
         single = SingleTextBackend(backend, partial(start, threads=2))
-    return LoadedModel(spec, plan.report, tokenizer, backend, single)
+    return LoadedModel(spec, plan.report, tokenizer, backend, single, plan.scoring)
 
 
 def load_tokenizer(plan: RunPlan) -> Tokenizer:
@@ -195,6 +198,10 @@ def largest_difference(one: LoadedModel, other: LoadedModel) -> float:
     return largest
 
 
+def _reads_types(plan: RunPlan) -> bool:
+    return plan.scoring is not None and plan.scoring.token_types
+
+
 def try_plan(plan: RunPlan, seconds: float | None = None) -> None:
     """Load and run a model in a child process, as is done once with a graph of others.
 
@@ -257,14 +264,16 @@ def run_trial(job: dict[str, object]) -> None:
         model = load_model(plan, plan.spec, None)
         [text] = model.tokenizer.tokenize([_TEXT]).ids
         other = [max(0, token - 1) for token in text]
-        together = model.run(Inputs(np.array([text, other], np.int64)))
-        if plan.spec.task == "embed" and together.shape[1:] != (plan.spec.dimension,):
+        types = np.zeros((1, len(text)), np.int64) if _reads_types(plan) else None
+        both = None if types is None else np.repeat(types, 2, axis=0)
+        together = model.run(Inputs(np.array([text, other], np.int64), both))
+        if plan.spec.task in ("embed", "score") and together.shape[1:] != (plan.spec.dimension,):
             raise ModelFileError(
                 f"{plan.run[0]} returns vectors of shape {together.shape[1:]}, but the model has "
                 f"{plan.spec.dimension} dimensions: export it again"
             )
         for row, ids in zip(together, (text, other), strict=True):
-            [alone] = model.run(Inputs(np.array([ids], np.int64)))
+            [alone] = model.run(Inputs(np.array([ids], np.int64), types))
             if not np.allclose(row, alone, 0.01, 0.01):
                 raise ModelFileError(
                     f"{plan.run[0]} returns other vectors for two texts than for one: export it "

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,10 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+def _single_texts(batch: Batch, window: Sequence[Any]) -> Inputs:
+    return Inputs(batch.token_ids(window))
+
+
 @dataclass(frozen=True)
 class _Running(Generic[T]):
     """A window of texts that is being computed; `results` fills as its batches end."""
@@ -54,6 +58,8 @@ class Pipeline(Generic[T]):
         finish: turns the outputs of a batch, float32 [texts, ...], into one result for each text;
             called by the thread that computed them.
         tokens_per_batch: at most, unless a single text has more.
+        inputs: returns what the model reads for a batch of a window; by default, the window has
+            the token ids of each text.
     """
 
     def __init__(
@@ -61,8 +67,10 @@ class Pipeline(Generic[T]):
         load: Callable[[], LoadedModel],
         finish: Callable[[NDArray[np.float32]], Iterable[T]],
         tokens_per_batch: int = TOKENS_PER_BATCH,
+        inputs: Callable[[Batch, Sequence[Any]], Inputs] = _single_texts,
     ) -> None:
         self._load, self._finish, self._tokens_per_batch = load, finish, tokens_per_batch
+        self._inputs = inputs
         self._warned_of_truncation = self._warned_of_unknown = False
 
     def run(
@@ -95,12 +103,12 @@ class Pipeline(Generic[T]):
 
     def run_tokens(
         self,
-        parts: Iterator[list[list[int]]],
+        parts: Iterator[list[Any]],
         window: int,
         workers: int,
         job: EncodeJob | None = None,
     ) -> Iterator[T]:
-        """Do the same for the token ids of `window` texts at a time."""
+        """Do the same for the token ids of `window` texts at a time, or what `inputs` takes."""
         first = next(parts, None)
         if first is None:
             return
@@ -133,12 +141,13 @@ class Pipeline(Generic[T]):
         """Yield the token ids of each window's texts."""
         first = 0
         for texts in windows:
-            yield self._tokenized(texts, job, prefix, first)
+            yield self.tokenized(texts, job, prefix, first)
             first += len(texts)
 
-    def _tokenized(
+    def tokenized(
         self, texts: Sequence[str], job: EncodeJob | None, prefix: str, first: int
     ) -> list[list[int]]:
+        """Return the token ids of texts, of which the first has the position `first`."""
         model = self._load()
         tokens = model.tokenizer.tokenize(texts, first)
         unknown = model.tokenizer.unknown_texts(tokens.ids, prefix)
@@ -149,11 +158,11 @@ class Pipeline(Generic[T]):
             job.stats.add(tokens.ids, len(tokens.truncated), unknown)
         return tokens.ids
 
-    def _single(self, ids: list[list[int]], workers: int) -> Iterable[T]:
-        inputs = Inputs(np.array(ids, np.int64))
+    def _single(self, ids: list[Any], workers: int) -> Iterable[T]:
+        inputs = self._inputs(Batch((0,), len(ids[0])), ids)
         return self._finish(self._load().run(inputs, alone=workers > 1))
 
-    def _start(self, ids: list[list[int]], workers: Workers, job: EncodeJob | None) -> _Running[T]:
+    def _start(self, ids: list[Any], workers: Workers, job: EncodeJob | None) -> _Running[T]:
         batches = equal_length_batches([len(text) for text in ids], self._tokens_per_batch)
         running = _Running[T]()
         if len(batches) == 1:  # starting a thread would only take longer
@@ -165,11 +174,11 @@ class Pipeline(Generic[T]):
         return running
 
     def _run(
-        self, batch: Batch, ids: list[list[int]], results: dict[int, T], job: EncodeJob | None
+        self, batch: Batch, ids: list[Any], results: dict[int, T], job: EncodeJob | None
     ) -> None:
         if job is not None:
             job.cancel_token.check()
-        outputs = self._load().run(Inputs(batch.token_ids(ids)))
+        outputs = self._load().run(self._inputs(batch, ids))
         results.update(zip(batch.positions, self._finish(outputs), strict=True))
 
     def warn_of_unknown(self, model: LoadedModel, count: int) -> None:

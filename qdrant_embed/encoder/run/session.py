@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qdrant_embed import forks, telemetry  # before onnxruntime
 from qdrant_embed.encoder.interfaces import Vector
-from qdrant_embed.encoder.run.backend import Inputs
+from qdrant_embed.encoder.run.backend import SEEN_TOKENS, Inputs
 from qdrant_embed.errors import MissingDependencyError, ModelError, ModelFileError
 
 try:
@@ -174,6 +174,8 @@ class Session:
         fed = {"input_ids": inputs.ids}
         if inputs.token_types is not None:
             fed["token_type_ids"] = inputs.token_types
+        if inputs.seen_tokens is not None:
+            fed[SEEN_TOKENS] = np.array([inputs.seen_tokens], np.int64)
         return self._run(_OUTPUT, fed)[0]
 
     def feed(self, inputs: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[Vector]:

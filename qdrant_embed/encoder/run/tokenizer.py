@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_embed.encoder.facts.scoring import PairPrompt
+from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.batching import runs
 from qdrant_embed.errors import InputError, MissingDependencyError, ModelFileError
 
@@ -29,6 +35,30 @@ class TokenizedTexts:
     """Token ids of each text, special tokens included, and the positions of texts that were cut."""
 
     ids: list[list[int]]
+    truncated: list[int]
+
+
+@dataclass(frozen=True)
+class PairTokens:
+    """Token ids of two texts that are read together.
+
+    Attributes:
+        ids: of both, special tokens included.
+        first: how many of them belong to the first text.
+    """
+
+    ids: list[int]
+    first: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class TokenizedPairs:
+    """Token ids of pairs of texts, and the positions of pairs that were truncated."""
+
+    pairs: list[PairTokens]
     truncated: list[int]
 
 
@@ -61,6 +91,10 @@ class _Marks(dict[int, bool]):
         text = (self._text_of(token) or "").strip("\u2581\u0120")  # how white space is written
         is_mark = self[token] = all(unicodedata.category(c)[0] in "PZC" for c in text)
         return is_mark
+
+
+def _pair_length(pair: tuple[str, str]) -> int:
+    return len(pair[0]) + len(pair[1])
 
 
 class Tokenizer:
@@ -105,6 +139,7 @@ class Tokenizer:
         unknown = [] if self._unknown is None else [self._unknown]
         self._marks = _Marks([*self._special, *unknown], self._tokenizer.id_to_token)
         self._prefix_lengths: dict[str, int] = {}
+        self._max_tokens = max_tokens
 
     @property
     def vocabulary_size(self) -> int:
@@ -182,6 +217,11 @@ class Tokenizer:
             if number not in special and not token.startswith("[unused")
         )
 
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token as the vocabulary spells it; ``None`` if it is none."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
     def special_tokens_around(self, text: str) -> tuple[list[int], list[int]]:
         """Return the special tokens that are put before and after `text`.
 
@@ -224,6 +264,66 @@ class Tokenizer:
                 found.ids.append(encoding.ids)
         return found
 
+    def tokenize_pairs(
+        self, pairs: Sequence[tuple[str, str]], prompt: PairPrompt | None = None, first: int = 0
+    ) -> TokenizedPairs:
+        """Tokenise pairs of texts as a cross-encoder reads them, in order.
+
+        Of a pair that is too long, tokens are taken from the end of the longer text, until both
+        have the same length, and then from both. With a prompt, they are taken from the end of
+        what it surrounds.
+
+        Args:
+            pairs: the first and the second text of each.
+            prompt: what a language model is told around the two texts.
+            first: position of the first pair in the input, for errors.
+
+        Raises:
+            InputError: one cannot be tokenised; its position is the error's.
+        """
+        if self._lower_case:
+            pairs = [(one.lower(), other.lower()) for one, other in pairs]
+        if prompt is not None:
+            return self._prompted(pairs, prompt, first)
+        found = TokenizedPairs([], [])
+        for run in runs(pairs, _pair_length, _CHARACTERS_TOGETHER):
+            try:
+                with _caught():
+                    encodings = self._tokenizer.encode_batch_fast(list(run))
+            except _TokenizerError as error:
+                for position, pair in enumerate(run, first + len(found.pairs)):
+                    for text in pair:
+                        self._encoded(text, special_tokens=True, position=position)
+                raise ModelFileError(f"{self._path} cannot tokenise pairs: {error}") from error
+            for encoding in encodings:
+                if encoding.overflowing:
+                    found.truncated.append(len(found.pairs))
+                types = encoding.type_ids
+                own = types.index(1) if 1 in types else len(types)
+                found.pairs.append(PairTokens(encoding.ids, own))
+        return found
+
+    def _prompted(
+        self, pairs: Sequence[tuple[str, str]], prompt: PairPrompt, first: int
+    ) -> TokenizedPairs:
+        before, after = (
+            self._encoded(text, special_tokens=False).ids for text in (prompt.before, prompt.after)
+        )
+        room = max(0, self._max_tokens - len(before) - len(after))
+        found = TokenizedPairs([], [])
+        for position, (query, document) in enumerate(pairs, first):
+            text = prompt.middle.format(query=query, document=document)
+            encoding = self._encoded(text, special_tokens=False, position=position)
+            if len(encoding.ids) > room or encoding.overflowing:
+                found.truncated.append(position - first)
+            ids = [*before, *encoding.ids[:room], *after]
+            found.pairs.append(PairTokens(ids, len(ids)))
+        return found
+
+    def is_special(self, token: int) -> bool:
+        """Return whether a token stands for no text, not even for an unknown word."""
+        return token in self._special and token != self._unknown
+
     def _encoded(
         self, text: str, *, special_tokens: bool, position: int | None = None
     ) -> tokenizers.Encoding:
@@ -258,3 +358,88 @@ class Tokenizer:
         """Count the tokens of the whole `text`, special tokens included."""
         marks = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         return len(self.spans(text)) + (marks if self._special_tokens else 0)
+
+
+class LateTokens:
+    """Makes a model's token ids of those that its tokenizer returns, for one kind of text.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        spec: the model's facts, with `ModelSpec.late`.
+        query: whether the texts are queries; documents otherwise.
+
+    Attributes:
+        prefix: put before each text.
+
+    Raises:
+        ModelFileError: the tokenizer does not have the mask token.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, spec: ModelSpec, *, query: bool) -> None:
+        facts = spec.late
+        if facts is None:
+            raise ModelFileError(f"{spec.name} is not a late-interaction model")
+        marker, prefix = facts.document_marker, spec.document_prefix
+        self.longest = spec.max_tokens
+        if query:
+            marker, prefix = facts.query_marker, spec.query_prefix
+            self.longest = facts.longest_query or spec.max_tokens
+        self._marker = _marker_id(tokenizer, marker)
+        # a marker that is no token is read like any other text
+        self.prefix = prefix if self._marker is not None else marker + prefix
+        self._expansion = facts.expansion if query else None
+        self._mask = 0
+        if self._expansion is not None:
+            mask = tokenizer.token_id(self._expansion.token)
+            if mask is None:
+                raise ModelFileError(
+                    f"queries of {spec.name} are filled up with {self._expansion.token!r}, which "
+                    "its tokenizer does not have"
+                )
+            self._mask = mask
+        found = [tokenizer.token_id(word) for word in facts.skipped]
+        # all words outside of the vocabulary have the id of the unknown token
+        skipped = {token for token in found if token is not None}
+        skips = facts.skips_in_queries if query else True
+        self._skipped = np.array(sorted(skipped if skips else ()), np.int64)
+        _, after = tokenizer.special_tokens_around("a")
+        self._after = len(after)
+
+    def marked(self, tokens: TokenizedTexts) -> TokenizedTexts:
+        """Return texts as the model reads them, without mask tokens."""
+        marks = self._marker is not None
+        cut = {*tokens.truncated}
+        cut.update(place for place, ids in enumerate(tokens.ids) if len(ids) + marks > self.longest)
+        return TokenizedTexts([self.of(ids) for ids in tokens.ids], sorted(cut))
+
+    def of(self, ids: Sequence[int]) -> list[int]:
+        """Return the token ids of one text with its marker, cut to the longest length."""
+        most = self.longest - (self._marker is not None)
+        if len(ids) > most:
+            ids = [*ids[: most - self._after], *ids[len(ids) - self._after :]]
+        return [*ids] if self._marker is None else [*ids[:1], self._marker, *ids[1:]]
+
+    def inputs(self, ids: NDArray[np.int64]) -> Inputs:
+        """Return what the model reads: texts of one length, and the mask tokens of queries."""
+        count = ids.shape[1]
+        missing = 0 if self._expansion is None else max(0, self._expansion.length - count)
+        if self._expansion is None or not missing:
+            return Inputs(ids)
+        masks = np.full((len(ids), missing), self._mask, np.int64)
+        seen = None if self._expansion.attends else count
+        return Inputs(np.concatenate([ids, masks], axis=1), seen_tokens=seen)
+
+    def kept(
+        self, ids: NDArray[np.int64], vectors: NDArray[np.float32]
+    ) -> list[NDArray[np.float32]]:
+        """Choose the vectors of each text that count, float32 [tokens, dimension]."""
+        keep = ~np.isin(ids, self._skipped)
+        return [rows[chosen] for rows, chosen in zip(vectors, keep, strict=True)]
+
+
+def _marker_id(tokenizer: Tokenizer, marker: str) -> int | None:
+    """Find the token that a marker is, with white space around it or without."""
+    for form in (marker, marker.strip()) if marker.strip() else ():
+        if (token := tokenizer.token_id(form)) is not None:
+            return token
+    return None

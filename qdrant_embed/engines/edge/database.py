@@ -1350,7 +1350,15 @@ def _sized(point_id: Any, vectors: dict[str, Any], payload: dict[str, Any]) -> _
 def _columns(points: Points, shape: _Shape) -> list[_Sized]:
     """Return points of `add`, whose ids and payloads it has checked."""
     names = {points.dense_name} | ({points.sparse_name} if points.sparse is not None else set())
-    shape.check_names(names)
+    shape.check_names(names | ({points.late_name} if points.late is not None else set()))
+    for tokens in points.late or ():
+        conversion.check_finite(tokens, points.late_name)
+        if tokens.shape[1] != shape.sizes.get(points.late_name):
+            raise ValueError(
+                "Wrong input: Vector dimension error: expected dim: "
+                f"{shape.sizes.get(points.late_name)}, got {tokens.shape[1]} for vector "
+                f"'{points.late_name}'"
+            )
     if points.dense.shape[1] != shape.sizes.get(points.dense_name):
         raise ValueError(
             "Wrong input: Vector dimension error: expected dim: "
@@ -1364,6 +1372,8 @@ def _columns(points: Points, shape: _Shape) -> list[_Sized]:
         vectors: dict[str, Any] = {points.dense_name: rows[index]}
         if (sparse := points.sparse_of(index)) is not None:
             vectors[points.sparse_name] = conversion.edge_vector(sparse, points.sparse_name)
+        if points.late is not None:
+            vectors[points.late_name] = points.late[index].tolist()
         made.append(_sized(conversion.edge_id(point), vectors, conversion.edge_payload(payload)))
     return made
 

@@ -39,7 +39,7 @@ def test_there_is_a_fixture_for_every_architecture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "task"), [("mpnet", "terms"), ("bert", "score"), ("bert", "token_vectors")]
+    ("name", "task"), [("mpnet", "terms"), ("t5", "score"), ("mpnet", "token_vectors")]
 )
 def test_a_task_that_an_architecture_has_no_head_for_is_refused(name: str, task: Task) -> None:
     fixture = load(name)

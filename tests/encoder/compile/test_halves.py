@@ -27,7 +27,7 @@ from qdrant_embed.encoder.compile.calibration import CalibrationTokens, calibrat
 from qdrant_embed.encoder.compile.halves import BFLOAT16, stored
 from qdrant_embed.encoder.compile.quantize import QuantizationPlan
 from qdrant_embed.encoder.facts.architectures import architecture_name, config_class
-from qdrant_embed.encoder.facts.precision import Precision, Storage
+from qdrant_embed.encoder.facts.precision import Fidelity, Precision, Storage
 from qdrant_embed.encoder.facts.weights import weight_files
 from qdrant_embed.encoder.files.tensors import Tensors, read_tensors
 from qdrant_embed.encoder.run.backend import Inputs
@@ -160,15 +160,16 @@ def test_a_loaded_graph_keeps_16_bits(kind: Storage, tmp_path: Path) -> None:
 @pytest.fixture
 def no_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     """No graph passes whose linear layers are int8."""
-    measured = mixed_precision.MixedPrecisionSearch._fidelity
+    measured = mixed_precision.MixedPrecisionSearch._measured
 
     def failing(
         self: mixed_precision.MixedPrecisionSearch, plan: QuantizationPlan, reference: Any
     ) -> Any:
         found = measured(self, plan, reference)
+        assert isinstance(found, Fidelity)
         return replace(found, mean=0.5) if plan.groups else found
 
-    monkeypatch.setattr(mixed_precision.MixedPrecisionSearch, "_fidelity", failing)
+    monkeypatch.setattr(mixed_precision.MixedPrecisionSearch, "_measured", failing)
 
 
 def reported(encoder: TextEmbedding) -> CompileReport:

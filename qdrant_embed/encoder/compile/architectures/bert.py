@@ -60,7 +60,7 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
         return self.config.hidden_act
 
     def embeddings(self) -> str:
-        """Add words, positions and the first token type, normed."""
+        """Add words, positions and token types, normed."""
         graph, table = self.graph, self._position_table()
         length = graph.node("Shape", "input_ids", start=1, end=2)
         first = graph.integers(0)
@@ -69,6 +69,8 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
             self.word_vectors(),
             graph.node("Slice", graph.constant(table), first, length, first),
         )
+        if self.spec.task == "score":  # of others, the table of positions has the first type
+            hidden = self.with_types(hidden, self.config.type_vocab_size)
         return self.layer_norm(hidden, "embeddings.LayerNorm")
 
     def attention(self, rows: str, shared: str, number: int, *, first_row_only: bool) -> str:
@@ -80,7 +82,8 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
         graph, group = self.graph, LinearGroup(number, "qkv")
         in_parts = self.config.attends_in_parts(self.spec.max_tokens)
         in_halves = group not in self.plan.groups and self.plan.storage != "fp32"
-        if first_row_only or in_parts or in_halves or not self.plain_attention:
+        separate = in_parts or in_halves or self.seen is not None or not self.plain_attention
+        if first_row_only or separate:
             return super().attention(rows, shared, number, first_row_only=first_row_only)
 
         def joined(part: str) -> str:
@@ -114,7 +117,7 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
         table = self.tensor(
             "embeddings.position_embeddings.weight", config.max_position_embeddings, width
         )[config.first_position :]
-        if config.type_vocab_size:
+        if config.type_vocab_size and self.spec.task != "score":
             types = self.tensor(
                 "embeddings.token_type_embeddings.weight", config.type_vocab_size, width
             )

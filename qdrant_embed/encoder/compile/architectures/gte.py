@@ -63,5 +63,5 @@ class GteGraph(RotaryGraph[GteConfig]):
             config.stretch,
             config.rope_parameters,
         )
-        hidden = self.with_first_type(hidden, config.type_vocab_size)
+        hidden = self.with_types(hidden, config.type_vocab_size)
         return self.layer_norm(hidden, "embeddings.LayerNorm")

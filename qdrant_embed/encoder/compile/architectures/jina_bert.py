@@ -65,7 +65,7 @@ class JinaBertGraph(TransformerGraph[JinaBertConfig]):
     def embeddings(self) -> str:
         """Add words and the first token type, normed, and the bias that all layers share."""
         config, hidden = self.config, self.word_vectors()
-        hidden = self.with_first_type(hidden, config.type_vocab_size)
+        hidden = self.with_types(hidden, config.type_vocab_size)
         table = alibi(config.num_attention_heads, self.spec.max_tokens)
         self._bias = DistanceBias(self.graph, table)
         return self.layer_norm(hidden, "embeddings.LayerNorm")

@@ -76,7 +76,11 @@ class ModernBertGraph(TransformerGraph[ModernBertConfig]):
             for is_global in (True, False)
         }
         self._window = SlidingWindow(
-            self.graph, self._reach, config.hidden_size, config.num_attention_heads
+            self.graph,
+            self._reach,
+            config.hidden_size,
+            config.num_attention_heads,
+            self.seen.count if self.seen is not None else "",
         )
         return self.norm(self.word_vectors(), "embeddings.norm")
 
@@ -91,6 +95,10 @@ class ModernBertGraph(TransformerGraph[ModernBertConfig]):
             hidden, number, first_row_only=first_row_only, is_normed=number == 0
         )
 
+    def seen_rows(self, shared: str) -> str:
+        """Return all rows: windows need them, and `attend` cuts those of other layers."""
+        return shared
+
     def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
         """Add the attention: to the whole text or, in local layers, to a token's neighbours."""
         is_global = self.config.is_global(number)
@@ -101,6 +109,7 @@ class ModernBertGraph(TransformerGraph[ModernBertConfig]):
             return self.multi_head_attention(query, rotary.rotated(key), value)
         query, key = rotary.rotated(query), rotary.rotated(key)
         if is_global:
+            key, value = super().seen_rows(key), super().seen_rows(value)
             return self.multi_head_attention(query, key, value)
         key, value = window.neighbourhoods(key), window.neighbourhoods(value)
         attended = self.multi_head_attention(window.split(query), key, value, window.bias)

@@ -49,5 +49,5 @@ class NomicBertGraph(RotaryGraph[NomicFamilyConfig]):
             config.theta,
         )
         hidden = self.word_vectors()
-        hidden = self.with_first_type(hidden, config.type_vocab_size)
+        hidden = self.with_types(hidden, config.type_vocab_size)
         return self.layer_norm(hidden, "emb_ln")

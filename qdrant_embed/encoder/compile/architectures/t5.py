@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from qdrant_embed.encoder.compile.graph import MICROSOFT
 from qdrant_embed.encoder.compile.layers.distances import BUCKETS, DistanceBias, by_bucket
 from qdrant_embed.encoder.compile.layers.transformer import LayerTensors, TransformerGraph
 from qdrant_embed.encoder.compile.quantize import (
-    NOTHING_QUANTIZED,
     Array,
     Kind,
-    QuantizationPlan,
 )
 from qdrant_embed.encoder.facts.architectures import Activation, T5Config
-from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.run.pooling import NO_HEAD, Head
 
 _ATTENTION, _BLOCK = "layer.0.SelfAttention", "layer.1.DenseReluDense"
 
@@ -40,14 +36,12 @@ class T5Graph(TransformerGraph[T5Config]):
         self,
         weights: Mapping[str, Array],
         config: T5Config,
-        spec: ModelSpec,
-        plan: QuantizationPlan = NOTHING_QUANTIZED,
-        head: Head = NO_HEAD,
+        *arguments: Any,
     ) -> None:
         if config.feed_forward_proj == "gated-gelu":
             self.gated = True
             self.tensors = replace(self.tensors, f1=(f"{_BLOCK}.wi_0", f"{_BLOCK}.wi_1"))
-        super().__init__(weights, config, spec, plan, head)
+        super().__init__(weights, config, *arguments)
 
     @property
     def epsilon(self) -> float:

@@ -7,17 +7,17 @@ al. 2022). Those of one task are added when the model is compiled, so they cost 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from qdrant_embed.encoder.compile.large_tensors import row_blocks, shape_of, storage_of
 from qdrant_embed.encoder.compile.layers.rotary import Rotary, RotaryGraph
 from qdrant_embed.encoder.compile.layers.transformer import LayerTensors
-from qdrant_embed.encoder.compile.quantize import NOTHING_QUANTIZED, Array, QuantizationPlan
+from qdrant_embed.encoder.compile.quantize import Array
 from qdrant_embed.encoder.facts.architectures import Activation, XlmRobertaFlashConfig
 from qdrant_embed.encoder.facts.precision import Storage
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.run.pooling import NO_HEAD, Head
 from qdrant_embed.errors import ModelFileError
 
 _CHANGED = ".parametrizations.weight"
@@ -43,8 +43,7 @@ class XlmRobertaFlashGraph(RotaryGraph[XlmRobertaFlashConfig]):
         weights: Mapping[str, Array],
         config: XlmRobertaFlashConfig,
         spec: ModelSpec,
-        plan: QuantizationPlan = NOTHING_QUANTIZED,
-        head: Head = NO_HEAD,
+        *arguments: Any,
     ) -> None:
         if any(name.endswith(_ORIGINAL) for name in weights):
             if config.adapter is None:
@@ -53,7 +52,7 @@ class XlmRobertaFlashGraph(RotaryGraph[XlmRobertaFlashConfig]):
                     "no lora_adaptations that name them"
                 )
             weights = TaskWeights(weights, config.adapter, config.lora_alpha)
-        super().__init__(weights, config, spec, plan, head)
+        super().__init__(weights, config, spec, *arguments)
 
     @property
     def epsilon(self) -> float:
@@ -72,7 +71,7 @@ class XlmRobertaFlashGraph(RotaryGraph[XlmRobertaFlashConfig]):
             self.graph, config.head_size, self.spec.max_tokens, config.rotary_emb_base
         )
         hidden = self.word_vectors()
-        hidden = self.with_first_type(hidden, config.type_vocab_size)
+        hidden = self.with_types(hidden, config.type_vocab_size)
         return self.layer_norm(hidden, "emb_ln")
 
 

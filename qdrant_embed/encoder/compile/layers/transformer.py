@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_embed.encoder.compile.graph import FLOAT, MICROSOFT, Graph
+from qdrant_embed.encoder.compile.graph import FLOAT, INTEGER, MICROSOFT, Graph
 from qdrant_embed.encoder.compile.halves import BFLOAT16, stored
 from qdrant_embed.encoder.compile.large_tensors import row_blocks, shape_of, storage_of
 from qdrant_embed.encoder.compile.layers.term_head import (
@@ -21,6 +21,7 @@ from qdrant_embed.encoder.compile.layers.term_head import (
     add_term_weights,
     term_linears,
 )
+from qdrant_embed.encoder.compile.layers.token_head import SeenTokens, add_token_vectors
 from qdrant_embed.encoder.compile.layers.token_weights import TokenHead, add_token_weights
 from qdrant_embed.encoder.compile.quantize import (
     NOTHING_QUANTIZED,
@@ -33,6 +34,7 @@ from qdrant_embed.encoder.compile.quantize import (
     row_scales,
 )
 from qdrant_embed.encoder.facts.architectures import Activation, TransformerConfig
+from qdrant_embed.encoder.facts.colbert import PROJECTION
 from qdrant_embed.encoder.facts.precision import Storage
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import assert_never
@@ -48,6 +50,7 @@ from qdrant_embed.errors import ModelFileError
 C = TypeVar("C", bound=TransformerConfig)
 
 HIDDEN = "hidden"  # an input of the graph of a stage
+TYPES = "token_type_ids"  # an input of the graph of a cross-encoder
 _ROWS = 4096  # of a table that are in memory at once
 _TYPES: Mapping[Storage, np.dtype[Any]] = {
     "fp32": np.dtype(np.float32),
@@ -148,6 +151,7 @@ class TransformerGraph(ABC, Generic[C]):
         self._prefix = named[0].removesuffix(self.words) if named else ""
         self.output = "embedding"
         self._numbers = range(config.num_hidden_layers)
+        self.seen: SeenTokens | None = None
         self.vectors()
         self.graph.rename_last(self.output)
 
@@ -172,7 +176,8 @@ class TransformerGraph(ABC, Generic[C]):
         """Write the model to `path`; with `taps` the inputs of all groups are outputs too."""
         outputs: dict[str, list[Any] | None] = {self.output: None}
         if self.output == "embedding":
-            outputs = {self.output: ["batch", self.spec.dimension]}
+            tokens = ["tokens"] if self.spec.task == "token_vectors" else []
+            outputs = {self.output: ["batch", *tokens, self.spec.dimension]}
             if self.token_head is not None:
                 outputs[WEIGHED] = ["batch", "tokens"]
         if taps:
@@ -213,7 +218,7 @@ class TransformerGraph(ABC, Generic[C]):
         if task not in self.config.tasks:
             raise self._no_head()
         match task:
-            case "embed":
+            case "embed" | "score":
                 first = needs_first_token_only(self.spec.pooling)
                 if self.token_head is None:
                     return self.pool(self.hidden_states(first_row_only=first))
@@ -222,8 +227,8 @@ class TransformerGraph(ABC, Generic[C]):
                 return self.pool(self.first_row(hidden) if first else hidden)
             case "terms":
                 return add_term_weights(self, self.hidden_states())
-            case "token_vectors" | "score":
-                raise self._no_head()
+            case "token_vectors":
+                return self.token_vectors(self.hidden_states())
             case _:
                 assert_never(task)
 
@@ -235,6 +240,8 @@ class TransformerGraph(ABC, Generic[C]):
         return self._layers(first_row_only=first_row_only)
 
     def _layers(self, *, first_row_only: bool) -> str:
+        hides = self.spec.late is not None and self.spec.late.hides_expansion
+        self.seen = SeenTokens(self.graph) if hides else None
         hidden = self.embeddings()  # also adds what later layers share
         if self._numbers.start:
             hidden = self.graph.input(HIDDEN, ["batch", "tokens", self.config.hidden_size])
@@ -254,6 +261,13 @@ class TransformerGraph(ABC, Generic[C]):
         if not self.spec.normalize:
             return pooled
         return self.graph.node("LpNormalization", pooled, axis=-1, p=2)
+
+    def token_vectors(self, hidden: str) -> str:
+        """Add the projection of each token's vector: [batch, tokens, dimension]."""
+        projection = None
+        if PROJECTION in self.weights:
+            projection = self.tensor(PROJECTION, self.spec.dimension, self.config.dimension)
+        return add_token_vectors(self.graph, hidden, self.head, projection)
 
     def _no_head(self) -> ModelFileError:
         return ModelFileError(
@@ -299,6 +313,7 @@ class TransformerGraph(ABC, Generic[C]):
     def attention(self, rows: str, shared: str, number: int, *, first_row_only: bool) -> str:
         """Add a layer's attention from `rows` to `shared`, and its output projection."""
         group = LinearGroup(number, "qkv")
+        shared = self.seen_rows(shared)
         attended = self.attend(
             self.linear(rows, group, 0),
             self.linear(shared, group, 1),
@@ -307,6 +322,10 @@ class TransformerGraph(ABC, Generic[C]):
             first_row_only=first_row_only,
         )
         return self.attention_output(attended, number)
+
+    def seen_rows(self, shared: str) -> str:
+        """Add the part of what keys and values are computed from that is attended to."""
+        return shared if self.seen is None else self.seen.of(shared)
 
     def attend(self, query: str, key: str, value: str, number: int, *, first_row_only: bool) -> str:
         """Add the attention itself; with `first_row_only` the query is that of one token."""
@@ -378,13 +397,17 @@ class TransformerGraph(ABC, Generic[C]):
         vectors = graph.node("Gather", words, "input_ids")
         return vectors if storage == "fp32" else graph.node("Cast", vectors, to=FLOAT)
 
-    def with_first_type(self, hidden: str, types: int) -> str:
-        """Add the first of so many token types to `hidden`, if there are any."""
+    def with_types(self, hidden: str, types: int) -> str:
+        """Add to `hidden` which text each token belongs to: the first, but in pairs of texts."""
         if not types:
             return hidden
         width = self.config.hidden_size
         table = self.tensor("embeddings.token_type_embeddings.weight", types, width)
-        return self.graph.node("Add", hidden, self.graph.constant(table[0]))
+        if self.spec.task != "score" or types < 2:
+            return self.graph.node("Add", hidden, self.graph.constant(table[0]))
+        ids = self.graph.input(TYPES, ["batch", "tokens"], INTEGER)
+        vectors = self.graph.node("Gather", self.graph.constant(table), ids)
+        return self.graph.node("Add", hidden, vectors)
 
     def group_input(self, hidden: str, group: LinearGroup) -> str:
         """Add what the linear layers of a group read: `hidden` itself, or its int8 form."""

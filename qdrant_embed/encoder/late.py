@@ -1,0 +1,318 @@
+"""Text to one vector for each token: late interaction (Khattab and Zaharia 2020, ColBERT)."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_embed.encoder.facts.catalog import (
+    LATE_MODELS,
+    close_late_matches,
+    find,
+    find_late,
+    sparse_name,
+)
+from qdrant_embed.encoder.facts.precision import ModelReport, Precision
+from qdrant_embed.encoder.interfaces import LateDescription, Recorded, Vector
+from qdrant_embed.encoder.model import Model, ModelOptions
+from qdrant_embed.encoder.run.checked_texts import checked_texts
+from qdrant_embed.encoder.run.cores import worker_count
+from qdrant_embed.encoder.run.job import EncodeJob
+from qdrant_embed.encoder.run.pipeline import Pipeline
+from qdrant_embed.errors import UnknownModelError, check_path, check_whole
+
+if TYPE_CHECKING:
+    from qdrant_embed.encoder.run.loaded_model import LoadedModel
+    from qdrant_embed.encoder.run.session import Provider
+    from qdrant_embed.encoder.run.tokenizer import LateTokens
+
+logger = logging.getLogger(__name__)
+
+
+class LateInteractionTextEmbedding:
+    """Turns texts into a vector for each token; a `LateEncoder` for `set_late_model`.
+
+    The score of a document is the sum, over the tokens of the query, of the greatest cosine with a
+    token of the document (MaxSim). Markers, mask tokens after short queries, lengths and tokens
+    without a vector (punctuation, for most models) are those of the model's own files, in the
+    layouts of Stanford's ColBERT, PyLate and sentence-transformers 6. One encoder may be used by
+    any number of threads at once.
+
+    Args:
+        model_name: a known model, a folder, or a repository on the hub.
+        cache_dir: keeps downloads and compiled models.
+        threads: texts computed at once, by default the cores this process may use.
+        providers: onnxruntime's execution providers.
+        cuda: run on a GPU.
+        device_ids: with `cuda`, the one device to use; 0 by default.
+        max_tokens: tokens read from each document, special tokens included; by default as many as
+            the model's files state. The length of queries is the model's own.
+        lazy_load: find and load the model when it is first used instead of now.
+        revision: branch, tag or commit on the hub.
+        local_files_only: never use the network.
+        precision: ``int8``, or ``fp32`` for exact vectors; see `TextEmbedding`.
+
+    Raises:
+        InputError: an option is of a wrong kind, or cannot be met.
+        UnknownModelError: there is no model of that name, or it is of another kind.
+        ModelDownloadError: the model's files could not be downloaded.
+        ModelFileError: a file is missing, damaged, or not that of a late-interaction model.
+        MissingDependencyError: the extra ``fastembed`` (or ``gpu``) is not installed.
+    """
+
+    def __init__(
+        self,
+        model_name: str | os.PathLike[str],
+        *,
+        cache_dir: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
+        providers: Sequence[Provider] | None = None,
+        cuda: bool = False,
+        device_ids: Sequence[int] | None = None,
+        max_tokens: int | None = None,
+        lazy_load: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        precision: Precision = "int8",
+    ) -> None:
+        options = ModelOptions(
+            model_name=_checked_name(model_name),
+            cache_dir=cache_dir,
+            providers=providers,
+            cuda=cuda,
+            device_ids=device_ids,
+            max_tokens=max_tokens,
+            revision=revision,
+            local_files_only=local_files_only,
+            precision=precision,
+            task="token_vectors",
+        )
+        self._threads = worker_count("threads", threads)
+        self._use(Model(options))
+        if not lazy_load:
+            self.load()
+
+    def _use(self, model: Model) -> None:
+        self._model = model
+        self._documents = _LatePipeline(model.load, query=False)
+        self._queries = _LatePipeline(model.load, query=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to load the model again when it is first used."""
+        return {"model": self._model, "threads": self._threads}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._threads = state["threads"]
+        self._use(state["model"])
+
+    def __deepcopy__(self, memo: object) -> LateInteractionTextEmbedding:
+        return self  # it never changes, and threads share it
+
+    @property
+    def model_name(self) -> str:
+        """The model's name as the hub spells it; a folder's path for a model without one."""
+        options = self._model.options
+        known = None if options.is_folder else find_late(os.fspath(options.model_name))
+        return self._model.facts.spec.name if known is None else known.name
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of the vector of a token."""
+        return self._model.facts.spec.dimension
+
+    def load(self) -> None:
+        """Find, compile and load the model now, where that has not happened yet.
+
+        Raises:
+            The same errors as the constructor without ``lazy_load=True``.
+        """
+        self._documents.tokens(self._model.load())
+        self._queries.tokens(self._model.load())
+
+    @property
+    def report(self) -> ModelReport:
+        """What is run: the file, its precision, and how near int8 is to float32."""
+        return self._model.load().report
+
+    def export(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model to a new folder that needs no network, hub, or compiling to load.
+
+        Raises:
+            InputError: there is something in the folder already.
+            ModelFileError: the folder cannot be written.
+        """
+        from qdrant_embed.encoder.files.plan import check_new
+
+        check_path("folder", folder)
+        check_new(Path(folder))  # before anything is fetched or compiled
+        self._model.export(Path(folder), self._model.facts.spec)
+
+    def describe(self) -> LateDescription:
+        """Return everything the vectors depend on; collections are stamped with it."""
+        facts = self._model.facts
+        return LateDescription(
+            model=facts.spec.name,
+            dimension=facts.spec.dimension,
+            revision=facts.files.revision,
+            weights_sha256=facts.weights_sha256,
+            max_tokens=facts.spec.max_tokens,
+            tokenizer_sha256=facts.tokenizer_sha256,
+        )
+
+    def embed(
+        self, documents: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> Iterator[Vector]:
+        """Yield the vectors of each document, float32 [tokens, dimension], in order.
+
+        Args:
+            documents: texts, or one text; any iterable, read once, at most two windows ahead.
+            batch_size: texts tokenised and sorted by length together (a window). It bounds
+                memory and never changes a vector.
+            parallel: threads for this call instead of the encoder's; 0 for every usable core.
+
+        Raises:
+            InputError: at once for a bad option; when its turn comes for something that is not a
+                str.
+        """
+        return self._run(self._documents, documents, batch_size, parallel)
+
+    def passage_embed(
+        self, texts: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> Iterator[Vector]:
+        """Like `embed`, under the name that collections use."""
+        return self._run(self._documents, texts, batch_size, parallel)
+
+    def query_embed(
+        self, query: str | Iterable[str], batch_size: int = 256, parallel: int | None = None
+    ) -> Iterator[Vector]:
+        """Like `embed`, for each `query`, with the vectors of its mask tokens."""
+        return self._run(self._queries, query, batch_size, parallel)
+
+    @classmethod
+    def list_supported_models(cls) -> list[dict[str, Any]]:
+        """List the known models, a dict for each, without using the network.
+
+        Keys: ``model``, ``dim`` (of the vector of a token), ``max_tokens`` (of a document),
+        ``license``, ``parameters`` (millions).
+        """
+        return [
+            {
+                "model": known.name,
+                "dim": known.dimension,
+                "max_tokens": known.max_tokens,
+                "license": known.license,
+                "parameters": known.parameters,
+            }
+            for known in LATE_MODELS
+        ]
+
+    def _run(
+        self,
+        pipeline: _LatePipeline,
+        texts: str | Iterable[str],
+        batch_size: int,
+        parallel: int | None,
+    ) -> Iterator[Vector]:
+        check_whole("batch_size", batch_size, 1)
+        workers = self._threads if parallel is None else worker_count("parallel", parallel or None)
+        return pipeline.run_texts(texts, batch_size, workers)
+
+
+def late_of_record(
+    encoder: LateInteractionTextEmbedding, record: Recorded
+) -> LateInteractionTextEmbedding:
+    """Return an encoder like `encoder`, whose model is found as `record` allows."""
+    other = copy.copy(encoder)
+    other._use(Model(replace(encoder._model.options, recorded=record)))
+    return other
+
+
+class _LatePipeline(Pipeline[Vector]):
+    """Runs a late-interaction model over texts of one kind; see `Pipeline`.
+
+    Args:
+        load: returns the model.
+        query: whether the texts are queries.
+    """
+
+    def __init__(self, load: Callable[[], LoadedModel], *, query: bool) -> None:
+        super().__init__(load, iter)
+        self._query = query
+        self._tokens: LateTokens | None = None
+        self._is_warned = False
+
+    def tokens(self, model: LoadedModel) -> LateTokens:
+        """Return what makes the model's token ids."""
+        if self._tokens is None:
+            from qdrant_embed.encoder.run.tokenizer import LateTokens
+
+            self._tokens = LateTokens(model.tokenizer, model.spec, query=self._query)
+        return self._tokens
+
+    def run_texts(self, texts: str | Iterable[str], window: int, workers: int) -> Iterator[Vector]:
+        """Yield the vectors of each text, in order; one text, or a list of one, is not delayed."""
+        checked = checked_texts(texts)
+        if isinstance(texts, str) or (isinstance(texts, list) and len(texts) == 1):
+            return self.run_singly(checked, workers)
+        return self.run(checked, window, workers)
+
+    def tokenized(
+        self, texts: Sequence[str], job: EncodeJob | None, prefix: str, first: int
+    ) -> list[list[int]]:
+        """See `Pipeline.tokenized`; with markers, and cut to the model's lengths."""
+        model = self._load()
+        tokens = self.tokens(model)
+        found = model.tokenizer.tokenize([tokens.prefix + text for text in texts], first)
+        self.warn_of_unknown(model, model.tokenizer.unknown_texts(found.ids, tokens.prefix))
+        marked = tokens.marked(found)
+        if marked.truncated and not self._is_warned:
+            self._is_warned = True
+            logger.warning(
+                "%s longer than %d tokens are cut there (%s): what follows counts for nothing in "
+                "their late-interaction score (logged once)",
+                "queries" if self._query else "documents",
+                tokens.longest,
+                model.spec.name,
+            )
+        return marked.ids
+
+    def computed(self, ids: NDArray[np.int64], *, alone: bool = False) -> Iterable[Vector]:
+        """See `Pipeline.computed`."""
+        model = self._load()
+        tokens = self.tokens(model)
+        inputs = tokens.inputs(ids)
+        return tokens.kept(inputs.ids, model.run(inputs, alone=alone))
+
+
+def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    check_path("the name of a late-interaction model", model_name)
+    text = os.fspath(model_name)
+    if not isinstance(model_name, str):
+        return model_name
+    if (known := find_late(text)) is not None:
+        return known.name
+    if find(text) is not None or sparse_name(text) is not None:
+        kind, setter = (
+            ("sparse", "set_sparse_model") if sparse_name(text) else ("dense", "set_model")
+        )
+        raise UnknownModelError(
+            f"{text!r} is a {kind} model, which has no vector for each token: {setter}() sets it",
+            name=text,
+        )
+    if not text or (not {"/", "\\"} & set(text) and not Path(text).is_dir()):
+        raise UnknownModelError(
+            f"no late-interaction model named {text!r}: "
+            f"{', '.join(known.name for known in LATE_MODELS)} are known; a folder with such a "
+            "model's files and any repository on the hub ('owner/name') will do too",
+            name=text,
+            close_matches=close_late_matches(text),
+        )
+    return model_name
