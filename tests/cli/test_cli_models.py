@@ -197,4 +197,5 @@ def test_sparse_models(command: Command) -> None:
         "model": "Qdrant/bm25",
         "requires_idf": True,
         "license": "Apache-2.0",
+        "inference_free": False,
     }

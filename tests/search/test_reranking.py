@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import at, opened, same
+from clients import WordTokens, at, opened, same
 from rest_server import Server
 from tiny import TinyModel
 
@@ -138,14 +138,22 @@ def test_a_clients_reranker_is_set_once(anywhere: QdrantClient, reranker: Path) 
 
 
 @pytest.mark.parametrize("hybrid", [False, True], ids=["dense", "hybrid"])
+@pytest.mark.parametrize("late", [False, True], ids=["one stage", "late"])
 @pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunked"])
 def test_one_request_a_query(
-    kind: str, server: Server, tiny: TinyModel, reranker: Path, hybrid: bool, chunked: bool
+    kind: str,
+    server: Server,
+    tiny: TinyModel,
+    reranker: Path,
+    hybrid: bool,
+    late: bool,
+    chunked: bool,
 ) -> None:
     with opened(kind, **at(server)) as client:
         overflow: Overflow = "chunk" if chunked else "truncate"
         client.set_model(tiny.path, max_length=8, overflow=overflow)
         client.set_sparse_model("Qdrant/bm25" if hybrid else None)
+        client.set_late_model(WordTokens() if late else None)
         long = "the ship sailed to sea in a storm and the market fell and the cat sat on the mat"
         client.add("demo", [*DOCUMENTS, long], ids=range(5))
         client.query("demo", "the cat", reranker=reranker)
@@ -158,6 +166,21 @@ def test_one_request_a_query(
         assert [hit.score for hit in hits] == pytest.approx(found, abs=1e-5)
         # of a document in chunks, the best one is scored
         assert (long in [hit.document for hit in hits]) != chunked
+
+
+def test_examples_alone_are_not_reranked_unless_that_is_asked_for(
+    anywhere: QdrantClient, reranker: Path
+) -> None:
+    anywhere.add("demo", DOCUMENTS, ids=range(4))
+    plain = anywhere.query("demo", like=[0])
+    anywhere.set_reranker(reranker)
+    assert same(anywhere.query("demo", like=[0]), plain)
+    with pytest.raises(InputError, match="reranker compares hits with a text"):
+        anywhere.query("demo", like=[0], reranker=reranker)
+    hits = anywhere.query("demo", "the cat", like=[0], diversity=0.3)
+    found = scores(reranker, "the cat", [hit.document for hit in hits])
+    assert [hit.score for hit in hits] == pytest.approx(found, abs=1e-5)
+    assert found == sorted(found, reverse=True)
 
 
 def test_nothing_is_requested_if_there_is_no_such_reranker(

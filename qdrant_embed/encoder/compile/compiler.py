@@ -21,7 +21,7 @@ from qdrant_embed.encoder.facts.architectures import (
     MPNetConfig,
     TransformerConfig,
 )
-from qdrant_embed.encoder.facts.head import HeadModule
+from qdrant_embed.encoder.facts.head import HeadModule, Scoring
 from qdrant_embed.encoder.facts.precision import (
     FLOAT32_GRAPH_VERSION,
     GRAPH_VERSION,
@@ -35,7 +35,6 @@ from qdrant_embed.encoder.facts.precision import (
     Precision,
     RankingFidelity,
 )
-from qdrant_embed.encoder.facts.scoring import Scoring
 from qdrant_embed.encoder.facts.spec import ModelSpec, calibrated_prompts
 from qdrant_embed.encoder.files.cache import (
     file_sha256,

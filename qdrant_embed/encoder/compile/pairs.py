@@ -13,8 +13,8 @@ from qdrant_embed.encoder.compile.calibration import (
     calibration_passages,
 )
 from qdrant_embed.encoder.compile.quantize import Array
+from qdrant_embed.encoder.facts.head import Scoring
 from qdrant_embed.encoder.facts.precision import LEAST_TAU, RankingFidelity
-from qdrant_embed.encoder.facts.scoring import Scoring
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.run.tokenizer import PairTokens, Tokenizer
 

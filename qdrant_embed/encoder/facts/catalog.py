@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias
 
-from qdrant_embed.encoder.facts.scoring import ScoreActivation
+from qdrant_embed.encoder.facts.head import ScoreActivation
 from qdrant_embed.encoder.facts.sparse_catalog import SPARSE_CATALOG, find_sparse, sparse_names
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Pooling

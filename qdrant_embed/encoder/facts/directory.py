@@ -27,18 +27,18 @@ from qdrant_embed.encoder.facts.architectures import (
     table_shape,
 )
 from qdrant_embed.encoder.facts.colbert import PROJECTION, LateFiles, read_late
-from qdrant_embed.encoder.facts.head import HeadModule
+from qdrant_embed.encoder.facts.head import HeadModule, Scoring
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, checked, read_json
 from qdrant_embed.encoder.facts.modules import (
+    PROMPTED_TOKENS,
     Prompts,
     read_chain,
     read_prompts,
+    read_scoring,
     read_sentence_config,
 )
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.prompts import DEFAULT_ADAPTER, RETRIEVAL
-from qdrant_embed.encoder.facts.score_files import PROMPTED_TOKENS, read_scoring
-from qdrant_embed.encoder.facts.scoring import Scoring
 from qdrant_embed.encoder.facts.sparse_catalog import IDF_FILE, TERMS_FILE, find_sparse
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.facts.tokenizer_file import TokenizerFile

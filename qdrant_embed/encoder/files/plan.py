@@ -22,7 +22,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path, PureWindowsPath
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from qdrant_embed.encoder.facts.head import HeadModule
+from qdrant_embed.encoder.facts.head import HeadModule, Scoring, scoring_of_json
 from qdrant_embed.encoder.facts.precision import (
     GRAPH_VERSION,
     CompileReport,
@@ -30,7 +30,6 @@ from qdrant_embed.encoder.facts.precision import (
     ModelReport,
     RankingFidelity,
 )
-from qdrant_embed.encoder.facts.scoring import Scoring, scoring_of_json
 from qdrant_embed.encoder.facts.spec import ModelSpec, late_of_json
 from qdrant_embed.encoder.files.cache import (
     explained,

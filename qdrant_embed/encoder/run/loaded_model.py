@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_embed.encoder.facts.head import Scoring
 from qdrant_embed.encoder.facts.precision import ModelReport
-from qdrant_embed.encoder.facts.scoring import Scoring
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.plan import RunPlan, plan_of_json
 from qdrant_embed.encoder.interfaces import assert_never

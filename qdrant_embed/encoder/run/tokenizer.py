@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_embed.encoder.facts.scoring import PairPrompt
+from qdrant_embed.encoder.facts.head import PairPrompt
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.batching import runs

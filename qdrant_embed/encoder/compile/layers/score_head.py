@@ -13,7 +13,7 @@ import numpy as np
 
 from qdrant_embed.encoder.compile.large_tensors import row_blocks, shape_of
 from qdrant_embed.encoder.compile.quantize import Array
-from qdrant_embed.encoder.facts.scoring import LayerActivation, ScoreLayer
+from qdrant_embed.encoder.facts.head import LayerActivation, ScoreLayer
 from qdrant_embed.encoder.interfaces import assert_never
 from qdrant_embed.encoder.run.pooling import GraphNodes, Head
 from qdrant_embed.errors import ModelFileError
