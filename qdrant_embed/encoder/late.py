@@ -10,9 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from qdrant_embed.encoder.facts.catalog import (
     LATE_MODELS,
     close_late_matches,
@@ -23,6 +20,7 @@ from qdrant_embed.encoder.facts.catalog import (
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.interfaces import LateDescription, Recorded, Vector
 from qdrant_embed.encoder.model import Model, ModelOptions
+from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.checked_texts import checked_texts
 from qdrant_embed.encoder.run.cores import worker_count
 from qdrant_embed.encoder.run.job import EncodeJob
@@ -284,12 +282,12 @@ class _LatePipeline(Pipeline[Vector]):
             )
         return marked.ids
 
-    def computed(self, ids: NDArray[np.int64], *, alone: bool = False) -> Iterable[Vector]:
-        """See `Pipeline.computed`."""
+    def computed(self, inputs: Inputs, *, alone: bool = False) -> Iterable[Vector]:
+        """See `Pipeline.computed`; with mask tokens, and for the tokens that count alone."""
         model = self._load()
         tokens = self.tokens(model)
-        inputs = tokens.inputs(ids)
-        return tokens.kept(inputs.ids, model.run(inputs, alone=alone))
+        whole = tokens.inputs(inputs.ids)
+        return tokens.kept(whole.ids, model.run(whole, alone=alone))
 
 
 def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:

@@ -159,8 +159,7 @@ class Pipeline(Generic[T]):
         return tokens.ids
 
     def _single(self, ids: list[Any], workers: int) -> Iterable[T]:
-        inputs = self._inputs(Batch((0,), len(ids[0])), ids)
-        return self._finish(self._load().run(inputs, alone=workers > 1))
+        return self.computed(self._inputs(Batch((0,), len(ids[0])), ids), alone=workers > 1)
 
     def _start(self, ids: list[Any], workers: Workers, job: EncodeJob | None) -> _Running[T]:
         batches = equal_length_batches([len(text) for text in ids], self._tokens_per_batch)
@@ -178,8 +177,17 @@ class Pipeline(Generic[T]):
     ) -> None:
         if job is not None:
             job.cancel_token.check()
-        outputs = self._load().run(self._inputs(batch, ids))
-        results.update(zip(batch.positions, self._finish(outputs), strict=True))
+        found = self.computed(self._inputs(batch, ids))
+        results.update(zip(batch.positions, found, strict=True))
+
+    def computed(self, inputs: Inputs, *, alone: bool = False) -> Iterable[T]:
+        """Run the model on texts of one length; return one result for each.
+
+        Args:
+            inputs: the texts.
+            alone: a single text is waited for, and the other cores are idle.
+        """
+        return self._finish(self._load().run(inputs, alone=alone))
 
     def warn_of_unknown(self, model: LoadedModel, count: int) -> None:
         """Log a warning, once, if there are texts of which the tokenizer knows no word."""
