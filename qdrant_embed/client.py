@@ -253,8 +253,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 up and down from hit to hit. They are chosen from the 100 nearest (400 chunks with
                 ``overflow="chunk"``), from 4 or 16 times as many if the page needs them, or from
                 as many as `prefetch_limit` says. In a hybrid search, the dense branch is put into
-                that order before it is fused, by ranks. With a reranker, this chooses which hits
-                it scores.
+                that order before it is fused, by ranks; with late interaction, its ranking is
+                fused with that order. With a reranker, this chooses which hits it scores.
             like: ids of documents that hits shall resemble, besides the text or in place of it. By
                 their dense vectors: hits are nearest to the mean of these and that of the text. A
                 document in chunks counts by its first one. The documents themselves are no hits.

@@ -260,7 +260,8 @@ class Search:
             ModelError: if the reranker's model cannot be found, downloaded or read.
         """
         load_reranker(self.reranker)
-        if vectors.sparse is not None and self.diversity is not None and self.fusion != "rrf":
+        fuses = vectors.sparse is not None or vectors.late is not None
+        if fuses and self.diversity is not None and self.fusion != "rrf":
             raise InputError(
                 f"fusion={self.fusion!r} fuses by scores, but diversity is in the order of hits: "
                 "pass fusion='rrf', or no diversity"
@@ -320,7 +321,8 @@ class Search:
     ) -> Ranking:
         """Return the page of what the other vectors find, ranked by the vectors of tokens.
 
-        With diversity, hits are chosen from the best of these.
+        With diversity, that ranking and the order in which hits are chosen from it are fused: the
+        latter alone is by dense vectors, and would lose what late interaction gained.
         """
         documents, last = self.groups(vectors), self._skipped + self._fetched
         using, depths = vectors.dense.vector_name or None, self._depths(last, documents)
@@ -329,20 +331,24 @@ class Search:
         ranked = models.Prefetch(
             prefetch=branches, query=query.tokens, using=name, params=self._options.params
         )
-        if self.diversity is None or query.vector is None:
+        if not self.diversity or query.vector is None:
             request = self._request(
                 vectors, prefetch=branches, query=ranked.query, using=name, params=ranked.params
             )
-            return FusedRanking(request, self._skipped, last, documents=documents, depths=depths)
-        mmr = models.Mmr(diversity=self.diversity)  # of as many candidates as hits
-        request = self._request(
-            vectors,
-            prefetch=[ranked],
-            using=using,
-            query=models.NearestQuery(nearest=query.vector, mmr=mmr),
-            params=self._options.params,
-        )
-        return DiverseRanking(request, self._skipped, last, documents=documents, depths=depths)
+        else:
+            mmr = models.Mmr(diversity=self.diversity)  # of as many candidates as hits
+            chosen = models.Prefetch(
+                prefetch=[ranked],
+                query=models.NearestQuery(nearest=query.vector, mmr=mmr),
+                using=using,
+                params=self._options.params,
+            )
+            request = self._request(
+                vectors,
+                prefetch=[ranked, chosen],
+                query=models.FusionQuery(fusion=models.Fusion(self.fusion)),
+            )
+        return FusedRanking(request, self._skipped, last, documents=documents, depths=depths)
 
     def _sparse(
         self, vectors: CollectionVectors, query: EncodedQuery, condition: models.Filter | None

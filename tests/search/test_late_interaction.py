@@ -98,6 +98,11 @@ def test_hits_are_ranked_by_the_sum_of_the_greatest_cosines(late: QdrantClient) 
     )
     diverse = late.query("demo", QUERY, limit=5, diversity=0.5)
     assert len({hit.id for hit in diverse}) == 5
+    # the ranking by tokens is one half of it
+    assert diverse[0].document.split(",")[0] == hits[0].document.split(",")[0]
+    assert same(late.query("demo", QUERY, limit=5, diversity=0), hits[:5])
+    with pytest.raises(InputError, match="diversity is in the order of hits"):
+        late.query("demo", QUERY, diversity=0.5, fusion="dbsf")
     liked = late.query("demo", QUERY, like=[3], limit=30)
     assert same(liked, [hit for hit in hits if hit.id != 3])
     # a hit shows the vectors that it did before
