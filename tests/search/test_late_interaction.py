@@ -200,7 +200,9 @@ def test_a_copy_has_the_vectors_of_tokens(
         late.copy_to(vars(other).get("client", other), [found.name])
         other.set_model(tiny.path)
         other.set_late_model(WordTokens())
-        assert same(other.query(found.name, QUERY), hits)
+        scores = {hit.id: hit.score for hit in other.query(found.name, QUERY)}
+        # stores round alike up to the order of texts that are almost equally near
+        assert scores == pytest.approx({hit.id: hit.score for hit in hits}, abs=1e-4)
         (point,) = other.retrieve(found.name, [3], with_vectors=True)
         assert isinstance(point.vector, dict)
         np.testing.assert_allclose(point.vector[NAME], vectors(late, 3)[NAME], atol=1e-6)
