@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from qdrant_embed.encoder.facts.catalog import (
     SPARSE_MODELS,
+    check_task,
     close_sparse_matches,
-    find,
     sparse_name,
 )
 from qdrant_embed.encoder.facts.precision import Precision
@@ -336,12 +336,8 @@ def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
     text = os.fspath(model_name)
     if (known := sparse_name(text)) is not None:
         return known
-    if isinstance(model_name, str) and find(text) is not None:
-        raise UnknownModelError(
-            f"{text!r} is a dense model: TextEmbedding runs it, and set_model() sets it; "
-            f"{', '.join(SPARSE_MODELS)} are sparse",
-            name=text,
-        )
+    if isinstance(model_name, str):
+        check_task(text, "terms")
     if not text or (not {"/", "\\"} & set(text) and not Path(text).is_dir()):
         raise UnknownModelError(
             f"no sparse model named {text!r}: {', '.join(SPARSE_MODELS)} are known; a folder "
