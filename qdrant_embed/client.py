@@ -41,7 +41,7 @@ from qdrant_embed.ingest.whole_documents import (
 )
 from qdrant_embed.search.filters import combined
 from qdrant_embed.search.groups import Grouping, GroupResponse, answer_groups
-from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
+from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer, checked_queries
 
 
 class QdrantEmbedMixin(ModelSettings, OwnConnections):
@@ -351,7 +351,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             like=points_by_id(like, "like"),
             unlike=points_by_id(unlike, "unlike"),
         )
-        return run_blocking(answer(self._collection(collection_name), search, query_texts))
+        collection = self._collection(collection_name)
+        return run_blocking(answer(collection, search, checked_queries(query_texts)))
 
     def query_groups(
         self,
