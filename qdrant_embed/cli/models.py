@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from qdrant_embed.cli.command import Answer, Commands, add_command, table, with_json
+from qdrant_embed.encoder.cross import TextCrossEncoder
 from qdrant_embed.encoder.facts.catalog import (
     CatalogEntry,
     Purpose,
     find,
+    known_name,
     model_facts,
-    sparse_name,
 )
 from qdrant_embed.encoder.facts.modules import read_chain, read_prompts
 from qdrant_embed.encoder.facts.precision import (
@@ -31,6 +32,7 @@ from qdrant_embed.encoder.files.cache import cache_folder
 from qdrant_embed.encoder.files.compiled import compiled_folders, read_compiled
 from qdrant_embed.encoder.files.model_files import ModelFiles, find_here, find_model
 from qdrant_embed.encoder.interfaces import assert_never
+from qdrant_embed.encoder.late import LateInteractionTextEmbedding
 from qdrant_embed.encoder.model import ModelFacts
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.text import TextEmbedding, found
@@ -133,10 +135,10 @@ def models(options: argparse.Namespace) -> Answer:
 def _one_model(options: argparse.Namespace) -> Answer:
     """Show all facts about one model, without network, and compile nothing."""
     name = options.name
-    if sparse_name(name) is not None:
-        listed = SparseTextEmbedding.list_supported_models()
-        [sparse] = [model for model in listed if model["model"] == sparse_name(name)]
-        return Answer(sparse, [f"{key:16} {value}" for key, value in sparse.items()])
+    for kind in (SparseTextEmbedding, LateInteractionTextEmbedding, TextCrossEncoder):
+        for known in kind.list_supported_models():
+            if known["model"] == known_name(name):
+                return Answer(known, [f"{key:16} {value}" for key, value in known.items()])
     cache, precision = cache_folder(options.cache_dir), options.precision
     here = find_here(name, cache=cache, revision=options.revision, precision=precision)
     if isinstance(here, ModelFiles):
@@ -417,8 +419,7 @@ def _fidelity_summary(fidelity: Mapping[str, Any] | None) -> str:
 
 def _full_name(name: str | None) -> str | None:
     """Return a model's name as the catalog spells it, or unchanged if it is unknown."""
-    entry = find(name) if name else None
-    return entry.spec.name if entry else name
+    return (known_name(name) if name else None) or name
 
 
 def _cell(value: object) -> str:

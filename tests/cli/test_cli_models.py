@@ -199,3 +199,16 @@ def test_sparse_models(command: Command) -> None:
         "license": "Apache-2.0",
         "inference_free": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        ("colbertv2.0", "colbert-ir/colbertv2.0"),
+        ("MS-MARCO-MiniLM-L6-v2", "cross-encoder/ms-marco-MiniLM-L6-v2"),
+    ],
+)
+def test_models_of_other_kinds(command: Command, name: str, whole: str) -> None:
+    facts = command.found(name)
+    assert facts["model"] == whole
+    assert facts["max_tokens"]

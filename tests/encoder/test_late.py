@@ -251,8 +251,9 @@ def test_other_models_are_refused(tmp_path: Path, cache: Path) -> None:
     dense = tiny_bert(tmp_path / "dense").path
     with pytest.raises(ModelFileError, match="is not a late-interaction model"):
         LateInteractionTextEmbedding(dense, cache_dir=cache)
-    with pytest.raises(ModelFileError, match="LateInteractionTextEmbedding runs it"):
-        TextEmbedding(FIXTURES / "native", cache_dir=cache)
+    for name in ("native", "pylate", "stanford"):
+        with pytest.raises(ModelFileError, match="LateInteractionTextEmbedding runs it"):
+            TextEmbedding(FIXTURES / name, cache_dir=cache)
     folder = copied("stanford", tmp_path / "bare", {})
     weights = load_file(folder / "model.safetensors")
     del weights["linear.weight"]

@@ -979,10 +979,17 @@ def sparse_name(name: str) -> str | None:
     return entry.name if entry else None
 
 
+def known_name(name: str) -> str | None:
+    """Return the whole name of the known model of any kind that `name` means, ignoring case."""
+    if (entry := find(name)) is not None:
+        return entry.spec.name
+    late = find_late(name)
+    return sparse_name(name) or (late.name if late is not None else reranker_name(name))
+
+
 def is_known(name: str) -> bool:
     """Return whether `name` is that of a known model of any kind, in any case."""
-    lookups = (find, sparse_name, find_late, reranker_name)
-    return any(lookup(name) is not None for lookup in lookups)
+    return known_name(name) is not None
 
 
 def is_repository_name(name: str) -> bool:
