@@ -96,6 +96,11 @@ def parser(json_option: argparse.ArgumentParser) -> argparse.ArgumentParser:
     options.add_argument(
         "--sparse-model", metavar="MODEL", help="sparse model; the collection's own by default"
     )
+    options.add_argument(
+        "--late-model",
+        metavar="MODEL",
+        help="late-interaction model; the collection's own by default",
+    )
     # only `add` has the first one
     options.set_defaults(overflow=None, key_variable=_KEY_VARIABLE)
     return options
@@ -235,7 +240,7 @@ def connect_to_both(options: argparse.Namespace) -> Iterator[tuple[QdrantClient,
 def _one_of_both(options: argparse.Namespace, side: str, variable: str) -> argparse.Namespace:
     """Return the options of one database of a copy as other commands have them."""
     own = {name: getattr(options, side + name) for name in _OF_A_PLACE}
-    none = dict.fromkeys(("collection", "model", "overflow", "sparse_model"))
+    none = dict.fromkeys(("collection", "model", "overflow", "sparse_model", "late_model"))
     return argparse.Namespace(**own, **none, timeout=options.timeout, key_variable=variable)
 
 
@@ -254,6 +259,8 @@ def _open(options: argparse.Namespace) -> Iterator[tuple[QdrantClient, bool]]:
             )
         if options.sparse_model is not None:
             client.set_sparse_model(options.sparse_model)
+        if options.late_model is not None:
+            client.set_late_model(options.late_model)
         yield client, exists
     except (*REQUEST_ERRORS, *_OUR_ERRORS, *NO_ANSWERS) as error:
         address = options.path or address_of(client, grpc=options.grpc)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 from qdrant_embed.cli.command import Answer, Commands, add_command, table, with_json
 from qdrant_embed.encoder.cross import TextCrossEncoder
@@ -14,8 +14,11 @@ from qdrant_embed.encoder.facts.catalog import (
     CatalogEntry,
     Purpose,
     find,
+    find_late,
     known_name,
     model_facts,
+    reranker_name,
+    sparse_name,
 )
 from qdrant_embed.encoder.facts.modules import read_chain, read_prompts
 from qdrant_embed.encoder.facts.precision import (
@@ -26,6 +29,7 @@ from qdrant_embed.encoder.facts.precision import (
     ModelReport,
     Precision,
 )
+from qdrant_embed.encoder.facts.sparse_catalog import BM25
 from qdrant_embed.encoder.facts.weights import is_quantized
 from qdrant_embed.encoder.files import inventory
 from qdrant_embed.encoder.files.cache import cache_folder
@@ -40,6 +44,15 @@ from qdrant_embed.errors import InputError, ModelFileError, UnknownModelError
 
 # what is said of facts that the model's own files may refute
 _DOUBTS = {"vendor": " (by its vendor's page alone)", "unconfirmed": " (unconfirmed)"}
+_Encoder: TypeAlias = (
+    TextEmbedding | SparseTextEmbedding | LateInteractionTextEmbedding | TextCrossEncoder
+)
+_KINDS: Mapping[str, type[_Encoder]] = {
+    "dense": TextEmbedding,
+    "sparse": SparseTextEmbedding,
+    "late": LateInteractionTextEmbedding,
+    "reranker": TextCrossEncoder,
+}
 _NAMED = 4  # languages of a model; of more, the table says how many
 
 
@@ -59,6 +72,12 @@ def add_to(commands: Commands) -> None:
         default="int8",
         help="int8, the default; fp32 for exact vectors; or bf16 or fp16, which take half the "
         "memory of fp32",
+    )
+    kind = argparse.ArgumentParser(add_help=False)
+    kind.add_argument(
+        "--kind",
+        choices=tuple(_KINDS),
+        help="what the model is for; by default what a known model is for, dense for others",
     )
     hub = argparse.ArgumentParser(add_help=False, parents=[precision])
     hub.add_argument("--revision", help="branch, tag or commit on the hub; main by default")
@@ -84,11 +103,11 @@ def add_to(commands: Commands) -> None:
         choices=get_args(Purpose),
         help="only models trained to find passages, or to find texts of equal meaning",
     )
-    add_command(commands, "pull", pull, hub).add_argument("name", help=name)
-    compiling = add_command(commands, "compile", compile_folder, precision)
+    add_command(commands, "pull", pull, hub, kind).add_argument("name", help=name)
+    compiling = add_command(commands, "compile", compile_folder, precision, kind)
     compiling.add_argument("dir", help="folder of a model, as sentence-transformers saves it")
     compiling.add_argument("--out", metavar="DIR", required=True, help="folder to create")
-    exporting = add_command(commands, "export", export, hub)
+    exporting = add_command(commands, "export", export, hub, kind)
     exporting.add_argument("name", help=name)
     exporting.add_argument("out", metavar="dir", help="folder to create")
     verifying = add_command(commands, "verify", verify, cache)
@@ -135,10 +154,10 @@ def models(options: argparse.Namespace) -> Answer:
 def _one_model(options: argparse.Namespace) -> Answer:
     """Show all facts about one model, without network, and compile nothing."""
     name = options.name
-    for kind in (SparseTextEmbedding, LateInteractionTextEmbedding, TextCrossEncoder):
-        for known in kind.list_supported_models():
-            if known["model"] == known_name(name):
-                return Answer(known, [f"{key:16} {value}" for key, value in known.items()])
+    if (kind := _kind(name)) != "dense":
+        listed = {model["model"]: model for model in _KINDS[kind].list_supported_models()}
+        facts = {**listed[known_name(name) or name], "kind": kind}
+        return Answer(facts, [f"{key:16} {_cell(value)}" for key, value in facts.items()])
     cache, precision = cache_folder(options.cache_dir), options.precision
     here = find_here(name, cache=cache, revision=options.revision, precision=precision)
     if isinstance(here, ModelFiles):
@@ -295,13 +314,14 @@ def _lines(facts: Mapping[str, Any]) -> list[str]:
 def pull(options: argparse.Namespace) -> Answer:
     """Download a model's current version, verify and compile it."""
     encoder = _encoder(options.name, options)
-    find_model(
-        options.name,
-        cache=cache_folder(options.cache_dir),
-        revision=options.revision,
-        precision=options.precision,
-        update=True,
-    )
+    if sparse_name(options.name) != BM25:  # which has no files
+        find_model(
+            options.name,
+            cache=cache_folder(options.cache_dir),
+            revision=options.revision,
+            precision=options.precision,
+            update=True,
+        )
     facts = _facts(encoder)
     return Answer(facts, [f"{facts['model']} is ready ({_summary(facts)})"])
 
@@ -376,8 +396,9 @@ def _exported(name: str, options: argparse.Namespace) -> Answer:
     return Answer(facts, [f"{facts['model']} is in {out} ({_summary(facts)})"])
 
 
-def _encoder(name: str, options: argparse.Namespace) -> TextEmbedding:
-    return TextEmbedding(
+def _encoder(name: str, options: argparse.Namespace) -> _Encoder:
+    kind = options.kind or _kind(name)
+    return _KINDS[kind](
         name,
         cache_dir=options.cache_dir,
         revision=getattr(options, "revision", None),
@@ -386,24 +407,39 @@ def _encoder(name: str, options: argparse.Namespace) -> TextEmbedding:
     )
 
 
-def _facts(encoder: TextEmbedding) -> dict[str, Any]:
-    description, report = encoder.describe(), encoder.report
+def _kind(name: str) -> str:
+    """Return what a known model is for; ``dense`` for others."""
+    known = {"sparse": sparse_name, "late": find_late, "reranker": reranker_name}
+    return next((kind for kind, found_by in known.items() if found_by(name)), "dense")
+
+
+def _facts(encoder: _Encoder) -> dict[str, Any]:
+    # a cross-encoder describes no vectors
+    description = None if isinstance(encoder, TextCrossEncoder) else encoder.describe()
+    report = encoder.report
+    digest = description.weights_sha256 if description else getattr(report, "weights_sha256", None)
     return {
-        "model": description.model,
-        "revision": description.revision,
-        "weights_sha256": description.weights_sha256,
-        "dimension": description.dimension,
-        "precision": report.precision,
-        "fidelity": asdict(report.fidelity) if report.fidelity else None,
+        "model": description.model if description else encoder.model_name,
+        "revision": description.revision if description else None,
+        "weights_sha256": digest,
+        "dimension": getattr(description, "dimension", None),  # of terms there are many
+        "precision": report.precision if report else None,
+        "fidelity": asdict(report.fidelity) if report and report.fidelity else None,
+        "ranking": asdict(report.ranking) if report and report.ranking else None,
     }
 
 
 def _summary(facts: Mapping[str, Any]) -> str:
-    commit = f"commit {facts['revision'][:12]}, " if facts["revision"] else ""
-    return (
-        f"{commit}{facts['dimension']} dimensions, {facts['precision']}"
-        f"{_fidelity_summary(facts['fidelity'])}, weights sha256 {facts['weights_sha256'][:12]}"
-    )
+    said = [f"commit {facts['revision'][:12]}"] if facts["revision"] else []
+    if facts["dimension"] is not None:
+        said.append(f"{facts['dimension']} dimensions")
+    if facts["precision"] is not None:
+        said.append(f"{facts['precision']}{_fidelity_summary(facts['fidelity'])}")
+    if facts["ranking"] is not None:
+        said.append(f"Kendall's tau to float32 {facts['ranking']['tau']:.3f}")
+    if facts["weights_sha256"] is not None:
+        said.append(f"weights sha256 {facts['weights_sha256'][:12]}")
+    return ", ".join(said) or "nothing to fetch"
 
 
 def _fidelity_summary(fidelity: Mapping[str, Any] | None) -> str:

@@ -18,7 +18,7 @@ from qdrant_embed.encoder.facts.catalog import (
     close_sparse_matches,
     sparse_name,
 )
-from qdrant_embed.encoder.facts.precision import Precision
+from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.facts.sparse_catalog import BM25, SPARSE_CATALOG
 from qdrant_embed.encoder.interfaces import (
     Recorded,
@@ -183,6 +183,33 @@ class SparseTextEmbedding:
         """The model's name as the hub spells it; a folder's path for a model without one."""
         return self._encoder.model_name
 
+    def load(self) -> None:
+        """Find, compile and load the model now, where that has not happened yet; BM25 has none.
+
+        Raises:
+            The same errors as the constructor without ``lazy_load=True``.
+        """
+        if isinstance(self._encoder, _Splade):
+            self._encoder.load()
+
+    @property
+    def report(self) -> ModelReport | None:
+        """What is run: the file, its precision, and how near int8 is; ``None`` for BM25."""
+        return self._encoder.report if isinstance(self._encoder, _Splade) else None
+
+    def export(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model to a new folder that needs no network, hub, or compiling to load.
+
+        Pass the folder in place of a model's name.
+
+        Raises:
+            InputError: it is BM25, which has no files; or there is something in the folder already.
+            ModelFileError: the folder cannot be written.
+        """
+        if not isinstance(self._encoder, _Splade):
+            raise InputError(f"{BM25} has no files to export: it works everywhere as it is")
+        self._encoder.export(folder)
+
     def describe(self) -> SparseDescription:
         """Return everything the vectors depend on; collections are stamped with it."""
         return self._encoder.describe()
@@ -308,6 +335,19 @@ class _Splade:
     def load(self) -> None:
         """Find, compile and load the model now, where that has not happened yet."""
         self._model.load()
+
+    @property
+    def report(self) -> ModelReport:
+        """What is run."""
+        return self._model.load().report
+
+    def export(self, folder: str | os.PathLike[str]) -> None:
+        """Write the model to a new folder."""
+        from qdrant_embed.encoder.files.plan import check_new
+
+        check_path("folder", folder)
+        check_new(Path(folder))  # before anything is fetched or compiled
+        self._model.export(Path(folder), self._model.facts.spec)
 
     def describe(self) -> SparseDescription:
         """Return everything the vectors depend on."""

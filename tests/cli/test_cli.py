@@ -145,7 +145,8 @@ def test_a_folder_is_compiled_into_another(tiny: TinyModel, tmp_path: Path) -> N
     [
         (("pull", NAME), "could not be downloaded"),
         (("pull", "no such model"), "no model named"),
-        (("pull", "Qdrant/bm25"), "is a sparse model"),
+        (("pull", "Qdrant/bm25", "--kind", "dense"), "is a sparse model"),
+        (("export", "bm25", "out"), "has no files to export"),
         (("pull", "x" * 5000), "no model named"),
         (("export", NAME, "file/model"), "cannot write file/model"),  # before the hub is asked
         (("compile", "nowhere", "--out", "x"), "folder nowhere does not exist"),

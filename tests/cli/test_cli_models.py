@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from hub_server import COMMIT, asked, downloaded, serving
+from rerankers import unpacked
 from safetensors.numpy import save_file
 from tiny import TinyModel, tiny_bert, tiny_tokenizer, write_model, write_modules
 from tiny_onnx import WIDTH, tiny_onnx
 
-from qdrant_embed import TextEmbedding
+from qdrant_embed import TextCrossEncoder, TextEmbedding
 from qdrant_embed.cli.main import main
 from qdrant_embed.encoder.compile import mixed_precision
 from qdrant_embed.encoder.facts.catalog import CATALOG, MINILM
@@ -192,23 +193,31 @@ def test_what_cannot_be_shown(
     assert message in command.failure(*arguments)
 
 
-def test_sparse_models(command: Command) -> None:
+def test_models_of_other_kinds(command: Command) -> None:
     assert command.found("bm25") == {
         "model": "Qdrant/bm25",
         "requires_idf": True,
         "license": "Apache-2.0",
         "inference_free": False,
+        "kind": "sparse",
     }
+    late, reranker = command.found("colbertv2.0"), command.found("ms-marco-MiniLM-L6-v2")
+    assert (late["model"], late["kind"], late["dim"]) == ("colbert-ir/colbertv2.0", "late", 128)
+    assert reranker["model"] == "cross-encoder/ms-marco-MiniLM-L6-v2"
+    assert reranker["kind"] == "reranker"
 
 
-@pytest.mark.parametrize(
-    ("name", "whole"),
-    [
-        ("colbertv2.0", "colbert-ir/colbertv2.0"),
-        ("MS-MARCO-MiniLM-L6-v2", "cross-encoder/ms-marco-MiniLM-L6-v2"),
-    ],
-)
-def test_models_of_other_kinds(command: Command, name: str, whole: str) -> None:
-    facts = command.found(name)
-    assert facts["model"] == whole
-    assert facts["max_tokens"]
+def test_models_of_other_kinds_are_compiled_and_exported(
+    capsys: pytest.CaptureFixture[str], empty: Path, tmp_path: Path
+) -> None:
+    del empty
+    assert main(["pull", "bm25"]) == 0
+    assert capsys.readouterr().out == "Qdrant/bm25 is ready (nothing to fetch)\n"
+    source = unpacked("bert", tmp_path / "source").folder
+    made = ["compile", str(source), "--precision", "fp32", "--out"]
+    assert main([*made, str(tmp_path / "reranker"), "--kind", "reranker"]) == 0
+    assert "fp32" in capsys.readouterr().out
+    (score,) = TextCrossEncoder(tmp_path / "reranker", local_files_only=True).rerank("a", ["b"])
+    (expected,) = TextCrossEncoder(source, precision="fp32").rerank("a", ["b"])
+    assert score == pytest.approx(expected)
+    assert main(["verify", str(tmp_path / "reranker")]) == 0

@@ -76,7 +76,8 @@ def test_iterators_of_different_lengths_are_refused(client: QdrantClient) -> Non
     [
         ({"query_text": ""}, "empty"),
         ({"query_text": "  \n"}, "empty"),
-        ({"query_text": None}, "must be a str"),
+        ({"query_text": None}, "query_text is missing"),
+        ({"query_text": 5}, "must be a str"),
         ({"query_text": "cat", "limit": 0}, "limit"),
         ({"query_text": "cat", "limit": 2.5}, "limit"),
         ({"query_text": "cat", "timeout": -1}, "timeout"),

@@ -302,7 +302,7 @@ def test_ids_of_every_kind_are_examples(unset: QdrantClient) -> None:
 def test_an_example_that_does_not_exist_is_named(unset: QdrantClient) -> None:
     filled(unset)
     for _ in range(2):  # with vectors that are read, and remembered
-        with pytest.raises(DocumentNotFoundError, match=r"'demo' has no documents with 2") as error:
+        with pytest.raises(DocumentNotFoundError, match=r"demo' has no documents with 2") as error:
             unset.query("demo", "q", like=[3, "none"], unlike=[4711])
         assert error.value.missing_ids == ["none", 4711]
 
