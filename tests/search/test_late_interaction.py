@@ -203,7 +203,8 @@ def test_a_copy_has_the_vectors_of_tokens(
         assert same(other.query(found.name, QUERY), hits)
         (point,) = other.retrieve(found.name, [3], with_vectors=True)
         assert isinstance(point.vector, dict)
-        np.testing.assert_allclose(point.vector[NAME], vectors(late, 3)[NAME], atol=1e-6)
+        copied: Any = point.vector[NAME]
+        np.testing.assert_allclose(copied, vectors(late, 3)[NAME], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
