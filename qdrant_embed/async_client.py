@@ -46,7 +46,7 @@ from qdrant_embed.ingest.whole_documents import (
 )
 from qdrant_embed.search.filters import combined
 from qdrant_embed.search.groups import Grouping, GroupResponse, answer_groups
-from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
+from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer, checked_queries
 
 
 class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
@@ -227,7 +227,8 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
             like=points_by_id(like, "like"),
             unlike=points_by_id(unlike, "unlike"),
         )
-        return await answer(self._collection(collection_name), search, query_texts)
+        collection = self._collection(collection_name)
+        return await answer(collection, search, checked_queries(query_texts))
 
     async def query_groups(
         self,

@@ -41,7 +41,7 @@ from qdrant_embed.ingest.whole_documents import (
 )
 from qdrant_embed.search.filters import combined
 from qdrant_embed.search.groups import Grouping, GroupResponse, answer_groups
-from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer
+from qdrant_embed.search.search import Fusion, QueryResponse, Search, answer, checked_queries
 
 
 class QdrantEmbedMixin(ModelSettings, OwnConnections):
@@ -258,6 +258,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             like: ids of documents that hits shall resemble, besides the text or in place of it. By
                 their dense vectors: hits are nearest to the mean of these and that of the text. A
                 document in chunks counts by its first one. The documents themselves are no hits.
+                In a hybrid search, this is the dense branch; with late interaction, it chooses the
+                candidates, which the text alone ranks.
             unlike: ids of documents that hits shall not resemble: the mean of their vectors is
                 subtracted. It needs a text or `like`.
 
@@ -351,7 +353,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             like=points_by_id(like, "like"),
             unlike=points_by_id(unlike, "unlike"),
         )
-        return run_blocking(answer(self._collection(collection_name), search, query_texts))
+        collection = self._collection(collection_name)
+        return run_blocking(answer(collection, search, checked_queries(query_texts)))
 
     def query_groups(
         self,
@@ -382,7 +385,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         without the value are in no group, and those with a list are in a group for each value.
 
         In a hybrid search, a group has those of its hits that are among the fused ones: the first
-        100 or more, as far as `limit` needs.
+        100 or more, as far as `limit` needs. No reranker scores them, not even that of
+        `set_reranker`.
 
         Args:
             collection_name: name of the collection.

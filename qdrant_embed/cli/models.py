@@ -15,6 +15,7 @@ from qdrant_embed.encoder.facts.catalog import (
     Purpose,
     find,
     find_late,
+    known_name,
     model_facts,
     reranker_name,
     sparse_name,
@@ -155,8 +156,7 @@ def _one_model(options: argparse.Namespace) -> Answer:
     name = options.name
     if (kind := _kind(name)) != "dense":
         listed = {model["model"]: model for model in _KINDS[kind].list_supported_models()}
-        late, known = find_late(name), sparse_name(name) or reranker_name(name)
-        facts = {**listed[known or (late.name if late else name)], "kind": kind}
+        facts = {**listed[known_name(name) or name], "kind": kind}
         return Answer(facts, [f"{key:16} {_cell(value)}" for key, value in facts.items()])
     cache, precision = cache_folder(options.cache_dir), options.precision
     here = find_here(name, cache=cache, revision=options.revision, precision=precision)
@@ -455,8 +455,7 @@ def _fidelity_summary(fidelity: Mapping[str, Any] | None) -> str:
 
 def _full_name(name: str | None) -> str | None:
     """Return a model's name as the catalog spells it, or unchanged if it is unknown."""
-    entry = find(name) if name else None
-    return entry.spec.name if entry else name
+    return (known_name(name) if name else None) or name
 
 
 def _cell(value: object) -> str:

@@ -614,7 +614,13 @@ class EncoderSelection:
         late = None
         if late_encoder is not None and late_name is not None:
             late = LateVectors(late_encoder, late_name)
-        return CollectionVectors(dense, sparse, dense.encoder.splits, late)
+        vectors = CollectionVectors(dense, sparse, dense.encoder.splits, late)
+        if len(set(vectors.names)) < len(vectors.names):
+            raise InputError(
+                f"two vectors of a new collection have the same name ({vectors.names}): pass "
+                "another vector_name to set_model, set_sparse_model or set_late_model"
+            )
+        return vectors
 
     def _select(self, collection: StoredCollection, chosen: _Chosen) -> CollectionVectors:
         collection.check_is_whole()

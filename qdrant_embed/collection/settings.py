@@ -375,7 +375,7 @@ class ModelSettings:
         """Set the reranker of all queries of this client that do not pass one of their own.
 
         A reranker scores the best hits of a search again, with their texts. Nothing of it is stored
-        in collections.
+        in collections. Searches by examples alone and `query_groups` do without.
 
         Args:
             reranker: a cross-encoder's name or folder, an object with the method of `Reranker`, or

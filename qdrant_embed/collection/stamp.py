@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from qdrant_embed.encoder.interfaces import (
+    CUSTOM,
     EncoderDescription,
     LateDescription,
     SparseDescription,
@@ -182,10 +183,13 @@ def _compare(
     if "weights_sha256" in differing and set(differing) <= {"weights_sha256", "tokenizer_sha256"}:
         same = written["model"].lower() == current["model"].lower()
         hint = _OTHER_FORM if same else ""
+    own = f"Omit {setter} to use the collection's own model"
+    if str(written.get("tokenizer")).startswith(CUSTOM):  # which no collection can bring
+        own = f"Pass the tokenizer that the collection was written with to {setter}"
     sides = "; ".join(f"{key} {written[key]!r}, not {current[key]!r}" for key in differing)
     raise CollectionMismatchError(
         f"collection {name!r} was written by {written['model']}, which differs from this client's "
-        f"{current['model']}: {sides}. {hint}Omit {setter} to use the collection's own model; to "
+        f"{current['model']}: {sides}. {hint}{own}; to "
         "change the model of a collection, call migrate_model()",
         expected={key: current[key] for key in differing},
         found={key: written[key] for key in differing},

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from qdrant_embed.encoder.facts.catalog import (
     DEFAULT_RERANKER,
+    check_task,
     close_rerankers,
-    find,
     reranker_name,
-    sparse_name,
     supported_rerankers,
 )
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
@@ -361,13 +360,7 @@ def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
         return model_name
     if (known := reranker_name(text)) is not None:
         return known
-    if find(text) is not None or sparse_name(text) is not None:
-        kind = "dense" if find(text) is not None else "sparse"
-        raise UnknownModelError(
-            f"{text!r} is a {kind} model, not a cross-encoder: set_model() and set_sparse_model() "
-            f"take such models; {DEFAULT_RERANKER!r} is a cross-encoder",
-            name=text,
-        )
+    check_task(text, "score")
     if not text or (not {"/", "\\"} & set(text) and not Path(text).is_dir()):
         matches = close_rerankers(text)
         hint = f"did you mean {' or '.join(map(repr, matches))}? " if matches else ""

@@ -29,6 +29,7 @@ Route: TypeAlias = Literal["document", "query"]  # what a text is; some models t
 Overflow: TypeAlias = Literal["truncate", "mean", "chunk", "error"]
 # returns the words of a text; they are lower-cased afterwards
 WordTokenizer: TypeAlias = Callable[[str], Iterable[str]]
+CUSTOM = "custom: "  # what the name of a user's own `WordTokenizer` begins with in a stamp
 Distance: TypeAlias = Literal["Cosine", "Dot", "Euclid", "Manhattan"]
 
 

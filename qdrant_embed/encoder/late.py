@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from qdrant_embed.encoder.facts.catalog import (
     LATE_MODELS,
+    check_task,
     close_late_matches,
-    find,
     find_late,
-    sparse_name,
 )
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.interfaces import LateDescription, Recorded, Vector
@@ -297,14 +296,7 @@ def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
         return model_name
     if (known := find_late(text)) is not None:
         return known.name
-    if find(text) is not None or sparse_name(text) is not None:
-        kind, setter = (
-            ("sparse", "set_sparse_model") if sparse_name(text) else ("dense", "set_model")
-        )
-        raise UnknownModelError(
-            f"{text!r} is a {kind} model, which has no vector for each token: {setter}() sets it",
-            name=text,
-        )
+    check_task(text, "token_vectors")
     if not text or (not {"/", "\\"} & set(text) and not Path(text).is_dir()):
         raise UnknownModelError(
             f"no late-interaction model named {text!r}: "

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from qdrant_embed.encoder.facts.catalog import (
     SPARSE_MODELS,
+    check_task,
     close_sparse_matches,
-    find,
     sparse_name,
 )
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
@@ -31,7 +31,13 @@ from qdrant_embed.encoder.model import Model, ModelOptions
 from qdrant_embed.encoder.run.checked_texts import checked_texts
 from qdrant_embed.encoder.run.cores import worker_count
 from qdrant_embed.encoder.run.pipeline import Pipeline
-from qdrant_embed.errors import InputError, UnknownModelError, check_path, check_whole
+from qdrant_embed.errors import (
+    InputError,
+    UnknownModelError,
+    check_path,
+    check_picklable,
+    check_whole,
+)
 from qdrant_embed.forks import IMPORTING
 
 if TYPE_CHECKING:
@@ -161,6 +167,16 @@ class SparseTextEmbedding:
         self._encoder = _Splade(options, threads, max_terms)
         if not lazy_load:
             self._encoder.load()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to load the model again when it is first used."""
+        tokenizer = getattr(self._encoder, "tokenizer", None)
+        if callable(tokenizer):
+            check_picklable("tokenizer", tokenizer)
+        return self.__dict__
+
+    def __deepcopy__(self, memo: object) -> SparseTextEmbedding:
+        return self  # it never changes, and threads share it
 
     @property
     def model_name(self) -> str:
@@ -376,12 +392,8 @@ def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
     text = os.fspath(model_name)
     if (known := sparse_name(text)) is not None:
         return known
-    if isinstance(model_name, str) and find(text) is not None:
-        raise UnknownModelError(
-            f"{text!r} is a dense model: TextEmbedding runs it, and set_model() sets it; "
-            f"{', '.join(SPARSE_MODELS)} are sparse",
-            name=text,
-        )
+    if isinstance(model_name, str):
+        check_task(text, "terms")
     if not text or (not {"/", "\\"} & set(text) and not Path(text).is_dir()):
         raise UnknownModelError(
             f"no sparse model named {text!r}: {', '.join(SPARSE_MODELS)} are known; a folder "

@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from qdrant_embed.encoder.facts.catalog import (
     DEFAULT_MODEL,
-    find_late,
-    reranker_name,
-    sparse_name,
+    check_task,
     supported_models,
 )
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
@@ -40,7 +38,6 @@ from qdrant_embed.encoder.run.job import EncodeJob
 from qdrant_embed.encoder.run.pipeline import Pipeline
 from qdrant_embed.errors import (
     InputError,
-    UnknownModelError,
     check_path,
     check_picklable,
     check_whole,
@@ -162,24 +159,8 @@ class TextEmbedding:
         query_prompt: str | None = None,
         document_prompt: str | None = None,
     ) -> None:
-        if isinstance(model_name, str) and sparse_name(model_name) is not None:
-            raise UnknownModelError(
-                f"{model_name!r} is a sparse model: SparseTextEmbedding runs it, and "
-                "set_sparse_model() sets it",
-                name=model_name,
-            )
-        if isinstance(model_name, str) and find_late(model_name) is not None:
-            raise UnknownModelError(
-                f"{model_name!r} is a late-interaction model: LateInteractionTextEmbedding runs "
-                "it, and set_late_model() sets it",
-                name=model_name,
-            )
-        if isinstance(model_name, str) and reranker_name(model_name) is not None:
-            raise UnknownModelError(
-                f"{model_name!r} is a cross-encoder, which has no vectors: TextCrossEncoder runs "
-                "it, and set_reranker() sets it",
-                name=model_name,
-            )
+        if isinstance(model_name, str):
+            check_task(model_name, "embed")
         self._overflow = OverflowOptions(overflow, overlap, splitter)
         options = ModelOptions(
             model_name=model_name,

@@ -16,16 +16,17 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 from qdrant_client import models
+from qdrant_client.local.payload_value_extractor import value_by_key
 
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.vectors import CollectionVectors
+from qdrant_embed.engines.names import HOW_FIELDS_ARE_NAMED, is_field
 from qdrant_embed.errors import InputError, check_whole
 from qdrant_embed.search.ranking import CHUNKS_PER_DOCUMENT, DEPTHS
 from qdrant_embed.search.search import (
     EncodedQuery,
     QueryResponse,
     Search,
-    checked_queries,
     found_points,
     responses_of,
     with_vectors,
@@ -65,9 +66,10 @@ class Grouping:
     group_size: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.group_by, str) or not self.group_by.strip("."):
+        if not isinstance(self.group_by, str) or not is_field(self.group_by):
             raise InputError(
-                f"group_by must be a key of the metadata, such as 'url', not {self.group_by!r:.80}"
+                "group_by must be a key of the metadata, such as 'url', not "
+                f"{self.group_by!r:.80}; {HOW_FIELDS_ARE_NAMED}"
             )
         check_whole("group_size", self.group_size, 1)
 
@@ -92,14 +94,10 @@ class Grouping:
 
     def values(self, payload: Mapping[str, Any] | None) -> list[Value]:
         """Return the values that a payload has under the key, each once."""
-        found: list[Any] = [payload or {}]
-        for part in self.group_by.split("."):
-            inner = [value.get(part.removesuffix("[]")) for value in _mappings(found)]
-            found = [each for value in inner for each in _listed(value)]
         return list(
             dict.fromkeys(
                 value
-                for value in found
+                for value in value_by_key(dict(payload or {}), self.group_by) or ()
                 if isinstance(value, str | int) and not isinstance(value, bool)
             )
         )
@@ -139,7 +137,6 @@ async def answer_groups(
         As `query_groups` does.
     """
     texts = search.texts(query_text)
-    texts = None if texts is None else checked_queries(texts)
 
     def prepare(vectors: CollectionVectors) -> EncodedQuery:
         (query,) = search.encoded(vectors, texts)
@@ -230,11 +227,3 @@ class _Asked:
         ]
         rankings = [search.ranking(self.vectors, self.query) for search in searches]
         return await found_points(self.collection, searches[0], self.vectors, rankings)
-
-
-def _mappings(values: Iterable[Any]) -> list[Mapping[str, Any]]:
-    return [value for value in values if isinstance(value, Mapping)]
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]

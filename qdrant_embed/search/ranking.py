@@ -18,7 +18,9 @@ each is settled here, for every store alike:
 
 With diversity, the order of a dense search is that in which Qdrant chooses hits from the candidates
 of a tier, whose scores go up and down; so it is taken as it is, and read from its beginning. In a
-hybrid search it is the dense branch that is in such an order when it is fused.
+hybrid search it is the dense branch that is in such an order when it is fused. The candidates of
+late interaction reach Qdrant's core in any order: with diversity, documents whose vectors are equal
+then change places from request to request.
 
 As a rule that is one request, and one for all texts of a batch. If more is needed, hits come
 without payloads until the ranking is known, and then those of the page are retrieved. A dense

@@ -224,10 +224,11 @@ class Search:
         """Return the texts to search for; ``None`` to search by examples alone.
 
         Raises:
-            InputError: if there is nothing to search for, or an option needs a text.
+            InputError: if there is nothing to search for, the text is empty, or an option needs
+                one.
         """
         if query_text is not None:
-            return [query_text]
+            return checked_queries([query_text])
         if not self.like:
             raise InputError(
                 "unlike needs something to search for besides: pass query_text, or like"
@@ -492,7 +493,7 @@ class Search:
 
 
 async def answer(
-    collection: Collection, search: Search, query_texts: Iterable[str] | None
+    collection: Collection, search: Search, texts: Sequence[str] | None
 ) -> list[list[QueryResponse]]:
     """Search a collection and return the hits of each text, best first.
 
@@ -503,12 +504,11 @@ async def answer(
     Args:
         collection: the collection.
         search: how to search.
-        query_texts: the texts; ``None`` to search by examples alone, for one list of hits.
+        texts: the checked texts; ``None`` to search by examples alone, for one list of hits.
 
     Raises:
         As `query` does.
     """
-    texts = None if query_texts is None else checked_queries(query_texts)
     if texts == []:
         return []
 

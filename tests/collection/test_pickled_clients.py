@@ -78,3 +78,8 @@ def test_a_function_that_has_no_name_is_named(server: Server) -> None:
         pickle.dumps(client)
     with pytest.warns(UserWarning, match="insecure"):
         copy.deepcopy(client).close()
+    client = QdrantClient(**at(server))
+    client.set_sparse_model("Qdrant/bm25", tokenizer=lambda text: text.split())
+    with pytest.raises(InputError, match="tokenizer="):
+        pickle.dumps(client)
+    copy.deepcopy(client).close()

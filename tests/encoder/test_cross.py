@@ -264,8 +264,9 @@ def test_a_model_is_refused_where_it_cannot_be_run(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("BAAI/bge-small-en-v1.5", "is a dense model, not a cross-encoder"),
-        ("Qdrant/bm25", "is a sparse model, not a cross-encoder"),
+        ("BAAI/bge-small-en-v1.5", r"is a dense model: TextEmbedding.*set_model\(\)"),
+        ("Qdrant/bm25", r"is a sparse model: .*set_sparse_model\(\) sets it"),
+        ("colbert-ir/colbertv2.0", r"a late-interaction model: .*set_late_model\(\) sets it"),
         ("ms-marco-MiniLM-L7-v2", "did you mean 'cross-encoder/ms-marco-MiniLM-L"),
         ("nothing", "no cross-encoder named 'nothing': TextCrossEncoder.list"),
         ("", "no cross-encoder named ''"),

@@ -251,8 +251,9 @@ def test_other_models_are_refused(tmp_path: Path, cache: Path) -> None:
     dense = tiny_bert(tmp_path / "dense").path
     with pytest.raises(ModelFileError, match="is not a late-interaction model"):
         LateInteractionTextEmbedding(dense, cache_dir=cache)
-    with pytest.raises(ModelFileError, match="LateInteractionTextEmbedding runs it"):
-        TextEmbedding(FIXTURES / "native", cache_dir=cache)
+    for name in ("native", "pylate", "stanford"):
+        with pytest.raises(ModelFileError, match="LateInteractionTextEmbedding runs it"):
+            TextEmbedding(FIXTURES / name, cache_dir=cache)
     folder = copied("stanford", tmp_path / "bare", {})
     weights = load_file(folder / "model.safetensors")
     del weights["linear.weight"]
@@ -266,6 +267,7 @@ def test_other_models_are_refused(tmp_path: Path, cache: Path) -> None:
     [
         ("BAAI/bge-small-en-v1.5", "is a dense model.*set_model"),
         ("Qdrant/bm25", "is a sparse model.*set_sparse_model"),
+        ("cross-encoder/ms-marco-MiniLM-L6-v2", r"is a cross-encoder: .*set_reranker\(\)"),
         ("colbertv3.0", "answerdotai/answerai-colbert-small-v1, .* are known"),
         ("", "no late-interaction model named ''"),
     ],

@@ -329,6 +329,13 @@ def test_examples_that_cannot_be_used_are_refused(
         client.query("demo", text, **options)
 
 
+def test_a_batch_has_texts(unset: QdrantClient) -> None:
+    filled(unset)
+    for texts in (None, "q", 5):
+        with pytest.raises(InputError, match="query_texts must be a list of str, not"):
+            unset.query_batch("demo", texts, like=[3])  # type: ignore[arg-type]
+
+
 # documents in chunks, and requests
 
 LONG = [f"{word} " * 40 for word in ("the cat", "a dog", "paris", "the market", "a ship")]

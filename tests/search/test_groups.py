@@ -150,6 +150,9 @@ def test_values_inside_of_values(unset: QdrantClient) -> None:
     groups = unset.query_groups("demo", "q", group_by="page.tags[].t", limit=2)
     assert found(groups) == [("x", [0, 2]), ("all", [0, 1, 2])]
     assert unset.query_groups("demo", "q", group_by="nothing") == []
+    unset.add("demo", ["4"], [{"a.b": {"page number": "w"}}], [4])
+    groups = unset.query_groups("demo", "q", group_by='"a.b"."page number"')
+    assert found(groups) == [("w", [4])]
 
 
 @settings(max_examples=25)
@@ -197,6 +200,8 @@ def test_as_a_rule_it_is_one_request(server: Server, kind: str) -> None:
     [
         ({"group_by": ""}, r"group_by must be a key of the metadata, such as 'url', not ''"),
         ({"group_by": 3}, r"group_by must be a key"),
+        ({"group_by": "page number"}, r"not 'page number'; use letters, .*double quotes"),
+        ({"group_by": "page..url"}, r"separate nested names with dots"),
         ({"group_by": "url", "group_size": 0}, r"group_size"),
         ({"group_by": "url", "limit": 0}, r"limit"),
         ({"group_by": "url", "query_text": None}, r"query_text is missing"),

@@ -205,7 +205,8 @@ def test_a_copy_has_the_vectors_of_tokens(
         assert scores == pytest.approx({hit.id: hit.score for hit in hits}, abs=1e-4)
         (point,) = other.retrieve(found.name, [3], with_vectors=True)
         assert isinstance(point.vector, dict)
-        np.testing.assert_allclose(point.vector[NAME], vectors(late, 3)[NAME], atol=1e-6)
+        copied: Any = point.vector[NAME]
+        np.testing.assert_allclose(copied, vectors(late, 3)[NAME], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -364,3 +365,14 @@ def test_a_vector_made_by_hand_must_fit() -> None:
     with pytest.raises(CollectionMismatchError, match="was not written with mine/WordTokens"):
         client.query("other", "text")
     client.close()
+
+
+@pytest.mark.parametrize("names", [("v", "v", "t"), ("v", "s", "v"), ("v", "t", "t")])
+def test_each_vector_has_a_name_of_its_own(client: QdrantClient, names: tuple[str, ...]) -> None:
+    dense, sparse, late = names
+    client.set_model(LetterEncoder(), vector_name=dense)
+    client.set_sparse_model("Qdrant/bm25", vector_name=sparse)
+    client.set_late_model(WordTokens(), vector_name=late)
+    with pytest.raises(InputError, match=r"have the same name.*pass another vector_name"):
+        client.add("demo", ["a text"])
+    assert not client.collection_exists("demo")

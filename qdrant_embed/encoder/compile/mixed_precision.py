@@ -252,7 +252,7 @@ class MixedPrecisionSearch:
                         errors[group] = calibration.difference(stage, exact)
                     del stage
             calibration.restore(exact)
-        self._step("measured")
+        self._step("measuring")
         return errors
 
     def _measured(self, plan: QuantizationPlan, reference: Array) -> Measured:
@@ -261,7 +261,7 @@ class MixedPrecisionSearch:
             self._graph(plan).save(path)
             firsts = self._tokens.firsts[-1] if self._tokens.firsts else None
             vectors = encode(Session(path).feed, self._tokens.held_out, self._threads, firsts)
-        self._step("checked")
+        self._step("checking")
         return self._gate.measure(vectors, reference)
 
 

@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeAlias
 from qdrant_embed.encoder.facts.head import ScoreActivation
 from qdrant_embed.encoder.facts.sparse_catalog import SPARSE_CATALOG, find_sparse, sparse_names
 from qdrant_embed.encoder.facts.spec import ModelSpec
-from qdrant_embed.encoder.interfaces import Pooling
+from qdrant_embed.encoder.interfaces import Pooling, Task
+from qdrant_embed.errors import UnknownModelError
 
 Purpose: TypeAlias = Literal["retrieval", "similarity"]
 # where a fact is from: the model's own ``files``, as they were read somewhere; the tables of
@@ -978,10 +979,17 @@ def sparse_name(name: str) -> str | None:
     return entry.name if entry else None
 
 
+def known_name(name: str) -> str | None:
+    """Return the whole name of the known model of any kind that `name` means, ignoring case."""
+    if (entry := find(name)) is not None:
+        return entry.spec.name
+    late = find_late(name)
+    return sparse_name(name) or (late.name if late is not None else reranker_name(name))
+
+
 def is_known(name: str) -> bool:
     """Return whether `name` is that of a known model of any kind, in any case."""
-    lookups = (find, sparse_name, find_late, reranker_name)
-    return any(lookup(name) is not None for lookup in lookups)
+    return known_name(name) is not None
 
 
 def is_repository_name(name: str) -> bool:
@@ -1069,6 +1077,27 @@ def close_rerankers(name: str) -> list[str]:
     short = name.lower().rpartition("/")[2]
     found = difflib.get_close_matches(short, _RERANKERS_BY_SHORT_NAME, cutoff=0.6)
     return [_RERANKERS_BY_SHORT_NAME[match].model for match in found]
+
+
+def check_task(name: str, task: Task) -> None:
+    """Raise `UnknownModelError` if `name` is that of a known model, but of none for `task`.
+
+    Other names may be those of any kind, which only a model's files can tell.
+    """
+    kinds = {
+        "embed": (find, "a dense model: TextEmbedding", "set_model"),
+        "terms": (sparse_name, "a sparse model: SparseTextEmbedding", "set_sparse_model"),
+        "token_vectors": (
+            find_late,
+            "a late-interaction model: LateInteractionTextEmbedding",
+            "set_late_model",
+        ),
+        "score": (reranker_name, "a cross-encoder: TextCrossEncoder", "set_reranker"),
+    }
+    known = [other for other, (lookup, _, _) in kinds.items() if lookup(name) is not None]
+    if known and task not in known:
+        _, kind, setter = kinds[known[0]]
+        raise UnknownModelError(f"{name!r} is {kind} runs it, and {setter}() sets it", name=name)
 
 
 def supported_rerankers() -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from qdrant_embed.limits import PREFIX
 
 STANFORD_FILE = "artifact.metadata"
 STANFORD = "HF_ColBERT"  # by this name of a class, config.json says that it is Stanford's
+_PYLATE_FILE = "config_sentence_transformers.json"
 PROJECTION = "linear.weight"  # among the weights of Stanford's layout
 
 _QUERY_LENGTH, _PYLATE_DOCUMENT_LENGTH = 32, 180
@@ -118,6 +119,19 @@ def is_stanfords(folder: Path) -> bool:
     return STANFORD in (read_json(path, TypeAdapter(_Architectures)).architectures or ())
 
 
+def is_late(folder: Path, first: Path) -> bool:
+    """Return whether a model is of Stanford's layout or PyLate's.
+
+    Args:
+        folder: the model's.
+        first: folder of the transformer.
+
+    Raises:
+        ModelFileError: a file is damaged.
+    """
+    return is_stanfords(first) or _pylate(folder).is_of_pylate
+
+
 def read_late(folder: Path, first: Path, mask: Path | None) -> LateFiles:
     """Read how a late-interaction model reads its texts.
 
@@ -132,16 +146,20 @@ def read_late(folder: Path, first: Path, mask: Path | None) -> LateFiles:
     mask_token = _mask_token(first)
     if is_stanfords(first):
         return _stanfords(folder, mask_token)
-    path = folder / "config_sentence_transformers.json"
-    pylate = read_json(path, TypeAdapter(_PyLate)) if path.is_file() else _PyLate()
+    pylate = _pylate(folder)
     if mask is not None:
         return _native(first, mask, mask_token)
     if not pylate.is_of_pylate:
         raise ModelFileError(
             f"{folder} is not a late-interaction model: it has neither a MultiVectorMask in "
-            f"modules.json, nor PyLate's settings in {path.name}, nor {STANFORD} in config.json"
+            f"modules.json, nor PyLate's settings in {_PYLATE_FILE}, nor {STANFORD} in config.json"
         )
     return _pylates(pylate, mask_token)
+
+
+def _pylate(folder: Path) -> _PyLate:
+    path = folder / _PYLATE_FILE
+    return read_json(path, TypeAdapter(_PyLate)) if path.is_file() else _PyLate()
 
 
 def _stanfords(folder: Path, mask_token: str) -> LateFiles:

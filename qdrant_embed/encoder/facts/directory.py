@@ -26,7 +26,7 @@ from qdrant_embed.encoder.facts.architectures import (
     config_class,
     table_shape,
 )
-from qdrant_embed.encoder.facts.colbert import PROJECTION, LateFiles, read_late
+from qdrant_embed.encoder.facts.colbert import PROJECTION, LateFiles, is_late, read_late
 from qdrant_embed.encoder.facts.head import HeadModule, Scoring
 from qdrant_embed.encoder.facts.jsonfile import JsonFile, checked, read_json
 from qdrant_embed.encoder.facts.modules import (
@@ -538,6 +538,11 @@ class ModelDirectory:
         if stated is None:
             if self._known is not None and self._known.pooling is not None:
                 return self._known.pooling
+            if is_late(self.path, self._first):
+                raise ModelFileError(
+                    f"{self.path} is a late-interaction model: LateInteractionTextEmbedding runs "
+                    "it, and set_late_model() sets it"
+                )
             if isinstance(self.config, DecoderConfig) and not self.config.is_bidirectional:
                 logger.warning(
                     "%s does not say how to pool its tokens; taking the last one, the only one "

@@ -21,10 +21,14 @@ from typing import TypeVar
 import numpy as np
 
 from qdrant_embed.encoder.facts.sparse_catalog import BM25
-from qdrant_embed.encoder.interfaces import SparseDescription, SparseVector, WordTokenizer
+from qdrant_embed.encoder.interfaces import (
+    CUSTOM,
+    SparseDescription,
+    SparseVector,
+    WordTokenizer,
+)
 from qdrant_embed.encoder.lexical.words import (
     BIGRAMS,
-    CUSTOM,
     bigrams,
     custom_words,
     has_letters,

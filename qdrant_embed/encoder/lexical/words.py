@@ -11,11 +11,10 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from qdrant_embed.encoder.interfaces import WordTokenizer
+from qdrant_embed.encoder.interfaces import CUSTOM, WordTokenizer
 from qdrant_embed.errors import InputError
 
 BIGRAMS = "bigrams"  # the built-in tokenizer's name, as an option and in the stamp
-CUSTOM = "custom: "  # what the name of any other tokenizer begins with in the stamp
 
 _WORD = re.compile(r"\w+")
 _ASCII_WORDS = {c: chr(c).lower() if _WORD.match(chr(c)) else " " for c in range(128)}
