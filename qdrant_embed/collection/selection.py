@@ -492,10 +492,11 @@ class EncoderSelection:
             InputError: if `wanted` is neither a name nor an object with the method.
             UnknownModelError: if no cross-encoder has that name.
         """
+        if wanted is None:
+            return self._chosen.reranker if has_text else None
         if not isinstance(wanted, str | os.PathLike):
             check_reranker(wanted)
-            chosen = self._chosen.reranker if has_text else None
-            return chosen if wanted is None else wanted
+            return wanted
         key = isinstance(wanted, str), os.fspath(wanted)  # a path is never a model's name
         with self._lock:
             if key not in self._rerankers:

@@ -144,6 +144,8 @@ def points_by_id(
     Raises:
         InputError: if an id is invalid, or `given` is not a list of ids, such as a single str.
     """
+    if given == ():
+        return []
     if not isinstance(given, set | frozenset):
         given = as_column(option, given)
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):

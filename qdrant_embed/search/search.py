@@ -156,6 +156,8 @@ class Search:
             isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1
         ):
             raise InputError(f"diversity must be a number from 0 to 1, not {share!r:.80}")
+        if not self.like:
+            return
         unliked = {point for _, point in self.unlike}
         both = [given for given, point in self.like if point in unliked]
         if both:
@@ -287,8 +289,17 @@ class Search:
         condition = self._condition(vectors)
         if query.tokens is not None and vectors.late is not None:
             return self._late_ranking(vectors, vectors.late.vector_name, query, condition)
+        if query.words is None and self.diversity is None:
+            request = self._request(
+                vectors,
+                using=vectors.dense.vector_name or None,
+                query=self._near(vectors, query),
+                filter=condition,
+                params=self._options.params,
+            )
+            return DenseRanking(request, self._skipped, last, documents=documents)
         dense = self._dense(vectors, query, condition)
-        if query.words is not None and vectors.sparse is not None:
+        if query.words is not None:
             return FusedRanking(
                 self._request(
                     vectors,
@@ -308,8 +319,6 @@ class Search:
             filter=dense.filter,
             params=dense.params,
         )
-        if self.diversity is None:
-            return DenseRanking(request, self._skipped, last, documents=documents)
         depths = self._depths(last, documents)
         return DiverseRanking(request, self._skipped, last, documents=documents, depths=depths)
 
@@ -397,11 +406,11 @@ class Search:
 
     def _condition(self, vectors: CollectionVectors) -> models.Filter | None:
         """Return the filter of the query, without the examples themselves and their chunks."""
+        if not self.like and not self.unlike:
+            return self.filter
         examples: list[int | str | UUID] = [
             *dict.fromkeys(point for _, point in (*self.like, *self.unlike))
         ]
-        if not examples:
-            return self.filter
         excluded: list[models.Condition] = [models.HasIdCondition(has_id=examples)]
         if vectors.chunked:
             match = models.MatchAny(any=[str(point) for point in examples])
