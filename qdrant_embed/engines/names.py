@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 
 from qdrant_embed.errors import InputError, check_str, check_unicode
 
@@ -31,11 +32,13 @@ def check_collection_name(name: str, option: str = "collection_name") -> None:
 
     Qdrant before 1.5 accepted more characters in names, and collections from then stay usable.
     """
+    check_str(option, name)
     _check_name(name, option, _NEVER)
 
 
 def check_new_collection_name(name: str, option: str = "collection_name") -> None:
     """Raise `InputError` unless a new collection can have this name."""
+    check_str(option, name)
     _check_name(name, option, _NOWHERE)
 
 
@@ -73,8 +76,8 @@ def as_vector_name(name: str) -> str:
     return allowed.encode()[: _LONGEST_VECTOR - len(end)].decode("utf-8", "ignore") + end
 
 
+@lru_cache  # it is asked before each query
 def _check_name(name: str, option: str, refused: str) -> None:
-    check_str(option, name)
     if not name:
         raise InputError(f"{option} is empty: name a collection")
     check_unicode(f"{option} {name!r:.80}", name)

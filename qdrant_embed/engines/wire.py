@@ -14,7 +14,7 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
 
 import qdrant_client
@@ -73,8 +73,14 @@ class UpsertRequest:
 
 def is_own(client: object, *methods: str) -> bool:
     """Return whether a client's methods are those of ``qdrant_client``, and nobody else's."""
+    kind: Any = type(client)  # whose hash mypy does not know
+    return vars(client).keys().isdisjoint(methods) and _are_own(kind, methods)
+
+
+@lru_cache
+def _are_own(kind: Any, methods: tuple[str, ...]) -> bool:
     return all(
-        getattr(getattr(client, method), "__func__", None)
+        getattr(kind, method, None)
         in (
             getattr(qdrant_client.QdrantClient, method),
             getattr(qdrant_client.AsyncQdrantClient, method),

@@ -935,8 +935,10 @@ class EdgeDatabase(QdrantBase):
         _check_least("offset", offset, 0)
         _check_query(asked.query, asked.using, asked.prefetch, asked.score_threshold)
         query, mentioned = self._resolved(shard, asked.query, asked.using, asked.lookup_from)
-        condition = ignore_mentioned_ids_filter(asked.filter, mentioned)
-        prefetches = self._prefetches(shard, asked.prefetch)
+        condition = asked.filter
+        if mentioned:
+            condition = ignore_mentioned_ids_filter(condition, mentioned)
+        prefetches = self._prefetches(shard, asked.prefetch) if asked.prefetch else []
         kind = type(query).__name__
         if kind == "OrderByQuery" and not prefetches:
             key = conversion.client_order(query.order_by).key
@@ -996,6 +998,8 @@ class EdgeDatabase(QdrantBase):
     ) -> tuple[Any, list[Any]]:
         """Return a query with vectors in place of ids, and the ids that it must not find."""
         mentioned: list[Any] = []
+        if type(query) is list:
+            return query, mentioned
         source = shard if lookup is None else self._shard(lookup.collection)
         name = using or UNNAMED
         if lookup is not None and lookup.vector is not None:
