@@ -373,7 +373,7 @@ def _edge(bound: str, number: int | float) -> float:
     it is. Whole numbers are read exactly up to 2**53.
     """
     edge = float(number)
-    if edge.is_integer() and abs(edge) <= _EXACT:
+    if edge == number and edge.is_integer() and abs(edge) <= _EXACT:
         return edge
     neighbour = math.nextafter(edge, -math.inf if bound in ("gte", "lt") else math.inf)
     return neighbour if math.isfinite(neighbour) else edge

@@ -13,7 +13,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import qdrant_client
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from qdrant_client import models
 
@@ -235,6 +235,8 @@ def fits(found: models.Filter, stored: float) -> bool:
 
 
 @given(NUMBERS)
+@example(2**53 + 1)
+@example(-(2**53) - 1)
 def test_a_number_is_found_where_a_server_has_rounded_it(number: int | float) -> None:
     stored = [number]
     if isinstance(number, float) and not (number.is_integer() and abs(number) <= 2**53):
