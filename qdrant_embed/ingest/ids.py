@@ -144,7 +144,7 @@ def points_by_id(
     Raises:
         InputError: if an id is invalid, or `given` is not a list of ids, such as a single str.
     """
-    if given == ():
+    if isinstance(given, tuple) and not given:
         return []
     if not isinstance(given, set | frozenset):
         given = as_column(option, given)
