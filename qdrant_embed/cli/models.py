@@ -14,11 +14,9 @@ from qdrant_embed.encoder.facts.catalog import (
     CatalogEntry,
     Purpose,
     find,
-    find_late,
     known_name,
+    known_task,
     model_facts,
-    reranker_name,
-    sparse_name,
 )
 from qdrant_embed.encoder.facts.modules import read_chain, read_prompts
 from qdrant_embed.encoder.facts.precision import (
@@ -35,7 +33,7 @@ from qdrant_embed.encoder.files import inventory
 from qdrant_embed.encoder.files.cache import cache_folder
 from qdrant_embed.encoder.files.compiled import compiled_folders, read_compiled
 from qdrant_embed.encoder.files.model_files import ModelFiles, find_here, find_model
-from qdrant_embed.encoder.interfaces import assert_never
+from qdrant_embed.encoder.interfaces import Task, assert_never
 from qdrant_embed.encoder.late import LateInteractionTextEmbedding
 from qdrant_embed.encoder.model import ModelFacts
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
@@ -47,11 +45,17 @@ _DOUBTS = {"vendor": " (by its vendor's page alone)", "unconfirmed": " (unconfir
 _Encoder: TypeAlias = (
     TextEmbedding | SparseTextEmbedding | LateInteractionTextEmbedding | TextCrossEncoder
 )
-_KINDS: Mapping[str, type[_Encoder]] = {
-    "dense": TextEmbedding,
-    "sparse": SparseTextEmbedding,
-    "late": LateInteractionTextEmbedding,
-    "reranker": TextCrossEncoder,
+_ENCODERS: Mapping[Task, type[_Encoder]] = {
+    "embed": TextEmbedding,
+    "terms": SparseTextEmbedding,
+    "token_vectors": LateInteractionTextEmbedding,
+    "score": TextCrossEncoder,
+}
+_KINDS: Mapping[str, Task] = {
+    "dense": "embed",
+    "sparse": "terms",
+    "late": "token_vectors",
+    "reranker": "score",
 }
 _NAMED = 4  # languages of a model; of more, the table says how many
 
@@ -154,9 +158,11 @@ def models(options: argparse.Namespace) -> Answer:
 def _one_model(options: argparse.Namespace) -> Answer:
     """Show all facts about one model, without network, and compile nothing."""
     name = options.name
-    if (kind := _kind(name)) != "dense":
-        listed = {model["model"]: model for model in _KINDS[kind].list_supported_models()}
-        facts = {**listed[known_name(name) or name], "kind": kind}
+    task = known_task(name) or "embed"
+    if task != "embed":
+        listed = {model["model"]: model for model in _ENCODERS[task].list_supported_models()}
+        (kind,) = (kind for kind, is_for in _KINDS.items() if is_for == task)
+        facts = {**listed[known_name(name, task) or name], "kind": kind}
         return Answer(facts, [f"{key:16} {_cell(value)}" for key, value in facts.items()])
     cache, precision = cache_folder(options.cache_dir), options.precision
     here = find_here(name, cache=cache, revision=options.revision, precision=precision)
@@ -314,7 +320,7 @@ def _lines(facts: Mapping[str, Any]) -> list[str]:
 def pull(options: argparse.Namespace) -> Answer:
     """Download a model's current version, verify and compile it."""
     encoder = _encoder(options.name, options)
-    if sparse_name(options.name) != BM25:  # which has no files
+    if known_name(options.name, "terms") != BM25:  # which has no files
         find_model(
             options.name,
             cache=cache_folder(options.cache_dir),
@@ -397,20 +403,14 @@ def _exported(name: str, options: argparse.Namespace) -> Answer:
 
 
 def _encoder(name: str, options: argparse.Namespace) -> _Encoder:
-    kind = options.kind or _kind(name)
-    return _KINDS[kind](
+    task = _KINDS[options.kind] if options.kind else known_task(name) or "embed"
+    return _ENCODERS[task](
         name,
         cache_dir=options.cache_dir,
         revision=getattr(options, "revision", None),
         precision=options.precision,
         lazy_load=True,
     )
-
-
-def _kind(name: str) -> str:
-    """Return what a known model is for; ``dense`` for others."""
-    known = {"sparse": sparse_name, "late": find_late, "reranker": reranker_name}
-    return next((kind for kind, found_by in known.items() if found_by(name)), "dense")
 
 
 def _facts(encoder: _Encoder) -> dict[str, Any]:

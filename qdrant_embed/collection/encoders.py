@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qdrant_embed.encoder.interfaces import (
     Chunk,
@@ -391,17 +392,27 @@ def checked_vectors(encoder: Encoder, returned: Iterable[Vector], count: int) ->
     vectors = vector_list(returned, name)
     if len(vectors) != count:
         raise ModelError(f"encoder {name} returned {len(vectors)} vectors for {count} texts")
+    matrix = as_numbers(vectors, name)
+    if count and matrix.shape != expected:
+        raise ModelError(f"encoder {name} returned vectors of shape {matrix.shape}, not {expected}")
+    return matrix.reshape(expected)
+
+
+def as_numbers(vectors: Any, name: str) -> NDArray[np.float32]:
+    """Return the vectors that encoder `name` returned as an array.
+
+    Raises:
+        ModelError: if they are not all finite numbers, or do not have one length.
+    """
     try:
-        matrix = np.asarray(vectors, np.float32)
+        array = np.asarray(vectors, np.float32)
     except (ValueError, TypeError) as error:
         raise ModelError(
             f"encoder {name} returned vectors that are not numbers: {error}"
         ) from error
-    if count and matrix.shape != expected:
-        raise ModelError(f"encoder {name} returned vectors of shape {matrix.shape}, not {expected}")
-    if not np.isfinite(matrix).all():
+    if not np.isfinite(array).all():
         raise ModelError(f"encoder {name} returned a vector that contains NaN or infinity")
-    return matrix.reshape(expected)
+    return array
 
 
 def vector_list(returned: Iterable[Any], name: str) -> list[Any]:

@@ -27,7 +27,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -59,13 +59,11 @@ from qdrant_embed.encoder.cross import TextCrossEncoder
 from qdrant_embed.encoder.facts.catalog import (
     CATALOG,
     DEFAULT_MODEL,
-    SPARSE_MODELS,
-    find,
-    find_late,
+    KINDS,
     is_repository_name,
-    sparse_name,
+    known_name,
 )
-from qdrant_embed.encoder.facts.sparse_catalog import BM25
+from qdrant_embed.encoder.facts.sparse_catalog import BM25, SPARSE_CATALOG
 from qdrant_embed.encoder.interfaces import (
     EncoderDescription,
     LateDescription,
@@ -78,6 +76,7 @@ from qdrant_embed.encoder.interfaces import (
     Reranker,
     SparseDescription,
     SparseEncoder,
+    Task,
     check_reranker,
 )
 from qdrant_embed.encoder.late import LateInteractionTextEmbedding, late_of_record
@@ -128,12 +127,17 @@ class _Named:
     Attributes:
         collection: name of the collection.
         description: the stamp, of the dense or of other vectors.
-        setter: the method that chooses a model in its place.
+        task: what the model is for.
     """
 
     collection: str
     description: EncoderDescription | SparseDescription | LateDescription
-    setter: str = "set_model"
+    task: Task = "embed"
+
+    @property
+    def setter(self) -> str:
+        """The method that chooses a model in its place."""
+        return KINDS[self.task].setter
 
     @property
     def model(self) -> str:
@@ -143,11 +147,7 @@ class _Named:
     @property
     def is_known(self) -> bool:
         """Whether it is of the catalog."""
-        known: Mapping[str, Callable[[str], object]] = {
-            "set_sparse_model": sparse_name,
-            "set_late_model": find_late,
-        }
-        return known.get(self.setter, find)(self.model) is not None
+        return known_name(self.model, self.task) is not None
 
     def attempts(self, policy: ModelPolicy) -> Iterator[tuple[str | None, Recorded]]:
         """Yield the revisions at which the model may be found, each with what is demanded of it."""
@@ -698,7 +698,7 @@ class EncoderSelection:
             ModelError: if the model cannot be found, downloaded or read.
         """
         if collection.stamp is None:
-            for name in SPARSE_MODELS:  # the predecessor's collections
+            for name in (entry.name for entry in SPARSE_CATALOG):  # the predecessor's collections
                 if sparse_field_name(name) in collection.sparse_vectors:
                     return self._follow_sparse(SparseDescription(name), Recorded())
             return None
@@ -716,7 +716,7 @@ class EncoderSelection:
             return self._terms_of(collection, collection.stamp, stamp)
         followed = replace(stamp, vector_name="")
         return _followed(
-            _Named(collection.name, stamp, "set_sparse_model"),
+            _Named(collection.name, stamp, "terms"),
             self.policy,
             lambda revision, recorded: self._follow_sparse(
                 replace(followed, revision=revision), recorded
@@ -766,7 +766,7 @@ class EncoderSelection:
             )
         followed = replace(stamp, vector_name="")
         return _followed(
-            _Named(collection.name, stamp, "set_late_model"),
+            _Named(collection.name, stamp, "token_vectors"),
             self.policy,
             lambda revision, recorded: self._follow_late(
                 replace(followed, revision=revision), recorded
@@ -811,7 +811,7 @@ class EncoderSelection:
 
     def _follow_sparse(self, followed: SparseDescription, recorded: Recorded) -> SparseEncoder:
         with self._lock:
-            key, is_bm25 = (followed, recorded), sparse_name(followed.model) == BM25
+            key, is_bm25 = (followed, recorded), known_name(followed.model, "terms") == BM25
             if key not in self._following_sparse:
                 embedding = SparseTextEmbedding(
                     followed.model,

@@ -99,6 +99,13 @@ class ModelSettings:
         """What answers this client: ``"server"``, ``"edge"`` in a folder, or ``"local"``."""
         return engine_of(cast("qdrant_client.QdrantClient", self)._client).name
 
+    def _as_client_wants(self, lazy_load: bool, local_files_only: bool) -> dict[str, Any]:
+        """Return when a model is loaded and from where, for these options of a setter."""
+        return {
+            "lazy_load": lazy_load or not self._loads_eagerly,
+            "local_files_only": local_files_only or self._selection.policy.offline,
+        }
+
     # created on first use, so that the mixin needs no constructor
 
     @property
@@ -242,9 +249,10 @@ class ModelSettings:
         if max_length is not None:
             check_whole("max_length", max_length, 3)  # two special tokens and one of the text
         if isinstance(embedding_model_name, str | os.PathLike):
-            lazy = lazy_load or not self._loads_eagerly
-            options["local_files_only"] = local_files_only or self._selection.policy.offline
-            embedding = TextEmbedding(embedding_model_name, lazy_load=lazy or sparse, **options)
+            options |= self._as_client_wants(lazy_load, local_files_only)
+            lazy = options["lazy_load"]
+            options["lazy_load"] = lazy or sparse
+            embedding = TextEmbedding(embedding_model_name, **options)
             terms = None
             if sparse:
                 embedding = with_terms(embedding)
@@ -346,9 +354,8 @@ class ModelSettings:
         if vector_name is not None:
             check_vector_name(vector_name)
         if isinstance(embedding_model_name, str | os.PathLike):
-            lazy = lazy_load or not self._loads_eagerly
-            options["local_files_only"] = local_files_only or self._selection.policy.offline
-            encoder = SparseTextEmbedding(embedding_model_name, lazy_load=lazy, **options)
+            options |= self._as_client_wants(lazy_load, local_files_only)
+            encoder = SparseTextEmbedding(embedding_model_name, **options)
         else:
             encoder = (
                 None if embedding_model_name is None else check_sparse_encoder(embedding_model_name)
@@ -411,9 +418,8 @@ class ModelSettings:
         }
         chosen: Reranker | None
         if isinstance(reranker, str | os.PathLike):
-            lazy = lazy_load or not self._loads_eagerly
-            options["local_files_only"] = local_files_only or self._selection.policy.offline
-            chosen = TextCrossEncoder(reranker, lazy_load=lazy, **options)
+            options |= self._as_client_wants(lazy_load, local_files_only)
+            chosen = TextCrossEncoder(reranker, **options)
         else:
             check_reranker(reranker)
             _refuse_options(options, None, False, "int8", "model")
@@ -485,9 +491,8 @@ class ModelSettings:
         if vector_name is not None:
             check_vector_name(vector_name)
         if isinstance(embedding_model_name, str | os.PathLike):
-            lazy = lazy_load or not self._loads_eagerly
-            options["local_files_only"] = local_files_only or self._selection.policy.offline
-            encoder = LateInteractionTextEmbedding(embedding_model_name, lazy_load=lazy, **options)
+            options |= self._as_client_wants(lazy_load, local_files_only)
+            encoder = LateInteractionTextEmbedding(embedding_model_name, **options)
         else:
             encoder = (
                 None if embedding_model_name is None else check_late_encoder(embedding_model_name)

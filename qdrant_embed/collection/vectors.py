@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
-from qdrant_embed.collection.encoders import Encoder, ModelTerms, vector_list
+from qdrant_embed.collection.encoders import Encoder, ModelTerms, as_numbers, vector_list
 from qdrant_embed.collection.options import CollectionOptions, sparse_vector_params
 from qdrant_embed.collection.stamp import Stamp, late_stamp_of, sparse_stamp_of, stamp_of
 from qdrant_embed.collection.stored import StoredCollection
@@ -313,20 +313,11 @@ class CollectionVectors:
 
 
 def _checked_tokens(name: str, returned: Any, dimension: int) -> Vector:
-    try:
-        rows = np.asarray(returned, np.float32)
-    except (ValueError, TypeError) as error:
-        raise ModelError(
-            f"late-interaction encoder {name} returned vectors that are not numbers: {error}"
-        ) from error
+    rows = as_numbers(returned, name)
     if rows.ndim != 2 or not len(rows) or rows.shape[1] != dimension:
         raise ModelError(
             f"late-interaction encoder {name} returned vectors of shape {rows.shape} for a text; "
             f"return [tokens, {dimension}], with one token at least"
-        )
-    if not np.isfinite(rows).all():
-        raise ModelError(
-            f"late-interaction encoder {name} returned a vector that contains NaN or infinity"
         )
     return rows
 

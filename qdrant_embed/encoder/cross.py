@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,9 +14,7 @@ from numpy.typing import NDArray
 
 from qdrant_embed.encoder.facts.catalog import (
     DEFAULT_RERANKER,
-    check_task,
-    close_rerankers,
-    reranker_name,
+    checked_name,
     supported_rerankers,
 )
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
@@ -25,12 +22,10 @@ from qdrant_embed.encoder.model import Model, ModelOptions
 from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.batching import Batch, windows
 from qdrant_embed.encoder.run.checked_texts import checked_texts
-from qdrant_embed.encoder.run.cores import worker_count
+from qdrant_embed.encoder.run.cores import worker_count, workers_of_call
 from qdrant_embed.encoder.run.pipeline import Pipeline
 from qdrant_embed.errors import (
     InputError,
-    UnknownModelError,
-    check_path,
     check_str,
     check_unicode,
     check_whole,
@@ -123,7 +118,7 @@ class TextCrossEncoder:
             )
         self._model = Model(
             ModelOptions(
-                model_name=_checked_name(model_name),
+                model_name=checked_name(model_name, "score"),
                 cache_dir=cache_dir,
                 providers=providers,
                 cuda=cuda,
@@ -183,11 +178,7 @@ class TextCrossEncoder:
             InputError: there is something in the folder already.
             ModelFileError: the folder cannot be written.
         """
-        from qdrant_embed.encoder.files.plan import check_new
-
-        check_path("folder", folder)
-        check_new(Path(folder))  # before anything is fetched or compiled
-        self._model.export(Path(folder), self._model.facts.spec)
+        self._model.export(folder)
 
     def rerank(
         self,
@@ -282,7 +273,7 @@ class TextCrossEncoder:
         self, pairs: Iterator[tuple[str, str]], batch_size: int, parallel: int | None
     ) -> Iterator[float]:
         check_whole("batch_size", batch_size, 1)
-        workers = self._threads if parallel is None else worker_count("parallel", parallel or None)
+        workers = workers_of_call(self._threads, parallel)
         return self._pipeline.run_tokens(self._tokenized(pairs, batch_size), batch_size, workers)
 
     def _tokenized(
@@ -346,29 +337,3 @@ def _checked_pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]
                 )
             check_unicode(f"pair number {position}", text, index=position)
         yield pair[0], pair[1]
-
-
-def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """Return a model's whole name, or the folder.
-
-    Raises:
-        UnknownModelError: it is the name of another kind of model, or of none.
-    """
-    check_path("the name of a cross-encoder", model_name)
-    text = os.fspath(model_name)
-    if not isinstance(model_name, str):
-        return model_name
-    if (known := reranker_name(text)) is not None:
-        return known
-    check_task(text, "score")
-    if not text or (not {"/", "\\"} & set(text) and not Path(text).is_dir()):
-        matches = close_rerankers(text)
-        hint = f"did you mean {' or '.join(map(repr, matches))}? " if matches else ""
-        raise UnknownModelError(
-            f"no cross-encoder named {text!r:.200}: {hint}TextCrossEncoder.list_supported_models() "
-            "lists the known ones; a folder with a model's files and any repository on the hub "
-            "('owner/name') will do too",
-            name=text,
-            close_matches=matches,
-        )
-    return model_name

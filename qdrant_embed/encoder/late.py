@@ -7,24 +7,21 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qdrant_embed.encoder.facts.catalog import (
     LATE_MODELS,
-    check_task,
-    close_late_matches,
-    find_late,
+    checked_name,
 )
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.interfaces import LateDescription, Recorded, Vector
 from qdrant_embed.encoder.model import Model, ModelOptions
 from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.checked_texts import checked_texts
-from qdrant_embed.encoder.run.cores import worker_count
+from qdrant_embed.encoder.run.cores import worker_count, workers_of_call
 from qdrant_embed.encoder.run.job import EncodeJob
 from qdrant_embed.encoder.run.pipeline import Pipeline
-from qdrant_embed.errors import UnknownModelError, check_path, check_whole
+from qdrant_embed.errors import check_whole
 
 if TYPE_CHECKING:
     from qdrant_embed.encoder.run.loaded_model import LoadedModel
@@ -81,7 +78,7 @@ class LateInteractionTextEmbedding:
         precision: Precision = "int8",
     ) -> None:
         options = ModelOptions(
-            model_name=_checked_name(model_name),
+            model_name=checked_name(model_name, "token_vectors"),
             cache_dir=cache_dir,
             providers=providers,
             cuda=cuda,
@@ -116,9 +113,7 @@ class LateInteractionTextEmbedding:
     @property
     def model_name(self) -> str:
         """The model's name as the hub spells it; a folder's path for a model without one."""
-        options = self._model.options
-        known = None if options.is_folder else find_late(os.fspath(options.model_name))
-        return self._model.facts.spec.name if known is None else known.name
+        return self._model.name
 
     @property
     def dimension(self) -> int:
@@ -146,11 +141,7 @@ class LateInteractionTextEmbedding:
             InputError: there is something in the folder already.
             ModelFileError: the folder cannot be written.
         """
-        from qdrant_embed.encoder.files.plan import check_new
-
-        check_path("folder", folder)
-        check_new(Path(folder))  # before anything is fetched or compiled
-        self._model.export(Path(folder), self._model.facts.spec)
+        self._model.export(folder)
 
     def describe(self) -> LateDescription:
         """Return everything the vectors depend on; collections are stamped with it."""
@@ -219,7 +210,7 @@ class LateInteractionTextEmbedding:
         parallel: int | None,
     ) -> Iterator[Vector]:
         check_whole("batch_size", batch_size, 1)
-        workers = self._threads if parallel is None else worker_count("parallel", parallel or None)
+        workers = workers_of_call(self._threads, parallel)
         return pipeline.run_texts(texts, batch_size, workers)
 
 
@@ -287,22 +278,3 @@ class _LatePipeline(Pipeline[Vector]):
         tokens = self.tokens(model)
         whole = tokens.inputs(inputs.ids)
         return tokens.kept(whole.ids, model.run(whole, alone=alone))
-
-
-def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    check_path("the name of a late-interaction model", model_name)
-    text = os.fspath(model_name)
-    if not isinstance(model_name, str):
-        return model_name
-    if (known := find_late(text)) is not None:
-        return known.name
-    check_task(text, "token_vectors")
-    if not text or (not {"/", "\\"} & set(text) and not Path(text).is_dir()):
-        raise UnknownModelError(
-            f"no late-interaction model named {text!r}: "
-            f"{', '.join(known.name for known in LATE_MODELS)} are known; a folder with such a "
-            "model's files and any repository on the hub ('owner/name') will do too",
-            name=text,
-            close_matches=close_late_matches(text),
-        )
-    return model_name

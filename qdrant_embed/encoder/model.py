@@ -12,7 +12,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qdrant_embed.encoder.facts.catalog import find, reranker_name, sparse_name
+from qdrant_embed.encoder.facts.catalog import KINDS, find, known_name
 from qdrant_embed.encoder.facts.precision import PRECISIONS, ModelReport, Precision
 from qdrant_embed.encoder.facts.sparse_catalog import IDF_FILE, TERMS_FILE
 from qdrant_embed.encoder.facts.spec import ModelSpec
@@ -23,7 +23,14 @@ from qdrant_embed.encoder.files.model_files import (
     names_folder,
     with_own_file,
 )
-from qdrant_embed.encoder.files.plan import QUERIES, PlanCache, RunKind, RunPlan, export_plan
+from qdrant_embed.encoder.files.plan import (
+    QUERIES,
+    PlanCache,
+    RunKind,
+    RunPlan,
+    check_new,
+    export_plan,
+)
 from qdrant_embed.encoder.interfaces import (
     NotAsRecordedError,
     OtherFormError,
@@ -233,9 +240,11 @@ class Model:
         """The model's name; a catalogued one needs no files to be known."""
         if (known := self._known) is not None:
             return known.name
-        text = os.fspath(self._options.model_name)
-        known_name = sparse_name(text) or reranker_name(text)
-        return self.facts.spec.name if self._facts or known_name is None else known_name
+        options = self._options
+        name = None
+        if self._facts is None and not options.is_folder:
+            name = known_name(os.fspath(options.model_name), options.task)
+        return self.facts.spec.name if name is None else name
 
     @property
     def dimension(self) -> int:
@@ -298,11 +307,26 @@ class Model:
                 self._query_terms = QueryTerms(tokenizer, facts.query_weights, facts.spec.dimension)
         return self._query_terms
 
-    def export(self, folder: Path, spec: ModelSpec) -> None:
-        """Write the model, with the prefixes of `spec`, to a folder that needs nothing else."""
+    def export(
+        self, folder: str | os.PathLike[str], spec: Callable[[], ModelSpec] | None = None
+    ) -> None:
+        """Write the model to a new folder that needs nothing else.
+
+        Args:
+            folder: the folder.
+            spec: returns facts with other prefixes than the model's own.
+
+        Raises:
+            InputError: there is something in the folder already.
+            ModelFileError: the folder cannot be written.
+        """
+        check_path("folder", folder)
+        folder = Path(folder)
+        check_new(folder)  # before anything is fetched or compiled
         plan = self.facts.plan()
-        spec = plan.spec.with_prefixes(spec.query_prefix, spec.document_prefix)
-        plan = replace(plan, spec=spec, revision=self.facts.files.revision)
+        chosen = self.facts.spec if spec is None else spec()
+        own = plan.spec.with_prefixes(chosen.query_prefix, chosen.document_prefix)
+        plan = replace(plan, spec=own, revision=self.facts.files.revision)
         other = self.facts.queries
         queries = None
         if other is not None:
@@ -565,15 +589,8 @@ class Model:
             _try_once(replace(plan, terms_sha256=None), cache)
         options, spec, folder = self._options, plan.spec, files.folder
         if options.task != spec.task:
-            kinds = {
-                "embed": "dense",
-                "terms": "SPLADE",
-                "token_vectors": "late-interaction",
-                "score": "cross-encoder",
-            }
             raise ModelFileError(
-                f"{folder} is an exported {kinds.get(spec.task, spec.task)} model, not a "
-                f"{kinds.get(options.task, options.task)} model"
+                f"{folder} is an exported {KINDS[spec.task].noun}, not a {KINDS[options.task].noun}"
             )
         if options.spec is not None:
             raise InputError(

@@ -6,17 +6,13 @@ import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.facts.catalog import (
-    SPARSE_MODELS,
-    check_task,
-    close_sparse_matches,
-    sparse_name,
+    checked_name,
 )
 from qdrant_embed.encoder.facts.precision import ModelReport, Precision
 from qdrant_embed.encoder.facts.sparse_catalog import BM25, SPARSE_CATALOG
@@ -29,12 +25,10 @@ from qdrant_embed.encoder.interfaces import (
 )
 from qdrant_embed.encoder.model import Model, ModelOptions
 from qdrant_embed.encoder.run.checked_texts import checked_texts
-from qdrant_embed.encoder.run.cores import worker_count
+from qdrant_embed.encoder.run.cores import worker_count, workers_of_call
 from qdrant_embed.encoder.run.pipeline import Pipeline
 from qdrant_embed.errors import (
     InputError,
-    UnknownModelError,
-    check_path,
     check_picklable,
     check_whole,
 )
@@ -129,7 +123,7 @@ class SparseTextEmbedding:
         )
         self._encoder: Bm25 | _Splade
         self._as_before = self  # for collections that were written without normalising texts
-        name = _checked_name(model_name)
+        name = checked_name(model_name, "terms")
         if name == BM25:
             of_networks = _given(
                 providers=providers,
@@ -343,11 +337,7 @@ class _Splade:
 
     def export(self, folder: str | os.PathLike[str]) -> None:
         """Write the model to a new folder."""
-        from qdrant_embed.encoder.files.plan import check_new
-
-        check_path("folder", folder)
-        check_new(Path(folder))  # before anything is fetched or compiled
-        self._model.export(Path(folder), self._model.facts.spec)
+        self._model.export(folder)
 
     def describe(self) -> SparseDescription:
         """Return everything the vectors depend on."""
@@ -365,7 +355,7 @@ class _Splade:
         self, texts: Iterator[str], window: int, parallel: int | None
     ) -> Iterator[SparseVector]:
         """Yield the vector of each text, in order."""
-        workers = self._threads if parallel is None else worker_count("parallel", parallel or None)
+        workers = workers_of_call(self._threads, parallel)
         return self._pipeline.run(texts, window, workers)
 
     def queries(
@@ -385,23 +375,6 @@ class _Splade:
             heaviest = np.argsort(-weights[terms], kind="stable")[: self._max_terms]
             terms = np.sort(terms[heaviest])
         return SparseVector(terms, weights[terms])
-
-
-def _checked_name(model_name: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    check_path("the name of a sparse model", model_name)
-    text = os.fspath(model_name)
-    if (known := sparse_name(text)) is not None:
-        return known
-    if isinstance(model_name, str):
-        check_task(text, "terms")
-    if not text or (not {"/", "\\"} & set(text) and not Path(text).is_dir()):
-        raise UnknownModelError(
-            f"no sparse model named {text!r}: {', '.join(SPARSE_MODELS)} are known; a folder "
-            "with a SPLADE model's files and any repository on the hub ('owner/name') will do too",
-            name=text,
-            close_matches=close_sparse_matches(text),
-        )
-    return model_name
 
 
 def _given(**options: Any) -> dict[str, Any]:

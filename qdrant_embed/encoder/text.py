@@ -6,7 +6,6 @@ import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,12 +32,11 @@ from qdrant_embed.encoder.long_texts.overflow import LongTexts, OverflowOptions,
 from qdrant_embed.encoder.model import Model, ModelFacts, ModelOptions
 from qdrant_embed.encoder.run.backend import both_parts, dense_parts
 from qdrant_embed.encoder.run.checked_texts import checked_texts
-from qdrant_embed.encoder.run.cores import worker_count
+from qdrant_embed.encoder.run.cores import worker_count, workers_of_call
 from qdrant_embed.encoder.run.job import EncodeJob
 from qdrant_embed.encoder.run.pipeline import Pipeline
 from qdrant_embed.errors import (
     InputError,
-    check_path,
     check_picklable,
     check_whole,
 )
@@ -284,11 +282,7 @@ class TextEmbedding:
             InputError: there is something in the folder already.
             ModelFileError: the folder cannot be written.
         """
-        from qdrant_embed.encoder.files.plan import check_new
-
-        check_path("folder", folder)
-        check_new(Path(folder))  # before anything is fetched or compiled
-        self._model.export(Path(folder), self.spec)
+        self._model.export(folder, lambda: self.spec)
 
     def describe(self) -> EncoderDescription:
         """Return everything the vectors depend on; collections are stamped with it."""
@@ -376,7 +370,10 @@ class TextEmbedding:
         """
         check_whole("batch_size", batch_size, 1)
         return self._long_texts().chunks(
-            checked_texts(texts), self.spec.document_prefix, batch_size, self._workers(parallel)
+            checked_texts(texts),
+            self.spec.document_prefix,
+            batch_size,
+            workers_of_call(self._threads, parallel),
         )
 
     def check_lengths(self, documents: Iterable[str], first: int = 0) -> None:
@@ -417,7 +414,7 @@ class TextEmbedding:
         is_query: bool = False,
     ) -> Iterator[Vector]:
         check_whole("batch_size", batch_size, 1)
-        workers = self._workers(parallel)
+        workers = workers_of_call(self._threads, parallel)
         apart = is_query and self._model.queries is not self._model
         model, pipeline = self._model, self._pipeline
         if apart:
@@ -434,9 +431,6 @@ class TextEmbedding:
 
     def _long_texts(self) -> LongTexts:
         return LongTexts(self._model.load, self._pipeline, self._overflow, self._job)
-
-    def _workers(self, parallel: int | None) -> int:
-        return self._threads if parallel is None else worker_count("parallel", parallel or None)
 
 
 class DefaultEmbedding(TextEmbedding):
@@ -542,7 +536,7 @@ def vectors_and_terms(
 
     The encoder is one of `with_terms`. Texts are cut at the model's limit.
     """
-    spec, workers = encoder.spec, encoder._workers(None)
+    spec, workers = encoder.spec, encoder._threads
     prefix = spec.query_prefix if query else spec.document_prefix
     checked = checked_texts(texts, prefix)
     if encoder.overflow == "error":

@@ -541,6 +541,9 @@ class CollectionRequests:
         def sizes(some: Sequence[models.QueryRequest]) -> list[int]:
             return list(map(query_size, some))
 
+        def cut_offs(some: Sequence[models.QueryRequest]) -> float:
+            return _cut_offs(sizes(some))
+
         async def ask(some: Sequence[models.QueryRequest]) -> list[models.QueryResponse]:
             while True:
                 sent = [self._with_small_conditions(request) for request in some]
@@ -548,7 +551,7 @@ class CollectionRequests:
                     return await self._timely(
                         partial(self._query, sent),
                         options,
-                        cut_offs=lambda: _cut_offs(sizes(sent)),  # noqa: B023 - called before the next
+                        cut_offs=partial(cut_offs, sent),
                     )
                 except ServerRefusal as error:
                     self._learns(error, "limit", 0)

@@ -204,15 +204,15 @@ class DenseRanking(Ranking):
         return models.Filter(must=None if own is None else [own], must_not=found)
 
 
-class FusedRanking(Ranking):
-    """The page of a hybrid search; see `Ranking`.
+class TieredRanking(Ranking):
+    """A page of candidates whose number is that of a tier; see `Ranking`.
 
     Args:
-        request: the query, complete but for its limit and offset, and the limits of its branches.
+        request: the query, complete but for its limit and offset, and the numbers of candidates.
         first: rank of the page's first hit, from 0.
         last: rank of the hit after the page's last one.
         documents: whether the hits are documents, each with its best chunk.
-        depths: number of candidates of each branch, tier by tier.
+        depths: number of candidates, of each branch if there are several, tier by tier.
     """
 
     def __init__(
@@ -227,23 +227,42 @@ class FusedRanking(Ranking):
         super().__init__(request, first, last, documents=documents)
         self._depths = depths
         self._candidates = CHUNKS_PER_DOCUMENT * last if documents else last
-        only = len(depths) == 1
-        self._by_page = not self._deep and (only or self._candidates <= depths[0])
+        # whether the first tier may be enough, so that the page comes with payloads
+        self._by_page = not self._deep and (len(depths) == 1 or self._candidates <= depths[0])
         self._tier = 0
-        self._seen: set[models.ExtendedPointId] = set()
 
-    def requests(self, most: int | None = None) -> list[models.QueryRequest]:
-        """See `Ranking.requests`."""
+    def _keep_to(self, most: int | None) -> None:
+        """Ask for no more candidates than the server accepts."""
         if most is not None:
             self._depths = sorted({min(depth, most) for depth in self._depths})
-        if self._by_page:
-            limit = self._with_slack(_FUSED_SLACK, self._candidates, most)
-            return [self._fused(self._depths[0], limit, bare=False, offset=self._from)]
+
+    def _tiers(self) -> list[int]:
+        """Return the tiers to request next, as far as the page may need them."""
         tiers = [self._depths[min(self._tier, len(self._depths) - 1)]]
         for depth in self._depths[self._tier + 1 :]:
             if tiers[-1] >= self._candidates:
                 break
             tiers.append(depth)
+        return tiers
+
+    def _add(self, found: Iterable[models.ScoredPoint]) -> None:
+        """Add the points that are no hits yet; of a document, its best chunk."""
+        seen = {hit.id for hit in self._hits}
+        self._hits += (point for point in found if point.id not in seen)
+        if self._documents:
+            self._hits = _best_chunks(self._hits)
+
+
+class FusedRanking(TieredRanking):
+    """The page of a search by several vectors; see `TieredRanking`."""
+
+    def requests(self, most: int | None = None) -> list[models.QueryRequest]:
+        """See `Ranking.requests`."""
+        self._keep_to(most)
+        if self._by_page:
+            limit = self._with_slack(_FUSED_SLACK, self._candidates, most)
+            return [self._fused(self._depths[0], limit, bare=False, offset=self._from)]
+        tiers = self._tiers()
         limits = [depth * len(_branches(self._request)) for depth in tiers]
         if most is not None:
             limits = [min(limit, most) for limit in limits]
@@ -262,11 +281,7 @@ class FusedRanking(Ranking):
             self._take_page(request, points)
             return
         for request, points in zip(requests, answers, strict=True):
-            fresh = [p for p in self._ordered(request, points) if p.id not in self._seen]
-            self._seen.update(point.id for point in fresh)
-            self._hits += fresh
-            if self._documents:
-                self._hits = _best_chunks(self._hits)
+            self._add(self._ordered(request, points))
             self._tier += 1
             if self._is_last(request, points):
                 self.known = True
@@ -299,45 +314,16 @@ class FusedRanking(Ranking):
         return self._asked(limit, offset=offset, bare=bare, prefetch=prefetch)
 
 
-class DiverseRanking(Ranking):
-    """The page of a search whose hits are chosen to differ; see `Ranking`.
-
-    Args:
-        request: the query, complete but for its limit, and the limits of its candidates.
-        first: rank of the page's first hit, from 0.
-        last: rank of the hit after the page's last one.
-        documents: whether the hits are documents, each with its best chunk.
-        depths: number of candidates, tier by tier.
-    """
-
-    def __init__(
-        self,
-        request: models.QueryRequest,
-        first: int,
-        last: int,
-        *,
-        documents: bool,
-        depths: Sequence[int],
-    ) -> None:
-        super().__init__(request, first, last, documents=documents)
-        self._depths = depths
-        self._wanted = CHUNKS_PER_DOCUMENT * last if documents else last
-        self._by_page = not self._deep and (len(depths) == 1 or self._wanted <= depths[0])
-        self._tier = 0
+class DiverseRanking(TieredRanking):
+    """The page of a search whose hits are chosen to differ; see `TieredRanking`."""
 
     def requests(self, most: int | None = None) -> list[models.QueryRequest]:
         """See `Ranking.requests`."""
-        if most is not None:
-            self._depths = sorted({min(depth, most) for depth in self._depths})
+        self._keep_to(most)
         if self._by_page:
             depth = self._depths[0]
-            return [self._chosen(depth, min(self._wanted, depth), bare=False)]
-        tiers = [self._depths[min(self._tier, len(self._depths) - 1)]]
-        for depth in self._depths[self._tier + 1 :]:
-            if tiers[-1] >= self._wanted:
-                break
-            tiers.append(depth)
-        return [self._chosen(depth, depth, bare=True) for depth in tiers]
+            return [self._chosen(depth, min(self._candidates, depth), bare=False)]
+        return [self._chosen(depth, depth, bare=True) for depth in self._tiers()]
 
     def take(
         self,
@@ -348,10 +334,7 @@ class DiverseRanking(Ranking):
         for request, points in zip(requests, answers, strict=True):
             if request.with_payload is True:
                 self._complete.update((point.id, point) for point in points)
-            seen = {hit.id for hit in self._hits}
-            self._hits += (point for point in points if point.id not in seen)
-            if self._documents:
-                self._hits = _best_chunks(self._hits)
+            self._add(points)
             is_all = len(points) < (request.limit or 0)
             if self._by_page:
                 whole = (request.limit or 0) == self._depths[0] and len(self._depths) == 1

@@ -18,7 +18,7 @@ from qdrant_client import models
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec, user_id
 from qdrant_embed.collection.vectors import CollectionVectors
-from qdrant_embed.encoder.interfaces import Reranker, check_reranker
+from qdrant_embed.encoder.interfaces import Reranker
 from qdrant_embed.errors import DocumentNotFoundError, InputError, ServerRefusal, check_whole
 from qdrant_embed.forks import VALIDATING
 from qdrant_embed.search.filters import combined, fields_of
@@ -87,7 +87,7 @@ _RESPONSES = TypeAdapter(list[QueryResponse])
 
 @dataclass(frozen=True)
 class EncodedQuery:
-    """A text to search for, as vectors; both ``None`` for a search by examples alone.
+    """A text to search for, as vectors; all ``None`` for a search by examples alone.
 
     Attributes:
         vector: of the dense encoder.
@@ -141,7 +141,6 @@ class Search:
         if self.fusion not in ("rrf", "dbsf"):
             raise InputError(f"fusion must be 'rrf' or 'dbsf', not {self.fusion!r}")
         self._check_options()
-        check_reranker(self.reranker)
         if self.rerank_limit is not None:
             if self.reranker is None:
                 raise InputError("rerank_limit has no effect without a reranker; pass reranker")
@@ -461,7 +460,7 @@ class Search:
         depths = depths[1:] if documents else depths
         reach = depths[-1] // (CHUNKS_PER_DOCUMENT if documents else 1)
         if last > reach:
-            search = "a search with diversity" if diverse else "a hybrid search"
+            search = "a search with diversity" if diverse else "a search by several vectors"
             raise InputError(
                 f"limit, offset and rerank_limit reach hit {last}, but {search} ranks "
                 f"{reach} by default: pass prefetch_limit, at least {last}"

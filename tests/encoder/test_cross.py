@@ -384,7 +384,7 @@ def test_an_exported_model_scores_alike(
         encoder = TextCrossEncoder(tmp_path / "out", activation=None)
         found = list(encoder.rerank_pairs(reference.pairs))
         np.testing.assert_allclose(found, reference.scores, atol=1e-4)
-    with pytest.raises(ModelFileError, match="exported cross-encoder model, not a dense model"):
+    with pytest.raises(ModelFileError, match="exported cross-encoder, not a dense model"):
         TextEmbedding(tmp_path / "out")
     with pytest.raises(InputError, match="already exists"):
         encoder.export(tmp_path / "out")

@@ -236,5 +236,5 @@ def test_options_that_cannot_be_met_are_named(options: dict[str, Any], message: 
 
 
 def test_unknown_names_are_named_with_the_known_ones() -> None:
-    with pytest.raises(UnknownModelError, match="no sparse model named 'splade': Qdrant/bm25, "):
+    with pytest.raises(UnknownModelError, match="named 'splade': did you mean 'naver/splade-v3'"):
         SparseTextEmbedding("splade")

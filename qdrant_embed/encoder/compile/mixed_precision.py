@@ -102,7 +102,12 @@ class VectorGate:
 
     def is_enough(self, measured: Fidelity) -> bool:
         """Return whether vectors are within the limits of `facts.precision`."""
-        return _is_enough(measured)
+        return (
+            1 - measured.mean <= LARGEST_ERROR
+            and measured.least >= LEAST_COSINE
+            and (measured.overlap or 0.0) >= LEAST_OVERLAP
+            and min(measured.overlaps.values()) >= LEAST_GROUP_OVERLAP
+        )
 
 
 class MixedPrecisionSearch:
@@ -263,15 +268,6 @@ class MixedPrecisionSearch:
             vectors = encode(Session(path).feed, self._tokens.held_out, self._threads, firsts)
         self._step("checking")
         return self._gate.measure(vectors, reference)
-
-
-def _is_enough(measured: Fidelity) -> bool:
-    return (
-        1 - measured.mean <= LARGEST_ERROR
-        and measured.least >= LEAST_COSINE
-        and (measured.overlap or 0.0) >= LEAST_OVERLAP
-        and min(measured.overlaps.values()) >= LEAST_GROUP_OVERLAP
-    )
 
 
 class Kept(Mapping[LinearGroup, QuantizedGroup]):

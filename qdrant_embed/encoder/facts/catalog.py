@@ -8,17 +8,18 @@ names the sources of its facts; see `Source`.
 from __future__ import annotations
 
 import difflib
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias
 
 from qdrant_embed.encoder.facts.head import ScoreActivation
-from qdrant_embed.encoder.facts.sparse_catalog import SPARSE_CATALOG, find_sparse, sparse_names
+from qdrant_embed.encoder.facts.sparse_catalog import SPARSE_NAMES
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import Pooling, Task
-from qdrant_embed.errors import UnknownModelError
+from qdrant_embed.errors import UnknownModelError, check_path
 
 Purpose: TypeAlias = Literal["retrieval", "similarity"]
 # where a fact is from: the model's own ``files``, as they were read somewhere; the tables of
@@ -28,7 +29,6 @@ Source: TypeAlias = Literal["files", "fastembed", "mteb", "vendor", "unconfirmed
 
 DEFAULT_MODEL = "BAAI/bge-small-en-v1.5"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-SPARSE_MODELS = tuple(entry.name for entry in SPARSE_CATALOG)
 DEFAULT_RERANKER = "cross-encoder/ms-marco-MiniLM-L6-v2"
 
 _REPRESENT = "Represent this sentence for searching relevant passages: "
@@ -920,19 +920,49 @@ RERANKERS: tuple[KnownReranker, ...] = (
     KnownReranker("Qwen/Qwen3-Reranker-0.6B", 596, 8192, "Apache-2.0", "sigmoid", "many"),
 )
 
-_RERANKERS_BY_NAME = {known.model.lower(): known for known in RERANKERS}
-_RERANKERS_BY_SHORT_NAME = {
-    name.rpartition("/")[2]: known for name, known in _RERANKERS_BY_NAME.items()
-}
 # as the repository was called before, and as fastembed calls it
-_RERANKERS_BY_OTHER_NAME = {
+_OTHER_RERANKER_NAMES = {
     "cross-encoder/ms-marco-minilm-l-6-v2": DEFAULT_RERANKER,
     "cross-encoder/ms-marco-minilm-l-12-v2": "cross-encoder/ms-marco-MiniLM-L12-v2",
     "xenova/ms-marco-minilm-l-6-v2": DEFAULT_RERANKER,
     "xenova/ms-marco-minilm-l-12-v2": "cross-encoder/ms-marco-MiniLM-L12-v2",
 }
 
+
+@dataclass(frozen=True)
+class KnownLateModel:
+    """What is published of a late-interaction model.
+
+    Attributes:
+        name: the model's name, as the hub spells it.
+        dimension: numbers in the vector of a token.
+        max_tokens: tokens read from a document by default.
+        license: SPDX identifier, or the name of the terms.
+        parameters: millions of numbers in the model.
+    """
+
+    name: str
+    dimension: int
+    max_tokens: int
+    license: str
+    parameters: int
+
+
+LATE_MODELS: tuple[KnownLateModel, ...] = (
+    # F, V
+    KnownLateModel("colbert-ir/colbertv2.0", 128, 180, "MIT", 110),
+    KnownLateModel("answerdotai/answerai-colbert-small-v1", 96, 512, "Apache-2.0", 33),
+    KnownLateModel("jinaai/jina-colbert-v2", 128, 8192, "CC-BY-NC-4.0", 559),
+    # V
+    KnownLateModel("lightonai/GTE-ModernColBERT-v1", 128, 300, "Apache-2.0", 149),
+    KnownLateModel("lightonai/LateOn", 128, 300, "Apache-2.0", 149),
+    KnownLateModel("lightonai/mLateOn", 128, 8192, "Apache-2.0", 307),
+    KnownLateModel("mixedbread-ai/mxbai-edge-colbert-v0-17m", 48, 512, "Apache-2.0", 17),
+    KnownLateModel("mixedbread-ai/mxbai-edge-colbert-v0-32m", 64, 512, "Apache-2.0", 32),
+)
+
 _LONGEST = 96  # characters of a repository's name
+_ALIKE = 0.75  # of two names, from 0 to 1
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 _BY_NAME = {entry.spec.name.lower(): entry for entry in CATALOG}
@@ -973,110 +1003,80 @@ def model_facts(spec: ModelSpec, entry: CatalogEntry | None) -> dict[str, Any]:
     }
 
 
-def sparse_name(name: str) -> str | None:
-    """Find the known sparse model that `name` means, ignoring case."""
-    entry = find_sparse(name)
-    return entry.name if entry else None
-
-
-def known_name(name: str) -> str | None:
-    """Return the whole name of the known model of any kind that `name` means, ignoring case."""
-    if (entry := find(name)) is not None:
-        return entry.spec.name
-    late = find_late(name)
-    return sparse_name(name) or (late.name if late is not None else reranker_name(name))
-
-
-def is_known(name: str) -> bool:
-    """Return whether `name` is that of a known model of any kind, in any case."""
-    return known_name(name) is not None
-
-
 def is_repository_name(name: str) -> bool:
     """Return whether `name` is ``owner/name``, and cannot be a path outside a folder."""
     return _REPOSITORY.fullmatch(name) is not None and ".." not in name and len(name) <= _LONGEST
 
 
-def close_sparse_matches(name: str) -> list[str]:
-    """List known sparse models whose names look like `name`, best first."""
-    found = map(find_sparse, difflib.get_close_matches(name.lower(), sparse_names()))
-    return list(dict.fromkeys(entry.name for entry in found if entry))
+def supported_rerankers() -> list[dict[str, Any]]:
+    """List the facts about the known cross-encoders, a dict each."""
+    return [asdict(known) for known in RERANKERS]
 
 
-def close_matches(name: str) -> list[str]:
-    """List up to three known names that look like `name`, best first."""
-    wanted = name.lower()
-    by_short = difflib.get_close_matches(PurePath(wanted).name, _BY_SHORT_NAME, cutoff=0.75)
-    by_full = difflib.get_close_matches(wanted, _BY_NAME, cutoff=0.75)
-    entries = [_BY_NAME[full] for full in by_full] + [_BY_SHORT_NAME[short] for short in by_short]
-    return list(dict.fromkeys(entry.spec.name for entry in entries))[:3]
-
-
-# late interaction: their own files say how they are run
+# names of all kinds
 
 
 @dataclass(frozen=True)
-class KnownLateModel:
-    """What is published of a late-interaction model.
+class Kind:
+    """A kind of models.
 
     Attributes:
-        name: the model's name, as the hub spells it.
-        dimension: numbers in the vector of a token.
-        max_tokens: tokens read from a document by default.
-        license: SPDX identifier, or the name of the terms.
-        parameters: millions of numbers in the model.
+        noun: what such a model is called.
+        encoder: the class that runs it.
+        setter: the method of clients that chooses it.
+        names: whole names by all names, in lower case, by which models are known.
     """
 
-    name: str
-    dimension: int
-    max_tokens: int
-    license: str
-    parameters: int
+    noun: str
+    encoder: str
+    setter: str
+    names: Mapping[str, str]
 
 
-LATE_MODELS: tuple[KnownLateModel, ...] = (
-    # F, V
-    KnownLateModel("colbert-ir/colbertv2.0", 128, 180, "MIT", 110),
-    KnownLateModel("answerdotai/answerai-colbert-small-v1", 96, 512, "Apache-2.0", 33),
-    KnownLateModel("jinaai/jina-colbert-v2", 128, 8192, "CC-BY-NC-4.0", 559),
-    # V
-    KnownLateModel("lightonai/GTE-ModernColBERT-v1", 128, 300, "Apache-2.0", 149),
-    KnownLateModel("lightonai/LateOn", 128, 300, "Apache-2.0", 149),
-    KnownLateModel("lightonai/mLateOn", 128, 8192, "Apache-2.0", 307),
-    KnownLateModel("mixedbread-ai/mxbai-edge-colbert-v0-17m", 48, 512, "Apache-2.0", 17),
-    KnownLateModel("mixedbread-ai/mxbai-edge-colbert-v0-32m", 64, 512, "Apache-2.0", 32),
-)
-
-_LATE_BY_NAME = {model.name.lower(): model for model in LATE_MODELS}
-_LATE_BY_SHORT_NAME = {name.rpartition("/")[2]: model for name, model in _LATE_BY_NAME.items()}
+def _names(known: Iterable[str], others: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return whole names by themselves and by the parts after their slashes, in lower case."""
+    whole = {name.lower(): name for name in known}
+    short = {lower.rpartition("/")[2]: name for lower, name in whole.items()}
+    return {**short, **(others or {}), **whole}
 
 
-def find_late(name: str) -> KnownLateModel | None:
-    """Find the known model that `name` means, ignoring case; the part after the slash is enough."""
-    return _LATE_BY_NAME.get(name.lower()) or _LATE_BY_SHORT_NAME.get(name.lower())
+KINDS: Mapping[Task, Kind] = {
+    "embed": Kind(
+        "dense model",
+        "TextEmbedding",
+        "set_model",
+        _names(entry.spec.name for entry in CATALOG),
+    ),
+    "terms": Kind("sparse model", "SparseTextEmbedding", "set_sparse_model", SPARSE_NAMES),
+    "token_vectors": Kind(
+        "late-interaction model",
+        "LateInteractionTextEmbedding",
+        "set_late_model",
+        _names(known.name for known in LATE_MODELS),
+    ),
+    "score": Kind(
+        "cross-encoder",
+        "TextCrossEncoder",
+        "set_reranker",
+        _names((known.model for known in RERANKERS), _OTHER_RERANKER_NAMES),
+    ),
+}
 
 
-def close_late_matches(name: str) -> list[str]:
-    """List known late-interaction models whose names look like `name`, best first."""
-    known = {**_LATE_BY_NAME, **_LATE_BY_SHORT_NAME}
-    found = difflib.get_close_matches(name.lower(), known)
-    return list(dict.fromkeys(known[match].name for match in found))
+def known_task(name: str) -> Task | None:
+    """Return what the known model that `name` means is for; ``None`` if it means none."""
+    return next((task for task, kind in KINDS.items() if name.lower() in kind.names), None)
 
 
-def reranker_name(name: str) -> str | None:
-    """Find the known cross-encoder that `name` means, ignoring case."""
-    text = name.lower()
-    if (other := _RERANKERS_BY_OTHER_NAME.get(text)) is not None:
-        return other
-    known = _RERANKERS_BY_NAME.get(text) or _RERANKERS_BY_SHORT_NAME.get(text)
-    return None if known is None else known.model
+def known_name(name: str, task: Task | None = None) -> str | None:
+    """Return the whole name of the known model that `name` means, ignoring case.
 
-
-def close_rerankers(name: str) -> list[str]:
-    """List up to three known cross-encoders whose names look like `name`, best first."""
-    short = name.lower().rpartition("/")[2]
-    found = difflib.get_close_matches(short, _RERANKERS_BY_SHORT_NAME, cutoff=0.6)
-    return [_RERANKERS_BY_SHORT_NAME[match].model for match in found]
+    Args:
+        name: a whole name, the part after its slash, or another one that was or is in use.
+        task: what the model must be for; anything by default.
+    """
+    found = known_task(name) if task is None else task
+    return None if found is None else KINDS[found].names.get(name.lower())
 
 
 def check_task(name: str, task: Task) -> None:
@@ -1084,22 +1084,47 @@ def check_task(name: str, task: Task) -> None:
 
     Other names may be those of any kind, which only a model's files can tell.
     """
-    kinds = {
-        "embed": (find, "a dense model: TextEmbedding", "set_model"),
-        "terms": (sparse_name, "a sparse model: SparseTextEmbedding", "set_sparse_model"),
-        "token_vectors": (
-            find_late,
-            "a late-interaction model: LateInteractionTextEmbedding",
-            "set_late_model",
-        ),
-        "score": (reranker_name, "a cross-encoder: TextCrossEncoder", "set_reranker"),
-    }
-    known = [other for other, (lookup, _, _) in kinds.items() if lookup(name) is not None]
-    if known and task not in known:
-        _, kind, setter = kinds[known[0]]
-        raise UnknownModelError(f"{name!r} is {kind} runs it, and {setter}() sets it", name=name)
+    other = known_task(name)
+    if other is not None and known_name(name, task) is None:
+        kind = KINDS[other]
+        raise UnknownModelError(
+            f"{name!r} is a {kind.noun}: {kind.encoder} runs it, and {kind.setter}() sets it",
+            name=name,
+        )
 
 
-def supported_rerankers() -> list[dict[str, Any]]:
-    """List the facts about the known cross-encoders, a dict each."""
-    return [asdict(known) for known in RERANKERS]
+def close_matches(name: str, task: Task = "embed") -> list[str]:
+    """List up to three known names for `task` that look like `name`, best first."""
+    names, wanted = KINDS[task].names, name.lower()
+    close = [
+        *difflib.get_close_matches(wanted, names, cutoff=_ALIKE),
+        *difflib.get_close_matches(PurePath(wanted).name, names, cutoff=_ALIKE),
+    ]
+    return list(dict.fromkeys(names[match] for match in close))[:3]
+
+
+def checked_name(model_name: str | os.PathLike[str], task: Task) -> str | os.PathLike[str]:
+    """Return the whole name of a known model for `task`; a folder, or another name, as it is.
+
+    Raises:
+        InputError: it is neither a str nor a path.
+        UnknownModelError: it is that of another kind, or cannot be a folder or a repository.
+    """
+    kind = KINDS[task]
+    check_path(f"the name of a {kind.noun}", model_name)
+    if not isinstance(model_name, str):
+        return model_name
+    if (known := known_name(model_name, task)) is not None:
+        return known
+    check_task(model_name, task)
+    if not model_name or (not {"/", "\\"} & set(model_name) and not os.path.isdir(model_name)):
+        matches = close_matches(model_name, task)
+        hint = f"did you mean {' or '.join(map(repr, matches))}? " if matches else ""
+        raise UnknownModelError(
+            f"no {kind.noun} named {model_name!r:.200}: {hint}"
+            f"{kind.encoder}.list_supported_models() lists the known ones; a folder with a model's "
+            "files and any repository on the hub ('owner/name') will do too",
+            name=model_name,
+            close_matches=matches,
+        )
+    return model_name

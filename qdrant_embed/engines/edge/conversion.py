@@ -37,7 +37,7 @@ _SCORED = TypeAdapter(list[models.ScoredPoint])
 HNSW = {"m": 24, "ef_construct": 200, "full_scan_threshold": 10_000}
 EF = 100
 # An index compares vectors in int8, unless the user says how; what comes first is compared again
-# in float32, so that scores are exact. That takes a third less time, and finds as much.
+# in float32, so that scores are exact. That takes less time, and finds about as much.
 _INT8 = edge.ScalarQuantizationConfig(edge.ScalarType.Int8)
 _RESCORED = edge.QuantizationSearchParams(rescore=True, oversampling=2.0)
 

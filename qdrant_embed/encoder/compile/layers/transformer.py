@@ -21,7 +21,7 @@ from qdrant_embed.encoder.compile.layers.term_head import (
     add_term_weights,
     term_linears,
 )
-from qdrant_embed.encoder.compile.layers.token_head import SeenTokens, add_token_vectors
+from qdrant_embed.encoder.compile.layers.token_vectors import SeenTokens, add_token_vectors
 from qdrant_embed.encoder.compile.layers.token_weights import TokenHead, add_token_weights
 from qdrant_embed.encoder.compile.quantize import (
     NOTHING_QUANTIZED,
