@@ -200,7 +200,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
     ) -> list[QueryResponse]:
         """Return the stored documents nearest in meaning to `query_text`, best first.
 
-        ``diversity=0.3`` keeps hits from saying the same, and ``like=[ids]`` finds what resembles
+        ``diversity=0.3`` keeps hits from repeating each other, and ``like=[ids]`` finds what resembles
         stored documents.
 
         A query is one request as a rule; the collection's configuration is read at most once a

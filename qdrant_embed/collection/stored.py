@@ -129,7 +129,7 @@ def sparse_field_name(model_name: str) -> str:
 
 
 def late_field_name(model_name: str) -> str:
-    """Return ``fast-late-`` and the rest as of `vector_field_name`."""
+    """Return the default name of the vectors of tokens; ``fast-late-`` comes before the model's."""
     return as_vector_name(LATE_NAME_PREFIX + PurePath(model_name).name.lower())
 
 

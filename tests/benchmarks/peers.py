@@ -66,8 +66,25 @@ def prepare(workspace: Path) -> None:
     folder = workspace / "plain-onnx"
     if BASELINE not in available() or (folder / "model.onnx").exists():
         return
-    import torch
     from transformers import AutoModel
+
+    model = AutoModel.from_pretrained(model_folder(), attn_implementation="eager")
+    write_plain_onnx(model, model_folder(), folder, "last_hidden_state", by_token=True)
+
+
+def write_plain_onnx(
+    model: Any, source: Path, folder: Path, output: str, *, by_token: bool
+) -> None:
+    """Writes the plain ONNX file of a model of transformers, which fastembed runs.
+
+    Args:
+        model: the model.
+        source: its folder, whose JSON files are copied.
+        folder: where the file goes.
+        output: the attribute of what the model returns that the file returns.
+        by_token: whether that has a row for each token.
+    """
+    import torch
 
     class Plain(torch.nn.Module):  # type: ignore[misc] # torch is not there to be checked
         """The model with the arguments that an ONNX file of it has."""
@@ -77,25 +94,26 @@ def prepare(workspace: Path) -> None:
             self.inner = inner
 
         def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
-            return self.inner(
+            found = self.inner(
                 input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
-            ).last_hidden_state
+            )
+            return getattr(found, output)
 
     folder.mkdir(parents=True, exist_ok=True)
-    model = AutoModel.from_pretrained(model_folder(), attn_implementation="eager").eval()
     names = ["input_ids", "attention_mask", "token_type_ids"]
+    axes = {name: {0: "batch", 1: "tokens"} for name in names}
     example = torch.ones(2, 8, dtype=torch.long)
     torch.onnx.export(
-        Plain(model),
+        Plain(model.eval()),
         (example, example, example * 0),
         str(folder / "model.onnx"),
         input_names=names,
-        output_names=["last_hidden_state"],
-        dynamic_axes={name: {0: "batch", 1: "tokens"} for name in [*names, "last_hidden_state"]},
+        output_names=[output],
+        dynamic_axes={**axes, output: {0: "batch", 1: "tokens"} if by_token else {0: "batch"}},
         opset_version=17,
         dynamo=False,
     )
-    for file in model_folder().glob("*.json"):
+    for file in source.glob("*.json"):
         shutil.copy(file, folder)
 
 

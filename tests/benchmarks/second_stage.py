@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shutil
 import statistics
 import subprocess
 import sys
@@ -35,7 +34,7 @@ from tokenizers import Tokenizer
 sys.path.insert(0, str(Path(__file__).parent))
 from corpora import docstrings
 from memory import peak_mb
-from peers import model_folder
+from peers import model_folder, write_plain_onnx
 
 # tokens of Cranfield's texts, by MiniLM's tokenizer: least, deciles, most
 _QUERY_TOKENS = (6, 11, 13, 16, 18, 20, 22, 25, 27, 34, 57)
@@ -155,42 +154,10 @@ def _fastembed(folder: Path) -> Score:
 
 def _write_onnx(folder: Path, written: Path) -> None:
     """Writes the plain ONNX file that fastembed runs."""
-    import torch
     from transformers import AutoModelForSequenceClassification
 
-    class Plain(torch.nn.Module):  # type: ignore[misc] # torch is not there to be checked
-        """The model with the arguments that an ONNX file of it has."""
-
-        def __init__(self, inner: Any) -> None:
-            super().__init__()
-            self.inner = inner
-
-        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
-            return self.inner(
-                input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
-            ).logits
-
-    written.mkdir(parents=True, exist_ok=True)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, attn_implementation="eager"
-    ).eval()
-    names = ["input_ids", "attention_mask", "token_type_ids"]
-    example = torch.ones(2, 8, dtype=torch.long)
-    torch.onnx.export(
-        Plain(model),
-        (example, example, example * 0),
-        str(written / "model.onnx"),
-        input_names=names,
-        output_names=["logits"],
-        dynamic_axes={
-            **{name: {0: "batch", 1: "tokens"} for name in names},
-            "logits": {0: "batch"},
-        },
-        opset_version=17,
-        dynamo=False,
-    )
-    for file in folder.glob("*.json"):
-        shutil.copy(file, written)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager")
+    write_plain_onnx(model, folder, written, "logits", by_token=False)
     # fastembed would cut pairs at the length that MiniLM was trained with, and do less than others
     settings = written / "tokenizer_config.json"
     content = json.loads(settings.read_text())

@@ -33,6 +33,7 @@ from safetensors.numpy import save_file
 sys.path.insert(0, str(Path(__file__).parent))
 from corpora import docstrings
 from memory import peak_mb
+from peers import write_plain_onnx
 
 from qdrant_embed import SparseTextEmbedding, TextEmbedding
 
@@ -252,37 +253,10 @@ def write_onnx(folder: Path, target: Path) -> None:
     """Writes the file that fastembed runs: the logits of all tokens."""
     if (target / "model.onnx").exists():
         return
-    import torch
     from transformers import AutoModelForMaskedLM
 
-    class Plain(torch.nn.Module):  # type: ignore[misc] # torch is not there to be checked
-        """The model with the arguments that an ONNX file of it has."""
-
-        def __init__(self, inner: Any) -> None:
-            super().__init__()
-            self.inner = inner
-
-        def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
-            return self.inner(
-                input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
-            ).logits
-
-    target.mkdir(parents=True, exist_ok=True)
-    model = AutoModelForMaskedLM.from_pretrained(folder, attn_implementation="eager").eval()
-    names = ["input_ids", "attention_mask", "token_type_ids"]
-    example = torch.ones(2, 8, dtype=torch.long)
-    torch.onnx.export(
-        Plain(model),
-        (example, example, example * 0),
-        str(target / "model.onnx"),
-        input_names=names,
-        output_names=["logits"],
-        dynamic_axes={name: {0: "batch", 1: "tokens"} for name in [*names, "logits"]},
-        opset_version=17,
-        dynamo=False,
-    )
-    for file in folder.glob("*.json"):
-        shutil.copy(file, target)
+    model = AutoModelForMaskedLM.from_pretrained(folder, attn_implementation="eager")
+    write_plain_onnx(model, folder, target, "logits", by_token=True)
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def quantize_group(
 
 
 def row_scales(rows: Array) -> Array:
-    """Find the scale with which each row is int8, [rows, 1]."""
+    """Return the scale of each row in int8, [rows, 1]."""
     largest = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))
     scales: Array = (np.maximum(largest, 1e-12) / 127).astype(np.float32)
     return scales

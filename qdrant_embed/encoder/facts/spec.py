@@ -50,7 +50,7 @@ class LateFacts:
 
     @property
     def hides_expansion(self) -> bool:
-        """Whether a query's mask tokens are no keys of the attention."""
+        """Whether other tokens attend to none of a query's mask tokens."""
         return self.expansion is not None and not self.expansion.attends
 
     @property
