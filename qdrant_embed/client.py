@@ -200,8 +200,8 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
     ) -> list[QueryResponse]:
         """Return the stored documents nearest in meaning to `query_text`, best first.
 
-        ``diversity=0.3`` keeps hits from repeating each other, and ``like=[ids]`` finds what resembles
-        stored documents.
+        ``diversity=0.3`` keeps hits from repeating each other, and ``like=[ids]`` finds what
+        resembles stored documents.
 
         A query is one request as a rule; the collection's configuration is read at most once a
         minute. In a collection with sparse vectors, the search is hybrid: Qdrant finds candidates

@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -267,7 +268,7 @@ def test_answers_are_those_of_query_batch_points(kind: str, server: Server) -> N
             assert len(found[0].points) == 3
 
 
-def test_a_clients_own_query_batch_points_is_asked(server: Server) -> None:
+def test_a_clients_own_query_batch_points_is_asked(server: Server, tmp_path: Path) -> None:
     asked: list[int] = []
 
     class Logging(QdrantClient):
@@ -275,13 +276,36 @@ def test_a_clients_own_query_batch_points_is_asked(server: Server) -> None:
             asked.append(1)
             return super().query_batch_points(*args, **kwargs)
 
-    for options in (at(server), {"location": ":memory:"}):
+    stores: list[dict[str, Any]] = [
+        at(server),
+        {"location": ":memory:"},
+        {"path": tmp_path, "engine": "edge"},
+    ]
+    for options in stores:
         client = Logging(**options)
         client.set_model(LetterEncoder())
         client.add("demo", ["cat"])
         client.query("demo", "cat")
         client.close()
-    assert asked == [1, 1]
+    assert asked == [1] * len(stores)
+
+
+def test_a_method_that_was_replaced_on_the_client_itself_is_asked(tmp_path: Path) -> None:
+    client, asked = QdrantClient(path=tmp_path, engine="edge"), []
+    client.set_model(LetterEncoder())
+    client.add("demo", ["cat"])
+    own = client.query_batch_points
+
+    def logging(*args: Any, **kwargs: Any) -> Any:
+        asked.append(1)
+        return own(*args, **kwargs)
+
+    client.query("demo", "cat")
+    assert asked == []
+    client.query_batch_points = logging  # type: ignore[method-assign] # as tools that trace do
+    client.query("demo", "cat")
+    assert asked == [1]
+    client.close()
 
 
 queries = st.builds(

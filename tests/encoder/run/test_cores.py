@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from qdrant_embed.encoder.run.cores import usable_cores
+from qdrant_embed import InputError
+from qdrant_embed.encoder.run.cores import usable_cores, workers_of_call
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +59,16 @@ def test_affinity_counts_where_it_is_less(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_without_cgroups_the_cores_are_all_there_is(tmp_path: Path) -> None:
     assert usable_cores(tmp_path / "none", tmp_path / "none either") == 8
+
+
+@pytest.mark.parametrize(("parallel", "expected"), [(None, 3), (1, 1), (5, 5)])
+def test_a_call_has_the_threads_of_its_encoder_or_its_own(
+    parallel: int | None, expected: int
+) -> None:
+    assert workers_of_call(3, parallel) == expected
+
+
+def test_a_call_with_parallel_0_has_every_usable_core() -> None:
+    assert workers_of_call(1, 0) == usable_cores() > 1
+    with pytest.raises(InputError, match="parallel"):
+        workers_of_call(1, -1)
