@@ -279,7 +279,7 @@ def test_a_clients_own_query_batch_points_is_asked(server: Server, tmp_path: Pat
     stores: list[dict[str, Any]] = [
         at(server),
         {"location": ":memory:"},
-        {"path": tmp_path, "engine": "edge"},
+        {"path": str(tmp_path), "engine": "edge"},
     ]
     for options in stores:
         client = Logging(**options)
@@ -291,7 +291,7 @@ def test_a_clients_own_query_batch_points_is_asked(server: Server, tmp_path: Pat
 
 
 def test_a_method_that_was_replaced_on_the_client_itself_is_asked(tmp_path: Path) -> None:
-    client, asked = QdrantClient(path=tmp_path, engine="edge"), []
+    client, asked = QdrantClient(path=str(tmp_path), engine="edge"), []
     client.set_model(LetterEncoder())
     client.add("demo", ["cat"])
     own = client.query_batch_points
