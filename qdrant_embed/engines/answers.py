@@ -19,6 +19,8 @@ from qdrant_embed.limits import PAYLOAD_DEPTH
 
 P = TypeVar("P", models.Record, models.ScoredPoint)
 
+_NESTED = (dict, list)  # values with further values
+
 
 class Answers:
     """A checker of the answers to requests about one collection.
@@ -49,7 +51,8 @@ class Answers:
             limit = 10 if request.limit is None else request.limit
             if len(points) > limit:
                 self._refuse(f"{limit} points at most", f"{len(points)}")
-            answer.points = points = _distinct(points)
+            if (distinct := _distinct(points)) is not points:
+                answer.points = points = distinct
             for point in points:
                 if not math.isfinite(point.score):
                     self._refuse(
@@ -58,7 +61,7 @@ class Answers:
                         "that are no numbers, delete the point, or store it again",
                         way_out="",
                     )
-                self._check_payload(point)
+            self._check_payloads(points)
         return answers
 
     def records(self, ids: Collection[object], records: object) -> list[models.Record]:
@@ -73,7 +76,7 @@ class Answers:
         for record in records:
             if _canonical(record.id) not in asked:
                 self._refuse(f"{len(ids)} points by their ids", f"another one, {record.id!r}")
-            self._check_payload(record)
+        self._check_payloads(records)
         return _distinct(records)
 
     def page(
@@ -94,8 +97,7 @@ class Answers:
                 f"the points from {offset!r} on",
                 f"{len(records)} points and that the next ones begin at {following!r}",
             )
-        for record in records:
-            self._check_payload(record)
+        self._check_payloads(records)
         return _distinct(records), following
 
     def count(self, answer: models.CountResult) -> int:
@@ -122,9 +124,16 @@ class Answers:
                         f"vectors of {record.id!r}", f"{vector!r:.60} for the vector {name!r}"
                     )
 
-    def _check_payload(self, point: models.Record | models.ScoredPoint) -> None:
+    def _check_payloads(self, points: Sequence[models.Record | models.ScoredPoint]) -> None:
         """Raise `ServerRefusal` if a payload is nested too deeply to be read or written again."""
-        level = [value for value in (point.payload or {}).values() if type(value) in (dict, list)]
+        for point in points:
+            for value in (point.payload or {}).values():
+                if type(value) in _NESTED:  # seldom: one loop, because each query comes here
+                    self._check_depth(point)
+                    break
+
+    def _check_depth(self, point: models.Record | models.ScoredPoint) -> None:
+        level = [value for value in (point.payload or {}).values() if type(value) in _NESTED]
         depth = 0
         while level:  # level by level: a deep value must not need a deep stack
             depth += 1
@@ -138,7 +147,7 @@ class Answers:
                 inner
                 for outer in level
                 for inner in (outer.values() if isinstance(outer, dict) else outer)
-                if type(inner) in (dict, list)
+                if type(inner) in _NESTED
             ]
 
     def _refuse(

@@ -96,12 +96,14 @@ class Ranking:
 
     def page(self) -> Points:
         """Return the hits of the page, best first."""
-        hits = self._hits[self._first - self._from : self._last - self._from]
-        return [self._complete.get(point.id, point) for point in hits]
+        return [self._complete.get(point.id, point) for point in self._page_hits()]
 
     def bare(self) -> list[models.ExtendedPointId]:
         """Return the ids of the page's hits that came without payload."""
-        return [point.id for point in self.page() if point.id not in self._complete]
+        return [point.id for point in self._page_hits() if point.id not in self._complete]
+
+    def _page_hits(self) -> Points:
+        return self._hits[self._first - self._from : self._last - self._from]
 
     def _with_slack(self, slack: int, last: int, most: int | None) -> int:
         """Set the first rank to request, and return how many hits; without slack under a cap."""
@@ -127,7 +129,7 @@ class Ranking:
     ) -> Points:
         """Return what a request found, equal scores by id."""
         if request.with_payload is True:
-            self._complete.update((point.id, point) for point in points)
+            self._complete.update({point.id: point for point in points})
         return _by_id(points, _document_and_id if self._documents else _id)
 
     def _starts(self) -> bool:

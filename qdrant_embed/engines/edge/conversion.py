@@ -240,6 +240,8 @@ def scored_points(found: Sequence[Any], *, have_vectors: bool) -> list[models.Sc
 
 def with_payload(wanted: Any) -> Any:
     """Return which keys of payloads are wanted, as the engine has it."""
+    if isinstance(wanted, bool):
+        return wanted
     if isinstance(wanted, models.PayloadSelectorInclude):
         return edge.PayloadSelector.Include(wanted.include)
     if isinstance(wanted, models.PayloadSelectorExclude):
@@ -442,7 +444,7 @@ def edge_query(query: Any, using: str | None, limit: int) -> Any:
     kind = type(query).__name__
     if kind in _QUERIES:
         return _QUERIES[kind](query, using, limit)
-    return _nearest(models.NearestQuery.model_construct(nearest=query, mmr=None), using, limit)
+    return made(edge.Query.Nearest, edge_vector(query, using or UNNAMED), using)
 
 
 def _nearest(query: models.NearestQuery, using: str | None, limit: int) -> Any:
