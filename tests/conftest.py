@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -56,6 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--schedules", type=int, default=8)
     parser.addoption("--seed", type=int, default=0)
     parser.addoption("--documents", type=int, default=500)
+    parser.addoption("--part", default="1/1", help="2/3 is the second of three parts of the tests")
     for option, meaning in (
         ("--url", "REST address of a running Qdrant: run on it what can be run on it"),
         ("--grpc-port", "its port of gRPC, without which nothing is run over gRPC"),
@@ -68,9 +70,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out, if the command line names a server, the tests that do not run on it.
 
-    If it names none, tests by gRPC or on a folder are marked as such, and are slow as well on the
-    asynchronous client: every engine and every kind of client has another combination.
+    Without a server, tests by gRPC or on a folder are marked as such, and are slow as well on the
+    asynchronous client: every engine and every kind of client has another combination. Of several
+    parts of the tests, ``--part`` leaves one, chosen by the tests' names.
     """
+    part, parts = map(int, config.getoption("part").split("/"))
+    others = {item for item in items if crc32(item.nodeid.encode()) % parts != part % parts}
+    config.hook.pytest_deselected(items=[*others])
+    items[:] = [item for item in items if item not in others]
     if config.getoption("url") is None:
         for item in items:
             kinds = _kinds(item)
