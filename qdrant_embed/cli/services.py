@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qdrant_embed.cli import database
-from qdrant_embed.cli.command import Commands, add_command, not_empty
+from qdrant_embed.cli.command import Commands, add_command, not_empty, to_text
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
 from qdrant_embed.errors import InputError, MissingDependencyError
 
@@ -52,6 +53,31 @@ def add_to(commands: Commands) -> None:
         help="largest body of a request; 8 by default",
     )
 
+    remembering = add_command(commands, "mcp", mcp, database.service_parser(), _listening(6337))
+    remembering.add_argument(
+        "--transport",
+        choices=["stdio", "http"],
+        default="stdio",
+        help="standard input and output, the default, or streamable HTTP at /mcp",
+    )
+    remembering.add_argument(
+        "--collection",
+        type=to_text,
+        metavar="NAME",
+        help="the one collection that agents use; COLLECTION_NAME by default, and without both, "
+        "agents name collections",
+    )
+    remembering.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="model of collections that are created; EMBEDDING_MODEL by default, and without both "
+        "sentence-transformers/all-MiniLM-L6-v2",
+    )
+    remembering.add_argument(
+        "--read-only", action="store_true", help="agents can store nothing; also QDRANT_READ_ONLY"
+    )
+    remembering.set_defaults(max_body=8 << 20)
+
 
 def serve(options: argparse.Namespace) -> None:
     """Answer requests for vectors, rerankings and searches over HTTP until it is stopped."""
@@ -79,6 +105,47 @@ def serve(options: argparse.Namespace) -> None:
     service = Service(models, _collections(options, new), metrics=metrics)
     print(f"qdrant-embed serves at {address_of(opened)}", file=sys.stderr, flush=True)
     run(application(service, rules), opened)
+
+
+def mcp(options: argparse.Namespace) -> None:
+    """Give agents a memory by the Model Context Protocol, until their input ends."""
+    try:
+        from qdrant_embed.mcp.server import application, run_over_stdio, server
+    except ModuleNotFoundError as error:
+        raise _missing(error, "qdrant-embed mcp", "mcp") from error
+    from qdrant_embed.mcp.memory import Memory
+    from qdrant_embed.mcp.settings import read_settings
+
+    settings = read_settings(os.environ)
+    if options.path is None and options.url is None:
+        options.path, options.url = settings.path, settings.url
+    if options.path is None and options.url is None:
+        raise InputError(
+            "there is no database: pass --path FOLDER or --url URL, or set QDRANT_LOCAL_PATH or "
+            "QDRANT_URL"
+        )
+    settings = replace(
+        settings,
+        collection=options.collection or settings.collection,
+        model=options.model or settings.model,
+        read_only=options.read_only or settings.read_only,
+    )
+
+    def open_collections() -> Collections:
+        from qdrant_embed.serve.database import Collections, NewCollections
+
+        return Collections(database.service_client(options), NewCollections(settings.model))
+
+    made = server(settings, Memory(settings, open_collections))
+    if options.transport == "stdio":
+        run_over_stdio(made)
+        return
+    from qdrant_embed.serve.listening import address_of, bound, run
+
+    rules = _rules(options)
+    opened = bound(options.host, options.port)
+    print(f"qdrant-embed serves at {address_of(opened)}/mcp", file=sys.stderr, flush=True)
+    run(application(made, rules), opened)
 
 
 def _collections(options: argparse.Namespace, new: NewCollections) -> Collections | None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from qdrant_embed.encoder.facts.catalog import DEFAULT_RERANKER
@@ -55,7 +63,11 @@ class EmbeddingsRequest(Asked):
         user: accepted, and not used.
     """
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)]
+    input: Annotated[
+        Annotated[Text, Tag("text")]
+        | Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS), Tag("texts")],
+        Discriminator(lambda value: "texts" if isinstance(value, list) else "text"),
+    ]
     model: Name | None = None
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1, le=65_536)] | None = None
@@ -142,7 +154,15 @@ class RerankRequest(Asked):
     """
 
     query: QueryText
-    documents: Annotated[list[Text | RerankedText], Field(min_length=1, max_length=MOST_TEXTS)]
+    documents: Annotated[
+        list[
+            Annotated[
+                Annotated[Text, Tag("text")] | Annotated[RerankedText, Tag("object")],
+                Discriminator(lambda value: "object" if isinstance(value, dict) else "text"),
+            ]
+        ],
+        Field(min_length=1, max_length=MOST_TEXTS),
+    ]
     model: Annotated[Name | None, Field(examples=[DEFAULT_RERANKER])] = None
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool = False

@@ -24,6 +24,7 @@ from qdrant_embed.search.search import QueryResponse
 T = TypeVar("T")
 
 _EVERY = "*"  # in a request that is about no collection
+_SAMPLE = 8  # points
 _RETRIES = 2  # somebody waits for the answer
 
 
@@ -144,6 +145,18 @@ class Collections:
             sorted(stored.vectors),
             sorted(stored.sparse_vectors),
         )
+
+    async def sample(self, name: str) -> list[Mapping[str, Any]]:
+        """Return the payloads of some points of a collection; none if it does not exist.
+
+        Raises:
+            QdrantEmbedError: if the database does not answer.
+        """
+        requests = self._requests(name)
+        if not await requests.exists():
+            return []
+        records, _ = await requests.page(_SAMPLE, with_payload=True)
+        return [record.payload or {} for record in records]
 
     async def query(self, name: str, text: str | None, **options: Any) -> list[QueryResponse]:
         """Return what `AsyncQdrantClient.query` does.
