@@ -58,6 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=0)
     parser.addoption("--documents", type=int, default=500)
     parser.addoption("--part", default="1/1", help="2/3 is the second of three parts of the tests")
+    parser.addoption("--pictures", action="store_true", help="make the page's pictures anew")
     for option, meaning in (
         ("--url", "REST address of a running Qdrant: run on it what can be run on it"),
         ("--grpc-port", "its port of gRPC, without which nothing is run over gRPC"),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
+import threading
+import webbrowser
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qdrant_embed.cli import database
 from qdrant_embed.cli.command import Commands, add_command, not_empty, to_text
+from qdrant_embed.cli.records import FORMATS, Field, Fields, RecordFile
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
 from qdrant_embed.errors import InputError, MissingDependencyError
 
@@ -17,40 +22,21 @@ if TYPE_CHECKING:
     from qdrant_embed.serve.database import Collections, NewCollections
     from qdrant_embed.serve.door import Rules
 
+    from qdrant_embed.ingest.documents import Document
+
 KEY_VARIABLE = "QDRANT_EMBED_API_KEY"
 _MOST_BODY = 64  # MB that --max-body allows
 
 
 def add_to(commands: Commands) -> None:
     """Add the commands to the parser's."""
-    serving = add_command(commands, "serve", serve, database.service_parser(), _listening(6336))
-    serving.add_argument(
-        "--model",
-        action="append",
-        metavar="MODEL",
-        help="model to serve; repeat it for several, of which the first is the default; "
-        f"{DEFAULT_MODEL} by default",
+    served = _models()
+    add_command(commands, "serve", serve, database.service_parser(), served, _listening(6336))
+    browsing = add_command(
+        commands, "browse", browse, database.service_parser(), served, _listening(0)
     )
-    serving.add_argument(
-        "--reranker",
-        action="append",
-        metavar="MODEL",
-        help="cross-encoder to serve; repeat it for several; none by default",
-    )
-    serving.add_argument(
-        "--sparse-model", metavar="MODEL", help="sparse model of collections that are created"
-    )
-    serving.add_argument(
-        "--late-model",
-        metavar="MODEL",
-        help="late-interaction model of collections that are created",
-    )
-    serving.add_argument(
-        "--max-body",
-        type=_megabytes,
-        default=8 << 20,
-        metavar="MB",
-        help="largest body of a request; 8 by default",
+    browsing.add_argument(
+        "--no-open", action="store_true", help="do not open the browser; the address is printed"
     )
 
     remembering = add_command(commands, "mcp", mcp, database.service_parser(), _listening(6337))
@@ -81,6 +67,18 @@ def add_to(commands: Commands) -> None:
 
 def serve(options: argparse.Namespace) -> None:
     """Answer requests for vectors, rerankings and searches over HTTP until it is stopped."""
+    _run(options, "qdrant-embed serve")
+
+
+def browse(options: argparse.Namespace) -> None:
+    """Open a page in the browser that searches a database, until it is stopped."""
+    if options.path is None and options.url is None:
+        raise InputError("there is no database: pass --path FOLDER or --url URL")
+    _run(options, "qdrant-embed browse", opens=not options.no_open)
+
+
+def _run(options: argparse.Namespace, purpose: str, *, opens: bool = False) -> None:
+    """Run the service until it is stopped; open its page in the browser first, if asked to."""
     try:
         from qdrant_embed.serve.app import application
         from qdrant_embed.serve.listening import address_of, bound, run
@@ -88,7 +86,7 @@ def serve(options: argparse.Namespace) -> None:
         from qdrant_embed.serve.models import ServedModels
         from qdrant_embed.serve.service import Service
     except ModuleNotFoundError as error:
-        raise _missing(error, "qdrant-embed serve", "serve") from error
+        raise _missing(error, purpose, "serve") from error
     from qdrant_embed.encoder.cross import TextCrossEncoder
     from qdrant_embed.encoder.text import TextEmbedding
     from qdrant_embed.serve.database import NewCollections
@@ -102,9 +100,39 @@ def serve(options: argparse.Namespace) -> None:
     )
     new = NewCollections(models.embedders[0].embedding, options.sparse_model, options.late_model)
     opened = bound(options.host, options.port)
-    service = Service(models, _collections(options, new), metrics=metrics)
+    collections = _collections(options, new)
+    service = Service(models, collections, metrics=metrics, read_file=documents_of)
     print(f"qdrant-embed serves at {address_of(opened)}", file=sys.stderr, flush=True)
+    if opens:  # it listens already; a browser in this terminal would not return
+        page = f"{address_of(opened)}/"
+        threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
     run(application(service, rules), opened)
+
+
+def documents_of(
+    name: str, content: bytes, text_field: str, id_field: str | None
+) -> Iterator[Document]:
+    """Yield the documents of a file, as ``qdrant-embed add`` reads them.
+
+    Args:
+        name: name of the file, which ends in its format.
+        content: its bytes.
+        text_field: field that holds the text, in JSON lines and CSV.
+        id_field: field that holds the id, if one does.
+
+    Raises:
+        InputError: if the format is not known, or a line cannot be used.
+    """
+    suffix = name.rpartition(".")[2].lower()
+    found = next((known for known in FORMATS if known == suffix), None)
+    if found is None:
+        raise InputError(f"the name {name!r:.80} does not end in .jsonl, .csv or .txt")
+    fields = Fields(text_field, None if id_field is None else Field(id_field))
+    records = RecordFile(io.BytesIO(content), found, fields)
+    try:
+        yield from records
+    except InputError as error:
+        raise InputError(f"{name}, line {records.line}: {error}") from error
 
 
 def mcp(options: argparse.Namespace) -> None:
@@ -156,6 +184,40 @@ def _collections(options: argparse.Namespace, new: NewCollections) -> Collection
     return Collections(database.service_client(options), new)
 
 
+def _models() -> argparse.ArgumentParser:
+    """Return a parent parser with the options of a service's models."""
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument(
+        "--model",
+        action="append",
+        metavar="MODEL",
+        help="model to serve; repeat it for several, of which the first is the default; "
+        f"{DEFAULT_MODEL} by default",
+    )
+    options.add_argument(
+        "--reranker",
+        action="append",
+        metavar="MODEL",
+        help="cross-encoder to serve; repeat it for several; none by default",
+    )
+    options.add_argument(
+        "--sparse-model", metavar="MODEL", help="sparse model of collections that are created"
+    )
+    options.add_argument(
+        "--late-model",
+        metavar="MODEL",
+        help="late-interaction model of collections that are created",
+    )
+    options.add_argument(
+        "--max-body",
+        type=_megabytes,
+        default=8 << 20,
+        metavar="MB",
+        help="largest body of a request; 8 by default",
+    )
+    return options
+
+
 def _listening(port: int) -> argparse.ArgumentParser:
     """Return a parent parser with the options of what listens on an address."""
     options = argparse.ArgumentParser(add_help=False)
@@ -167,7 +229,10 @@ def _listening(port: int) -> argparse.ArgumentParser:
         f"key in {KEY_VARIABLE}",
     )
     options.add_argument(
-        "--port", type=_port, default=port, help=f"port; {port} by default, 0 for any free one"
+        "--port",
+        type=_port,
+        default=port,
+        help=f"port; {port or 'a free one'} by default{', 0 for any free one' if port else ''}",
     )
     options.add_argument(
         "--allowed-host",

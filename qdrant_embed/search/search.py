@@ -321,6 +321,18 @@ class Search:
         depths = self._depths(last, documents)
         return DiverseRanking(request, self._skipped, last, documents=documents, depths=depths)
 
+    def words_ranking(self, vectors: CollectionVectors, query: EncodedQuery) -> Ranking | None:
+        """Return the page of an encoded text by its words alone; ``None`` if it has no words."""
+        branches = self._sparse(vectors, query, self.filter)
+        if not branches:
+            return None
+        (words,) = branches
+        request = self._request(
+            vectors, query=words.query, using=words.using, filter=words.filter, params=words.params
+        )
+        last = self._skipped + self._fetched
+        return DenseRanking(request, self._skipped, last, documents=self.groups(vectors))
+
     def _late_ranking(
         self,
         vectors: CollectionVectors,

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,10 +17,11 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from qdrant_embed.errors import QdrantEmbedError
+from qdrant_embed.serve import page
 from qdrant_embed.serve.description import description
 from qdrant_embed.serve.door import Door, Rules
 from qdrant_embed.serve.failures import Refusal, refusal_of, refusal_of_body
@@ -39,15 +40,13 @@ _JSON = "application/json"
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
-def application(
-    service: Service, rules: Rules, *, routes: Sequence[BaseRoute] = (), loads: bool = True
-) -> ASGIApp:
-    """Return the service as an ASGI application.
+def application(service: Service, rules: Rules, *, loads: bool = True) -> ASGIApp:
+    """Return the service as an ASGI application, with its page.
 
     Args:
         service: what answers; closed when the application ends.
-        rules: what requests must be; operations that need no key are added to its open paths.
-        routes: further routes, of a page.
+        rules: what requests must be; operations that need no key, and the page, are added to its
+            open paths.
         loads: whether models are loaded when the application starts.
     """
     described = json.dumps(description(has_key=rules.key is not None)).encode()
@@ -64,13 +63,13 @@ def application(
         for operation in OPERATIONS
     ]
     app = Starlette(
-        routes=[*own, Route("/openapi.json", openapi), Route("/metrics", metrics), *routes],
+        routes=[*own, Route("/openapi.json", openapi), Route("/metrics", metrics), *page.routes()],
         exception_handlers={HTTPException: _http_error, Exception: _fault},
         lifespan=_lifespan(service, loads=loads),
     )
     app.router.redirect_slashes = False
     paths = tuple(operation.path for operation in OPERATIONS if operation.is_open)
-    return Door(app, replace(rules, open_paths=(*rules.open_paths, *paths)))
+    return Door(app, replace(rules, open_paths=(*rules.open_paths, *paths, *page.PATHS)))
 
 
 def _endpoint(operation: Operation, service: Service) -> Endpoint:

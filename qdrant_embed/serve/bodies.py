@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    Base64Bytes,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -17,7 +18,9 @@ from pydantic_core import PydanticCustomError
 
 from qdrant_embed.encoder.facts.catalog import DEFAULT_RERANKER
 from qdrant_embed.ingest.adding import OnExisting
+from qdrant_embed.search.comparison import Way
 from qdrant_embed.search.search import Fusion
+from qdrant_embed.serve.fields import FieldKind
 from qdrant_embed.serve.models import InputType
 
 MOST_TEXTS = 2_048
@@ -286,6 +289,99 @@ class QueryAnswer(Answered):
 
     hits: list[Hit]
     seconds: float
+
+
+class CompareRequest(Asked):
+    """A text to search a collection for in several ways, to compare them.
+
+    Attributes:
+        query: the text.
+        ways: what to search by: one kind of vectors, or all of them and a reranker; all that the
+            collection and the service have, without it.
+        limit: number of hits of each way at most.
+        where: a filter on metadata, like ``{"year": {"gte": 2020}}``.
+        reranker: a served reranker; the default one without it.
+    """
+
+    query: QueryText
+    ways: Annotated[list[Way], Field(max_length=5)] = []
+    limit: Annotated[int, Field(strict=True, ge=1, le=100)] = 10
+    where: dict[str, Any] | None = None
+    reranker: Name | None = None
+
+
+class FoundBy(Answered):
+    """What one way of searching has found.
+
+    Attributes:
+        way: the way.
+        hits: the hits, best first.
+        encoding: seconds until the text's vectors were computed.
+        searching: seconds until the collection had answered.
+        reranking: seconds until the reranker had scored, if there is one.
+    """
+
+    way: Way
+    hits: list[Hit]
+    encoding: float
+    searching: float
+    reranking: float | None
+
+
+class CompareAnswer(Answered):
+    """What each way has found, in the order of the request."""
+
+    found: list[FoundBy]
+
+
+class FieldFacts(Answered):
+    """A field of metadata, as some documents have it.
+
+    Attributes:
+        path: its name in filters.
+        kind: what its values are: ``choice`` stands for a few texts that occur again and again.
+        values: the values of a choice that were seen.
+    """
+
+    path: str
+    kind: FieldKind
+    values: list[str]
+
+
+class CollectionDescription(Answered):
+    """How a collection can be searched.
+
+    Attributes:
+        name: its name.
+        ways: the ways to search it, with the default reranker if there is one.
+        fields: the fields of its documents, as far as some of them show.
+    """
+
+    name: str
+    ways: list[Way]
+    fields: list[FieldFacts]
+
+
+class AddFileRequest(Asked):
+    """A file of documents to encode and store: JSON lines, CSV, or a text on each line.
+
+    Attributes:
+        name: its name, which ends in ``.jsonl``, ``.csv`` or ``.txt``.
+        content: its bytes in base64.
+        text_field: field that holds the text, in JSON lines and CSV.
+        id_field: field that holds the id, if one does.
+    """
+
+    name: Name
+    content: Base64Bytes
+    text_field: Name = "text"
+    id_field: Name | None = None
+
+
+class AddFileAnswer(Answered):
+    """How many different documents of the file are stored."""
+
+    stored: int
 
 
 class AddedDocument(Asked):

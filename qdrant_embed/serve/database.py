@@ -19,7 +19,8 @@ from qdrant_embed.flows.requests import CollectionRequests
 from qdrant_embed.ingest.adding import OnExisting
 from qdrant_embed.ingest.documents import Document
 from qdrant_embed.ingest.whole_documents import StoredDocument
-from qdrant_embed.search.search import QueryResponse
+from qdrant_embed.search.comparison import Found, Way, find_by, ways_of
+from qdrant_embed.search.search import QueryResponse, Search
 
 T = TypeVar("T")
 
@@ -146,8 +147,12 @@ class Collections:
             sorted(stored.sparse_vectors),
         )
 
-    async def sample(self, name: str) -> list[Mapping[str, Any]]:
+    async def sample(self, name: str, count: int = _SAMPLE) -> list[Mapping[str, Any]]:
         """Return the payloads of some points of a collection; none if it does not exist.
+
+        Args:
+            name: name of the collection.
+            count: number of points at most.
 
         Raises:
             QdrantEmbedError: if the database does not answer.
@@ -155,7 +160,7 @@ class Collections:
         requests = self._requests(name)
         if not await requests.exists():
             return []
-        records, _ = await requests.page(_SAMPLE, with_payload=True)
+        records, _ = await requests.page(count, with_payload=True)
         return [record.payload or {} for record in records]
 
     async def query(self, name: str, text: str | None, **options: Any) -> list[QueryResponse]:
@@ -170,6 +175,36 @@ class Collections:
             QdrantEmbedError: as `AsyncQdrantClient.query` does.
         """
         return await self._with_its_model(name, lambda client: client.query(name, text, **options))
+
+    async def ways(self, name: str) -> list[Way]:
+        """Return the ways to search a collection, without a reranker.
+
+        Raises:
+            QdrantEmbedError: as `AsyncQdrantClient.query` does.
+        """
+
+        async def read(client: AsyncQdrantClient) -> list[Way]:
+            return ways_of(await client._collection(name, _RETRIES).vectors_for_query())
+
+        return await self._with_its_model(name, read)
+
+    async def find_by(self, name: str, search: Search, text: str, way: Way) -> Found | None:
+        """Search a collection in one way; return ``None`` if it lacks the vectors for it.
+
+        Args:
+            name: name of the collection.
+            search: how to search.
+            text: the text to search for.
+            way: see `find_by` of the comparison.
+
+        Raises:
+            QdrantEmbedError: as `AsyncQdrantClient.query` does.
+        """
+
+        def ask(client: AsyncQdrantClient) -> Awaitable[Found | None]:
+            return find_by(client._collection(name), search, text, way)
+
+        return await self._with_its_model(name, ask)
 
     async def add(
         self, name: str, documents: Sequence[Document], *, on_existing: OnExisting, ids: Any = None

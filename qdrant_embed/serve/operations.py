@@ -61,6 +61,18 @@ OPERATIONS = (
         Service.list_collections, bodies.CollectionsAnswer,
     ),
     Operation(
+        "GET", "/collections/{name}", "describe", "Say how a collection can be searched.",
+        Service.describe, bodies.CollectionDescription,
+    ),
+    Operation(
+        "POST", "/collections/{name}/compare", "compare", "Search in several ways.",
+        Service.compare, bodies.CompareAnswer, bodies.CompareRequest,
+    ),
+    Operation(
+        "POST", "/collections/{name}/files", "add_file", "Encode and store a file's documents.",
+        Service.add_file, bodies.AddFileAnswer, bodies.AddFileRequest,
+    ),
+    Operation(
         "POST", "/collections/{name}/query", "query", "Search a collection.",
         Service.query, bodies.QueryAnswer, bodies.QueryRequest,
     ),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import TypeAlias
 
 from qdrant_embed.collection.payload import PayloadCodec
 from qdrant_embed.encoder.interfaces import Vector
@@ -13,13 +16,21 @@ from qdrant_embed.encoder.text import cut
 from qdrant_embed.errors import InputError, QdrantEmbedError
 from qdrant_embed.ingest.documents import Document
 from qdrant_embed.ingest.whole_documents import StoredDocument
-from qdrant_embed.search.search import QueryResponse
+from qdrant_embed.search.comparison import Way
+from qdrant_embed.search.search import QueryResponse, Search
 from qdrant_embed.serve import bodies
 from qdrant_embed.serve.admission import Admission
 from qdrant_embed.serve.database import Collections, chunk_of
 from qdrant_embed.serve.failures import Refusal
+from qdrant_embed.serve.fields import fields_of
 from qdrant_embed.serve.metrics import Metrics
 from qdrant_embed.serve.models import Embedded, ServedModels
+
+# the documents of a file, from its name, its bytes, the field of the text and that of the id
+FileReader: TypeAlias = Callable[[str, bytes, str, str | None], Iterable[Document]]
+
+_SAMPLE = 200  # documents by which the fields of a collection are known
+_MOST_OF_A_FILE = 4 * bodies.MOST_TEXTS
 
 
 @dataclass
@@ -32,6 +43,7 @@ class Service:
         admission: the bound of what waits.
         metrics: what is counted.
         is_ready: whether the models are loaded.
+        read_file: reads the files that are added; ``None`` if none can be.
     """
 
     models: ServedModels
@@ -39,6 +51,7 @@ class Service:
     admission: Admission = field(default_factory=Admission)
     metrics: Metrics = field(default_factory=Metrics)
     is_ready: bool = False
+    read_file: FileReader | None = None
 
     def database(self) -> Collections:
         """Return the collections.
@@ -121,6 +134,65 @@ class Service:
         seconds = time.perf_counter() - started
         shown = [_hit(hit, collections.codec) for hit in hits]
         return bodies.QueryAnswer(hits=shown, seconds=seconds)
+
+    async def describe(self, name: str) -> bodies.CollectionDescription:
+        """Return how a collection can be searched."""
+        collections = self.database()
+        ways = await collections.ways(name)
+        if self.models.scorers:
+            ways.append("reranked")
+        payloads = await collections.sample(name, _SAMPLE)
+        found = fields_of([collections.codec.metadata(payload) for payload in payloads])
+        fields = [
+            bodies.FieldFacts(path=field.path, kind=field.kind, values=[*field.values])
+            for field in found
+        ]
+        return bodies.CollectionDescription(name=name, ways=ways, fields=fields)
+
+    async def compare(self, name: str, asked: bodies.CompareRequest) -> bodies.CompareAnswer:
+        """Return what each way of searching finds, one after the other."""
+        collections = self.database()
+        ways: list[Way] = asked.ways
+        if not ways:
+            ways = await collections.ways(name)
+            ways += ["reranked"] if self.models.scorers else []
+        scorer = self.models.scorer(asked.reranker) if "reranked" in ways else None
+        search = Search(
+            limit=asked.limit,
+            where=asked.where,
+            reranker=None if scorer is None else scorer.encoder,
+        )
+        answer = bodies.CompareAnswer(found=[])
+        with self.admission.hold(len(ways), len(ways) * len(asked.query)):
+            for way in ways:
+                found = await collections.find_by(name, search, asked.query, way)
+                if found is None:
+                    raise InputError(f"collection {name!r} has no vectors for {way} search")
+                hits = [_hit(hit, collections.codec) for hit in found.hits]
+                shown = {**vars(found), "hits": hits}
+                answer.found.append(bodies.FoundBy(**shown))
+        return answer
+
+    async def add_file(self, name: str, asked: bodies.AddFileRequest) -> bodies.AddFileAnswer:
+        """Store the documents of a file; those that are stored already are skipped."""
+        collections, read = self.database(), self.read_file
+        if read is None:
+            raise Refusal(501, "this service reads no files", "not_installed")
+        content, text, key = asked.content, asked.text_field, asked.id_field
+        documents = await asyncio.to_thread(
+            lambda: list(islice(read(asked.name, content, text, key), _MOST_OF_A_FILE + 1))
+        )
+        if len(documents) > _MOST_OF_A_FILE:
+            raise InputError(
+                f"the file has more than {_MOST_OF_A_FILE:,} documents: use 'qdrant-embed add'"
+            )
+        if not documents:
+            return bodies.AddFileAnswer(stored=0)
+        with self.admission.hold(len(documents), sum(len(added.text) for added in documents)):
+            ids = await collections.add(
+                name, documents, on_existing="skip", ids=None if key else "content"
+            )
+        return bodies.AddFileAnswer(stored=len(set(ids)))
 
     async def add(self, name: str, asked: bodies.AddRequest) -> bodies.AddAnswer:
         """Store documents, and return their ids."""

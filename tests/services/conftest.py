@@ -11,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from qdrant_embed import AsyncQdrantClient, TextCrossEncoder, TextEmbedding
+from qdrant_embed.cli.services import documents_of
 from qdrant_embed.serve.admission import Admission
 from qdrant_embed.serve.app import application
 from qdrant_embed.serve.database import Collections, NewCollections
@@ -41,7 +42,9 @@ def new_service(embedding: TextEmbedding, scorer: TextCrossEncoder) -> Callable[
         client = AsyncQdrantClient(":memory:") if database else None
         collections = client and Collections(client, NewCollections(embedding))
         models = ServedModels([embedding], [scorer])
-        return Service(models, collections or None, admission or Admission())
+        return Service(
+            models, collections or None, admission or Admission(), read_file=documents_of
+        )
 
     return make
 
