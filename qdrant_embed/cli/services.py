@@ -19,10 +19,9 @@ from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
 from qdrant_embed.errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
+    from qdrant_embed.ingest.documents import Document
     from qdrant_embed.serve.database import Collections, NewCollections
     from qdrant_embed.serve.door import Rules
-
-    from qdrant_embed.ingest.documents import Document
 
 KEY_VARIABLE = "QDRANT_EMBED_API_KEY"
 _MOST_BODY = 64  # MB that --max-body allows
@@ -123,8 +122,7 @@ def documents_of(
     Raises:
         InputError: if the format is not known, or a line cannot be used.
     """
-    suffix = name.rpartition(".")[2].lower()
-    found = next((known for known in FORMATS if known == suffix), None)
+    found = next((known for known in FORMATS if name.lower().endswith(f".{known}")), None)
     if found is None:
         raise InputError(f"the name {name!r:.80} does not end in .jsonl, .csv or .txt")
     fields = Fields(text_field, None if id_field is None else Field(id_field))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    Base64Bytes,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -373,9 +373,23 @@ class AddFileRequest(Asked):
     """
 
     name: Name
-    content: Base64Bytes
+    content: Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
     text_field: Name = "text"
     id_field: Name | None = None
+
+    @field_validator("content")
+    @classmethod
+    def _check_is_base64(cls, content: str) -> str:
+        try:
+            base64.b64decode(content, validate=True)
+        except ValueError as error:  # also one that is not ASCII
+            raise PydanticCustomError("base64", "must be base64") from error
+        return content
+
+    @property
+    def data(self) -> bytes:
+        """The file's bytes."""
+        return base64.b64decode(self.content)
 
 
 class AddFileAnswer(Answered):

@@ -178,9 +178,9 @@ class Service:
         collections, read = self.database(), self.read_file
         if read is None:
             raise Refusal(501, "this service reads no files", "not_installed")
-        content, text, key = asked.content, asked.text_field, asked.id_field
+        text, key = asked.text_field, asked.id_field
         documents = await asyncio.to_thread(
-            lambda: list(islice(read(asked.name, content, text, key), _MOST_OF_A_FILE + 1))
+            lambda: list(islice(read(asked.name, asked.data, text, key), _MOST_OF_A_FILE + 1))
         )
         if len(documents) > _MOST_OF_A_FILE:
             raise InputError(

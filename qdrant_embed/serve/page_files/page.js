@@ -8,6 +8,8 @@ const SHOWN = 600; // characters of a text in the list of hits
 const SHOWN_VALUE = 200; // of a value
 const FROM_0_TO_1 = new Set(["dense", "reranked"]); // ways whose scores mean something by themselves
 
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
 const byId = (id) => document.getElementById(id);
 let known = []; // the collections
 let fields = []; // the chosen collection's
@@ -84,7 +86,7 @@ function make(tag, { text, className, ...attributes } = {}, ...inner) {
 
 /** Return a JSON value as text. */
 function shown(value) {
-  const text = typeof value === "string" ? value : JSON.stringify(value);
+  const text = typeof value === "string" ? value : JSON.stringify(value) ?? "";
   return text.length > SHOWN_VALUE ? `${text.slice(0, SHOWN_VALUE)}…` : text;
 }
 
@@ -257,13 +259,14 @@ function hitButton(collection, hit, share) {
   const bar = make("span");
   bar.style.setProperty("--share", Math.min(1, Math.max(0, share || 0)));
   const facts = Object.entries(hit.metadata).map(([name, value]) => `${shown(name)}: ${shown(value)}`);
+  const own = UUID.test(hit.id) ? [] : [shown(hit.id)]; // one that was made up tells nothing
   const button = make(
     "button", { type: "button", className: "hit" },
     make("span", { className: "score" },
       make("span", { text: hit.score.toPrecision(3) }),
       make("span", { className: "bar", "aria-hidden": "true" }, bar)),
     make("span", { className: "snippet", text: hit.document.slice(0, SHOWN) || "(no text)" }),
-    make("span", { className: "facts quiet", text: [shown(hit.id), ...facts.slice(0, 6)].join(" · ") }),
+    make("span", { className: "facts quiet", text: [...own, ...facts.slice(0, 6)].join(" · ") }),
   );
   button.onclick = () => openDocument(collection, hit);
   return button;
@@ -367,7 +370,7 @@ const MOVES = { ArrowDown: [0, 1], ArrowUp: [0, -1], ArrowRight: [1, 0], ArrowLe
 function onKey(event) {
   const { key, target } = event;
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-  if (key === "/" && !target.closest("input, textarea, select")) {
+  if (key === "/" && !target.closest("input:not([type=checkbox]), textarea, select")) {
     event.preventDefault();
     byId("query").select();
     return;
