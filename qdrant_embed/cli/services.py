@@ -12,6 +12,7 @@ from qdrant_embed.cli import database
 from qdrant_embed.cli.command import Commands, add_command, not_empty, to_text
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
 from qdrant_embed.errors import InputError, MissingDependencyError
+from qdrant_embed.limits import SERVICE_BODY
 
 if TYPE_CHECKING:
     from qdrant_embed.serve.database import Collections, NewCollections
@@ -48,7 +49,7 @@ def add_to(commands: Commands) -> None:
     serving.add_argument(
         "--max-body",
         type=_megabytes,
-        default=8 << 20,
+        default=SERVICE_BODY,
         metavar="MB",
         help="largest body of a request; 8 by default",
     )
@@ -76,7 +77,7 @@ def add_to(commands: Commands) -> None:
     remembering.add_argument(
         "--read-only", action="store_true", help="agents can store nothing; also QDRANT_READ_ONLY"
     )
-    remembering.set_defaults(max_body=8 << 20)
+    remembering.set_defaults(max_body=SERVICE_BODY)
 
 
 def serve(options: argparse.Namespace) -> None:

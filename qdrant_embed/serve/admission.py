@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from qdrant_embed.limits import SERVICE_CHARACTERS, SERVICE_WAITING
 from qdrant_embed.serve.failures import Refusal
 
 _LONGEST_WAIT = 60  # seconds that a client is told to wait at most
@@ -27,8 +28,8 @@ class Admission:
         characters: their characters.
     """
 
-    most_texts: int = 8_192
-    most_characters: int = 64 << 20
+    most_texts: int = SERVICE_WAITING
+    most_characters: int = SERVICE_CHARACTERS
     texts: int = 0
     characters: int = 0
     _rate: float = 0.0  # characters a second

@@ -17,25 +17,27 @@ from pydantic_core import PydanticCustomError
 
 from qdrant_embed.encoder.facts.catalog import DEFAULT_RERANKER
 from qdrant_embed.ingest.adding import OnExisting
+from qdrant_embed.limits import (
+    SERVICE_HITS,
+    SERVICE_QUERY,
+    SERVICE_REACH,
+    SERVICE_TEXT,
+    SERVICE_TEXTS,
+)
 from qdrant_embed.search.search import Fusion
 from qdrant_embed.serve.models import InputType
 
-MOST_TEXTS = 2_048
-MOST_CHARACTERS = 1 << 20  # of one text
-MOST_QUERY = 100_000  # characters: more than any model reads
-MOST_HITS = 1_000
-MOST_REACH = 10_000  # rank of the last hit
 LONGEST_NAME = 255
 
-Text = Annotated[str, StringConstraints(max_length=MOST_CHARACTERS)]
-QueryText = Annotated[str, StringConstraints(max_length=MOST_QUERY)]
+Text = Annotated[str, StringConstraints(max_length=SERVICE_TEXT)]
+QueryText = Annotated[str, StringConstraints(max_length=SERVICE_QUERY)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
 Id = (
     Annotated[str, StringConstraints(min_length=1, max_length=4_096)]
     | Annotated[int, Field(strict=True, ge=0, lt=2**64)]
 )
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Limit = Annotated[int, Field(strict=True, ge=1, le=MOST_HITS)]
+Limit = Annotated[int, Field(strict=True, ge=1, le=SERVICE_HITS)]
 
 
 class Asked(BaseModel):
@@ -65,7 +67,7 @@ class EmbeddingsRequest(Asked):
 
     input: Annotated[
         Annotated[Text, Tag("text")]
-        | Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS), Tag("texts")],
+        | Annotated[list[Text], Field(min_length=1, max_length=SERVICE_TEXTS), Tag("texts")],
         Discriminator(lambda value: "texts" if isinstance(value, list) else "text"),
     ]
     model: Name | None = None
@@ -161,7 +163,7 @@ class RerankRequest(Asked):
                 Discriminator(lambda value: "object" if isinstance(value, dict) else "text"),
             ]
         ],
-        Field(min_length=1, max_length=MOST_TEXTS),
+        Field(min_length=1, max_length=SERVICE_TEXTS),
     ]
     model: Annotated[Name | None, Field(examples=[DEFAULT_RERANKER])] = None
     top_n: Annotated[int, Field(ge=1)] | None = None
@@ -243,13 +245,13 @@ class QueryRequest(Asked):
 
     query: QueryText | None = None
     limit: Limit = 10
-    offset: Annotated[int, Field(ge=0, le=MOST_REACH)] | None = None
+    offset: Annotated[int, Field(ge=0, le=SERVICE_REACH)] | None = None
     where: dict[str, Any] | None = None
     score_threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
     fusion: Fusion = "rrf"
-    prefetch_limit: Annotated[int, Field(ge=1, le=MOST_REACH)] | None = None
+    prefetch_limit: Annotated[int, Field(ge=1, le=SERVICE_REACH)] | None = None
     reranker: Name | None = None
-    rerank_limit: Annotated[int, Field(ge=1, le=MOST_HITS)] | None = None
+    rerank_limit: Annotated[int, Field(ge=1, le=SERVICE_HITS)] | None = None
     chunks: bool = False
     diversity: Share | None = None
     like: Annotated[list[Id], Field(max_length=100)] = []
@@ -310,7 +312,7 @@ class AddRequest(Asked):
         on_existing: what is done about documents that are stored already.
     """
 
-    documents: Annotated[list[AddedDocument], Field(min_length=1, max_length=MOST_TEXTS)]
+    documents: Annotated[list[AddedDocument], Field(min_length=1, max_length=SERVICE_TEXTS)]
     on_existing: OnExisting = "overwrite"
 
 
@@ -323,7 +325,7 @@ class AddAnswer(Answered):
 class IdsRequest(Asked):
     """Documents by id."""
 
-    ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_TEXTS)]
+    ids: Annotated[list[Id], Field(min_length=1, max_length=SERVICE_TEXTS)]
 
 
 class DeleteAnswer(Answered):

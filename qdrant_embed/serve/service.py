@@ -13,6 +13,7 @@ from qdrant_embed.encoder.text import cut
 from qdrant_embed.errors import InputError, QdrantEmbedError
 from qdrant_embed.ingest.documents import Document
 from qdrant_embed.ingest.whole_documents import StoredDocument
+from qdrant_embed.limits import SERVICE_REACH
 from qdrant_embed.search.search import QueryResponse
 from qdrant_embed.serve import bodies
 from qdrant_embed.serve.admission import Admission
@@ -110,8 +111,8 @@ class Service:
     async def query(self, name: str, asked: bodies.QueryRequest) -> bodies.QueryAnswer:
         """Return the documents nearest in meaning to a text."""
         collections = self.database()
-        if (asked.offset or 0) + asked.limit > bodies.MOST_REACH:
-            raise InputError(f"offset and limit together are more than {bodies.MOST_REACH:,}")
+        if (asked.offset or 0) + asked.limit > SERVICE_REACH:
+            raise InputError(f"offset and limit together are more than {SERVICE_REACH:,}")
         options = asked.model_dump(exclude={"query", "reranker"})
         if asked.reranker is not None:
             options["reranker"] = self.models.scorer(asked.reranker).encoder

@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from services.conftest import Opened
+from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 from starlette.types import Message, Scope
 
 from qdrant_embed import InputError
-from qdrant_embed.serve import door
+from qdrant_embed.serve import door, listening
 from qdrant_embed.serve.admission import Admission
 from qdrant_embed.serve.door import Door, Key, Rules, rules_for
 from qdrant_embed.serve.failures import Refusal
-from services.conftest import Opened
 
 SECRET = "0123456789abcdef"
 JSON = {"Content-Type": "application/json"}
@@ -136,7 +138,7 @@ def answers(rules: Rules, headers: list[tuple[bytes, bytes]], received: Any) -> 
 
 
 def test_a_slow_body_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(door, "SERVICE_UPLOAD", 0.05)
 
     async def received() -> Message:
         await asyncio.sleep(0.03)
@@ -157,7 +159,7 @@ def test_a_request_has_one_host() -> None:
 
 
 def test_a_slow_reader_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(door, "SERVICE_READING", 0.05)
 
     async def run() -> None:
         async def send(message: Message) -> None:
@@ -179,7 +181,7 @@ def test_a_slow_reader_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bodies_of_all_requests_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "MOST_BODIES", 1_000)
+    monkeypatch.setattr(door, "SERVICE_BODIES", 1_000)
     statuses: list[int] = []
 
     async def run() -> None:
@@ -232,3 +234,30 @@ def test_a_full_service_answers_429(open_service: Opened) -> None:
     assert response.json()["error"]["type"] == "rate_limit_error"
     assert int(response.headers["Retry-After"]) >= 1
     assert http.post("/v1/embeddings", json={"input": "a"}).status_code == 200
+
+
+def test_a_connection_is_not_held_by_half_a_request(
+    open_service: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "SERVICE_HEADERS", 0.2)
+
+    async def run() -> None:
+        opened = listening.bound("127.0.0.1", 0)
+        app = Starlette(routes=[Route("/", lambda _: PlainTextResponse("in"))])
+        server = listening.server_of(app)
+        running = asyncio.create_task(server.serve(sockets=[opened]))
+        address = opened.getsockname()
+        whole = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for before in (b"", whole):
+            reader, writer = await asyncio.open_connection(*address)
+            if before:
+                writer.write(before)
+                await reader.readuntil(b"\r\n\r\nin")
+            await asyncio.sleep(0.3)  # between requests, a connection is kept for longer
+            writer.write(whole[:-3] if before else b"")
+            assert await asyncio.wait_for(reader.read(), 2) == b""
+            writer.close()
+        server.should_exit = True
+        await running
+
+    asyncio.run(run())

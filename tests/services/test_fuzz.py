@@ -36,7 +36,10 @@ def test_no_request_is_a_fault_of_the_service(service: Running, mode: Generation
 
         @given(case=operation.as_strategy(generation_mode=mode))
         @settings(
-            max_examples=EXAMPLES, deadline=None, suppress_health_check=[*HealthCheck], database=None
+            max_examples=EXAMPLES,
+            deadline=None,
+            suppress_health_check=[*HealthCheck],
+            database=None,
         )
         def check(case: Any) -> None:
             response = case.call(headers=headers)

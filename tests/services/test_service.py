@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from services.conftest import Opened
 from starlette.testclient import TestClient
 
 from qdrant_embed import TextCrossEncoder, TextEmbedding
-from services.conftest import Opened
 
 TEXTS = ["The cat sat on the mat", "Paris is the capital of France", "a", "", "storm " * 200]
 
@@ -143,7 +143,8 @@ def test_documents_are_added_found_read_and_deleted(http: TestClient) -> None:
     )
     assert reranked["hits"][0]["retrieval_score"] is not None
     read = post(http, f"{path}/documents/get", {"ids": [7, "gone"]})["documents"]
-    assert read[0]["text"] == documents[1]["text"] and read[1] is None
+    assert read[0]["text"] == documents[1]["text"]
+    assert read[1] is None
     (listed,) = http.get("/collections").json()["collections"]
     assert (listed["name"], listed["points"]) == ("notes", 2)
     assert listed["stamp"]["model"] == served(http, "embed")
@@ -239,7 +240,9 @@ def test_states_metrics_and_description_are_told(http: TestClient) -> None:
     assert json.dumps(described).count("$ref") > 10
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/x", 404), ("PUT", "/healthz", 405)])
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/x", 404), ("PUT", "/healthz", 405)]
+)
 def test_unknown_paths_have_errors_of_the_same_shape(
     http: TestClient, method: str, path: str, status: int
 ) -> None:
