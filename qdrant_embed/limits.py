@@ -38,6 +38,7 @@ name                   limit        of what
 `SERVICE_TEXTS`        2,048        texts, documents or ids of one request
 `SERVICE_TEXT`         1,048,576    characters of one of its texts
 `SERVICE_QUERY`        100,000      characters of a query
+`SERVICE_FILTER`       10,000       values of a query's filter, keys and lists included
 `SERVICE_WAITING`      8,192        texts of all requests that wait or are worked on
 `SERVICE_CHARACTERS`   67,108,864   their characters
 `SERVICE_HITS`         1,000        hits of one query
@@ -45,7 +46,7 @@ name                   limit        of what
 `SERVICE_CONNECTIONS`  2,048        connections to a service
 `SERVICE_HEADERS`      15 s         until a request's headers have arrived
 `SERVICE_UPLOAD`       30 s         until its body has arrived
-`SERVICE_READING`      60 s         until a client has read a part of an answer
+`SERVICE_READING`      60 s         until a client has read an answer that waits for it
 `ERROR_MESSAGE`        4,000        characters of an error's message; the middle is left out
 ====================== ============ ==========================================================
 """
@@ -84,6 +85,7 @@ SERVICE_BODIES = 128 << 20
 SERVICE_TEXTS = 2_048
 SERVICE_TEXT = 1 << 20
 SERVICE_QUERY = 100_000
+SERVICE_FILTER = 10_000
 SERVICE_WAITING = 8_192
 SERVICE_CHARACTERS = 64 << 20
 SERVICE_HITS = 1_000

@@ -200,6 +200,7 @@ def _missing(error: ModuleNotFoundError, purpose: str, extra: str) -> MissingDep
     name = (error.name or "").partition(".")[0]
     if name == "qdrant_embed":
         raise error
+    name = "mcp" if name == "mcp_types" else name  # the SDK comes in two
     return MissingDependencyError(name, purpose, extra=extra)
 
 

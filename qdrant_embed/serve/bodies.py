@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 from qdrant_embed.encoder.facts.catalog import DEFAULT_RERANKER
 from qdrant_embed.ingest.adding import OnExisting
 from qdrant_embed.limits import (
+    SERVICE_FILTER,
     SERVICE_HITS,
     SERVICE_QUERY,
     SERVICE_REACH,
@@ -256,6 +257,22 @@ class QueryRequest(Asked):
     diversity: Share | None = None
     like: Annotated[list[Id], Field(max_length=100)] = []
     unlike: Annotated[list[Id], Field(max_length=100)] = []
+
+    @field_validator("where")
+    @classmethod
+    def _check_is_short(cls, where: dict[str, Any] | None) -> dict[str, Any] | None:
+        found, pending = 0, [where]
+        while pending and found <= SERVICE_FILTER:
+            part: Any = pending.pop()
+            inner = part.values() if isinstance(part, dict) else part
+            if isinstance(part, dict | list):
+                found += len(part)
+                pending.extend(inner)
+        if found > SERVICE_FILTER:
+            raise PydanticCustomError(
+                "long_filter", f"a filter has {SERVICE_FILTER:,} values at most"
+            )
+        return where
 
 
 class Hit(Answered):

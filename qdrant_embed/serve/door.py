@@ -22,12 +22,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qdrant_embed.errors import InputError
-from qdrant_embed.limits import (
-    SERVICE_BODIES,
-    SERVICE_BODY,
-    SERVICE_READING,
-    SERVICE_UPLOAD,
-)
+from qdrant_embed.limits import SERVICE_BODIES, SERVICE_BODY, SERVICE_UPLOAD
 from qdrant_embed.serve.failures import Refusal
 
 logger = logging.getLogger(__name__)
@@ -249,7 +244,7 @@ class Door:
 
 
 class _Answer:
-    """The sending half of a request: adds headers, and waits so long for a slow reader."""
+    """The sending half of a request, which adds headers."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -261,8 +256,7 @@ class _Answer:
             own = {name.lower() for name, _ in message.get("headers", [])}
             added = [pair for pair in _SAFE_HEADERS if pair[0] not in own]
             message = {**message, "headers": [*message.get("headers", []), *added]}
-        with anyio.fail_after(SERVICE_READING):
-            await self._send(message)
+        await self._send(message)
 
 
 class _Replayed:

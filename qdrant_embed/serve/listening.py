@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from qdrant_embed.errors import InputError
-from qdrant_embed.limits import SERVICE_CONNECTIONS, SERVICE_HEADERS
+from qdrant_embed.limits import SERVICE_CONNECTIONS, SERVICE_HEADERS, SERVICE_READING
 
 IDLE_SECONDS = 30  # for which a connection is kept without a request
 STOPPING_SECONDS = 30  # that requests in work have when the process is told to stop
@@ -19,9 +19,13 @@ _WAITING_CONNECTIONS = 2_048
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 whose clients do not keep a connection with half a request."""
+    """HTTP/1.1 whose clients hold nothing with half a request, or an answer that they do not read.
+
+    A connection that is closed waits until all that was sent is read; these are cut.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -32,9 +36,19 @@ class _Protocol(H11Protocol):
         self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._unread):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(SERVICE_READING, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
 
     def _expect_headers(self) -> None:
         """Start to wait for a request's headers, or end it when they have arrived."""

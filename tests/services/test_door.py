@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -158,26 +159,29 @@ def test_a_request_has_one_host() -> None:
         assert sent[0]["status"] == 400
 
 
-def test_a_slow_reader_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "SERVICE_READING", 0.05)
+def test_an_answer_that_nobody_reads_is_given_up(
+    open_service: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "SERVICE_READING", 0.2)
 
     async def run() -> None:
-        async def send(message: Message) -> None:
-            await asyncio.sleep(10)
+        opened = listening.bound("127.0.0.1", 0)
+        app = Starlette(routes=[Route("/", lambda _: PlainTextResponse("x" * (64 << 20)))])
+        server = listening.server_of(app)
+        running = asyncio.create_task(server.serve(sockets=[opened]))
+        reader, writer = await asyncio.open_connection(*opened.getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.sleep(0.6)
+        read = 0
+        with contextlib.suppress(ConnectionResetError):
+            while part := await reader.read(1 << 20):
+                read += len(part)
+        assert read < 32 << 20
+        writer.close()
+        server.should_exit = True
+        await running
 
-        async def received() -> Message:
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        scope: Scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/",
-            "headers": [(b"host", b"localhost")],
-        }
-        await Door(PlainTextResponse("in"), Rules())(scope, received, send)
-
-    with pytest.raises(TimeoutError):
-        asyncio.run(asyncio.wait_for(run(), 5))
+    asyncio.run(run())
 
 
 def test_bodies_of_all_requests_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +219,10 @@ def test_bodies_of_all_requests_have_a_bound(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_work_has_a_bound_and_says_when_to_come_back() -> None:
     admission = Admission(most_texts=10, most_characters=100)
-    with admission.hold(50, 5_000):  # alone, anything
+    with pytest.raises(Refusal) as refused, admission.hold(1, 101):
+        raise AssertionError
+    assert refused.value.status == 413
+    with admission.hold(50, 100):  # alone, any number
         with pytest.raises(Refusal) as refused, admission.hold(1, 1):
             raise AssertionError
         assert refused.value.status == 429

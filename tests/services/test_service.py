@@ -127,6 +127,8 @@ def test_documents_are_ranked_as_by_the_library(http: TestClient, scorer: TextCr
     assert answer["usage"]["total_tokens"] > 0
     assert "no model" not in refused(http, "/v1/rerank", body | {"model": "x"}, 404)
     assert "documents" in refused(http, "/v1/rerank", body | {"documents": []}, 422)
+    much = {"query": "a " * 40_000, "documents": ["b"] * 2_000}
+    assert "each of its documents" in refused(http, "/v1/rerank", much, 413)
 
 
 def test_documents_are_added_found_read_and_deleted(http: TestClient) -> None:
@@ -167,6 +169,7 @@ def test_the_same_document_without_an_id_is_one(http: TestClient) -> None:
         ("/collections/notes/query", {}, 422),
         ("/collections/notes/query", {"query": "a", "limit": 1_001}, 422),
         ("/collections/notes/query", {"query": "a", "where": {"a": {"b": 1}}}, 422),
+        ("/collections/notes/query", {"query": "a", "where": {"a": ["b"] * 10_001}}, 422),
         ("/collections/notes/query", {"query": "a", "reranker": "/etc"}, 404),
         ("/collections/notes/query", {"query": "a", "offset": 10_000}, 422),
         ("/collections/notes/documents", {"documents": [{"text": "a", "id": -1}]}, 422),
