@@ -168,7 +168,7 @@ class Collection:
             self._was_empty = existing.stamp is None and existing.is_empty
             existing.check_shard_keys(shard_keys)
         self.found = existing
-        self.bulk = existing and existing.bulk
+        self.bulk = None if existing is None else existing.bulk
         vectors = await self.io.compute(self.selection.for_add, existing)
         await self.io.compute(vectors.dense.encoder.check_lengths, texts)
         if existing is not None:

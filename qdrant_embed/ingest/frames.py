@@ -15,6 +15,7 @@ import numpy as np
 
 from qdrant_embed.errors import InputError, check_str
 from qdrant_embed.ingest.documents import Document
+from qdrant_embed.ingest.tables import TableFile, pyarrow
 from qdrant_embed.ingest.values import UnstorableError, describe, json_value, scalar
 
 Frame: TypeAlias = Any  # see `FrameRows`
@@ -258,7 +259,7 @@ def _of_arrow(frame: Any, chosen: Columns) -> Iterator[Batch]:
 
 def _of_arrow_reader(frame: Any, chosen: Columns) -> Iterator[Batch]:
     chosen.of(frame.schema.names)
-    for batch in frame:
+    for batch in _each(frame):
         yield from _of_record_batch(batch, chosen)
 
 
@@ -268,24 +269,51 @@ def _of_arrow_dataset(frame: Any, chosen: Columns) -> Iterator[Batch]:
     batches = frame.to_batches(
         columns=wanted, batch_size=ROWS, batch_readahead=1, fragment_readahead=1
     )
-    for batch in batches:
+    for batch in _each(batches):
         yield from _of_record_batch(batch, chosen)
 
 
 def _of_arrow_scanner(frame: Any, chosen: Columns) -> Iterator[Batch]:
-    for batch in frame.to_batches():
+    for batch in _each(frame.to_batches()):
         yield from _of_record_batch(batch, chosen)
 
 
 def _of_parquet(frame: Any, chosen: Columns) -> Iterator[Batch]:
     wanted = chosen.of(frame.schema_arrow.names)
-    for batch in frame.iter_batches(batch_size=ROWS, columns=wanted):
+    for batch in _each(frame.iter_batches(batch_size=ROWS, columns=wanted)):
         yield from _of_record_batch(batch, chosen)
 
 
-def _of_stream(frame: Any, chosen: Columns) -> Iterator[Batch]:
-    from qdrant_embed.ingest.tables import pyarrow
+def _of_file(file: TableFile, chosen: Columns) -> Iterator[Batch]:
+    with file.opened(ROWS) as (names, read):
+        wanted = chosen.of([*names, *file.constants])
+        for batch in read([name for name in wanted if name not in file.constants]):
+            for start in range(0, batch.num_rows, ROWS):
+                part = batch.slice(start, ROWS)
+                columns = {
+                    name: [file.constants[name]] * part.num_rows
+                    if name in file.constants
+                    else _arrow_values(part.column(name), name)
+                    for name in wanted
+                }
+                yield columns
 
+
+def _each(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield batches of Arrow; raise `InputError` if a file or stream is damaged."""
+    unread = iter(batches)
+    while True:
+        try:
+            batch = next(unread)
+        except StopIteration:
+            return
+        except (ValueError, OSError, NotImplementedError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"the frame cannot be read to its end: {reason}") from error
+        yield batch
+
+
+def _of_stream(frame: Any, chosen: Columns) -> Iterator[Batch]:
     reader = pyarrow("a frame of another library").RecordBatchReader.from_stream(frame)
     yield from _of_arrow_reader(reader, chosen)
 
@@ -306,6 +334,7 @@ def _of_batches(frame: Iterable[Any], chosen: Columns) -> Iterator[Batch]:
 
 
 _READERS: list[tuple[Callable[[object], bool], _Reader]] = [
+    (lambda value: isinstance(value, TableFile), _of_file),
     (_is("pandas", "DataFrame"), _of_pandas),
     (_is("polars", "DataFrame"), _of_polars),
     (_is("pyarrow", "RecordBatch"), _of_record_batch),
@@ -320,6 +349,10 @@ _READERS: list[tuple[Callable[[object], bool], _Reader]] = [
 
 def _length(frame: Any) -> int | None:
     """Return the number of rows, if that is known before they are read."""
+    if isinstance(frame, list) and len(frame) == 1:
+        return _length(frame[0])
+    if isinstance(frame, TableFile):
+        return frame.rows
     if _is("pyarrow", "ParquetFile")(frame):
         return int(frame.metadata.num_rows)
     if isinstance(frame, Mapping):
