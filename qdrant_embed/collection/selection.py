@@ -595,6 +595,8 @@ class EncoderSelection:
             late = vectors.late.encoder.describe()
             check_late_collection(collection, late, vectors.late.vector_name)
         if self._is_of(vectors, chosen):
+            again = rescoring(collection.quantized.get(dense.vector_name))
+            vectors = replace(vectors, dense=replace(dense, search_params=again))
             chosen.recent.remember(collection, vectors)
 
     def _is_of(self, vectors: CollectionVectors, chosen: _Chosen) -> bool:
