@@ -6,6 +6,7 @@ libraries is imported here: an object of one comes from somebody who has it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
@@ -15,7 +16,7 @@ import numpy as np
 
 from qdrant_embed.errors import InputError, check_str
 from qdrant_embed.ingest.documents import Document
-from qdrant_embed.ingest.tables import TableFile, pyarrow
+from qdrant_embed.ingest.tables import JSON, MARK, VECTOR, TableFile, pyarrow
 from qdrant_embed.ingest.values import UnstorableError, describe, json_value, scalar
 
 Frame: TypeAlias = Any  # see `FrameRows`
@@ -236,35 +237,51 @@ def _of_polars(frame: Any, chosen: Columns) -> Iterator[Batch]:
 
 
 def _of_record_batch(frame: Any, chosen: Columns) -> Iterator[Batch]:
-    wanted = chosen.of(frame.schema.names)
+    wanted = _names(frame.schema, chosen)
     for start in range(0, frame.num_rows, ROWS):
         part = frame.slice(start, ROWS)
-        yield {name: _arrow_values(part.column(name), name) for name in wanted}
+        yield {name: _arrow_values(part.column(name), part.schema.field(name)) for name in wanted}
 
 
-def _arrow_values(column: Any, name: str) -> Sequence[Any]:
+def _names(schema: Any, chosen: Columns, constants: Iterable[str] = ()) -> list[str]:
+    """Return the names of the columns to read; vectors of exported points only if one asks."""
+    names = schema.names
+    if chosen.metadata is None:
+        names = [each.name for each in schema if _mark(each) != VECTOR]
+    return chosen.of([*names, *constants])
+
+
+def _mark(field: Any) -> str:
+    """Return what a file of ours says of a column; ``""`` for others."""
+    return (field.metadata or {}).get(MARK, b"").decode(errors="replace")  # type: ignore[no-any-return]
+
+
+def _arrow_values(column: Any, field: Any) -> Sequence[Any]:
     """Return the Python values of an Arrow array; nanoseconds need pandas."""
     try:
-        return column.to_pylist()  # type: ignore[no-any-return]
-    except (ValueError, ImportError, OverflowError) as error:
-        raise InputError(f"column {name!r} cannot be read: {error}") from error
+        values: Sequence[Any] = column.to_pylist()
+        if _mark(field) == JSON:
+            values = [None if value is None else json.loads(value) for value in values]
+    except (ValueError, ImportError, OverflowError, TypeError, RecursionError) as error:
+        raise InputError(f"column {field.name!r} cannot be read: {error}") from error
+    return values
 
 
 def _of_arrow(frame: Any, chosen: Columns) -> Iterator[Batch]:
     """Read a table, whose batches share its memory."""
-    wanted = chosen.of(frame.schema.names)
+    wanted = _names(frame.schema, chosen)
     for batch in frame.select(wanted).to_batches(max_chunksize=ROWS):
         yield from _of_record_batch(batch, chosen)
 
 
 def _of_arrow_reader(frame: Any, chosen: Columns) -> Iterator[Batch]:
-    chosen.of(frame.schema.names)
+    _names(frame.schema, chosen)
     for batch in _each(frame):
         yield from _of_record_batch(batch, chosen)
 
 
 def _of_arrow_dataset(frame: Any, chosen: Columns) -> Iterator[Batch]:
-    wanted = chosen.of(frame.schema.names)
+    wanted = _names(frame.schema, chosen)
     # a few batches are read ahead, each of them a row group at most
     batches = frame.to_batches(
         columns=wanted, batch_size=ROWS, batch_readahead=1, fragment_readahead=1
@@ -279,21 +296,21 @@ def _of_arrow_scanner(frame: Any, chosen: Columns) -> Iterator[Batch]:
 
 
 def _of_parquet(frame: Any, chosen: Columns) -> Iterator[Batch]:
-    wanted = chosen.of(frame.schema_arrow.names)
+    wanted = _names(frame.schema_arrow, chosen)
     for batch in _each(frame.iter_batches(batch_size=ROWS, columns=wanted)):
         yield from _of_record_batch(batch, chosen)
 
 
 def _of_file(file: TableFile, chosen: Columns) -> Iterator[Batch]:
-    with file.opened(ROWS) as (names, read):
-        wanted = chosen.of([*names, *file.constants])
+    with file.opened(ROWS) as (schema, read):
+        wanted = _names(schema, chosen, file.constants)
         for batch in read([name for name in wanted if name not in file.constants]):
             for start in range(0, batch.num_rows, ROWS):
                 part = batch.slice(start, ROWS)
                 columns = {
                     name: [file.constants[name]] * part.num_rows
                     if name in file.constants
-                    else _arrow_values(part.column(name), name)
+                    else _arrow_values(part.column(name), part.schema.field(name))
                     for name in wanted
                 }
                 yield columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,11 @@ from qdrant_embed.errors import InputError, MissingDependencyError
 Format: TypeAlias = Literal["parquet", "arrow"]
 
 _FORMATS: Mapping[str, Format] = {".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
+MARK = b"qdrant_embed"  # of a column of a file of ours
+JSON = "json"
+VECTOR = "vector"
+
+_GROUP = 4096  # rows that are written together
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _BUFFER = 1 << 16  # bytes; else a whole column of a row group is read
 
@@ -62,8 +68,8 @@ class TableFile:
     rows: int | None = None
 
     @contextmanager
-    def opened(self, size: int) -> Iterator[tuple[list[str], Reading]]:
-        """Open the file, and give the names of its columns, and what reads them.
+    def opened(self, size: int) -> Iterator[tuple[Any, Reading]]:
+        """Open the file, and give its schema, and what reads its columns.
 
         Args:
             size: number of rows in a batch at most, where the file is not already in batches.
@@ -78,13 +84,13 @@ class TableFile:
 
                 found = parquet.ParquetFile(self.path, buffer_size=_BUFFER, pre_buffer=False)
                 reading = partial(_read_parquet, found, size)
-                names = found.schema_arrow.names
+                schema = found.schema_arrow
             else:
                 found = arrow.memory_map(str(self.path))
                 batches = _arrow_batches(arrow, found)
-                names, reading = batches.schema.names, partial(_read_arrow, batches)
+                schema, reading = batches.schema, partial(_read_arrow, batches)
         try:
-            yield names, lambda columns: self._each(reading(columns))
+            yield schema, lambda columns: self._each(reading(columns))
         finally:
             found.close()
 
@@ -128,6 +134,107 @@ def open_tables(path: Path) -> list[TableFile]:
     if not files:
         raise InputError(f"folder {path} has no .parquet or .arrow files")
     return [TableFile(each, _constants(each.relative_to(path))) for each in files]
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """A column of a file that is written.
+
+    Attributes:
+        name: its name.
+        kind: ``bool``, ``int``, ``float``, ``str``, ``id`` for whole numbers from 0, ``list`` and
+            one of these, `JSON` for any values as JSON, or ``vector``, ``vectors`` and the
+            dimension, or ``sparse``.
+    """
+
+    name: str
+    kind: str
+
+    @property
+    def mark(self) -> bytes | None:
+        """What the file says of the column to `add_frame`, if anything."""
+        if self.kind == JSON:
+            return JSON.encode()
+        return VECTOR.encode() if self.kind.startswith((VECTOR, "sparse")) else None
+
+
+class TableWriter:
+    """Writes a Parquet file page by page.
+
+    Args:
+        path: the file.
+        columns: its columns.
+
+    Raises:
+        MissingDependencyError: if pyarrow is not installed.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[TableColumn]) -> None:
+        self._arrow = arrow = pyarrow(f"writing {path}")
+        from pyarrow import parquet
+
+        self._columns = columns
+        self._schema = arrow.schema(
+            arrow.field(
+                column.name,
+                _type(arrow, column.kind),
+                metadata=None if column.mark is None else {MARK: column.mark},
+            )
+            for column in columns
+        )
+        self._writer = parquet.ParquetWriter(path, self._schema)
+        self._unwritten: list[Any] = []
+
+    def write(self, rows: Mapping[str, Sequence[Any]]) -> None:
+        """Write the values of each column.
+
+        Raises:
+            InputError: if a value is of another kind than its column.
+        """
+        arrays = []
+        for column, field_ in zip(self._columns, self._schema, strict=True):
+            values = rows[column.name]
+            if column.kind == JSON:
+                values = [
+                    None if one is None else json.dumps(one, ensure_ascii=False) for one in values
+                ]
+            try:
+                arrays.append(self._arrow.array(values, field_.type))
+            except (ValueError, TypeError, OverflowError) as error:
+                raise InputError(
+                    f"points were changed while they were exported, or {column.name!r} of one "
+                    f"cannot be written ({error}); export them again when nobody writes"
+                ) from error
+        self._unwritten.append(self._arrow.record_batch(arrays, schema=self._schema))
+        if sum(batch.num_rows for batch in self._unwritten) >= _GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._unwritten:
+            self._writer.write_table(self._arrow.Table.from_batches(self._unwritten))
+            self._unwritten.clear()
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(self, raised: object, *_: object) -> None:
+        if raised is None:
+            self._flush()
+        self._writer.close()
+
+
+def _type(arrow: Any, kind: str) -> Any:
+    name, _, rest = kind.partition(" ")
+    if name == "list":
+        return arrow.list_(_type(arrow, rest))
+    if name in (VECTOR, "vectors"):
+        vector = arrow.list_(arrow.float32(), int(rest))
+        return vector if name == VECTOR else arrow.list_(vector)
+    if name == "sparse":
+        indices, values = arrow.list_(arrow.uint32()), arrow.list_(arrow.float32())
+        return arrow.struct({"indices": indices, "values": values})
+    types = {"bool": "bool", "int": "int64", "float": "float64", "id": "uint64"}
+    return arrow.type_for_alias(types.get(name, "string"))
 
 
 def _constants(path: Path) -> dict[str, str | int | None]:

@@ -154,3 +154,24 @@ def test_without_pyarrow_the_command_names_the_extra(
     (tmp_path / "rows.parquet").touch()
     error = fails(to, tmp_path / "rows.parquet", capsys)
     assert "needs pyarrow, which is not installed; run pip install 'qdrant-embed[arrow]'" in error
+
+
+def test_points_are_exported_and_added_again(
+    to: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["add", *to, "--text-field", "body", str(write(tmp_path / "a.parquet", ROWS))]) == 0
+    file = tmp_path / "points.parquet"
+    place = ["--path", str(tmp_path / "db")]
+    capsys.readouterr()
+    assert main(["export-points", "demo", *place, "--to", str(file), "--quiet"]) == 0
+    assert capsys.readouterr().out == f"3 points are in {file}\n"
+    assert main(["export-points", "demo", *place, "--to", str(file)]) == 1
+    assert "exists; remove it" in capsys.readouterr().err
+    assert main(["export-points", "none", *place, "--to", str(file)]) == 1
+    assert "'none' does not exist" in capsys.readouterr().err
+    place = ["--path", str(tmp_path / "new"), *to[2:]]
+    fields = ["--text-field", "document", "--id-field", "id"]
+    assert main(["add", *place, *fields, str(file)]) == 0
+    (tmp_path / "db").rename(tmp_path / "old")
+    (tmp_path / "new").rename(tmp_path / "db")
+    assert payloads(tmp_path) == PAYLOADS
