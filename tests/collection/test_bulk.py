@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from clients import LetterEncoder, at, opened
+from qdrant_client import models
 from rest_server import Fault, Server
 
 from qdrant_embed import (
@@ -100,6 +101,14 @@ def test_a_collection_with_documents_keeps_its_index(remote: QdrantClient) -> No
     before = state(remote)
     remote.add("demo", ["b"], collection_options=WAIT)
     assert state(remote) == before
+
+
+def test_an_index_that_somebody_else_has_turned_off_stays_off(remote: QdrantClient) -> None:
+    params = remote.get_fastembed_vector_params()
+    off = models.OptimizersConfigDiff(indexing_threshold=0)
+    remote.create_collection("demo", vectors_config=params, optimizers_config=off)
+    remote.add("demo", ["a"], collection_options=BULK)
+    assert state(remote) == (0, None)
 
 
 def test_a_key_that_cannot_turn_it_on_has_added(

@@ -114,3 +114,18 @@ def test_only_the_dense_branch_is_rescored(remote: QdrantClient, server: Server)
     assert shown(dense["params"]) == again(2.0)
     assert sparse.get("params") is None
     assert search.get("params") is None
+
+
+@pytest.mark.parametrize(("enabled", "oversampling"), [(True, 1.5), (False, 2.0)])
+def test_no_more_than_strict_mode_accepts(
+    remote: QdrantClient, server: Server, enabled: bool, oversampling: float
+) -> None:
+    strict = models.StrictModeConfig(enabled=enabled, search_max_oversampling=1.5)
+    params = remote.get_fastembed_vector_params()
+    remote.create_collection(
+        "demo", vectors_config=params, quantization_config=INT8, strict_mode_config=strict
+    )
+    remote.add("demo", ["a"])
+    asked(server)
+    remote.query("demo", "a")
+    assert shown(asked(server)[0]["params"]) == again(oversampling)
