@@ -95,9 +95,10 @@ class Collection:
         Raises:
             CollectionMismatchError: if its stamp cannot be read.
         """
-        return read_collection(
-            self.name, await self.requests.send(self._client.get_collection, self.name)
-        )
+        return self._read(await self.requests.send(self._client.get_collection, self.name))
+
+    def _read(self, info: models.CollectionInfo) -> StoredCollection:
+        return read_collection(self.name, info, keeps_settings=self.io.engine.keeps_settings)
 
     async def read_whole(self) -> StoredCollection:
         """Read the configuration of a collection whose documents are to be read or changed.
@@ -125,7 +126,7 @@ class Collection:
             CollectionMismatchError: if its stamp cannot be read.
         """
         info = await self.requests.info()
-        return None if info is None else read_collection(self.name, info)
+        return None if info is None else self._read(info)
 
     async def vectors_for_query(self) -> CollectionVectors:
         """Read the collection and select the vectors to search in.

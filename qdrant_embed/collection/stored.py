@@ -149,8 +149,15 @@ def late_field_name(model_name: str) -> str:
     return as_vector_name(LATE_NAME_PREFIX + PurePath(model_name).name.lower())
 
 
-def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
+def read_collection(
+    name: str, info: models.CollectionInfo, *, keeps_settings: bool = True
+) -> StoredCollection:
     """Return a collection's configuration, given Qdrant's `info` about it.
+
+    Args:
+        name: name of the collection.
+        info: what Qdrant says of it.
+        keeps_settings: see `Engine`; vectors of others are never quantised.
 
     Raises:
         CollectionMismatchError: if its stamp cannot be read.
@@ -172,7 +179,8 @@ def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
         quantized={
             vector: quantization
             for vector, one in vectors.items()
-            if (quantization := one.quantization_config or info.config.quantization_config)
+            if keeps_settings
+            and (quantization := one.quantization_config or info.config.quantization_config)
         },
         bulk=read_bulk(info.config.metadata),
         indexing_threshold=info.config.optimizer_config.indexing_threshold,

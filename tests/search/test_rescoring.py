@@ -129,3 +129,8 @@ def test_no_more_than_strict_mode_accepts(
     asked(server)
     remote.query("demo", "a")
     assert shown(asked(server)[0]["params"]) == again(oversampling)
+
+
+def test_local_mode_which_has_no_quantised_vectors_gets_no_options(client: QdrantClient) -> None:
+    client.add("demo", ["a", "b"], collection_options=CollectionOptions(quantization_config=INT8))
+    assert len(client.query("demo", "a")) == 2  # a warning would be an error
