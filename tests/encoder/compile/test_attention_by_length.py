@@ -21,6 +21,7 @@ from qdrant_embed.encoder.compile.quantize import (
 )
 from qdrant_embed.encoder.facts.architectures import architecture_name, config_class
 from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.interfaces import Pooling
 from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.session import Session
 
@@ -28,7 +29,7 @@ TOKENS = 200
 OPERATORS = {"Attention", "QAttention", "MultiHeadAttention"}
 
 
-def write(path: Path, *, int8: bool = True, pooling: str = "mean") -> Path:
+def write(path: Path, *, int8: bool = True, pooling: Pooling = "mean") -> Path:
     """Write the graph of a small BERT; its int8 weights are rounded plainly."""
     fixture = load("bert")
     table = "embeddings.position_embeddings.weight"
@@ -38,7 +39,7 @@ def write(path: Path, *, int8: bool = True, pooling: str = "mean") -> Path:
     kind = config_class(architecture_name(stated))
     assert kind is not None
     config = kind.model_validate(stated)
-    spec = ModelSpec("tiny", config.dimension, pooling, TOKENS, False)  # type: ignore[arg-type]
+    spec = ModelSpec("tiny", config.dimension, pooling, TOKENS, False)
     plan = NOTHING_QUANTIZED
     if int8:
         plain = model_graph(weights, config, spec)
@@ -91,7 +92,7 @@ def test_float32_does_not_because_its_weights_would_be_in_memory_twice(tmp_path:
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_vectors_are_the_same_either_way(
-    pooling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pooling: Pooling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_length = Session(write(tmp_path / "by_length.onnx", pooling=pooling))
     monkeypatch.setattr(bert, "_IN_BLOCKS", TOKENS + 1)
