@@ -162,7 +162,10 @@ class Graph:
                 that is added already.
             add_else: the same for false.
         """
-        branches = {"then_branch": self._body(add_if), "else_branch": self._body(add_else)}
+        branches: dict[str, Any] = {
+            "then_branch": self._body(add_if),
+            "else_branch": self._body(add_else),
+        }
         return self.node("If", condition, **branches)
 
     def _body(self, add: Callable[[], str], number: str = "") -> _Body:
