@@ -772,6 +772,7 @@ class QdrantClient(QdrantEmbedMixin):
     Local mode unpickles what is in a folder, which can run code: open only folders that you trust
     with it. The embedded engine unpickles nothing, and opens no folder of local mode.
 
+    ``with QdrantClient(path="folder") as client:`` closes it at the end of the block.
     Threads can share a client, and one of them may close it: that waits for requests that are
     running, and those that come later are a `ClientStateError`. A forked process uses the models
     that its parent loaded, shares their memory, and opens connections of its own; a fork waits

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -36,6 +36,9 @@ from qdrant_embed.engines.engine import Engine
 from qdrant_embed.engines.folders import chosen_engine
 from qdrant_embed.engines.guard import guarded, unguarded
 from qdrant_embed.errors import InputError
+
+ClientT = TypeVar("ClientT", bound="OwnConnections")
+AsyncClientT = TypeVar("AsyncClientT", bound="OwnAsyncConnections")
 
 # as many connections as httpx allows by default, and as many of them kept: threads that ask
 # together would otherwise close and open them all the time
@@ -110,6 +113,14 @@ class OwnConnections(qdrant_client.QdrantClient):
             self._client = guarded(self._client)
             _ask_uncompressed(self)
 
+    def __enter__(self: ClientT) -> ClientT:
+        """Return the client, which is closed when the block ends."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close the client."""
+        self.close()
+
     def __del__(self) -> None:
         if not sys.is_finalizing():  # when local mode fails to import what it unlocks its folder by
             super().__del__()
@@ -129,6 +140,14 @@ class OwnAsyncConnections(qdrant_client.AsyncQdrantClient):
                 opening.folder.open(self, asynchronous=True)
             self._client = guarded(self._client)
             _ask_uncompressed(self)
+
+    async def __aenter__(self: AsyncClientT) -> AsyncClientT:
+        """Return the client, which is closed when the block ends."""
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        """Close the client."""
+        await self.close()
 
 
 @dataclass(frozen=True)

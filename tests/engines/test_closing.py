@@ -496,3 +496,32 @@ def test_a_forked_process_reads_a_folder_and_changes_nothing() -> None:
         print("all")
     """
     assert run_script(script) == "all\n"
+
+
+@pytest.mark.parametrize("path", [None, "folder"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_end_of_a_block_closes_its_client(
+    tmp_path: Path, path: str | None, fails: bool
+) -> None:
+    where: dict[str, Any] = {"location": ":memory:"} if path is None else {"path": tmp_path / path}
+    with contextlib.suppress(ZeroDivisionError), QdrantClient(**where) as client:
+        client.set_model(LetterEncoder())
+        assert client.add("demo", ["a"], ids=[1]) == [1]
+        _ = 1 / (not fails)
+    with pytest.raises(ClientStateError, match="closed"):
+        client.query("demo", "a")
+    if path is not None:  # which can be opened at once
+        with QdrantClient(**where) as client:
+            assert client.count("demo").count == 1
+
+
+def test_the_end_of_an_asynchronous_block_closes_its_client() -> None:
+    async def work() -> AsyncQdrantClient:
+        async with AsyncQdrantClient(":memory:") as client:
+            client.set_model(LetterEncoder())
+            await client.add("demo", ["a"], ids=[1])
+        return client
+
+    client = asyncio.run(work())
+    with pytest.raises(ClientStateError, match="closed"):
+        asyncio.run(client.query("demo", "a"))
