@@ -11,7 +11,7 @@ from uuid import UUID
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
-from qdrant_embed.collection.indexing import optimize, wait_until_indexed
+from qdrant_embed.collection.indexing import optimize
 from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import (
@@ -439,7 +439,7 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
 
         Args and Raises are those of `QdrantEmbedMixin.wait_until_indexed`.
         """
-        await wait_until_indexed(self._collection(collection_name), progress)
+        await optimize(self._collection(collection_name), progress)
 
     # collections copied to another database
 

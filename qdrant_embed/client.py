@@ -11,7 +11,7 @@ from uuid import UUID
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
-from qdrant_embed.collection.indexing import optimize, wait_until_indexed
+from qdrant_embed.collection.indexing import optimize
 from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import (
@@ -223,7 +223,7 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             on_existing: see `add`.
             progress: see `add`.
             shard_key_selector: see `add`.
-            collection_options: see `add`; ``CollectionOptions().bulk()`` loads a large frame into a
+            collection_options: see `add`; ``CollectionOptions.bulk()`` loads a large frame into a
                 server faster.
 
         Raises:
@@ -756,26 +756,21 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         run_blocking(optimize(self._collection(collection_name), progress))
 
     def wait_until_indexed(self, collection_name: str, *, progress: bool | None = None) -> None:
-        """Turn the index of a collection on if loading left it off, and wait until it is built.
+        """Wait until the vectors of a collection are indexed.
 
-        Call it after `add` with ``CollectionOptions().bulk(wait=True)``. It may take minutes, and
-        can be called again if it was interrupted. With the embedded engine it does what `optimize`
-        does. Local mode has no index.
+        Indexing is turned on first, if loading left it off: call it once all is loaded with
+        ``CollectionOptions.bulk(wait=True)``, by however many processes. It can take minutes, and
+        is called again if it was interrupted, even by a kill. For a collection in a folder it is
+        `optimize`. Local mode has no index.
 
         Args:
             collection_name: name of the collection.
             progress: see `optimize`.
 
         Raises:
-            InputError: if an option is invalid.
-            CollectionNotFoundError: if the collection does not exist.
-            CollectionMismatchError: if the collection's stamp cannot be read.
-            FolderError: see `optimize`.
-            ServerRefusal: see `optimize`.
-            ServerUnavailableError: see `optimize`.
-            MissingDependencyError: see `optimize`.
+            As `optimize` does.
         """
-        run_blocking(wait_until_indexed(self._collection(collection_name), progress))
+        run_blocking(optimize(self._collection(collection_name), progress))
 
     # collections copied to another database
 

@@ -14,15 +14,17 @@ _LOOK = Backoff(first=0.1, longest=1.0)  # seconds between two looks at a server
 
 
 async def optimize(collection: Collection, progress: bool | None) -> None:
-    """Build the index of a collection, or wait until its server has.
+    """Build the index of a collection, or wait until its server has; turn indexing on before.
 
     Raises:
         As `QdrantEmbedMixin.optimize` does.
     """
-    _check(progress)
+    if not isinstance(progress, bool | None):
+        raise InputError(f"progress must be True, False or None, not {progress!r:.80}")
     requests = collection.requests
     with Progress(f"index of {collection.name}", shown=progress) as bar:
         requests.on_wait = bar.show_note
+        await _turn_on(collection)
         if (database := embedded(requests.client)) is not None:
             await requests.send(database.optimize, collection.name, bar.step)
             return
@@ -42,25 +44,13 @@ async def optimize(collection: Collection, progress: bool | None) -> None:
             await requests.io.sleep(_LOOK.seconds(looks))
 
 
-async def wait_until_indexed(collection: Collection, progress: bool | None) -> None:
-    """Turn the index of a collection on if it is off, and wait until it is built.
-
-    Raises:
-        As `QdrantEmbedMixin.wait_until_indexed` does.
-    """
-    _check(progress)
+async def _turn_on(collection: Collection) -> None:
+    """Have vectors be indexed in a collection that was loaded without; see `CollectionOptions`."""
     stored = await collection.find()
     if stored is None:
         raise _not_found(collection.name)
     collection.bulk = stored.bulk
     await collection.index_now()
-    await optimize(collection, progress)
-
-
-def _check(progress: object) -> None:
-    """Raise `InputError` unless `progress` says whether to show a bar."""
-    if not isinstance(progress, bool | None):
-        raise InputError(f"progress must be True, False or None, not {progress!r:.80}")
 
 
 def _not_found(name: str) -> CollectionNotFoundError:

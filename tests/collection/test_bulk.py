@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +21,12 @@ from qdrant_embed import (
     QdrantClient,
 )
 from qdrant_embed.collection.stamp import BULK_KEY, BulkMark, read_bulk
+from qdrant_embed.engines.edge import database
+from qdrant_embed.search import search
 
-BULK = CollectionOptions().bulk()
-WAIT = CollectionOptions(shard_number=1).bulk(wait=True)
+BULK = CollectionOptions.bulk()
+WAIT = CollectionOptions.bulk(wait=True, shard_number=1)
+TEXTS = [f"text {number}" for number in range(60)]
 UPDATE = "PATCH /collections/demo"
 
 
@@ -29,6 +35,14 @@ def remote(request: pytest.FixtureRequest, kind: str) -> Iterator[QdrantClient]:
     """A client of a server."""
     server: Server = request.getfixturevalue(request.param)
     with opened(kind, **at(server)) as client:
+        client.set_model(LetterEncoder())
+        yield client
+
+
+@pytest.fixture
+def embedded(kind: str, tmp_path: Path) -> Iterator[QdrantClient]:
+    """A client of a folder with the embedded engine."""
+    with opened(kind, path=str(tmp_path / "db"), engine="edge") as client:
         client.set_model(LetterEncoder())
         yield client
 
@@ -117,9 +131,7 @@ def test_a_key_that_cannot_turn_it_on_has_added(
     with opened(kind, **at(server)) as client:
         client.set_model(LetterEncoder())
         client.add("demo", ["a"], collection_options=WAIT)
-        server.fail_once(
-            UPDATE, Fault(403, b'{"status":{"error":"Global manage access is required"}}')
-        )
+        server.fail_once(UPDATE, Fault(403, message="Global manage access is required"))
         assert client.add("demo", ["b"], ids=[1]) == [1]
         assert "call wait_until_indexed() with one that can" in caplog.text
         client.wait_until_indexed("demo")
@@ -147,3 +159,62 @@ def test_a_mark_that_cannot_be_read_is_a_mark() -> None:
 def test_an_unknown_way_is_refused() -> None:
     with pytest.raises(InputError, match="indexing must be 'on', 'after add' or 'after wait'"):
         CollectionOptions(indexing="later")  # type: ignore[arg-type]
+
+
+def test_bulk_takes_all_other_options() -> None:
+    options = CollectionOptions.bulk(on_disk=True, indexed={"year": "integer"})
+    assert options == CollectionOptions(
+        on_disk=True, indexed={"year": "integer"}, indexing="after add"
+    )
+    for wrong, message in (
+        ({"on_disc": True}, "no option 'on_disc'"),
+        ({"shard_number": 0}, "shard_number"),
+    ):
+        options_of: dict[str, Any] = dict(wrong)
+        with pytest.raises(InputError, match=message):
+            CollectionOptions.bulk(**options_of)
+
+
+@pytest.mark.parametrize("way", ["wait", "optimize", "add"])
+def test_the_embedded_engine_begins_no_index_meanwhile(
+    embedded: QdrantClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    way: str,
+) -> None:
+    monkeypatch.setattr(database, "FLAT_AT_REST", 100)
+    monkeypatch.setattr(database, "FLAT", 100)
+    monkeypatch.setattr(database, "FLUSH_EVERY", 0.05)
+    caplog.set_level(logging.INFO, "qdrant_embed")
+    embedded.add("demo", TEXTS, collection_options=WAIT)
+    threshold, mark = state(embedded)
+    assert (threshold, mark) == (0, {"indexing_threshold": 10_000})
+    time.sleep(0.2)
+    assert "building an index" not in caplog.text
+    if way == "wait":
+        embedded.wait_until_indexed("demo")
+    elif way == "optimize":
+        embedded.optimize("demo")
+    else:
+        embedded.add("demo", ["the last one"])
+    assert state(embedded) == (10_000, None)
+    assert len(embedded.query("demo", "text 7", limit=60)) == 60
+
+
+def test_a_search_says_once_that_the_index_is_missing(
+    anywhere: QdrantClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(search, "_WITHOUT_INDEX", len(TEXTS) - 1)
+    anywhere.add("demo", TEXTS, collection_options=WAIT)
+    anywhere.set_model(anywhere.embedding_model_name)  # what it knew of collections is forgotten
+    for _ in range(2):
+        anywhere.query("demo", "text")
+        anywhere.query_batch("demo", ["text", "texts"])
+    told = [record.getMessage() for record in caplog.records if "no index" in record.getMessage()]
+    assert len(told) == (anywhere.engine != "local")
+    assert all("60 points" in one and 'wait_until_indexed("demo")' in one for one in told)
+    caplog.clear()
+    anywhere.wait_until_indexed("demo")
+    anywhere.set_model(anywhere.embedding_model_name)
+    anywhere.query("demo", "text")
+    assert "no index" not in caplog.text

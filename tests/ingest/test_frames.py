@@ -201,9 +201,15 @@ def test_ids_of_other_kinds_are_refused() -> None:
 
 
 def test_names_of_columns_are_checked() -> None:
-    for wrong in ({"text": 1}, {"id": 1}, {"metadata": "day"}, {"metadata": ["a", "a"]}):
+    wrong_ones: list[dict[str, Any]] = [
+        {"text": 1},
+        {"id": 1},
+        {"metadata": "day"},
+        {"metadata": ["a", "a"]},
+    ]
+    for wrong in wrong_ones:
         with pytest.raises(InputError):
-            Columns(**wrong)  # type: ignore[arg-type]
+            Columns(**wrong)
 
 
 def test_a_frame_is_read_no_further_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:

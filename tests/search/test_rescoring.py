@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from clients import LetterEncoder, WordEncoder, at, opened
+from clients import LetterEncoder, WordEncoder, WordTokens, at, opened
 from qdrant_client import models
 from rest_server import Server
 
@@ -16,6 +16,7 @@ from qdrant_embed import CollectionOptions, QdrantClient
 INT8 = models.ScalarQuantization(
     scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8)
 )
+BINARY = models.BinaryQuantization(binary=models.BinaryQuantizationConfig())
 KINDS: list[tuple[Any, float]] = [
     (INT8, 2.0),
     (models.TurboQuantization(turbo=models.TurboQuantQuantizationConfig()), 2.0),
@@ -25,7 +26,7 @@ KINDS: list[tuple[Any, float]] = [
         ),
         4.0,
     ),
-    (models.BinaryQuantization(binary=models.BinaryQuantizationConfig()), 4.0),
+    (BINARY, 4.0),
     (
         models.ProductQuantization(
             product=models.ProductQuantizationConfig(compression=models.CompressionRatio.X16)
@@ -134,3 +135,37 @@ def test_no_more_than_strict_mode_accepts(
 def test_local_mode_which_has_no_quantised_vectors_gets_no_options(client: QdrantClient) -> None:
     client.add("demo", ["a", "b"], collection_options=CollectionOptions(quantization_config=INT8))
     assert len(client.query("demo", "a")) == 2  # a warning would be an error
+
+
+def test_vectors_of_tokens_are_rescored_as_they_are_stored(
+    remote: QdrantClient, server: Server
+) -> None:
+    remote.set_model(LetterEncoder(), vector_name="d")
+    remote.set_late_model(WordTokens(), vector_name="l")
+    options = CollectionOptions(late_quantization_config=INT8)
+    remote.add("demo", ["a", "b"], collection_options=options)
+    asked(server)
+    remote.query("demo", "a")
+    (search,) = asked(server)
+    assert search["using"] == "l"
+    assert shown(search["params"]) == again(2.0)
+    (dense,) = search["prefetch"]
+    assert dense.get("params") is None
+
+
+def test_groups_are_rescored(remote: QdrantClient, server: Server) -> None:
+    options = CollectionOptions(quantization_config=INT8)
+    remote.add("demo", ["a", "b"], collection_options=options)
+    asked(server)
+    remote.query_groups("demo", "a", group_by="kind")
+    assert [shown(search["params"]) for search in asked(server)] == [again(2.0)]
+
+
+def test_hits_are_those_of_whole_vectors(anywhere: QdrantClient) -> None:
+    texts = [f"{word} {number}" for word in ("cat", "dog", "bee") for number in range(20)]
+    anywhere.add("whole", texts, ids=range(60))
+    options = CollectionOptions(quantization_config=BINARY)
+    anywhere.add("demo", texts, ids=range(60), collection_options=options)
+    anywhere.wait_until_indexed("demo")
+    # four times as many candidates are all
+    assert anywhere.query("demo", "cat 7", limit=20) == anywhere.query("whole", "cat 7", limit=20)
