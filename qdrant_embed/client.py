@@ -11,7 +11,7 @@ from uuid import UUID
 from qdrant_client import models
 from qdrant_client.conversions import common_types as types
 
-from qdrant_embed.collection.indexing import optimize
+from qdrant_embed.collection.indexing import optimize, wait_until_indexed
 from qdrant_embed.collection.migration import MigrationOptions, migrate
 from qdrant_embed.collection.options import CollectionOptions
 from qdrant_embed.collection.settings import (
@@ -29,9 +29,16 @@ from qdrant_embed.flows.io import BlockingIo
 from qdrant_embed.flows.opened import OPENING, Opened, open_blocking
 from qdrant_embed.flows.progress import ProgressOption
 from qdrant_embed.flows.requests import MAX_RETRIES
-from qdrant_embed.ingest.adding import AddOptions, OnExisting, add_documents, delete_documents
+from qdrant_embed.ingest.adding import (
+    AddOptions,
+    OnExisting,
+    add_documents,
+    add_frame,
+    delete_documents,
+)
 from qdrant_embed.ingest.documents import Document
-from qdrant_embed.ingest.ids import IdScheme, points_by_id
+from qdrant_embed.ingest.frames import Frame
+from qdrant_embed.ingest.ids import ContentIds, IdScheme, points_by_id
 from qdrant_embed.ingest.whole_documents import (
     DocumentScroll,
     ScrollOptions,
@@ -171,6 +178,76 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         collection = self._collection(collection_name, max_retries)
         flow = add_documents(collection, documents, metadata, ids, options)
         return run_blocking(flow)
+
+    def add_frame(
+        self,
+        collection_name: str,
+        frame: Frame,
+        *,
+        text: str = "text",
+        id: str | ContentIds | None = None,
+        metadata: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        parallel: int | None = None,
+        wait: bool = True,
+        max_retries: int = MAX_RETRIES,
+        on_existing: OnExisting = "overwrite",
+        progress: ProgressOption = None,
+        shard_key_selector: types.ShardKeySelector | None = None,
+        collection_options: CollectionOptions | None = None,
+    ) -> int:
+        """Embed and store the rows of a frame; return the number of rows.
+
+        A frame is a DataFrame of pandas or Polars, an Arrow table, record batch or reader, a
+        dataset or Parquet file of pyarrow, a ``Dataset`` of Hugging Face `datasets` (streamed,
+        too), a dict of columns, or an iterable of these. It is read batch by batch, and need not
+        fit in memory: ``client.add_frame("pages", pyarrow.dataset.dataset("folder/"), text="body",
+        id="url")``. What is kept of each row is its id.
+
+        Values are stored as `add` stores metadata: dates and times as strings in ISO 8601,
+        decimals as numbers, nested columns as lists and dicts, categories as their values. A
+        missing value (null, NaN, NaT) is stored as null. Bytes and infinity are refused.
+
+        Args:
+            collection_name: name of the collection.
+            frame: the frame.
+            text: name of the column that holds the texts.
+            id: name of the column that holds the ids, of the kinds that `add` takes; or
+                `ContentIds`. By default, ids are derived from text and metadata, so that the same
+                frame added again changes nothing.
+            metadata: names of the columns to store as metadata; all others by default.
+            batch_size: see `add`.
+            parallel: see `add`.
+            wait: see `add`.
+            max_retries: see `add`.
+            on_existing: see `add`.
+            progress: see `add`.
+            shard_key_selector: see `add`.
+            collection_options: see `add`; ``CollectionOptions().bulk()`` loads a large frame into a
+                server faster.
+
+        Raises:
+            InputError: if it is no frame, a column is missing, or a value cannot be stored: it
+                names the column and the row.
+            CollectionMismatchError: see `add`.
+            ServerRefusal: see `add`.
+            ServerUnavailableError: see `add`.
+            IngestError: if it failed after a part was stored; see `add`.
+            ModelError: see `add`.
+            MissingDependencyError: see `add`; or if the frame is of another library, with Arrow's
+                stream interface, but pyarrow is not installed.
+        """
+        options = AddOptions(
+            batch_size=batch_size,
+            parallel=parallel,
+            wait=wait,
+            on_existing=on_existing,
+            progress=progress,
+            shard_key_selector=shard_key_selector,
+            collection_options=collection_options,
+        )
+        collection = self._collection(collection_name, max_retries)
+        return run_blocking(add_frame(collection, frame, text, id, metadata, options))
 
     # answers out
 
@@ -675,6 +752,28 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             MissingDependencyError: if ``progress=True``, but tqdm is not installed.
         """
         run_blocking(optimize(self._collection(collection_name), progress))
+
+    def wait_until_indexed(self, collection_name: str, *, progress: bool | None = None) -> None:
+        """Turn the index of a collection on if loading left it off, and wait until it is built.
+
+        Call it after `add` with ``CollectionOptions().bulk(wait=True)``. It may take minutes, and
+        can be called again if it was interrupted. With the embedded engine it does what `optimize`
+        does. Local mode has no index.
+
+        Args:
+            collection_name: name of the collection.
+            progress: see `optimize`.
+
+        Raises:
+            InputError: if an option is invalid.
+            CollectionNotFoundError: if the collection does not exist.
+            CollectionMismatchError: if the collection's stamp cannot be read.
+            FolderError: see `optimize`.
+            ServerRefusal: see `optimize`.
+            ServerUnavailableError: see `optimize`.
+            MissingDependencyError: see `optimize`.
+        """
+        run_blocking(wait_until_indexed(self._collection(collection_name), progress))
 
     # collections copied to another database
 

@@ -19,8 +19,7 @@ async def optimize(collection: Collection, progress: bool | None) -> None:
     Raises:
         As `QdrantEmbedMixin.optimize` does.
     """
-    if not isinstance(progress, bool | None):
-        raise InputError(f"progress must be True, False or None, not {progress!r:.80}")
+    _check(progress)
     requests = collection.requests
     with Progress(f"index of {collection.name}", shown=progress) as bar:
         requests.on_wait = bar.show_note
@@ -43,11 +42,35 @@ async def optimize(collection: Collection, progress: bool | None) -> None:
             await requests.io.sleep(_LOOK.seconds(looks))
 
 
+async def wait_until_indexed(collection: Collection, progress: bool | None) -> None:
+    """Turn the index of a collection on if it is off, and wait until it is built.
+
+    Raises:
+        As `QdrantEmbedMixin.wait_until_indexed` does.
+    """
+    _check(progress)
+    stored = await collection.find()
+    if stored is None:
+        raise _not_found(collection.name)
+    collection.bulk = stored.bulk
+    await collection.index_now()
+    await optimize(collection, progress)
+
+
+def _check(progress: object) -> None:
+    """Raise `InputError` unless `progress` says whether to show a bar."""
+    if not isinstance(progress, bool | None):
+        raise InputError(f"progress must be True, False or None, not {progress!r:.80}")
+
+
+def _not_found(name: str) -> CollectionNotFoundError:
+    return CollectionNotFoundError(
+        f"collection {name!r} was not found: add() creates it", collection_name=name
+    )
+
+
 async def _status(collection: Collection) -> models.CollectionStatus:
     found = await collection.requests.info()
     if found is None:
-        raise CollectionNotFoundError(
-            f"collection {collection.name!r} was not found: add() creates it",
-            collection_name=collection.name,
-        )
+        raise _not_found(collection.name)
     return found.status

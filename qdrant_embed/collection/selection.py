@@ -38,6 +38,7 @@ from qdrant_embed.collection.encoders import (
     adapt,
     described_for,
 )
+from qdrant_embed.collection.options import rescoring
 from qdrant_embed.collection.stamp import SparseStamp, Stamp
 from qdrant_embed.collection.stored import (
     StoredCollection,
@@ -634,7 +635,7 @@ class EncoderSelection:
                 chunked = encoder.splits
             else:
                 encoder = self._without_prefixes(encoder, collection.name)
-        dense = DenseVectors(encoder, vector_name)
+        dense = DenseVectors(encoder, vector_name, rescoring(collection.quantized.get(vector_name)))
         vectors = CollectionVectors(dense, chunked=chunked)
         sparse = self.followed_sparse(collection) if chosen.follows_sparse else chosen.sparse
         if sparse is not None:

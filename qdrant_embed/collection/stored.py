@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from qdrant_client import models
 
 from qdrant_embed.collection.stamp import (
+    INDEXING_THRESHOLD,
     STAMP_KEY,
+    BulkMark,
     CopyMark,
     LateStamp,
     Stamp,
     check_late_stamp,
     check_sparse_stamp,
     check_stamp,
+    read_bulk,
     read_mark,
     read_stamp,
 )
@@ -47,6 +50,9 @@ class StoredCollection:
         copies: number of copies of each shard.
         copies_written: number of copies that must confirm a write.
         mark: what it says of the copy that it is, until all of that is complete.
+        quantized: how dense vectors are quantised, by their names, as far as they are.
+        bulk: what it says of its loading, until its index is built again.
+        indexing_threshold: kB of vectors from which its server builds an index, unless that is off.
     """
 
     name: str
@@ -59,6 +65,9 @@ class StoredCollection:
     copies: int = 1
     copies_written: int = 1
     mark: CopyMark | None = None
+    quantized: Mapping[str, models.QuantizationConfig] = field(default_factory=dict)
+    bulk: BulkMark | None = None
+    indexing_threshold: int = INDEXING_THRESHOLD
 
     @property
     def vector_names(self) -> set[str]:
@@ -153,6 +162,13 @@ def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
         copies=params.replication_factor or 1,
         copies_written=params.write_consistency_factor or 1,
         mark=read_mark(name, info.config.metadata),
+        quantized={
+            vector: quantization
+            for vector, one in vectors.items()
+            if (quantization := one.quantization_config or info.config.quantization_config)
+        },
+        bulk=read_bulk(info.config.metadata),
+        indexing_threshold=info.config.optimizer_config.indexing_threshold or INDEXING_THRESHOLD,
     )
 
 

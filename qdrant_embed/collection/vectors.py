@@ -30,10 +30,12 @@ class DenseVectors:
     Attributes:
         encoder: encodes documents and queries.
         vector_name: name of the vector; ``""`` for the unnamed one.
+        search_params: options of a search that has none: of quantised vectors, to rescore.
     """
 
     encoder: Encoder
     vector_name: str
+    search_params: models.SearchParams | None = None
 
 
 @dataclass(frozen=True)

@@ -294,7 +294,7 @@ class Search:
                 using=vectors.dense.vector_name or None,
                 query=self._near(vectors, query),
                 filter=condition,
-                params=self._options.params,
+                params=self._params(vectors),
             )
             return DenseRanking(request, self._skipped, last, documents=documents)
         dense = self._dense(vectors, query, condition)
@@ -335,7 +335,8 @@ class Search:
         """
         documents, last = self.groups(vectors), self._skipped + self._fetched
         using, depths = vectors.dense.vector_name or None, self._depths(last, documents)
-        nearest = self._branch(using, self._near(vectors, query), condition)
+        params = self._params(vectors)
+        nearest = self._branch(using, self._near(vectors, query), condition, params)
         branches = [nearest, *self._sparse(vectors, query, condition)]
         ranked = models.Prefetch(
             prefetch=branches, query=query.tokens, using=name, params=self._options.params
@@ -350,7 +351,7 @@ class Search:
                 prefetch=[ranked],
                 query=models.NearestQuery(nearest=query.vector, mmr=mmr),
                 using=using,
-                params=self._options.params,
+                params=self._params(vectors),
             )
             request = self._request(
                 vectors,
@@ -365,7 +366,9 @@ class Search:
         """Return the search by sparse vectors; none for a text without any of the model's words."""
         if vectors.sparse is None or query.words is None or not query.words.indices:
             return []
-        return [self._branch(vectors.sparse.vector_name, query.words, condition)]
+        return [
+            self._branch(vectors.sparse.vector_name, query.words, condition, self._options.params)
+        ]
 
     def _dense(
         self,
@@ -375,11 +378,13 @@ class Search:
     ) -> models.Prefetch:
         """Return the search by dense vectors, with examples and diversity."""
         using = vectors.dense.vector_name or None
-        nearest = self._branch(using, self._near(vectors, query), condition)
+        params = self._params(vectors)
+        nearest = self._branch(using, self._near(vectors, query), condition, params)
         if self.diversity is None or query.vector is None:
             return nearest
         mmr = models.Mmr(diversity=self.diversity)  # of as many candidates as hits
-        diverse = self._branch(using, models.NearestQuery(nearest=query.vector, mmr=mmr), condition)
+        chosen = models.NearestQuery(nearest=query.vector, mmr=mmr)
+        diverse = self._branch(using, chosen, condition, params)
         # Qdrant's core does not choose from the candidates of a branch unless these are another's
         if query.words is None and not self.like and not self.unlike:
             return diverse
@@ -478,14 +483,23 @@ class Search:
         query |= {"params": params, "with_vector": self._with_vectors(vectors)}
         return self._options.model_copy(update=query)  # all of it is checked
 
+    def _params(self, vectors: CollectionVectors) -> models.SearchParams | None:
+        """Return the options of a search by dense vectors: quantised ones are scored again."""
+        own = self._options.params
+        return vectors.dense.search_params if own is None else own
+
     def _branch(
-        self, using: str | None, query: Any, condition: models.Filter | None
+        self,
+        using: str | None,
+        query: Any,
+        condition: models.Filter | None,
+        params: models.SearchParams | None,
     ) -> models.Prefetch:
         return models.Prefetch(
             query=query,
             using=using,
             filter=condition,
-            params=self._options.params,
+            params=params,
         )
 
     def _reranked(
