@@ -14,9 +14,12 @@ None of these libraries is imported here.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
+import random
 import sys
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -41,10 +44,23 @@ from qdrant_embed.encoder.late import LateInteractionTextEmbedding
 from qdrant_embed.encoder.run.cores import usable_cores
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.text import TextEmbedding
-from qdrant_embed.errors import check_path, check_str, check_whole
+from qdrant_embed.engines.server import requested_wait
+from qdrant_embed.errors import (
+    IngestError,
+    InputError,
+    ServerUnavailableError,
+    check_str,
+    check_whole,
+)
 from qdrant_embed.flows.progress import IngestProgress
+from qdrant_embed.flows.requests import LONGEST_RETRYING
 from qdrant_embed.forks import ForkLock
 from qdrant_embed.ingest.adding import AddOptions, OnExisting
+from qdrant_embed.ingest.documents import Document
+from qdrant_embed.ingest.frames import Columns, FrameRows, is_frame
+from qdrant_embed.ingest.values import describe
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -89,9 +105,8 @@ class Encoder:
         threads: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        check_str("text", text)
         check_str("vector", vector)
-        self._text, self._vector = text, vector
+        self._columns, self._vector = Columns(text, metadata=()), vector
         self._models = _Models(model, None, None, threads, cache_dir)
         self._key = _key(self._models)
 
@@ -110,7 +125,7 @@ class Encoder:
         return self._encode(batch)
 
     def _encode(self, batch: Any) -> Any:
-        texts = _column(batch, self._text)
+        texts = [document.text for document in _documents(batch, self._columns)]
         if _is_rehearsal():
             return _with_column(batch, self._vector, np.zeros((len(texts), 1), np.float32))
         encoder = adapt(_shared(self._key, self._models.dense))
@@ -127,9 +142,9 @@ class Writer:
     that calls it opens a client and loads the model when it does so for the first time, and any
     number of threads may call it.
 
-    A server that is kept busy by many writers asks for patience: a request is retried for five
-    minutes, with the waits that the server asks for, and somewhat longer, so that not all writers
-    come back in the same moment.
+    Many writers can ask more of a server than it accepts. As long as it answers that they shall
+    come back in so many seconds, as a rate limit does, they do. Any other failure is one after
+    five minutes, as it is of `QdrantClient.add`.
 
     Args:
         url: address of the Qdrant server, ``http://host:6333``.
@@ -189,7 +204,7 @@ class Writer:
         check_str("url", url)
         check_str("collection", collection)
         self._collection = collection
-        self._columns = (text, id, metadata)
+        self._columns = Columns(text, id, metadata)
         self._models = _Models(model, sparse_model, late_model, threads, cache_dir)
         self._connection = {"timeout": _TIMEOUT, **(client_options or {}), "url": url}
         self._options = AddOptions(
@@ -213,27 +228,43 @@ class Writer:
         return self._store(batch)
 
     def _store(self, batch: Any) -> Any:
-        texts, ids, metadata = _rows(batch, *self._columns)
-        documents, stored, unchanged = len(texts), 0, 0
-        if texts and not _is_rehearsal():
-            reports: list[IngestProgress] = []
-            options = self._options
-            client = _shared(self._key, self._client)
-            found = client.add(
-                self._collection,
-                texts,
-                metadata,
-                "content" if ids is None else ids,
-                options.batch_size,
-                max_retries=self._max_retries,
-                on_existing=options.on_existing,
-                progress=reports.append,
-                collection_options=options.collection_options,
-            )
-            unchanged = reports[-1].unchanged
-            stored = len({*found}) - unchanged
-        counts = dict(zip(self.COUNTS, (documents, stored, unchanged), strict=True))
+        documents, stored, unchanged = _documents(batch, self._columns), 0, 0
+        if documents and not _is_rehearsal():
+            stored, unchanged = self._add(documents)
+        counts = dict(zip(self.COUNTS, (len(documents), stored, unchanged), strict=True))
         return _like(batch, {name: np.array([count]) for name, count in counts.items()})
+
+    def _add(self, documents: list[Document]) -> tuple[int, int]:
+        """Store documents; return how many this call stored, and how many there were."""
+        client, options, earlier = _shared(self._key, self._client), self._options, 0
+        while True:
+            reports: list[IngestProgress] = []
+            try:
+                ids = client.add(
+                    self._collection,
+                    documents,
+                    ids="content" if self._columns.id is None else None,
+                    batch_size=options.batch_size,
+                    max_retries=self._max_retries,
+                    on_existing=options.on_existing,
+                    progress=reports.append,
+                    collection_options=options.collection_options,
+                )
+            except (IngestError, ServerUnavailableError) as error:
+                wait = _requested_wait(error)
+                if wait is None:
+                    raise
+                if isinstance(error, IngestError):
+                    earlier += max(0, len({*error.stored_ids}) - reports[-1].unchanged)
+                logger.warning(
+                    "collection %r: the server accepts no more for now, trying again in %.0f s",
+                    self._collection,
+                    wait,
+                )
+                time.sleep(wait)
+            else:
+                unchanged = reports[-1].unchanged
+                return len({*ids}) - unchanged + earlier, unchanged - earlier
 
     def _client(self) -> QdrantClient:
         client = QdrantClient(**self._connection)
@@ -290,6 +321,20 @@ class _Models:
         return None if model is None else check_late_encoder(model)
 
 
+def _requested_wait(error: BaseException) -> float | None:
+    """Return how long to wait if a server asked for that because it is asked too much.
+
+    ``None`` if it is another failure, or the server asks for longer than a rate limit would.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        wait = requested_wait(cause)
+        if wait is not None and wait <= LONGEST_RETRYING:
+            return wait * random.uniform(1, 1.25)  # noqa: S311 - writers shall not meet again
+        cause = cause.__cause__
+    return None
+
+
 def share_of_cores() -> int:
     """Return the cores that are this process's share of the machine, at least 1.
 
@@ -335,6 +380,20 @@ def _is_rehearsal() -> bool:
     return False
 
 
+def _documents(batch: Any, columns: Columns) -> list[Document]:
+    """Return the rows of a batch as documents.
+
+    Raises:
+        InputError: if it is no batch, or a column is missing or cannot be used.
+    """
+    if not is_frame(batch):
+        raise InputError(
+            "a batch must be a dict of columns, a DataFrame of pandas or Polars, or a table or "
+            f"record batch of Arrow, or the argument an iterator of these, not {describe(batch)}"
+        )
+    return [*FrameRows(batch, columns)]
+
+
 def _like(batch: Any, columns: Mapping[str, Any]) -> Any:
     """Return columns as a batch of the same kind."""
     if isinstance(batch, Mapping):
@@ -352,26 +411,3 @@ def _with_column(batch: Any, name: str, rows: Any) -> Any:
     if hasattr(batch, "with_columns"):  # Polars
         return batch.with_columns(_like(batch, {name: rows})[name])
     return batch.append_column(name, _like(batch, {name: [*rows]}).column(0))
-
-
-# until ingest/frames.py
-
-
-def _column(batch: Any, name: str) -> list[Any]:
-    column = batch[name]
-    for way in ("to_pylist", "to_list", "tolist"):
-        if hasattr(column, way):
-            return list(getattr(column, way)())
-    return list(column)
-
-
-def _rows(
-    batch: Any, text: str, id: str | None, metadata: Sequence[str] | None
-) -> tuple[list[str], list[Any] | None, list[dict[str, Any]]]:
-    names = list(getattr(batch, "column_names", batch.keys() if hasattr(batch, "keys") else batch.columns))
-    if metadata is None:
-        metadata = [name for name in names if name not in (text, id)]
-    columns = [_column(batch, name) for name in metadata]
-    texts = _column(batch, text)
-    rows = [dict(zip(metadata, values, strict=True)) for values in zip(*columns, strict=True)] if columns else [{} for _ in texts]
-    return texts, None if id is None else _column(batch, id), rows
