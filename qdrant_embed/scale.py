@@ -173,7 +173,8 @@ class Writer:
     Attributes:
         COUNTS: the columns of the result and their types: ``documents``, the rows of the batch;
             ``stored``, the documents that this call has stored; ``unchanged``, those that the
-            collection had. The rest are equal to other rows of the batch.
+            collection had, also from an attempt that the server had ended with a wait. The rest are
+            equal to other rows of the batch.
         SCHEMA: the same as Spark writes it.
     """
 
@@ -236,7 +237,7 @@ class Writer:
 
     def _add(self, documents: list[Document]) -> tuple[int, int]:
         """Store documents; return how many this call stored, and how many there were."""
-        client, options, earlier = _shared(self._key, self._client), self._options, 0
+        client, options = _shared(self._key, self._client), self._options
         while True:
             reports: list[IngestProgress] = []
             try:
@@ -254,8 +255,6 @@ class Writer:
                 wait = _requested_wait(error)
                 if wait is None:
                     raise
-                if isinstance(error, IngestError):
-                    earlier += max(0, len({*error.stored_ids}) - reports[-1].unchanged)
                 logger.warning(
                     "collection %r: the server accepts no more for now, trying again in %.0f s",
                     self._collection,
@@ -264,7 +263,7 @@ class Writer:
                 time.sleep(wait)
             else:
                 unchanged = reports[-1].unchanged
-                return len({*ids}) - unchanged + earlier, unchanged - earlier
+                return len({*ids}) - unchanged, unchanged
 
     def _client(self) -> QdrantClient:
         client = QdrantClient(**self._connection)
