@@ -39,7 +39,7 @@ c. 140 s of CPU for 200,000 points, uploading included, times ln(points of a sha
 d. 20 million points in float32 take 48 GB, which fit a machine of 64 GB; of int8, 39 GB.
 e. 408 MB for 200,000 points with 130 bytes of payload, of which vectors are 307. Longer texts add
    their own length.
-f. A server's RSS after queries of 200,000 points: 475 MB (float32), 386 (int8), 337 (binary); a part
+f. A server's RSS after queries of 200,000 points: 475 MB (float32), 386 (int8), 337 (binary). Part
    of the latter two are mapped files, which need not fit. Rescoring with oversampling keeps
    recall@10 at 1.00 (int8) and .88 (binary).
 g. 384 numbers of 4 bytes, of 1, of a bit.
