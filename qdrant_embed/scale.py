@@ -76,7 +76,7 @@ class Encoder:
     """A callable that adds a column of vectors to a batch.
 
     It is picklable. Each process that calls it loads the model when it does so for the first time,
-    once for all encoders and writers with the same model, and any number of threads may call it.
+    once for all encoders with the same model and options, and any number of threads may call it.
 
     Args:
         model: a known model's name, a folder, ``owner/name`` on the hub, or a custom encoder that
@@ -139,8 +139,9 @@ class Writer:
     are derived from content or taken from a column, and what is stored already is not encoded
     again. The collection is created by the first writer that has a document for it; any number of
     writers can start at the same time. A writer is picklable, its API key included. Each process
-    that calls it opens a client and loads the model when it does so for the first time, and any
-    number of threads may call it.
+    that calls it opens a client and loads the model when it does so for the first time, once for
+    all writers to the server with the same models and options, and any number of threads may call
+    it.
 
     Many writers can ask more of a server than it accepts. As long as it answers that they shall
     come back in so many seconds, as a rate limit does, they do. Any other failure is one after
@@ -159,7 +160,8 @@ class Writer:
         sparse_model: name of a sparse model, or an encoder that can be pickled, which makes
             searches hybrid.
         late_model: likewise, a late-interaction model that ranks candidates.
-        on_existing: see `QdrantClient.add`.
+        on_existing: see `QdrantClient.add`. With ``"error"``, a batch that is tried again fails if
+            a part of it was stored.
         batch_size: number of points per request; see `QdrantClient.add`.
         max_retries: number of retries of a request after a transient failure, within five minutes.
         collection_options: options for a collection that is created; see `QdrantClient.add`.
