@@ -58,15 +58,14 @@ def test_a_batch_is_stored_once(server: Server, tiny: TinyModel) -> None:
         bool,
     ]
     assert server.database.count("demo").count == 8
-    vectors = {
-        point.payload["document"]: point.vector
+    points: dict[str, Any] = {
+        (point.payload or {})["document"]: point.vector
         for point in server.database.scroll("demo", with_vectors=True)[0]
-        if point.payload
     }
-    expected = TextEmbedding(tiny.path).passage_embed(vectors)
-    for found, right in zip(vectors.values(), expected, strict=True):
-        assert isinstance(found, dict)
-        np.testing.assert_allclose(next(iter(found.values())), right, atol=1e-5)
+    expected = TextEmbedding(tiny.path).passage_embed(points)
+    for found, right in zip(points.values(), expected, strict=True):
+        (row,) = found.values()
+        assert np.allclose(row, right, atol=1e-5)
 
 
 def test_ids_and_metadata_are_columns(server: Server, tiny: TinyModel) -> None:
@@ -221,7 +220,7 @@ def test_ten_writers_start_at_once(
     ready = threading.Barrier(10)
 
     def start(number: int) -> tuple[int, ...]:
-        options = PATIENT | {"timeout": 100 + number}  # a client of its own, as in a process
+        options: dict[str, Any] = PATIENT | {"timeout": 100 + number}  # a client of its own
         if transport == "grpc":
             options |= {"prefer_grpc": True, "grpc_port": grpc_server.grpc_port}
         write = writer(grpc_server, model, client_options=options, **WAYS[way])

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # theirs
 ROOT = Path(__file__).parents[2]
 NEEDS_JAVA = pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
 ENGINES = ["ray", pytest.param("spark", marks=NEEDS_JAVA)]
-PATIENT = {"check_compatibility": False, "timeout": 120}
+PATIENT: dict[str, Any] = {"check_compatibility": False, "timeout": 120}
 DOCUMENTS = [f"{number} ships stay in the harbour {number % 7}" for number in range(600)]
 
 
@@ -69,9 +69,10 @@ def test_documents_are_stored_once_whatever_dies(
 
 
 @pytest.mark.parametrize("batch_format", ["numpy", "pandas", "pyarrow"])
-def test_batches_of_ray(server: Server, model: str, batch_format: str, tmp_path: Path) -> None:
+def test_batches_of_ray(server: Server, model: str, batch_format: str) -> None:
     write = Writer(server.url, "demo", model, client_options=PATIENT)
-    workers.with_ray({**vars_of(server, model)}, DOCUMENTS[:8], None)  # starts it
+    first = {"url": server.url, "collection": "first", "model": model, "client_options": PATIENT}
+    workers.with_ray(first, DOCUMENTS[:8], None)  # starts it
     import ray
 
     data = ray.data.from_items([{"text": text, "n": 1.5} for text in DOCUMENTS[:20]])
@@ -80,11 +81,6 @@ def test_batches_of_ray(server: Server, model: str, batch_format: str, tmp_path:
     assert {payload["n"] for payload in stored(server.database).values()} == {1.5}
     rows = data.map_batches(Encoder(model), batch_format=batch_format).take_all()
     assert {len(row["vector"]) for row in rows} == {TextEmbedding(model).dimension}
-
-
-def vars_of(server: Server, model: str) -> dict[str, Any]:
-    """Return options of a writer to a collection of its own."""
-    return {"url": server.url, "collection": "first", "model": model, "client_options": PATIENT}
 
 
 def test_partitions_of_dask(server: Server, model: str) -> None:
