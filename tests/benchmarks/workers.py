@@ -70,10 +70,13 @@ def resident_mb() -> float:
     return 0.0
 
 
-def texts(count: int) -> list[str]:
-    """Return different texts of 10 to 25 words."""
+def texts(count: int, most: int) -> list[str]:
+    """Return different texts, of `most` words at most and of a third of that at least."""
     words, chance = " ".join(docstrings()).split(), random.Random(1)
-    return [f"{n} {' '.join(chance.sample(words, chance.randint(10, 25)))}" for n in range(count)]
+    return [
+        f"{n} {' '.join(chance.sample(words, chance.randint(most // 3, most)))}"
+        for n in range(count)
+    ]
 
 
 def number(text: str) -> int:
@@ -199,9 +202,10 @@ def main() -> None:
     parser.add_argument("engine", choices=RUNS)
     parser.add_argument("--url", required=True)
     parser.add_argument("--documents", type=int, default=50_000)
+    parser.add_argument("--words", type=int, default=25, help="words of the longest document")
     parser.add_argument("--calm", action="store_true", help="kill nothing, and send nothing twice")
     chosen = parser.parse_args()
-    documents = texts(chosen.documents)
+    documents = texts(chosen.documents, chosen.words)
     options = {"url": chosen.url, "collection": COLLECTION, "model": MINILM}
     is_rough = not chosen.calm and chosen.engine != "process"
     with (

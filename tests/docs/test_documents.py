@@ -13,7 +13,6 @@ from urllib.request import urlopen
 
 import pytest
 from image_build import ImageBuild
-from rest_server import serving
 
 pytestmark = pytest.mark.usefixtures("compiled_minilm")
 
