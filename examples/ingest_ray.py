@@ -68,7 +68,7 @@ def main(folder: str, url: str, address: str | None = None) -> None:
     counts = documents.map_batches(
         Writer,
         fn_constructor_kwargs={"url": url, "collection": COLLECTION, "model": MODEL},
-        concurrency=WORKERS,
+        compute=ray.data.ActorPoolStrategy(size=WORKERS),
         batch_size=BATCH,
         batch_format="pyarrow",  # keeps dates and nested columns as they are
     )

@@ -84,8 +84,8 @@ def number(text: str) -> int:
     return int(text.partition(" ")[0])
 
 
-def with_ray(options: Mapping[str, Any], documents: Sequence[str], marker: str | None) -> Any:
-    """Store documents with two workers of Ray; return the rows of counts, as a DataFrame."""
+def started_ray() -> Any:
+    """Return the module, when Ray runs on this machine."""
     import ray
 
     root = Path(__file__).parent
@@ -98,6 +98,12 @@ def with_ray(options: Mapping[str, Any], documents: Sequence[str], marker: str |
             logging_level="ERROR",
             runtime_env={"env_vars": {"PYTHONPATH": paths}},
         )
+    return ray
+
+
+def with_ray(options: Mapping[str, Any], documents: Sequence[str], marker: str | None) -> Any:
+    """Store documents with two workers of Ray; return the rows of counts, as a DataFrame."""
+    ray = started_ray()
     ray.data.DataContext.get_current().enable_progress_bars = False
     items = [{"text": text, "number": number(text)} for text in documents]
     data = ray.data.from_items(items, override_num_blocks=max(4, len(items) // BATCH))
@@ -107,7 +113,7 @@ def with_ray(options: Mapping[str, Any], documents: Sequence[str], marker: str |
     done = data.map_batches(
         Writer if marker is None else Dying,
         fn_constructor_kwargs=arguments,
-        concurrency=2,
+        compute=ray.data.ActorPoolStrategy(size=2),
         batch_size=min(BATCH, max(1, len(items) // 8)),
     )
     return done.to_pandas()
