@@ -296,7 +296,9 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             where: a filter as a plain dict, ``{"source": "docs", "year": {"gte": 2020}}``; see
                 `qdrant_embed.search.filters`. With `query_filter`, both must match.
             with_vectors: whether to return `QueryResponse.embedding` and ``sparse_embedding``.
-            search_params: Qdrant's options for the search (exactness, rescoring ...).
+            search_params: Qdrant's options for the search (exactness, rescoring ...). By default,
+                a search in quantised vectors scores two to four times as many candidates again by
+                the stored ones.
             score_threshold: minimum score of a hit: of the fused score in a hybrid search, of the
                 sum over the query's tokens with late interaction, and of the score before reranking
                 with a reranker. Scores are rounded: pass 0.999 instead

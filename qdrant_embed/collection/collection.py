@@ -15,7 +15,7 @@ from qdrant_client import models
 from qdrant_embed.collection.options import CollectionOptions, check_shard_keys
 from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec
 from qdrant_embed.collection.selection import EncoderSelection
-from qdrant_embed.collection.stamp import BULK_KEY, BulkMark, Stamp
+from qdrant_embed.collection.stamp import BULK_KEY, INDEXING_THRESHOLD, BulkMark, Stamp
 from qdrant_embed.collection.stored import StoredCollection, check_is_stamped, read_collection
 from qdrant_embed.collection.vectors import CollectionVectors
 from qdrant_embed.engines.names import check_new_collection_name
@@ -168,7 +168,7 @@ class Collection:
             self._was_empty = existing.stamp is None and existing.is_empty
             existing.check_shard_keys(shard_keys)
         self.found = existing
-        self.bulk = existing and existing.bulk
+        self.bulk = None if existing is None else existing.bulk
         vectors = await self.io.compute(self.selection.for_add, existing)
         await self.io.compute(vectors.dense.encoder.check_lengths, texts)
         if existing is not None:
@@ -251,9 +251,10 @@ class Collection:
 
     async def _index_later(self, stored: StoredCollection) -> None:
         """Turn the index off, and leave a mark that says so to whoever comes later."""
-        if not self.io.engine.indexes:
+        is_off = stored.bulk is None and stored.indexing_threshold == 0  # by somebody's own choice
+        if is_off or not self.io.engine.indexes:
             return
-        mark = self.bulk = stored.bulk or BulkMark(stored.indexing_threshold)
+        mark = self.bulk = stored.bulk or BulkMark(stored.indexing_threshold or INDEXING_THRESHOLD)
         await self._set_threshold(0, mark.metadata())
 
     async def index_now(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
@@ -300,17 +301,23 @@ def sparse_vector_params(
     return models.SparseVectorParams(index=index, modifier=modifier)
 
 
-def rescoring(quantized: models.QuantizationConfig | None) -> models.SearchParams | None:
+def rescoring(
+    quantized: models.QuantizationConfig | None, most: float | None = None
+) -> models.SearchParams | None:
     """Return the options of a search in quantised vectors that finds almost what an exact one does.
 
     The nearest candidates by the quantised vectors are scored again by the stored ones: twice as
     many as hits, or four times with less than 4 bits a value.
+
+    Args:
+        quantized: how the vectors are quantised, if they are.
+        most: the greatest factor that the server accepts, if it has a limit.
     """
     if quantized is None:
         return None
     coarse = isinstance(quantized, models.BinaryQuantization | models.ProductQuantization) or (
         isinstance(quantized, models.TurboQuantization) and quantized.turbo.bits in _COARSE
     )
-    oversampling = 4.0 if coarse else 2.0
+    oversampling = min(4.0 if coarse else 2.0, most or math.inf)
     again = models.QuantizationSearchParams(rescore=True, oversampling=oversampling)
     return models.SearchParams(quantization=again)

@@ -38,7 +38,6 @@ from qdrant_embed.collection.encoders import (
     adapt,
     described_for,
 )
-from qdrant_embed.collection.options import rescoring
 from qdrant_embed.collection.stamp import SparseStamp, Stamp
 from qdrant_embed.collection.stored import (
     StoredCollection,
@@ -595,6 +594,8 @@ class EncoderSelection:
             late = vectors.late.encoder.describe()
             check_late_collection(collection, late, vectors.late.vector_name)
         if self._is_of(vectors, chosen):
+            again = collection.search_params(dense.vector_name)
+            vectors = replace(vectors, dense=replace(dense, search_params=again))
             chosen.recent.remember(collection, vectors)
 
     def _is_of(self, vectors: CollectionVectors, chosen: _Chosen) -> bool:
@@ -635,7 +636,7 @@ class EncoderSelection:
                 chunked = encoder.splits
             else:
                 encoder = self._without_prefixes(encoder, collection.name)
-        dense = DenseVectors(encoder, vector_name, rescoring(collection.quantized.get(vector_name)))
+        dense = DenseVectors(encoder, vector_name, collection.search_params(vector_name))
         vectors = CollectionVectors(dense, chunked=chunked)
         sparse = self.followed_sparse(collection) if chosen.follows_sparse else chosen.sparse
         if sparse is not None:

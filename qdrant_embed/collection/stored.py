@@ -8,8 +8,8 @@ from pathlib import PurePath
 
 from qdrant_client import models
 
+from qdrant_embed.collection.options import rescoring
 from qdrant_embed.collection.stamp import (
-    INDEXING_THRESHOLD,
     STAMP_KEY,
     BulkMark,
     CopyMark,
@@ -52,7 +52,9 @@ class StoredCollection:
         mark: what it says of the copy that it is, until all of that is complete.
         quantized: how dense vectors are quantised, by their names, as far as they are.
         bulk: what it says of its loading, until its index is built again.
-        indexing_threshold: kB of vectors from which its server builds an index, unless that is off.
+        indexing_threshold: kB of vectors from which its server builds an index; 0 if that is off,
+            ``None`` for the server's default.
+        most_oversampling: the greatest that its strict mode accepts, if there is a limit.
     """
 
     name: str
@@ -67,7 +69,8 @@ class StoredCollection:
     mark: CopyMark | None = None
     quantized: Mapping[str, models.QuantizationConfig] = field(default_factory=dict)
     bulk: BulkMark | None = None
-    indexing_threshold: int = INDEXING_THRESHOLD
+    indexing_threshold: int | None = None
+    most_oversampling: float | None = None
 
     @property
     def vector_names(self) -> set[str]:
@@ -118,6 +121,10 @@ class StoredCollection:
             return [selector.fallback]
         return list(selector) if isinstance(selector, list) else [selector]
 
+    def search_params(self, vector_name: str) -> models.SearchParams | None:
+        """Return the options of a search in a vector for which a user has none."""
+        return rescoring(self.quantized.get(vector_name), self.most_oversampling)
+
     @property
     def chunked(self) -> bool:
         """Whether a document is stored as one point per chunk."""
@@ -149,7 +156,7 @@ def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
         CollectionMismatchError: if its stamp cannot be read.
     """
     params = info.config.params
-    config = params.vectors
+    config, strict = params.vectors, info.config.strict_mode_config
     vectors = config if isinstance(config, dict) else {"": config} if config is not None else {}
     return StoredCollection(
         name=name,
@@ -168,7 +175,8 @@ def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
             if (quantization := one.quantization_config or info.config.quantization_config)
         },
         bulk=read_bulk(info.config.metadata),
-        indexing_threshold=info.config.optimizer_config.indexing_threshold or INDEXING_THRESHOLD,
+        indexing_threshold=info.config.optimizer_config.indexing_threshold,
+        most_oversampling=strict.search_max_oversampling if strict and strict.enabled else None,
     )
 
 

@@ -6,6 +6,7 @@ libraries is imported here: an object of one comes from somebody who has it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
@@ -15,6 +16,7 @@ import numpy as np
 
 from qdrant_embed.errors import InputError, check_str
 from qdrant_embed.ingest.documents import Document
+from qdrant_embed.ingest.tables import JSON, MARK, VECTOR, TableFile, pyarrow
 from qdrant_embed.ingest.values import UnstorableError, describe, json_value, scalar
 
 Frame: TypeAlias = Any  # see `FrameRows`
@@ -235,57 +237,100 @@ def _of_polars(frame: Any, chosen: Columns) -> Iterator[Batch]:
 
 
 def _of_record_batch(frame: Any, chosen: Columns) -> Iterator[Batch]:
-    wanted = chosen.of(frame.schema.names)
+    wanted = _names(frame.schema, chosen)
     for start in range(0, frame.num_rows, ROWS):
         part = frame.slice(start, ROWS)
-        yield {name: _arrow_values(part.column(name), name) for name in wanted}
+        yield {name: _arrow_values(part.column(name), part.schema.field(name)) for name in wanted}
 
 
-def _arrow_values(column: Any, name: str) -> Sequence[Any]:
+def _names(schema: Any, chosen: Columns, constants: Iterable[str] = ()) -> list[str]:
+    """Return the names of the columns to read; vectors of exported points only if one asks."""
+    names = schema.names
+    if chosen.metadata is None:
+        names = [each.name for each in schema if _mark(each) != VECTOR]
+    return chosen.of([*names, *constants])
+
+
+def _mark(field: Any) -> str:
+    """Return what a file of ours says of a column; ``""`` for others."""
+    return (field.metadata or {}).get(MARK, b"").decode(errors="replace")  # type: ignore[no-any-return]
+
+
+def _arrow_values(column: Any, field: Any) -> Sequence[Any]:
     """Return the Python values of an Arrow array; nanoseconds need pandas."""
     try:
-        return column.to_pylist()  # type: ignore[no-any-return]
-    except (ValueError, ImportError, OverflowError) as error:
-        raise InputError(f"column {name!r} cannot be read: {error}") from error
+        values: Sequence[Any] = column.to_pylist()
+        if _mark(field) == JSON:
+            values = [None if value is None else json.loads(value) for value in values]
+    except (ValueError, ImportError, OverflowError, TypeError, RecursionError) as error:
+        raise InputError(f"column {field.name!r} cannot be read: {error}") from error
+    return values
 
 
 def _of_arrow(frame: Any, chosen: Columns) -> Iterator[Batch]:
     """Read a table, whose batches share its memory."""
-    wanted = chosen.of(frame.schema.names)
+    wanted = _names(frame.schema, chosen)
     for batch in frame.select(wanted).to_batches(max_chunksize=ROWS):
         yield from _of_record_batch(batch, chosen)
 
 
 def _of_arrow_reader(frame: Any, chosen: Columns) -> Iterator[Batch]:
-    chosen.of(frame.schema.names)
-    for batch in frame:
+    _names(frame.schema, chosen)
+    for batch in _each(frame):
         yield from _of_record_batch(batch, chosen)
 
 
 def _of_arrow_dataset(frame: Any, chosen: Columns) -> Iterator[Batch]:
-    wanted = chosen.of(frame.schema.names)
+    wanted = _names(frame.schema, chosen)
     # a few batches are read ahead, each of them a row group at most
     batches = frame.to_batches(
         columns=wanted, batch_size=ROWS, batch_readahead=1, fragment_readahead=1
     )
-    for batch in batches:
+    for batch in _each(batches):
         yield from _of_record_batch(batch, chosen)
 
 
 def _of_arrow_scanner(frame: Any, chosen: Columns) -> Iterator[Batch]:
-    for batch in frame.to_batches():
+    for batch in _each(frame.to_batches()):
         yield from _of_record_batch(batch, chosen)
 
 
 def _of_parquet(frame: Any, chosen: Columns) -> Iterator[Batch]:
-    wanted = chosen.of(frame.schema_arrow.names)
-    for batch in frame.iter_batches(batch_size=ROWS, columns=wanted):
+    wanted = _names(frame.schema_arrow, chosen)
+    for batch in _each(frame.iter_batches(batch_size=ROWS, columns=wanted)):
         yield from _of_record_batch(batch, chosen)
 
 
-def _of_stream(frame: Any, chosen: Columns) -> Iterator[Batch]:
-    from qdrant_embed.ingest.tables import pyarrow
+def _of_file(file: TableFile, chosen: Columns) -> Iterator[Batch]:
+    with file.opened(ROWS) as (schema, read):
+        wanted = _names(schema, chosen, file.constants)
+        for batch in read([name for name in wanted if name not in file.constants]):
+            for start in range(0, batch.num_rows, ROWS):
+                part = batch.slice(start, ROWS)
+                columns = {
+                    name: [file.constants[name]] * part.num_rows
+                    if name in file.constants
+                    else _arrow_values(part.column(name), part.schema.field(name))
+                    for name in wanted
+                }
+                yield columns
 
+
+def _each(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield batches of Arrow; raise `InputError` if a file or stream is damaged."""
+    unread = iter(batches)
+    while True:
+        try:
+            batch = next(unread)
+        except StopIteration:
+            return
+        except (ValueError, OSError, NotImplementedError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"the frame cannot be read to its end: {reason}") from error
+        yield batch
+
+
+def _of_stream(frame: Any, chosen: Columns) -> Iterator[Batch]:
     reader = pyarrow("a frame of another library").RecordBatchReader.from_stream(frame)
     yield from _of_arrow_reader(reader, chosen)
 
@@ -306,6 +351,7 @@ def _of_batches(frame: Iterable[Any], chosen: Columns) -> Iterator[Batch]:
 
 
 _READERS: list[tuple[Callable[[object], bool], _Reader]] = [
+    (lambda value: isinstance(value, TableFile), _of_file),
     (_is("pandas", "DataFrame"), _of_pandas),
     (_is("polars", "DataFrame"), _of_polars),
     (_is("pyarrow", "RecordBatch"), _of_record_batch),
@@ -320,6 +366,10 @@ _READERS: list[tuple[Callable[[object], bool], _Reader]] = [
 
 def _length(frame: Any) -> int | None:
     """Return the number of rows, if that is known before they are read."""
+    if isinstance(frame, list) and len(frame) == 1:
+        return _length(frame[0])
+    if isinstance(frame, TableFile):
+        return frame.rows
     if _is("pyarrow", "ParquetFile")(frame):
         return int(frame.metadata.num_rows)
     if isinstance(frame, Mapping):
