@@ -23,14 +23,14 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from qdrant_embed.client import QdrantClient
 from qdrant_embed.collection.encoders import adapt
-from qdrant_embed.collection.options import CollectionOptions
+from qdrant_embed.collection.options import CollectionOptions, checked_options
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
 from qdrant_embed.encoder.interfaces import (
     DenseEncoder,
@@ -164,7 +164,9 @@ class Writer:
             a part of it was stored.
         batch_size: number of points per request; see `QdrantClient.add`.
         max_retries: number of retries of a request after a transient failure, within five minutes.
-        collection_options: options for a collection that is created; see `QdrantClient.add`.
+        collection_options: options for a collection that is created; see `QdrantClient.add`. With
+            `CollectionOptions.bulk`, the index stays off until `QdrantClient.wait_until_indexed` is
+            called, once all writers have ended.
         client_options: further arguments of `QdrantClient`, such as ``api_key`` and
             ``prefer_grpc``; ``timeout`` is 60 by default.
 
@@ -210,8 +212,11 @@ class Writer:
         self._columns = Columns(text, id, metadata)
         self._models = _Models(model, sparse_model, late_model, threads, cache_dir)
         self._connection = {"timeout": _TIMEOUT, **(client_options or {}), "url": url}
+        created = checked_options(collection_options)
+        if created.indexing == "after add":  # but a batch is not all
+            created = replace(created, indexing="after wait")
         self._options = AddOptions(
-            batch_size=batch_size, on_existing=on_existing, collection_options=collection_options
+            batch_size=batch_size, on_existing=on_existing, collection_options=created
         )
         check_whole("max_retries", max_retries, 0)
         self._max_retries = max_retries

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from rest_server import Fault, Server
 from tiny import TinyModel
 
-from qdrant_embed import CollectionMismatchError, InputError, ServerUnavailableError, TextEmbedding
+from qdrant_embed import (
+    CollectionMismatchError,
+    CollectionOptions,
+    InputError,
+    QdrantClient,
+    ServerUnavailableError,
+    TextEmbedding,
+)
 from qdrant_embed.encoder.model import Model
 from qdrant_embed.encoder.run.cores import usable_cores
 from qdrant_embed.flows import requests
@@ -75,6 +82,17 @@ def test_ids_and_metadata_are_columns(server: Server, tiny: TinyModel) -> None:
     changed = batch(3) | {"text": ["a dog", "the cat number 1", "the cat number 2"]}
     assert plain(write(changed)) == (3, 1, 2)
     assert stored(server.database)[0]["document"] == "a dog"
+
+
+def test_a_batch_is_no_end_of_loading(server: Server, tiny: TinyModel) -> None:
+    write = writer(server, tiny.path, collection_options=CollectionOptions.bulk())
+    for first in (0, 5):
+        write(batch(5, first))
+        created = server.node.settings["demo"].created
+        assert created["optimizers_config"]["indexing_threshold"] == 0
+    with QdrantClient(server.url, check_compatibility=False) as client:
+        client.wait_until_indexed("demo")
+    assert created["optimizers_config"]["indexing_threshold"] > 0
 
 
 def test_an_iterator_of_batches_is_read_lazily(server: Server, tiny: TinyModel) -> None:
