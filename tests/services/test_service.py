@@ -35,7 +35,7 @@ def refused(http: TestClient, path: str, body: Any, status: int) -> str:
 def test_vectors_are_those_of_the_library(
     http: TestClient, embedding: TextEmbedding, kind: str | None, dimensions: int | None, form: str
 ) -> None:
-    body = {"input": TEXTS, "encoding_format": form}
+    body: dict[str, Any] = {"input": TEXTS, "encoding_format": form}
     body |= {"input_type": kind} if kind else {}
     body |= {"dimensions": dimensions} if dimensions else {}
     answer = post(http, "/v1/embeddings", body)
@@ -116,7 +116,11 @@ def test_no_body_is_a_fault_of_the_service(http: TestClient, path: str, body: by
 
 def test_documents_are_ranked_as_by_the_library(http: TestClient, scorer: TextCrossEncoder) -> None:
     query = "what is the capital"
-    body = {"query": query, "documents": [*TEXTS[:3], {"text": TEXTS[4]}], "top_n": 2}
+    body: dict[str, Any] = {
+        "query": query,
+        "documents": [*TEXTS[:3], {"text": TEXTS[4]}],
+        "top_n": 2,
+    }
     answer = post(http, "/v1/rerank", body | {"return_documents": True})
     ranked = scorer.rank(query, [*TEXTS[:3], TEXTS[4]], top_k=2)
     assert [result["index"] for result in answer["results"]] == [found.index for found in ranked]
@@ -132,7 +136,7 @@ def test_documents_are_ranked_as_by_the_library(http: TestClient, scorer: TextCr
 
 
 def test_documents_are_added_found_read_and_deleted(http: TestClient) -> None:
-    documents = [
+    documents: list[dict[str, Any]] = [
         {"text": "The cat sat on the mat", "id": "cat", "metadata": {"year": 2020}},
         {"text": "Paris is the capital of France", "id": 7, "metadata": {"year": 2024}},
     ]
