@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -268,3 +269,11 @@ def test_a_connection_is_not_held_by_half_a_request(
         await running
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_answers_in_two_writes_do_not_wait_for_each_other(host: str) -> None:
+    with listening.bound(host, 0) as opened:  # asyncio turns that off for sockets of TCP alone
+        assert opened.proto == socket.IPPROTO_TCP
+        with pytest.raises(InputError, match="cannot be listened on"):
+            listening.bound(host, opened.getsockname()[1])
