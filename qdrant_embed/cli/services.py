@@ -17,6 +17,7 @@ from qdrant_embed.cli.command import Commands, add_command, not_empty, to_text
 from qdrant_embed.cli.records import FORMATS, Field, Fields, RecordFile
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
 from qdrant_embed.errors import InputError, MissingDependencyError
+from qdrant_embed.limits import SERVICE_BODY
 
 if TYPE_CHECKING:
     from qdrant_embed.ingest.documents import Document
@@ -61,7 +62,7 @@ def add_to(commands: Commands) -> None:
     remembering.add_argument(
         "--read-only", action="store_true", help="agents can store nothing; also QDRANT_READ_ONLY"
     )
-    remembering.set_defaults(max_body=8 << 20)
+    remembering.set_defaults(max_body=SERVICE_BODY)
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -209,7 +210,7 @@ def _models() -> argparse.ArgumentParser:
     options.add_argument(
         "--max-body",
         type=_megabytes,
-        default=8 << 20,
+        default=SERVICE_BODY,
         metavar="MB",
         help="largest body of a request; 8 by default",
     )
@@ -262,6 +263,7 @@ def _missing(error: ModuleNotFoundError, purpose: str, extra: str) -> MissingDep
     name = (error.name or "").partition(".")[0]
     if name == "qdrant_embed":
         raise error
+    name = "mcp" if name == "mcp_types" else name  # the SDK comes in two
     return MissingDependencyError(name, purpose, extra=extra)
 
 

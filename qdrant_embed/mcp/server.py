@@ -17,7 +17,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qdrant_embed.errors import QdrantEmbedError
-from qdrant_embed.limits import shortened
+from qdrant_embed.limits import SERVICE_QUERY, SERVICE_TEXT, shortened
 from qdrant_embed.mcp.memory import Memory
 from qdrant_embed.mcp.settings import MOST_HITS, Settings
 from qdrant_embed.version import VERSION
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from qdrant_embed.serve.door import Rules
 
-_MOST_TEXT = 1 << 20  # characters
-_MOST_QUERY = 100_000
 _LONGEST_NAME = 255
 _SHOWN = 300  # characters of a message about an argument
 
@@ -45,7 +43,7 @@ class _Arguments(BaseModel):
 class StoreArguments(_Arguments):
     """The arguments of storing."""
 
-    information: Annotated[str, Field(max_length=_MOST_TEXT, description="The text to store.")]
+    information: Annotated[str, Field(max_length=SERVICE_TEXT, description="The text to store.")]
     metadata: Annotated[
         dict[str, Any] | None, Field(description="What to store with it, by name: any JSON.")
     ] = None
@@ -55,7 +53,7 @@ class StoreArguments(_Arguments):
 class FindArguments(_Arguments):
     """The arguments of finding."""
 
-    query: Annotated[str, Field(max_length=_MOST_QUERY, description="What to look for.")]
+    query: Annotated[str, Field(max_length=SERVICE_QUERY, description="What to look for.")]
     where: Annotated[
         dict[str, Any] | None,
         Field(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from qdrant_embed.limits import SERVICE_CHARACTERS, SERVICE_WAITING
 from qdrant_embed.serve.failures import Refusal
 
 _LONGEST_WAIT = 60  # seconds that a client is told to wait at most
@@ -18,7 +19,7 @@ _MEMORY = 0.2  # weight of the newest measurement in the running mean
 class Admission:
     """The texts that are being worked on or wait for it.
 
-    A request that has no company is let in, whatever its size.
+    A request that has no company is let in with any number of texts.
 
     Attributes:
         most_texts: number of texts of all requests together.
@@ -27,8 +28,8 @@ class Admission:
         characters: their characters.
     """
 
-    most_texts: int = 8_192
-    most_characters: int = 64 << 20
+    most_texts: int = SERVICE_WAITING
+    most_characters: int = SERVICE_CHARACTERS
     texts: int = 0
     characters: int = 0
     _rate: float = 0.0  # characters a second
@@ -42,8 +43,15 @@ class Admission:
             characters: their characters.
 
         Raises:
-            Refusal: if so much is in that the request must wait outside.
+            Refusal: if so much is in that the request must wait outside, or it alone is too much.
         """
+        if characters > self.most_characters:
+            raise Refusal(
+                413,
+                f"the texts have {characters:,} characters, {self.most_characters:,} may be in one "
+                "request (a query counts with each of its documents)",
+                "too_much_text",
+            )
         if self.texts and (
             self.texts + texts > self.most_texts
             or self.characters + characters > self.most_characters

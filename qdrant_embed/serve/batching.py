@@ -103,9 +103,9 @@ class Lane(Generic[T, R]):
         loop = asyncio.get_running_loop()
         everything = [item for _, items in batch for item in items]
         self._on_batch(len(everything))
-        try:
-            results = iter(await loop.run_in_executor(self._executor, self._compute, everything))
-        except Exception as error:  # noqa: BLE001 - it is each request's own, and raised there
+        computed = loop.run_in_executor(self._executor, self._compute, everything)
+        await asyncio.wait([computed])
+        if (error := computed.exception()) is not None:  # raised where the request waits
             if len(batch) > 1:
                 for part in batch:
                     await self._run([part])
@@ -115,6 +115,7 @@ class Lane(Generic[T, R]):
             if not entry.finished.done():
                 entry.finished.set_exception(error)
             return
+        results = iter(computed.result())
         for entry, items in batch:
             entry.results.extend(next(results) for _ in items)
             if len(entry.results) == len(entry.items) and not entry.finished.done():

@@ -6,6 +6,7 @@ import base64
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -18,27 +19,46 @@ from pydantic_core import PydanticCustomError
 
 from qdrant_embed.encoder.facts.catalog import DEFAULT_RERANKER
 from qdrant_embed.ingest.adding import OnExisting
+from qdrant_embed.limits import (
+    SERVICE_FILTER,
+    SERVICE_HITS,
+    SERVICE_QUERY,
+    SERVICE_REACH,
+    SERVICE_TEXT,
+    SERVICE_TEXTS,
+)
 from qdrant_embed.search.comparison import Way
 from qdrant_embed.search.search import Fusion
 from qdrant_embed.serve.fields import FieldKind
 from qdrant_embed.serve.models import InputType
 
-MOST_TEXTS = 2_048
-MOST_CHARACTERS = 1 << 20  # of one text
-MOST_QUERY = 100_000  # characters: more than any model reads
-MOST_HITS = 1_000
-MOST_REACH = 10_000  # rank of the last hit
 LONGEST_NAME = 255
 
-Text = Annotated[str, StringConstraints(max_length=MOST_CHARACTERS)]
-QueryText = Annotated[str, StringConstraints(max_length=MOST_QUERY)]
+Text = Annotated[str, StringConstraints(max_length=SERVICE_TEXT)]
+QueryText = Annotated[str, StringConstraints(max_length=SERVICE_QUERY)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
 Id = (
     Annotated[str, StringConstraints(min_length=1, max_length=4_096)]
     | Annotated[int, Field(strict=True, ge=0, lt=2**64)]
 )
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Limit = Annotated[int, Field(strict=True, ge=1, le=MOST_HITS)]
+Limit = Annotated[int, Field(strict=True, ge=1, le=SERVICE_HITS)]
+
+
+def _check_is_short(where: dict[str, Any] | None) -> dict[str, Any] | None:
+    found, pending = 0, [where]
+    while pending and found <= SERVICE_FILTER:
+        part: Any = pending.pop()
+        inner = part.values() if isinstance(part, dict) else part
+        if isinstance(part, dict | list):
+            found += len(part)
+            pending.extend(inner)
+    if found > SERVICE_FILTER:
+        raise PydanticCustomError("long_filter", f"a filter has {SERVICE_FILTER:,} values at most")
+    return where
+
+
+Where = Annotated[dict[str, Any] | None, AfterValidator(_check_is_short)]
 
 
 class Asked(BaseModel):
@@ -68,7 +88,7 @@ class EmbeddingsRequest(Asked):
 
     input: Annotated[
         Annotated[Text, Tag("text")]
-        | Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS), Tag("texts")],
+        | Annotated[list[Text], Field(min_length=1, max_length=SERVICE_TEXTS), Tag("texts")],
         Discriminator(lambda value: "texts" if isinstance(value, list) else "text"),
     ]
     model: Name | None = None
@@ -164,7 +184,7 @@ class RerankRequest(Asked):
                 Discriminator(lambda value: "object" if isinstance(value, dict) else "text"),
             ]
         ],
-        Field(min_length=1, max_length=MOST_TEXTS),
+        Field(min_length=1, max_length=SERVICE_TEXTS),
     ]
     model: Annotated[Name | None, Field(examples=[DEFAULT_RERANKER])] = None
     top_n: Annotated[int, Field(ge=1)] | None = None
@@ -246,13 +266,13 @@ class QueryRequest(Asked):
 
     query: QueryText | None = None
     limit: Limit = 10
-    offset: Annotated[int, Field(ge=0, le=MOST_REACH)] | None = None
-    where: dict[str, Any] | None = None
+    offset: Annotated[int, Field(ge=0, le=SERVICE_REACH)] | None = None
+    where: Where = None
     score_threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
     fusion: Fusion = "rrf"
-    prefetch_limit: Annotated[int, Field(ge=1, le=MOST_REACH)] | None = None
+    prefetch_limit: Annotated[int, Field(ge=1, le=SERVICE_REACH)] | None = None
     reranker: Name | None = None
-    rerank_limit: Annotated[int, Field(ge=1, le=MOST_HITS)] | None = None
+    rerank_limit: Annotated[int, Field(ge=1, le=SERVICE_HITS)] | None = None
     chunks: bool = False
     diversity: Share | None = None
     like: Annotated[list[Id], Field(max_length=100)] = []
@@ -306,7 +326,7 @@ class CompareRequest(Asked):
     query: QueryText
     ways: Annotated[list[Way], Field(max_length=5)] = []
     limit: Annotated[int, Field(strict=True, ge=1, le=100)] = 10
-    where: dict[str, Any] | None = None
+    where: Where = None
     reranker: Name | None = None
 
 
@@ -420,7 +440,7 @@ class AddRequest(Asked):
         on_existing: what is done about documents that are stored already.
     """
 
-    documents: Annotated[list[AddedDocument], Field(min_length=1, max_length=MOST_TEXTS)]
+    documents: Annotated[list[AddedDocument], Field(min_length=1, max_length=SERVICE_TEXTS)]
     on_existing: OnExisting = "overwrite"
 
 
@@ -433,7 +453,7 @@ class AddAnswer(Answered):
 class IdsRequest(Asked):
     """Documents by id."""
 
-    ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_TEXTS)]
+    ids: Annotated[list[Id], Field(min_length=1, max_length=SERVICE_TEXTS)]
 
 
 class DeleteAnswer(Answered):

@@ -22,14 +22,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qdrant_embed.errors import InputError
+from qdrant_embed.limits import SERVICE_BODIES, SERVICE_BODY, SERVICE_UPLOAD
 from qdrant_embed.serve.failures import Refusal
 
 logger = logging.getLogger(__name__)
 
-MOST_BODY = 8 << 20
-MOST_BODIES = 128 << 20  # of all requests that are in
-BODY_SECONDS = 30.0  # until a body has arrived
-ANSWER_SECONDS = 60.0  # until the client has read what it was sent
 SHORTEST_KEY = 16
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _SAFE_HEADERS = (
@@ -78,7 +75,7 @@ class Rules:
     key: Key | None = None
     hosts: frozenset[str] | None = frozenset(_LOOPBACK_NAMES)
     open_paths: tuple[str, ...] = ()
-    most_body: int = MOST_BODY
+    most_body: int = SERVICE_BODY
     json_only: bool = True
 
     def needs_key(self, path: str) -> bool:
@@ -104,7 +101,7 @@ def rules_for(
     key: str | None,
     names: Sequence[str] = (),
     open_paths: tuple[str, ...] = (),
-    most_body: int = MOST_BODY,
+    most_body: int = SERVICE_BODY,
 ) -> Rules:
     """Return the rules of a service that listens on an address.
 
@@ -156,7 +153,7 @@ class Door:
             self._check(scope, headers)
             body = bytearray()
             try:
-                with anyio.fail_after(BODY_SECONDS):
+                with anyio.fail_after(SERVICE_UPLOAD):
                     more = True
                     while more:
                         message = await receive()
@@ -170,7 +167,7 @@ class Door:
                         more = message.get("more_body", False)
             except TimeoutError:
                 raise Refusal(
-                    408, f"the body did not arrive within {BODY_SECONDS:.0f} s", "too_slow"
+                    408, f"the body did not arrive within {SERVICE_UPLOAD:.0f} s", "too_slow"
                 ) from None
             self._check_type(headers, has_body=bool(body))
             await self._app(scope, _Replayed(bytes(body), receive), answer)
@@ -224,7 +221,7 @@ class Door:
                 "request",
                 "body_too_large",
             )
-        if others and others + size > MOST_BODIES:
+        if others and others + size > SERVICE_BODIES:
             raise Refusal(
                 429,
                 "the bodies of other requests fill the memory that is for them",
@@ -247,7 +244,7 @@ class Door:
 
 
 class _Answer:
-    """The sending half of a request: adds headers, and waits so long for a slow reader."""
+    """The sending half of a request, which adds headers."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -259,8 +256,7 @@ class _Answer:
             own = {name.lower() for name, _ in message.get("headers", [])}
             added = [pair for pair in _SAFE_HEADERS if pair[0] not in own]
             message = {**message, "headers": [*message.get("headers", []), *added]}
-        with anyio.fail_after(ANSWER_SECONDS):
-            await self._send(message)
+        await self._send(message)
 
 
 class _Replayed:

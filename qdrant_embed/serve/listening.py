@@ -11,18 +11,21 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from qdrant_embed.errors import InputError
+from qdrant_embed.limits import SERVICE_CONNECTIONS, SERVICE_HEADERS, SERVICE_READING
 
-HEADER_SECONDS = 15.0  # until the headers of a request have arrived
 IDLE_SECONDS = 30  # for which a connection is kept without a request
 STOPPING_SECONDS = 30  # that requests in work have when the process is told to stop
-MOST_CONNECTIONS = 2_048
 _WAITING_CONNECTIONS = 2_048
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 whose clients do not keep a connection with half a request."""
+    """HTTP/1.1 whose clients hold nothing with half a request, or an answer that they do not read.
+
+    A connection that is closed waits until all that was sent is read; these are cut.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -33,15 +36,25 @@ class _Protocol(H11Protocol):
         self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._unread):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(SERVICE_READING, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
 
     def _expect_headers(self) -> None:
         """Start to wait for a request's headers, or end it when they have arrived."""
         is_waiting = self.cycle is None or self.cycle.response_complete
         if is_waiting and self._deadline is None:
-            self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+            self._deadline = self.loop.call_later(SERVICE_HEADERS, self.transport.close)
         elif not is_waiting and self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -54,10 +67,11 @@ def bound(host: str, port: int) -> socket.socket:
         InputError: if that is not possible.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(
+        family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        opened = socket.socket(family, socket.SOCK_STREAM)
+        # of a socket without its protocol, asyncio does not know that small writes shall not wait
+        opened = socket.socket(family, kind, protocol)
     except OSError as error:
         raise InputError(f"--host {host} is not an address: {error.strerror}") from error
     try:
@@ -78,6 +92,11 @@ def address_of(opened: socket.socket) -> str:
 
 def run(app: ASGIApp, opened: socket.socket) -> None:
     """Answer requests until the process is told to stop; those in work are answered first."""
+    server_of(app).run(sockets=[opened])
+
+
+def server_of(app: ASGIApp) -> uvicorn.Server:
+    """Return what answers requests of HTTP/1.1, with a bound for what clients may hold."""
     config = uvicorn.Config(
         app,
         http=_Protocol,
@@ -88,8 +107,8 @@ def run(app: ASGIApp, opened: socket.socket) -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MOST_CONNECTIONS,
+        limit_concurrency=SERVICE_CONNECTIONS,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=STOPPING_SECONDS,
     )
-    uvicorn.Server(config).run(sockets=[opened])
+    return uvicorn.Server(config)

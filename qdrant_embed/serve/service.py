@@ -16,6 +16,7 @@ from qdrant_embed.encoder.text import cut
 from qdrant_embed.errors import InputError, QdrantEmbedError
 from qdrant_embed.ingest.documents import Document
 from qdrant_embed.ingest.whole_documents import StoredDocument
+from qdrant_embed.limits import SERVICE_FILE, SERVICE_REACH
 from qdrant_embed.search.comparison import Way
 from qdrant_embed.search.search import QueryResponse, Search
 from qdrant_embed.serve import bodies
@@ -30,7 +31,6 @@ from qdrant_embed.serve.models import Embedded, ServedModels
 FileReader: TypeAlias = Callable[[str, bytes, str, str | None], Iterable[Document]]
 
 _SAMPLE = 200  # documents by which the fields of a collection are known
-_MOST_OF_A_FILE = 4 * bodies.MOST_TEXTS
 
 
 @dataclass
@@ -123,8 +123,8 @@ class Service:
     async def query(self, name: str, asked: bodies.QueryRequest) -> bodies.QueryAnswer:
         """Return the documents nearest in meaning to a text."""
         collections = self.database()
-        if (asked.offset or 0) + asked.limit > bodies.MOST_REACH:
-            raise InputError(f"offset and limit together are more than {bodies.MOST_REACH:,}")
+        if (asked.offset or 0) + asked.limit > SERVICE_REACH:
+            raise InputError(f"offset and limit together are more than {SERVICE_REACH:,}")
         options = asked.model_dump(exclude={"query", "reranker"})
         if asked.reranker is not None:
             options["reranker"] = self.models.scorer(asked.reranker).encoder
@@ -180,11 +180,11 @@ class Service:
             raise Refusal(501, "this service reads no files", "not_installed")
         text, key = asked.text_field, asked.id_field
         documents = await asyncio.to_thread(
-            lambda: list(islice(read(asked.name, asked.data, text, key), _MOST_OF_A_FILE + 1))
+            lambda: list(islice(read(asked.name, asked.data, text, key), SERVICE_FILE + 1))
         )
-        if len(documents) > _MOST_OF_A_FILE:
+        if len(documents) > SERVICE_FILE:
             raise InputError(
-                f"the file has more than {_MOST_OF_A_FILE:,} documents: use 'qdrant-embed add'"
+                f"the file has more than {SERVICE_FILE:,} documents: use 'qdrant-embed add'"
             )
         if not documents:
             return bodies.AddFileAnswer(stored=0)

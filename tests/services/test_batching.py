@@ -58,7 +58,7 @@ def test_what_arrives_meanwhile_is_computed_together() -> None:
 def test_a_large_request_delays_a_small_one_by_a_batch() -> None:
     ended: list[str] = []
     with ThreadPoolExecutor(1) as pool:
-        lane = Lane(list, lambda _: 1, pool)
+        lane: Lane[int, int] = Lane(list, lambda _: 1, pool)
 
         async def run() -> None:
             async def ask(name: str, count: int) -> None:
@@ -81,15 +81,12 @@ def test_an_error_is_that_of_its_request_alone() -> None:
         lane = Lane(strict, lambda _: 1, pool)
 
         async def run() -> list[list[int] | BaseException]:
-            return await asyncio.gather(
-                lane.results([1]),
-                lane.results([2, -1]),
-                lane.results([3] * 2 * MOST_ITEMS),
-                return_exceptions=True,
-            )
+            requests = [[1], [2, -1], [3] * 2 * MOST_ITEMS]
+            return await asyncio.gather(*map(lane.results, requests), return_exceptions=True)
 
         first, second, third = asyncio.run(run())
-    assert first == [1] and third == [3] * 2 * MOST_ITEMS
+    assert first == [1]
+    assert third == [3] * 2 * MOST_ITEMS
     assert isinstance(second, ValueError)
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from services.conftest import Opened
+from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 from starlette.types import Message, Scope
 
 from qdrant_embed import InputError
-from qdrant_embed.serve import door
+from qdrant_embed.serve import door, listening
 from qdrant_embed.serve.admission import Admission
 from qdrant_embed.serve.door import Door, Key, Rules, rules_for
 from qdrant_embed.serve.failures import Refusal
-from services.conftest import Opened
 
 SECRET = "0123456789abcdef"
 JSON = {"Content-Type": "application/json"}
@@ -136,7 +140,7 @@ def answers(rules: Rules, headers: list[tuple[bytes, bytes]], received: Any) -> 
 
 
 def test_a_slow_body_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(door, "SERVICE_UPLOAD", 0.05)
 
     async def received() -> Message:
         await asyncio.sleep(0.03)
@@ -156,30 +160,33 @@ def test_a_request_has_one_host() -> None:
         assert sent[0]["status"] == 400
 
 
-def test_a_slow_reader_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "ANSWER_SECONDS", 0.05)
+def test_an_answer_that_nobody_reads_is_given_up(
+    open_service: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "SERVICE_READING", 0.2)
 
     async def run() -> None:
-        async def send(message: Message) -> None:
-            await asyncio.sleep(10)
+        opened = listening.bound("127.0.0.1", 0)
+        app = Starlette(routes=[Route("/", lambda _: PlainTextResponse("x" * (64 << 20)))])
+        server = listening.server_of(app)
+        running = asyncio.create_task(server.serve(sockets=[opened]))
+        reader, writer = await asyncio.open_connection(*opened.getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.sleep(0.6)
+        read = 0
+        with contextlib.suppress(ConnectionResetError):
+            while part := await reader.read(1 << 20):
+                read += len(part)
+        assert read < 32 << 20
+        writer.close()
+        server.should_exit = True
+        await running
 
-        async def received() -> Message:
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        scope: Scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/",
-            "headers": [(b"host", b"localhost")],
-        }
-        await Door(PlainTextResponse("in"), Rules())(scope, received, send)
-
-    with pytest.raises(TimeoutError):
-        asyncio.run(asyncio.wait_for(run(), 5))
+    asyncio.run(run())
 
 
 def test_bodies_of_all_requests_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "MOST_BODIES", 1_000)
+    monkeypatch.setattr(door, "SERVICE_BODIES", 1_000)
     statuses: list[int] = []
 
     async def run() -> None:
@@ -213,7 +220,10 @@ def test_bodies_of_all_requests_have_a_bound(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_work_has_a_bound_and_says_when_to_come_back() -> None:
     admission = Admission(most_texts=10, most_characters=100)
-    with admission.hold(50, 5_000):  # alone, anything
+    with pytest.raises(Refusal) as refused, admission.hold(1, 101):
+        raise AssertionError
+    assert refused.value.status == 413
+    with admission.hold(50, 100):  # alone, any number
         with pytest.raises(Refusal) as refused, admission.hold(1, 1):
             raise AssertionError
         assert refused.value.status == 429
@@ -232,3 +242,38 @@ def test_a_full_service_answers_429(open_service: Opened) -> None:
     assert response.json()["error"]["type"] == "rate_limit_error"
     assert int(response.headers["Retry-After"]) >= 1
     assert http.post("/v1/embeddings", json={"input": "a"}).status_code == 200
+
+
+def test_a_connection_is_not_held_by_half_a_request(
+    open_service: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "SERVICE_HEADERS", 0.2)
+
+    async def run() -> None:
+        opened = listening.bound("127.0.0.1", 0)
+        app = Starlette(routes=[Route("/", lambda _: PlainTextResponse("in"))])
+        server = listening.server_of(app)
+        running = asyncio.create_task(server.serve(sockets=[opened]))
+        address = opened.getsockname()
+        whole = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for before in (b"", whole):
+            reader, writer = await asyncio.open_connection(*address)
+            if before:
+                writer.write(before)
+                await reader.readuntil(b"\r\n\r\nin")
+            await asyncio.sleep(0.3)  # between requests, a connection is kept for longer
+            writer.write(whole[:-3] if before else b"")
+            assert await asyncio.wait_for(reader.read(), 2) == b""
+            writer.close()
+        server.should_exit = True
+        await running
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_answers_in_two_writes_do_not_wait_for_each_other(host: str) -> None:
+    with listening.bound(host, 0) as opened:  # asyncio turns that off for sockets of TCP alone
+        assert opened.proto == socket.IPPROTO_TCP
+        with pytest.raises(InputError, match="cannot be listened on"):
+            listening.bound(host, opened.getsockname()[1])

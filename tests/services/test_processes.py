@@ -27,7 +27,11 @@ from mcp.client.stdio import StdioServerParameters
 
 from qdrant_embed import QdrantClient, TextEmbedding
 
-COMMAND = [sys.executable, "-c", "import sys; from qdrant_embed.cli.main import main; sys.exit(main())"]
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import sys; from qdrant_embed.cli.main import main; sys.exit(main())",
+]
 KEY = "0123456789abcdef-key"
 
 
@@ -113,7 +117,10 @@ def test_the_asynchronous_openai_client_works(service: Running, embedding: TextE
     async def run() -> None:
         async with openai.AsyncOpenAI(base_url=f"{service.url}/v1", api_key=KEY) as client:
             answers = await asyncio.gather(
-                *(client.embeddings.create(input=str(n), model=embedding.model_name) for n in range(9))
+                *(
+                    client.embeddings.create(input=str(n), model=embedding.model_name)
+                    for n in range(9)
+                )
             )
         expected = [vector.tolist() for vector in embedding.embed(map(str, range(9)))]
         assert [answer.data[0].embedding for answer in answers] == expected
@@ -127,18 +134,23 @@ def test_a_thousand_requests_of_one_moment_are_all_answered(
     texts = [f"the {'cat ' * (number % 17)}sat {number}" for number in range(1_000)]
     expected = list(embedding.embed(texts))
 
+    async def ask(text: str) -> dict[str, Any]:
+        reader, writer = await asyncio.open_connection(*service.address)
+        body = json.dumps({"input": text}).encode()
+        head = f"Host: localhost\r\napi-key: {KEY}\r\nContent-Type: application/json\r\n"
+        writer.write(
+            f"POST /v1/embeddings HTTP/1.1\r\n{head}Connection: close\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        said, _, sent = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        assert b" 200 " in said, said
+        answer: dict[str, Any] = json.loads(sent)
+        return answer
+
     async def run() -> list[dict[str, Any]]:
-        limits = httpx.Limits(max_connections=None)
-        headers = {"api-key": KEY}
-        async with httpx.AsyncClient(limits=limits, timeout=60, headers=headers) as client:
-
-            async def ask(text: str) -> dict[str, Any]:
-                response = await client.post(f"{service.url}/v1/embeddings", json={"input": text})
-                assert response.status_code == 200, response.text
-                answer: dict[str, Any] = response.json()
-                return answer
-
-            return await asyncio.gather(*map(ask, texts))
+        return await asyncio.gather(*map(ask, texts))
 
     for answer, vector in zip(asyncio.run(run()), expected, strict=True):
         assert answer["data"][0]["embedding"] == vector.tolist()
@@ -221,7 +233,9 @@ def test_what_is_refused_at_the_start(arguments: list[str], env: dict[str, str],
 
 def memory(model: str, *arguments: str, **env: str) -> StdioServerParameters:
     """How an agent starts the memory."""
-    found = {name: os.environ[name] for name in os.environ if name.startswith(("PYTHON", "QDRANT_EM"))}
+    found = {
+        name: os.environ[name] for name in os.environ if name.startswith(("PYTHON", "QDRANT_EM"))
+    }
     return StdioServerParameters(
         command=COMMAND[0],
         args=[*COMMAND[1:], "mcp", *arguments],
@@ -257,7 +271,10 @@ def test_an_agent_stores_and_finds(tiny_name: str, tmp_path: Path) -> None:
                     metadata={"year": year},
                     collection_name="pets",
                 )
-            for where in ({"year": {"gte": 2022}}, {"or": [{"year": 2024}, {"not": {"year": 2020}}]}):
+            for where in (
+                {"year": {"gte": 2022}},
+                {"or": [{"year": 2024}, {"not": {"year": 2020}}]},
+            ):
                 found = await call(
                     client, "qdrant-find", query="the cat", where=where, collection_name="pets"
                 )
@@ -269,7 +286,10 @@ def test_an_agent_stores_and_finds(tiny_name: str, tmp_path: Path) -> None:
                 ("qdrant-find", {"query": "a"}),
                 ("qdrant-find", {"query": 1, "collection_name": "pets"}),
                 ("qdrant-find", {"query": "a", "collection_name": "pets", "limit": 10**9}),
-                ("qdrant-find", {"query": "a", "collection_name": "pets", "where": {"a": {"b": 1}}}),
+                (
+                    "qdrant-find",
+                    {"query": "a", "collection_name": "pets", "where": {"a": {"b": 1}}},
+                ),
                 ("qdrant-store", {"information": "a", "collection_name": "../x", "other": 1}),
                 ("qdrant-store", {"information": "a", "collection_name": "a/b"}),
                 ("delete", {}),
@@ -318,7 +338,9 @@ def test_an_agent_uses_a_collection_as_it_was_written(tiny_name: str, tmp_path: 
     asyncio.run(run())
 
 
-def test_the_other_servers_collections_are_read_and_extended(minilm: object, tmp_path: Path) -> None:
+def test_the_other_servers_collections_are_read_and_extended(
+    minilm: object, tmp_path: Path
+) -> None:
     import uuid
 
     from qdrant_client import QdrantClient as Plain
@@ -381,7 +403,8 @@ def test_nothing_but_the_protocol_is_on_stdout(tiny_name: str, tmp_path: Path) -
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     answers = {}
     for line in lines:
         process.stdin.write(json.dumps(line) + "\n")

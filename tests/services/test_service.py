@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from services.conftest import Opened
 from starlette.testclient import TestClient
 
 from qdrant_embed import TextCrossEncoder, TextEmbedding
-from services.conftest import Opened
 
 TEXTS = ["The cat sat on the mat", "Paris is the capital of France", "a", "", "storm " * 200]
 
@@ -35,7 +35,7 @@ def refused(http: TestClient, path: str, body: Any, status: int) -> str:
 def test_vectors_are_those_of_the_library(
     http: TestClient, embedding: TextEmbedding, kind: str | None, dimensions: int | None, form: str
 ) -> None:
-    body = {"input": TEXTS, "encoding_format": form}
+    body: dict[str, Any] = {"input": TEXTS, "encoding_format": form}
     body |= {"input_type": kind} if kind else {}
     body |= {"dimensions": dimensions} if dimensions else {}
     answer = post(http, "/v1/embeddings", body)
@@ -116,7 +116,11 @@ def test_no_body_is_a_fault_of_the_service(http: TestClient, path: str, body: by
 
 def test_documents_are_ranked_as_by_the_library(http: TestClient, scorer: TextCrossEncoder) -> None:
     query = "what is the capital"
-    body = {"query": query, "documents": [*TEXTS[:3], {"text": TEXTS[4]}], "top_n": 2}
+    body: dict[str, Any] = {
+        "query": query,
+        "documents": [*TEXTS[:3], {"text": TEXTS[4]}],
+        "top_n": 2,
+    }
     answer = post(http, "/v1/rerank", body | {"return_documents": True})
     ranked = scorer.rank(query, [*TEXTS[:3], TEXTS[4]], top_k=2)
     assert [result["index"] for result in answer["results"]] == [found.index for found in ranked]
@@ -127,10 +131,12 @@ def test_documents_are_ranked_as_by_the_library(http: TestClient, scorer: TextCr
     assert answer["usage"]["total_tokens"] > 0
     assert "no model" not in refused(http, "/v1/rerank", body | {"model": "x"}, 404)
     assert "documents" in refused(http, "/v1/rerank", body | {"documents": []}, 422)
+    much = {"query": "a " * 40_000, "documents": ["b"] * 2_000}
+    assert "each of its documents" in refused(http, "/v1/rerank", much, 413)
 
 
 def test_documents_are_added_found_read_and_deleted(http: TestClient) -> None:
-    documents = [
+    documents: list[dict[str, Any]] = [
         {"text": "The cat sat on the mat", "id": "cat", "metadata": {"year": 2020}},
         {"text": "Paris is the capital of France", "id": 7, "metadata": {"year": 2024}},
     ]
@@ -143,7 +149,8 @@ def test_documents_are_added_found_read_and_deleted(http: TestClient) -> None:
     )
     assert reranked["hits"][0]["retrieval_score"] is not None
     read = post(http, f"{path}/documents/get", {"ids": [7, "gone"]})["documents"]
-    assert read[0]["text"] == documents[1]["text"] and read[1] is None
+    assert read[0]["text"] == documents[1]["text"]
+    assert read[1] is None
     (listed,) = http.get("/collections").json()["collections"]
     assert (listed["name"], listed["points"]) == ("notes", 2)
     assert listed["stamp"]["model"] == served(http, "embed")
@@ -166,6 +173,7 @@ def test_the_same_document_without_an_id_is_one(http: TestClient) -> None:
         ("/collections/notes/query", {}, 422),
         ("/collections/notes/query", {"query": "a", "limit": 1_001}, 422),
         ("/collections/notes/query", {"query": "a", "where": {"a": {"b": 1}}}, 422),
+        ("/collections/notes/query", {"query": "a", "where": {"a": ["b"] * 10_001}}, 422),
         ("/collections/notes/query", {"query": "a", "reranker": "/etc"}, 404),
         ("/collections/notes/query", {"query": "a", "offset": 10_000}, 422),
         ("/collections/notes/documents", {"documents": [{"text": "a", "id": -1}]}, 422),
@@ -239,7 +247,9 @@ def test_states_metrics_and_description_are_told(http: TestClient) -> None:
     assert json.dumps(described).count("$ref") > 10
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/x", 404), ("PUT", "/healthz", 405)])
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/x", 404), ("PUT", "/healthz", 405)]
+)
 def test_unknown_paths_have_errors_of_the_same_shape(
     http: TestClient, method: str, path: str, status: int
 ) -> None:
