@@ -14,6 +14,7 @@
     qdrant-embed add --path notes.db --collection notes notes.parquet   # .arrow, a folder, .csv.gz
     qdrant-embed export-points notes --path notes.db --to points.parquet
     qdrant-embed migrate --path notes.db --collection notes --model NAME --to notes-new
+    qdrant-embed browse --path notes.db   # a page in the browser; also: serve, mcp
 
 Each command accepts ``--json``.
 

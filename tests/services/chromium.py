@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 BINARY = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None
 )
 # what stands for keys that print nothing
 _CODES = {

@@ -16,13 +16,12 @@ from services.test_processes import Running, running
 from qdrant_embed import Document, QdrantClient
 from qdrant_embed.encoder.facts.catalog import MINILM
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BINARY is None, reason="there is no Chromium: apt-get install chromium"),
-]
+pytestmark = pytest.mark.skipif(
+    BINARY is None, reason="there is no Chromium: apt-get install chromium"
+)
 
 LATE = Path(__file__).parents[1] / "fixtures" / "late" / "stanford"
-PICTURES = Path(__file__).parents[1] / "benchmarks" / "charts"  # made anew with --pictures
+PICTURES = Path(__file__).parents[1] / "benchmarks" / "charts"  # --pictures makes them anew
 MOST_BYTES = 100_000
 
 HANDBOOK = [
@@ -84,7 +83,7 @@ def site(
 ) -> Iterator[Running]:
     """What `qdrant-embed browse` serves: a handbook in chunks, and hostile notes."""
     folder = tmp_path_factory.mktemp("site") / "notes"
-    with QdrantClient(path=folder) as client:
+    with QdrantClient(path=str(folder)) as client:
         client.set_model(MINILM, overflow="chunk")
         client.set_sparse_model("Qdrant/bm25")
         documents = [

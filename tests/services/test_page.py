@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,14 @@ from services.test_service import post, refused, served
 from starlette.testclient import TestClient
 
 import qdrant_embed.serve.page
-from qdrant_embed import AsyncQdrantClient, InputError, TextEmbedding
-from qdrant_embed.cli import services
+from qdrant_embed import AsyncQdrantClient, TextEmbedding
 from qdrant_embed.cli.main import main
 from qdrant_embed.search.filters import to_filter
 from qdrant_embed.serve.app import application
 from qdrant_embed.serve.database import Collections, NewCollections
 from qdrant_embed.serve.door import Key, Rules
 from qdrant_embed.serve.fields import PayloadField, fields_of
+from qdrant_embed.serve.listening import address_of
 from qdrant_embed.serve.models import ServedModels
 from qdrant_embed.serve.service import Service
 
@@ -266,20 +268,20 @@ def test_browse_needs_a_database(capsys: pytest.CaptureFixture[str]) -> None:
 def test_browse_opens_the_page(
     opens: bool, tiny_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[str] = []
-    ran: list[str] = []
-    monkeypatch.setattr("webbrowser.open", opened.append)
-    monkeypatch.setattr(
-        "qdrant_embed.serve.listening.run",
-        lambda app, socket: ran.append(socket.getsockname()) or socket.close(),
-    )
+    pages: list[str] = []
+    addresses: list[str] = []
+
+    def run(_: object, opened: socket.socket) -> None:
+        addresses.append(address_of(opened))
+        opened.close()
+
+    monkeypatch.setattr("webbrowser.open", pages.append)
+    monkeypatch.setattr("qdrant_embed.serve.listening.run", run)
     arguments = ["browse", "--path", str(tmp_path / "db"), "--model", tiny_name]
     assert main([*arguments, *([] if opens else ["--no-open"])]) == 0
-    ((host, port),) = ran
-    for thread in services.threading.enumerate():
-        if thread.daemon and thread.name.startswith("Thread-"):
-            thread.join(1)
-    assert opened == ([f"http://{host}:{port}/"] if opens else [])
-    assert host == "127.0.0.1"
-    with pytest.raises(InputError):
-        [*services.documents_of("a", b"", "text", None)]
+    (address,) = addresses
+    assert address.startswith("http://127.0.0.1:")
+    until = time.monotonic() + 5
+    while opens and not pages and time.monotonic() < until:
+        time.sleep(0.01)
+    assert pages == ([f"{address}/"] if opens else [])

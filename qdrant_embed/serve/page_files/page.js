@@ -259,7 +259,7 @@ function hitButton(collection, hit, share) {
   const bar = make("span");
   bar.style.setProperty("--share", Math.min(1, Math.max(0, share || 0)));
   const facts = Object.entries(hit.metadata).map(([name, value]) => `${shown(name)}: ${shown(value)}`);
-  const own = UUID.test(hit.id) ? [] : [shown(hit.id)]; // one that was made up tells nothing
+  const own = UUID.test(shown(hit.id)) ? [] : [shown(hit.id)]; // one that was made up tells nothing
   const button = make(
     "button", { type: "button", className: "hit" },
     make("span", { className: "score" },
