@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from services.chromium import BINARY, Page, chromium
-from services.test_processes import Running, running
+from services.test_processes import KEY, Running, running
 
 from qdrant_embed import Document, QdrantClient
 from qdrant_embed.encoder.facts.catalog import MINILM
@@ -60,12 +60,12 @@ HANDBOOK = [
     ),
 ]
 NEEDLE = "Whoever finds water in the server room calls the caretaker at once and cuts the power."
-LONG = " ".join(
+LONG = "\N{GRINNING FACE} " + " ".join(  # a character that JavaScript counts as two
     [
         f"Rule {number}: doors stay closed, and guests sign the book in hall {number}."
         for number in range(20)
     ]
-    + ["\N{GRINNING FACE}", NEEDLE]
+    + [NEEDLE]
     + [
         f"Rule {number}: lights are off at night, and windows are shut on floor {number}."
         for number in range(20)
@@ -226,6 +226,7 @@ def test_the_chunk_that_matched_is_marked_in_its_document(page: Page) -> None:
     assert text == LONG
     assert NEEDLE in marked
     assert marked in text
+    assert marked[:500] == found[place][:500]
     assert len(marked) < len(LONG)
     assert "matched" in page.look("document.querySelector('#document-note').textContent")
     assert page.look(
@@ -337,6 +338,23 @@ def test_the_policy_stops_what_the_page_does_not_do(browser: Page, site: Running
         browser.look("fetch('https://example.org/').then(() => 'sent', () => 'stopped')")
         == "stopped"
     )
+
+
+def test_a_service_with_a_key_asks_for_it(browser: Page, tiny_name: str) -> None:
+    with running("serve", "--model", tiny_name, env={"QDRANT_EMBED_API_KEY": KEY}) as found:
+        browser.open(f"{found.url}/")
+        browser.wait("document.querySelector('#key-needed')?.open")
+        browser.fill("#key", "wrong")
+        browser.press("Enter")
+        browser.wait(
+            "document.querySelector('#key-needed').open && !document.querySelector('#key').value"
+        )
+        browser.fill("#key", KEY)
+        browser.press("Enter")
+        browser.wait("!document.querySelector('#key-needed').open")
+        said = browser.wait("document.querySelector('#problem').textContent")
+        assert "no database" in said
+        assert KEY not in browser.look("location.href + document.cookie + document.body.innerHTML")
 
 
 ACCESSIBLE = Path(__file__).with_name("accessible.js").read_text("utf-8")
