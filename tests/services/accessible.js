@@ -35,6 +35,11 @@
     const ratio = (a + 0.05) / (b + 0.05);
     if (ratio < 4.5) wrong.push(ratio.toFixed(2) + ': ' + one.outerHTML.slice(0, 100));
   }
+  for (const one of [...document.querySelectorAll('input, select, button')].filter(shown)) {
+    const around = one.closest('[role=group], dialog, form') ?? document.body;
+    if (one.getBoundingClientRect().right > around.getBoundingClientRect().right + 1)
+      wrong.push('sticks out: ' + one.outerHTML.slice(0, 100));
+  }
   if (document.documentElement.scrollWidth > innerWidth) wrong.push('wider than the window');
   return wrong;
 })();

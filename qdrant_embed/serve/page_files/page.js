@@ -6,7 +6,6 @@ const NAMES = {
 };
 const SHOWN = 600; // characters of a text in the list of hits
 const SHOWN_VALUE = 200; // of a value
-const FROM_0_TO_1 = new Set(["dense", "reranked"]); // ways whose scores mean something by themselves
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
@@ -244,8 +243,7 @@ function column(collection, { way, hits, encoding, searching, reranking }, index
   const id = `column-${index}`;
   const times = [`encoded in ${inMs(encoding)}`, `searched in ${inMs(searching)}`];
   if (reranking !== null) times.push(`reranked in ${inMs(reranking)}`);
-  const best = Math.max(...hits.map(({ score }) => score));
-  const shares = hits.map(({ score }) => score / (FROM_0_TO_1.has(way) ? Math.max(1, best) : best || 1));
+  const shares = sharesOf(way, hits.map(({ score }) => score));
   const list = make("ol", {}, ...hits.map((hit, rank) => make("li", {}, hitButton(collection, hit, shares[rank]))));
   return make(
     "section", { className: "column", "aria-labelledby": id, "data-way": way },
@@ -255,9 +253,17 @@ function column(collection, { way, hits, encoding, searching, reranking }, index
   );
 }
 
+/** Return how long the bar of each score is: cosines as they are, others beside the best. */
+function sharesOf(way, scores) {
+  const best = Math.max(...scores), least = Math.min(...scores);
+  if (way === "dense" || (way === "reranked" && least >= 0 && best <= 1)) return scores;
+  if (least >= 0) return scores.map((score) => score / (best || 1));
+  return scores.map((score) => (best > least ? (score - least) / (best - least) : 1));
+}
+
 function hitButton(collection, hit, share) {
   const bar = make("span");
-  bar.style.setProperty("--share", Math.min(1, Math.max(0, share || 0)));
+  bar.style.setProperty("--share", Math.min(1, Math.max(0, share)));
   const facts = Object.entries(hit.metadata).map(([name, value]) => `${shown(name)}: ${shown(value)}`);
   const own = UUID.test(shown(hit.id)) ? [] : [shown(hit.id)]; // one that was made up tells nothing
   const button = make(
