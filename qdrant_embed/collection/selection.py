@@ -396,6 +396,28 @@ class EncoderSelection:
         self.__init__(state["policy"])  # type: ignore[misc]
         self._chosen = state["chosen"]
 
+    def with_names(self, dense: str | None, sparse: str | None) -> EncoderSelection:
+        """Return a selection of the same models, for vectors of other names.
+
+        It does not follow later choices, but shares the models that are loaded for collections.
+
+        Args:
+            dense: name of dense vectors, unless the user chose one; ``None`` for the default one.
+            sparse: name of sparse vectors, in the same way.
+        """
+        other, chosen = EncoderSelection(self.policy), self._chosen
+        other._lock, other._warned, other.advised = self._lock, self._warned, self.advised
+        other._following, other._terms = self._following, self._terms
+        other._following_sparse, other._following_late = self._following_sparse, self._following_late
+        other._rerankers = self._rerankers
+        other._chosen = replace(
+            chosen,
+            dense_name=dense if chosen.dense_name is None else chosen.dense_name,
+            sparse_name=sparse if chosen.sparse_name is None else chosen.sparse_name,
+            recent=RecentVectors(),
+        )
+        return other
+
     @property
     def current(self) -> Encoder:
         """The chosen encoder, else the default model, which is not loaded yet."""
