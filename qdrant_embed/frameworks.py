@@ -82,8 +82,8 @@ class FrameworkCollection:
         client: of this package, of either kind.
         collection_name: name of the collection.
         codec: encodes and decodes payloads.
-        dense_name: name of the dense vector in a new collection, and in one without a stamp, unless
-            `set_model` named it.
+        dense_name: name of the dense vector in a new collection, and in one without a stamp that
+            has it, unless `set_model` named it.
         sparse_name: name of the sparse vector, in the same way.
         encoder: encodes documents and queries in place of the client's model.
 
@@ -97,8 +97,8 @@ class FrameworkCollection:
         collection_name: str,
         codec: PayloadCodec,
         *,
-        dense_name: str | None,
-        sparse_name: str | None,
+        dense_name: str,
+        sparse_name: str,
         encoder: DenseEncoder | None = None,
     ) -> None:
         if not isinstance(client, QdrantEmbedMixin | AsyncQdrantEmbedMixin):
@@ -124,16 +124,14 @@ class FrameworkCollection:
         if self._selected is None or self._selected[0] is not theirs.recent:
             own = theirs.with_names(*self._names)
             if self._encoder is not None:
-                own.choose(self._encoder, own.vector_name())
+                own.choose(self._encoder, own.chosen_vector_name)
             self._selected = theirs.recent, own
         return self._selected[1]
 
     @property
     def collection(self) -> Collection:
         """The collection, for one flow."""
-        return Collection(
-            self.client._collection(self.name).requests, self.selection, self._codec
-        )
+        return Collection(self.client._collection(self.name).requests, self.selection, self._codec)
 
     def run(self, flow: Flow[T]) -> T:
         """Run a flow to its end, and return its result.
@@ -156,14 +154,14 @@ class FrameworkCollection:
 
     async def add(self, documents: Sequence[Document], **options: Any) -> list[str | int]:
         """Store documents, as `QdrantClient.add` does with these options."""
-        return await add_documents(
-            self.collection, documents, None, None, AddOptions(**options)
-        )
+        return await add_documents(self.collection, documents, None, None, AddOptions(**options))
 
     async def search(self, text: str, **options: Any) -> list[QueryResponse]:
         """Return hits, as `QdrantClient.query` does with these options."""
         options |= {
-            name: points_by_id(options[name], name) for name in ("like", "unlike") if name in options
+            name: points_by_id(options[name], name)
+            for name in ("like", "unlike")
+            if name in options
         }
         collection = self.collection
         reranker = self.selection.reranker(options.pop("reranker", None))

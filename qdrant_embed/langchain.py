@@ -73,9 +73,7 @@ class QdrantEmbeddings(Embeddings):
 
     def __init__(self, model: str | os.PathLike[str] | DenseEncoder = DEFAULT_MODEL) -> None:
         self.encoder: DenseEncoder = (
-            TextEmbedding(model)
-            if isinstance(model, str | os.PathLike)
-            else check_encoder(model)
+            TextEmbedding(model) if isinstance(model, str | os.PathLike) else check_encoder(model)
         )
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -402,9 +400,7 @@ class QdrantVectorStore(VectorStore):
     ) -> list[tuple[Document, float]]:
         """Return the documents nearest to a dense vector, with their scores."""
         options |= self._search(k, filter)
-        return self._scored(
-            self._own.run(lambda: self._own.search_vector(embedding, **options))
-        )
+        return self._scored(self._own.run(lambda: self._own.search_vector(embedding, **options)))
 
     async def asimilarity_search_with_score_by_vector(
         self, embedding: list[float], k: int = 4, filter: Filter | None = None, **options: Any
@@ -450,9 +446,7 @@ class QdrantVectorStore(VectorStore):
     ) -> list[Document]:
         """Return documents that differ from each other; see `max_marginal_relevance_search`."""
         options |= self._diverse(k, fetch_k, lambda_mult, filter)
-        return _bare(
-            self._scored(await self._own.arun(lambda: self._own.search(query, **options)))
-        )
+        return _bare(self._scored(await self._own.arun(lambda: self._own.search(query, **options))))
 
     def max_marginal_relevance_search_by_vector(
         self,

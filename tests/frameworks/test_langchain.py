@@ -135,9 +135,7 @@ class TestAsyncStore(StoreSuite):
         return False
 
     @pytest.fixture
-    async def vectorstore(
-        self, place: dict[str, Any], tiny: TinyModel, embedding: Any
-    ) -> Any:
+    async def vectorstore(self, place: dict[str, Any], tiny: TinyModel, embedding: Any) -> Any:
         async with AsyncQdrantClient(**place) as client:
             client.set_model(tiny.path)
             store = QdrantVectorStore(client, "demo", embedding)
@@ -192,9 +190,7 @@ class Caller:
 
 
 @pytest.fixture(params=["sync", "async"])
-def client(
-    request: pytest.FixtureRequest, arguments: dict[str, Any], tiny: TinyModel
-) -> Any:
+def client(request: pytest.FixtureRequest, arguments: dict[str, Any], tiny: TinyModel) -> Any:
     kind = QdrantClient if request.param == "sync" else AsyncQdrantClient
     opened = kind(**arguments)
     opened.set_model(tiny.path)
@@ -378,8 +374,8 @@ def both(request: pytest.FixtureRequest) -> Iterator[QdrantClient]:
     if request.param == "memory":
         yield QdrantClient(":memory:")
     else:
-        with serving() as server:
-            yield QdrantClient(**at(server))
+        with serving() as server, QdrantClient(**at(server)) as client:
+            yield client
 
 
 @pytest.mark.parametrize("vector_name", ["", "text"])
@@ -401,9 +397,7 @@ def test_a_collection_of_langchain_qdrant_is_read_and_extended_as_it_is(
     (point,) = both.scroll(
         "theirs",
         models.Filter(
-            must=[
-                models.FieldCondition(key="metadata.year", match=models.MatchValue(value=2000))
-            ]
+            must=[models.FieldCondition(key="metadata.year", match=models.MatchValue(value=2000))]
         ),
     )[0]
     assert point.payload == {
