@@ -1,4 +1,4 @@
-"""What the modules of frameworks have in common: one collection of a client, as one of them sees it.
+"""What the modules of frameworks have in common: a collection of a client as one of them sees it.
 
 A framework has payloads, names of vectors and often an encoder of its own, and its stores have each
 method twice, blocking and asynchronous. The flows of the client serve both, and either client: with
