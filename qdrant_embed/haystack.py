@@ -13,8 +13,10 @@ no embedder before its writer, and the retriever takes the text of a query::
     pipeline.add_component("retriever", QdrantRetriever(store, top_k=3))
     pipeline.run({"retriever": {"query": "insects"}})
 
-Payloads and ids of points are those of ``qdrant-haystack``. It needs ``haystack-ai`` 2.20 or newer:
-``pip install 'qdrant-embed[haystack]'``.
+Payloads and ids of points are those of ``qdrant-haystack``. To load a saved pipeline, Haystack 3
+needs ``allowed_modules=["qdrant_embed.haystack"]``.
+
+It needs ``haystack-ai`` 2.20 or newer: ``pip install 'qdrant-embed[haystack]'``.
 """
 
 from __future__ import annotations
