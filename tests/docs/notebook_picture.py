@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "examples/notebook.ipynb"
 PICTURE = ROOT / "tests/benchmarks/charts/notebook.png"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-WIDTH, HEIGHT = 800, 248
+WIDTH, HEIGHT = 820, 248
 
 PAGE = """<!doctype html><meta charset="utf-8"><style>
 body {{ font: 14px system-ui, "DejaVu Sans", sans-serif; margin: 16px; background: #fff }}
