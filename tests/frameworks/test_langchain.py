@@ -496,3 +496,33 @@ def test_vectors_are_those_of_the_encoder(tiny: TinyModel) -> None:
     rows = np.array([*TextEmbedding(tiny.path).passage_embed(TEXTS)])
     assert np.allclose(embedding.embed_documents(TEXTS), rows, atol=1e-6)
     assert embedding.embed_documents([]) == []
+
+
+def test_langchains_indexing_adds_what_is_new_and_deletes_what_is_gone(tiny: TinyModel) -> None:
+    from langchain_core.indexing import InMemoryRecordManager, index
+
+    client = QdrantClient(":memory:")
+    client.set_model(tiny.path)
+    store = QdrantVectorStore(client, "demo")
+    manager = InMemoryRecordManager("demo")
+    manager.create_schema()
+
+    def indexed(*texts: str) -> dict[str, int]:
+        documents = [Document(page_content=text, metadata={"source": "a"}) for text in texts]
+        return cast(
+            "dict[str, int]",
+            index(
+                documents,
+                manager,
+                store,
+                cleanup="full",
+                source_id_key="source",
+                key_encoder="sha256",
+            ),
+        )
+
+    first = {"num_added": 4, "num_updated": 0, "num_skipped": 0, "num_deleted": 0}
+    assert indexed(*TEXTS) == first
+    second = {"num_added": 1, "num_updated": 0, "num_skipped": 2, "num_deleted": 2}
+    assert indexed(*TEXTS[:2], "the goal") == second
+    assert client.count("demo").count == 3
