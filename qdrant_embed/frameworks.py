@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
+import qdrant_client
 from qdrant_client import models
 
 from qdrant_embed.async_client import AsyncQdrantEmbedMixin
@@ -218,7 +219,8 @@ class FrameworkCollection:
         """Delete the collection, if it exists."""
         requests = self.collection.requests
         if await requests.exists():
-            await requests.send(self.client.delete_collection, self.name)
+            client = cast("qdrant_client.QdrantClient", self.client)  # of either kind, for `Io`
+            await requests.send(client.delete_collection, self.name)
         self.selection.recent.forget(self.name)
 
     def distance(self) -> Distance | None:
