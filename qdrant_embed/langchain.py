@@ -114,7 +114,8 @@ class _EmbeddingsEncoder:
 
     def passage_embed(self, texts: Iterable[str], /) -> list[list[float]]:
         """Return one vector per document."""
-        return self._embeddings.embed_documents([*texts])
+        rows: list[list[float]] = self._embeddings.embed_documents([*texts])
+        return rows
 
     def query_embed(self, query: Iterable[str], /) -> list[list[float]]:
         """Return one vector per query."""

@@ -161,6 +161,7 @@ async def test_components_run_in_an_asynchronous_pipeline(tiny: TinyModel) -> No
     assert len(answer["documents"]["documents"]) == 4
 
 
+@pytest.mark.filterwarnings("ignore:Api key is used")  # over http, on loopback
 def test_pipelines_are_saved_without_keys(
     tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,7 +229,8 @@ def test_a_collection_of_qdrant_haystack_is_read_and_extended(
     from haystack_integrations.document_stores.qdrant import QdrantDocumentStore as Theirs
 
     with serving() as running:
-        theirs = Theirs(url=running.url, index="theirs", embedding_dim=32)
+        options = {"check_compatibility": False}
+        theirs = Theirs(url=running.url, index="theirs", embedding_dim=32, client_kwargs=options)
         embedder = QdrantDocumentEmbedder(tiny.path)
         theirs.write_documents(embedder.run(documents())["documents"])
         with QdrantClient(**at(running)) as client:
@@ -241,3 +243,4 @@ def test_a_collection_of_qdrant_haystack_is_read_and_extended(
             assert store.count_documents() == 4
         (back,) = theirs.filter_documents({"field": "meta.year", "operator": "==", "value": 1})
         assert (back.id, back.content) == ("doc1", "a goal")
+        theirs.close()

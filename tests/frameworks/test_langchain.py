@@ -37,7 +37,12 @@ from qdrant_embed import (
 from qdrant_embed.langchain import QdrantEmbeddings, QdrantRetriever, QdrantVectorStore
 
 TEXTS = ["the ship sailed", "a storm", "the cat sat", "a dog and one cat in the market"]
-METADATA = [{"year": 2019}, {"year": 2021}, {"year": 2022, "tags": ["cats"]}, {"year": 2024}]
+METADATA: list[dict[str, Any]] = [
+    {"year": 2019},
+    {"year": 2021},
+    {"year": 2022, "tags": ["cats"]},
+    {"year": 2024},
+]
 PLACES = ["memory", "local", "edge", "server", "grpc"]
 
 
@@ -332,7 +337,7 @@ def test_models_set_later_are_followed(tiny: TinyModel, tiny_e5: TinyModel) -> N
     client.set_sparse_model("Qdrant/bm25")
     store.add_texts(TEXTS)
     info = client.get_collection("demo").config
-    assert info.metadata["qdrant_embed"]["model"] == str(tiny.path)
+    assert (info.metadata or {})["qdrant_embed"]["model"] == str(tiny.path)
     assert list(info.params.sparse_vectors or {}) == ["langchain-sparse"]
     assert store.similarity_search("cat", k=1)[0].page_content in TEXTS[2:]
 
