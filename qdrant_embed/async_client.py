@@ -33,10 +33,12 @@ from qdrant_embed.ingest.adding import (
     OnExisting,
     ReadAhead,
     add_documents,
+    add_frame,
     delete_documents,
 )
 from qdrant_embed.ingest.documents import Document
-from qdrant_embed.ingest.ids import IdScheme, points_by_id
+from qdrant_embed.ingest.frames import Frame
+from qdrant_embed.ingest.ids import ContentIds, IdScheme, points_by_id
 from qdrant_embed.ingest.whole_documents import (
     DocumentScroll,
     ScrollOptions,
@@ -123,6 +125,39 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
             options,
             ahead,
         )
+
+    async def add_frame(
+        self,
+        collection_name: str,
+        frame: Frame,
+        *,
+        text: str = "text",
+        id: str | ContentIds | None = None,
+        metadata: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        parallel: int | None = None,
+        wait: bool = True,
+        max_retries: int = MAX_RETRIES,
+        on_existing: OnExisting = "overwrite",
+        progress: ProgressOption = None,
+        shard_key_selector: types.ShardKeySelector | None = None,
+        collection_options: CollectionOptions | None = None,
+    ) -> int:
+        """Embed and store the rows of a frame; return the number of rows.
+
+        Args and Raises are those of `QdrantEmbedMixin.add_frame`. The frame is read in a thread.
+        """
+        options = AddOptions(
+            batch_size=batch_size,
+            parallel=parallel,
+            wait=wait,
+            on_existing=on_existing,
+            progress=progress,
+            shard_key_selector=shard_key_selector,
+            collection_options=collection_options,
+        )
+        collection = self._collection(collection_name, max_retries)
+        return await add_frame(collection, frame, text, id, metadata, options)
 
     # answers out
 
@@ -394,6 +429,15 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
         """Build the index of a collection in a folder now, and wait until it is in use.
 
         Args and Raises are those of `QdrantEmbedMixin.optimize`.
+        """
+        await optimize(self._collection(collection_name), progress)
+
+    async def wait_until_indexed(
+        self, collection_name: str, *, progress: bool | None = None
+    ) -> None:
+        """Turn the index of a collection on if loading left it off, and wait until it is built.
+
+        Args and Raises are those of `QdrantEmbedMixin.wait_until_indexed`.
         """
         await optimize(self._collection(collection_name), progress)
 

@@ -29,9 +29,16 @@ from qdrant_embed.flows.io import BlockingIo
 from qdrant_embed.flows.opened import OPENING, Opened, open_blocking
 from qdrant_embed.flows.progress import ProgressOption
 from qdrant_embed.flows.requests import MAX_RETRIES
-from qdrant_embed.ingest.adding import AddOptions, OnExisting, add_documents, delete_documents
+from qdrant_embed.ingest.adding import (
+    AddOptions,
+    OnExisting,
+    add_documents,
+    add_frame,
+    delete_documents,
+)
 from qdrant_embed.ingest.documents import Document
-from qdrant_embed.ingest.ids import IdScheme, points_by_id
+from qdrant_embed.ingest.frames import Frame
+from qdrant_embed.ingest.ids import ContentIds, IdScheme, points_by_id
 from qdrant_embed.ingest.whole_documents import (
     DocumentScroll,
     ScrollOptions,
@@ -172,6 +179,76 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         flow = add_documents(collection, documents, metadata, ids, options)
         return run_blocking(flow)
 
+    def add_frame(
+        self,
+        collection_name: str,
+        frame: Frame,
+        *,
+        text: str = "text",
+        id: str | ContentIds | None = None,
+        metadata: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        parallel: int | None = None,
+        wait: bool = True,
+        max_retries: int = MAX_RETRIES,
+        on_existing: OnExisting = "overwrite",
+        progress: ProgressOption = None,
+        shard_key_selector: types.ShardKeySelector | None = None,
+        collection_options: CollectionOptions | None = None,
+    ) -> int:
+        """Embed and store the rows of a frame; return the number of rows.
+
+        A frame is a DataFrame of pandas or Polars, an Arrow table, record batch or reader, a
+        dataset or Parquet file of pyarrow, a ``Dataset`` of Hugging Face `datasets` (streamed,
+        too), a dict of columns, or an iterable of these. It is read batch by batch, and need not
+        fit in memory: ``client.add_frame("pages", pyarrow.dataset.dataset("folder/"), text="body",
+        id="url")``. What is kept of each row is its id.
+
+        Values are stored as `add` stores metadata: dates and times as strings in ISO 8601,
+        decimals as numbers, nested columns as lists and dicts, categories as their values. A
+        missing value (null, NaN, NaT) is stored as null. Bytes and infinity are refused.
+
+        Args:
+            collection_name: name of the collection.
+            frame: the frame.
+            text: name of the column that holds the texts.
+            id: name of the column that holds the ids, of the kinds that `add` takes; or
+                `ContentIds`. By default, ids are derived from text and metadata, so that the same
+                frame added again changes nothing.
+            metadata: names of the columns to store as metadata; all others by default.
+            batch_size: see `add`.
+            parallel: see `add`.
+            wait: see `add`.
+            max_retries: see `add`.
+            on_existing: see `add`.
+            progress: see `add`.
+            shard_key_selector: see `add`.
+            collection_options: see `add`; ``CollectionOptions.bulk()`` loads a large frame into a
+                server faster.
+
+        Raises:
+            InputError: if it is no frame, a column is missing, or a value cannot be stored: it
+                names the column and the row.
+            CollectionMismatchError: see `add`.
+            ServerRefusal: see `add`.
+            ServerUnavailableError: see `add`.
+            IngestError: if it failed after a part was stored; see `add`.
+            ModelError: see `add`.
+            MissingDependencyError: see `add`; or if the frame is of another library, with Arrow's
+                stream interface, but pyarrow is not installed.
+        """
+        options = AddOptions(
+            batch_size=batch_size,
+            parallel=parallel,
+            wait=wait,
+            on_existing=on_existing,
+            progress=progress,
+            shard_key_selector=shard_key_selector,
+            collection_options=collection_options,
+        )
+        collection = self._collection(collection_name, max_retries)
+        return run_blocking(add_frame(collection, frame, text, id, metadata, options))
+
     # answers out
 
     def query(
@@ -219,7 +296,9 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             where: a filter as a plain dict, ``{"source": "docs", "year": {"gte": 2020}}``; see
                 `qdrant_embed.search.filters`. With `query_filter`, both must match.
             with_vectors: whether to return `QueryResponse.embedding` and ``sparse_embedding``.
-            search_params: Qdrant's options for the search (exactness, rescoring ...).
+            search_params: Qdrant's options for the search (exactness, rescoring ...). By default,
+                a search in quantised vectors scores two to four times as many candidates again by
+                the stored ones.
             score_threshold: minimum score of a hit: of the fused score in a hybrid search, of the
                 sum over the query's tokens with late interaction, and of the score before reranking
                 with a reranker. Scores are rounded: pass 0.999 instead
@@ -673,6 +752,23 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
             ServerRefusal: if a server cannot build it; `PermissionRefusal` if because of the key.
             ServerUnavailableError: if a request brings no answer, however often it was tried.
             MissingDependencyError: if ``progress=True``, but tqdm is not installed.
+        """
+        run_blocking(optimize(self._collection(collection_name), progress))
+
+    def wait_until_indexed(self, collection_name: str, *, progress: bool | None = None) -> None:
+        """Wait until the vectors of a collection are indexed.
+
+        Indexing is turned on first, if loading left it off: call it once all is loaded with
+        ``CollectionOptions.bulk(wait=True)``, by however many processes. It can take minutes, and
+        is called again if it was interrupted, even by a kill. For a collection in a folder it is
+        `optimize`. Local mode has no index.
+
+        Args:
+            collection_name: name of the collection.
+            progress: see `optimize`.
+
+        Raises:
+            As `optimize` does.
         """
         run_blocking(optimize(self._collection(collection_name), progress))
 

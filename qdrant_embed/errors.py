@@ -34,6 +34,7 @@ import os
 import pickle
 from collections.abc import Mapping, Sequence
 from numbers import Integral
+from typing import Any
 
 from qdrant_embed.limits import PREFIX, shortened
 from qdrant_embed.terminals import without_credentials
@@ -51,6 +52,23 @@ class QdrantEmbedError(Exception):
             shortened(without_credentials(arg)) if isinstance(arg, str) else arg for arg in args
         )
         super().__init__(*shown)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Return what another process needs to raise the same error there, without its cause."""
+        return _received, (type(self), self.args, self.__dict__)
+
+
+def _received(
+    kind: type[QdrantEmbedError], args: tuple[object, ...], attributes: Mapping[str, object]
+) -> QdrantEmbedError:
+    """Return an error from another process; constructors need more than the message."""
+    built_in: Any = kind
+    while built_in.__module__ != "builtins":
+        built_in = built_in.__base__  # of several, the one whose memory an error of ours has
+    error: QdrantEmbedError = built_in.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class InputError(QdrantEmbedError, ValueError):

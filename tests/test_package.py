@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import copy
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +112,37 @@ def test_errors_are_ours_and_what_a_caller_would_catch(
 ) -> None:
     assert issubclass(error, errors.QdrantEmbedError)
     assert issubclass(error, builtin)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.InputError("text", index=3),
+        errors.CollectionMismatchError("text", expected={"a": 1}, found={"a": 2}),
+        errors.CollectionNotFoundError("text", collection_name="demo"),
+        errors.DocumentNotFoundError("text", missing_ids=[1]),
+        errors.ServerRefusal("text"),
+        errors.PermissionRefusal("text"),
+        errors.ServerUnavailableError("text", address="http://host", found="nothing"),
+        errors.FolderError("text", path="folder", is_partial=True),
+        errors.ClientStateError("text"),
+        errors.IngestError("text", stored_ids=[1, "a"], failed_index=2, unconfirmed_ids=[3]),
+        errors.UnknownModelError("text", name="a", close_matches=["b"]),
+        errors.UntrustedModelError("text", name="a", collection_name="demo"),
+        errors.ModelDownloadError("text"),
+        errors.ModelFileError("text"),
+        errors.MissingDependencyError("tqdm", "a bar"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_reach_other_processes(error: errors.QdrantEmbedError) -> None:
+    """One that cannot be unpickled breaks a pool of processes, or has it wait for ever."""
+    for there in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(there) is type(error)
+        assert str(there) == str(error)
+        assert vars(there) == vars(error)
+        with pytest.raises(type(error)):
+            raise there
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:

@@ -11,6 +11,8 @@
     qdrant-embed add --path notes.db --collection notes notes.jsonl   # or .csv, .txt, -; or --url
     qdrant-embed query --path notes.db --collection notes "question" --where '{"lang": "en"}'
     qdrant-embed add --url https://host:6333 --collection notes notes.csv --metadata-field year:int
+    qdrant-embed add --path notes.db --collection notes notes.parquet   # .arrow, a folder, .csv.gz
+    qdrant-embed export-points notes --path notes.db --to points.parquet
     qdrant-embed migrate --path notes.db --collection notes --model NAME --to notes-new
 
 Each command accepts ``--json``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from qdrant_embed.cli import database
 from qdrant_embed.cli.command import Answer, Commands, add_command, at_least_one, to_text, with_json
@@ -26,6 +27,14 @@ def add_to(commands: Commands) -> None:
     )
     copying.add_argument("--quiet", action="store_true", help="do not show progress")
 
+    place = database.parser(with_json(), positional=True)
+    exporting = add_command(commands, "export-points", export_points, place)
+    exporting.set_defaults(model=None)
+    exporting.add_argument(
+        "--to", type=to_text, metavar="FILE", required=True, help="the .parquet file to write"
+    )
+    exporting.add_argument("--quiet", action="store_true", help="do not show progress")
+
 
 def copy(options: argparse.Namespace) -> Answer:
     """Copy collections from one database to another, with their vectors as they are."""
@@ -48,3 +57,17 @@ def copy(options: argparse.Namespace) -> Answer:
         for name, count in copied.items()
     ]
     return Answer({"copied": copied}, lines or ["there is no collection to copy"])
+
+
+def export_points(options: argparse.Namespace) -> Answer:
+    """Write ids, payloads and vectors of a collection's points to a Parquet file."""
+    from qdrant_embed.engines.engine import run_blocking
+    from qdrant_embed.ingest import exporting
+
+    with database.connect_to_collection(options) as client:
+        collection = client._collection(options.collection)
+        shown = False if options.quiet else None
+        written = run_blocking(exporting.export_points(collection, Path(options.to), shown))
+    points = "1 point is" if written == 1 else f"{written} points are"
+    found = {"collection": options.collection, "file": options.to, "points": written}
+    return Answer(found, [f"{points} in {options.to}"])

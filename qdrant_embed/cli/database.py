@@ -85,13 +85,29 @@ class _Proxy:
         return f"asked through the proxy {host} of {self.variable}"
 
 
-def parser(json_option: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Return a parent parser with the options of a database and a collection in it."""
+def parser(
+    json_option: argparse.ArgumentParser, *, positional: bool = False
+) -> argparse.ArgumentParser:
+    """Return a parent parser with the options of a database and a collection in it.
+
+    Args:
+        json_option: parent parser with ``--json``.
+        positional: whether the collection's name is an argument, not an option.
+    """
     options = argparse.ArgumentParser(add_help=False, parents=[json_option])
     _add_place(options, "", key=f"{_KEY_VARIABLE} by default")
-    options.add_argument(
-        "--collection", type=to_text, metavar="NAME", required=True, help="name of the collection"
-    )
+    if positional:
+        options.add_argument(
+            "collection", type=to_text, metavar="COLLECTION", help="name of the collection"
+        )
+    else:
+        options.add_argument(
+            "--collection",
+            type=to_text,
+            metavar="NAME",
+            required=True,
+            help="name of the collection",
+        )
     _add_timeout(options)
     options.add_argument(
         "--sparse-model", metavar="MODEL", help="sparse model; the collection's own by default"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import gzip
 import io
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -28,6 +30,7 @@ from qdrant_embed.cli.progress import FileProgress
 from qdrant_embed.cli.records import FORMATS, TYPES, Field, Fields, Format, RecordFile, to_field
 from qdrant_embed.encoder.interfaces import Overflow
 from qdrant_embed.errors import IngestError, InputError, QdrantEmbedError
+from qdrant_embed.ingest.tables import TableFile, open_tables, table_format
 
 if TYPE_CHECKING:
     from qdrant_embed.client import QdrantClient
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _STDIN = "-"
+_PACKED = ".gz"
 _SAMPLE = 20  # documents whose metadata is looked at
 _SHOWN = 80  # characters of a text in the table
 
@@ -48,7 +52,12 @@ def add_to(commands: Commands) -> None:
     model.add_argument("--model", help="model; the collection's own by default")
 
     adding = add_command(commands, "add", add, model, progress)
-    adding.add_argument("file", metavar="FILE", help="a .jsonl, .csv or .txt file, or - for stdin")
+    adding.add_argument(
+        "file",
+        metavar="FILE",
+        help="a .jsonl, .csv or .txt file, each also with .gz behind; a .parquet or .arrow "
+        "file, or a folder of these; or - for stdin",
+    )
     adding.add_argument(
         "--encoding",
         type=_encoding,
@@ -151,14 +160,23 @@ def add(options: argparse.Namespace) -> Answer:
     """Embed and store the documents of a file."""
     from qdrant_embed.engines.embedded import is_index_due
 
-    fields = Fields(options.text_field, options.id_field, options.metadata_field)
-    file_format = options.format or _format_of(options.file)
-    with _open_input(options.file) as stream, database.connect(options) as client:
-        records = RecordFile(stream, file_format, fields, options.encoding)
-        size = 0 if options.file == _STDIN else Path(options.file).stat().st_size
-        shown = False if options.quiet else None
-        with FileProgress(f"adding {options.file}", records, size or None, shown=shown) as progress:
-            stored = _add_records(client, progress, options)
+    shown = False if options.quiet else None
+    with ExitStack() as opened:
+        if options.format is None and _is_table(options.file):
+            files = open_tables(Path(options.file))
+            client = opened.enter_context(database.connect(options))
+            stored = _add_table(client, files, options)
+        else:
+            fields = Fields(options.text_field, options.id_field, options.metadata_field)
+            file_format = options.format or _format_of(options.file)
+            stream = opened.enter_context(_open_input(options.file))
+            client = opened.enter_context(database.connect(options))
+            records = RecordFile(stream, file_format, fields, options.encoding)
+            has_size = options.file != _STDIN and not isinstance(stream, _Unpacked)
+            size = Path(options.file).stat().st_size if has_size else 0
+            title = f"adding {options.file}"
+            with FileProgress(title, records, size or None, shown=shown) as progress:
+                stored = _add_records(client, progress, options)
         if is_index_due(client, options.collection):
             client.optimize(options.collection, progress=shown)
     found = {"collection": options.collection, "stored": stored}
@@ -246,6 +264,41 @@ def _add_records(client: QdrantClient, progress: FileProgress, options: argparse
     return len(set(stored))
 
 
+def _is_table(name: str) -> bool:
+    return name != _STDIN and (Path(name).is_dir() or table_format(Path(name)) is not None)
+
+
+def _add_table(
+    client: QdrantClient, files: Sequence[TableFile], options: argparse.Namespace
+) -> int:
+    """Add the rows of Parquet or Arrow files and return their number.
+
+    Raises:
+        QdrantEmbedError: if `add_frame` fails; the message names the file.
+    """
+    fields = [*(options.metadata_field or ()), *([options.id_field] if options.id_field else [])]
+    for field in fields:
+        if field.type is not None:
+            raise InputError(
+                f"{options.file} says which type field {field.name!r} has; omit :{field.type}"
+            )
+    try:
+        return client.add_frame(
+            options.collection,
+            [*files],
+            text=options.text_field,
+            id=None if options.id_field is None else options.id_field.name,
+            metadata=options.metadata_field and [field.name for field in options.metadata_field],
+            batch_size=options.batch_size,
+            on_existing=options.on_existing,
+            progress=False if options.quiet else None,
+        )
+    except InputError as error:
+        if str(error).startswith(options.file):
+            raise
+        raise InputError(f"{options.file}: {error}") from error
+
+
 def _note_mismatches(client: QdrantClient, options: argparse.Namespace) -> None:
     """Log where the filter compares numbers with text, judging by some documents."""
     from qdrant_embed.engines.engine import run_blocking
@@ -272,16 +325,38 @@ def _open_input(name: str) -> Iterator[io.BufferedIOBase]:
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror}") from error
     with stream:
-        yield stream
+        if not name.lower().endswith(_PACKED):
+            yield stream
+            return
+        with _Unpacked(name, fileobj=stream) as unpacked:
+            yield unpacked
+
+
+class _Unpacked(gzip.GzipFile):
+    """A file that was packed with gzip."""
+
+    def __init__(self, name: str, *, fileobj: io.BufferedIOBase) -> None:
+        super().__init__(fileobj=fileobj, mode="rb")
+        self._packed = name
+
+    def read1(self, size: int = -1) -> bytes:
+        """Read some bytes; raise `InputError` if the file is damaged."""
+        try:
+            return super().read1(size)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{self._packed} cannot be unpacked: {error}") from error
 
 
 def _format_of(name: str) -> Format:
-    suffix = "jsonl" if name == _STDIN else Path(name).suffix.lower().removeprefix(".")
+    suffix = "jsonl"
+    if name != _STDIN:
+        suffix = Path(name.lower().removesuffix(_PACKED)).suffix.removeprefix(".")
     for known in FORMATS:
         if suffix == known:
             return known
     raise InputError(
-        f"the name {name} does not end in .jsonl, .csv or .txt; specify the format with --format"
+        f"the name {name} does not end in .jsonl, .csv, .txt, .parquet or .arrow; specify the "
+        "format with --format"
     )
 
 

@@ -15,7 +15,7 @@ from qdrant_client import models
 from qdrant_embed.collection.options import CollectionOptions, check_shard_keys
 from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec
 from qdrant_embed.collection.selection import EncoderSelection
-from qdrant_embed.collection.stamp import Stamp
+from qdrant_embed.collection.stamp import BULK_KEY, INDEXING_THRESHOLD, BulkMark, Stamp
 from qdrant_embed.collection.stored import StoredCollection, check_is_stamped, read_collection
 from qdrant_embed.collection.vectors import CollectionVectors
 from qdrant_embed.engines.names import check_new_collection_name
@@ -62,6 +62,7 @@ class Collection:
         selection: selects the client's encoders.
         codec: encodes and decodes payloads.
         found: the collection when its vectors were selected; ``None`` if it did not exist then.
+        bulk: the mark of a collection whose index is off, until it is on again.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Collection:
     ) -> None:
         self.requests, self.selection, self.codec = requests, selection, codec
         self.found: StoredCollection | None = None
+        self.bulk: BulkMark | None = None
         self._client = requests.client
         self._was_empty = False  # and without a stamp, when its vectors were selected
 
@@ -93,9 +95,10 @@ class Collection:
         Raises:
             CollectionMismatchError: if its stamp cannot be read.
         """
-        return read_collection(
-            self.name, await self.requests.send(self._client.get_collection, self.name)
-        )
+        return self._read(await self.requests.send(self._client.get_collection, self.name))
+
+    def _read(self, info: models.CollectionInfo) -> StoredCollection:
+        return read_collection(self.name, info, keeps_settings=self.io.engine.keeps_settings)
 
     async def read_whole(self) -> StoredCollection:
         """Read the configuration of a collection whose documents are to be read or changed.
@@ -123,7 +126,7 @@ class Collection:
             CollectionMismatchError: if its stamp cannot be read.
         """
         info = await self.requests.info()
-        return None if info is None else read_collection(self.name, info)
+        return None if info is None else self._read(info)
 
     async def vectors_for_query(self) -> CollectionVectors:
         """Read the collection and select the vectors to search in.
@@ -166,6 +169,7 @@ class Collection:
             self._was_empty = existing.stamp is None and existing.is_empty
             existing.check_shard_keys(shard_keys)
         self.found = existing
+        self.bulk = None if existing is None else existing.bulk
         vectors = await self.io.compute(self.selection.for_add, existing)
         await self.io.compute(vectors.dense.encoder.check_lengths, texts)
         if existing is not None:
@@ -241,8 +245,33 @@ class Collection:
             check_is_stamped(stored)
         if is_new or stored.is_empty:
             await self.index(stored, options.indexes)
+            if options.indexing != "on":
+                await self._index_later(stored)
         await self.index_parents(stored, chunked=vectors.chunked)
         await self.io.compute(self.selection.remember, stored, vectors)
+
+    async def _index_later(self, stored: StoredCollection) -> None:
+        """Turn the index off, and leave a mark that says so to whoever comes later."""
+        is_off = stored.bulk is None and stored.indexing_threshold == 0  # by somebody's own choice
+        if is_off or not self.io.engine.indexes:
+            return
+        mark = self.bulk = stored.bulk or BulkMark(stored.indexing_threshold or INDEXING_THRESHOLD)
+        await self._set_threshold(0, mark.metadata())
+
+    async def index_now(self) -> None:
+        """Turn the index on again if the mark says that it is off."""
+        if self.bulk is not None:
+            await self._set_threshold(self.bulk.indexing_threshold, {BULK_KEY: None})
+            self.bulk = None
+
+    async def _set_threshold(self, threshold: int, metadata: dict[str, Any]) -> None:
+        await self.requests.send(
+            self._client.update_collection,
+            self.name,
+            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=threshold),
+            metadata=metadata,
+            timeout=self.requests.defining_timeout,
+        )
 
     async def shard_keys(self) -> list[models.ShardKey]:
         """Return the keys of the collection's shards, in a collection with custom sharding."""

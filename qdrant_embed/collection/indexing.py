@@ -14,7 +14,7 @@ _LOOK = Backoff(first=0.1, longest=1.0)  # seconds between two looks at a server
 
 
 async def optimize(collection: Collection, progress: bool | None) -> None:
-    """Build the index of a collection, or wait until its server has.
+    """Build the index of a collection, or wait until its server has; turn indexing on before.
 
     Raises:
         As `QdrantEmbedMixin.optimize` does.
@@ -24,6 +24,7 @@ async def optimize(collection: Collection, progress: bool | None) -> None:
     requests = collection.requests
     with Progress(f"index of {collection.name}", shown=progress) as bar:
         requests.on_wait = bar.show_note
+        await _turn_on(collection)
         if (database := embedded(requests.client)) is not None:
             await requests.send(database.optimize, collection.name, bar.step)
             return
@@ -43,11 +44,23 @@ async def optimize(collection: Collection, progress: bool | None) -> None:
             await requests.io.sleep(_LOOK.seconds(looks))
 
 
+async def _turn_on(collection: Collection) -> None:
+    """Have vectors be indexed in a collection that was loaded without; see `CollectionOptions`."""
+    stored = await collection.find()
+    if stored is None:
+        raise _not_found(collection.name)
+    collection.bulk = stored.bulk
+    await collection.index_now()
+
+
+def _not_found(name: str) -> CollectionNotFoundError:
+    return CollectionNotFoundError(
+        f"collection {name!r} was not found: add() creates it", collection_name=name
+    )
+
+
 async def _status(collection: Collection) -> models.CollectionStatus:
     found = await collection.requests.info()
     if found is None:
-        raise CollectionNotFoundError(
-            f"collection {collection.name!r} was not found: add() creates it",
-            collection_name=collection.name,
-        )
+        raise _not_found(collection.name)
     return found.status

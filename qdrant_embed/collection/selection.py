@@ -569,7 +569,7 @@ class EncoderSelection:
             ModelError: if a model cannot be found, downloaded or read.
         """
         chosen = self._chosen
-        vectors = self._select(collection, chosen)
+        vectors = self._select(collection, chosen).searched_as(collection)
         if vectors.sparse is not None:
             check_has_sparse(collection, vectors.sparse.vector_name)
         chosen.recent.remember(collection, vectors)
@@ -633,7 +633,7 @@ class EncoderSelection:
             late = vectors.late.encoder.describe()
             check_late_collection(collection, late, vectors.late.vector_name)
         if self._is_of(vectors, chosen):
-            chosen.recent.remember(collection, vectors)
+            chosen.recent.remember(collection, vectors.searched_as(collection))
 
     def _is_of(self, vectors: CollectionVectors, chosen: _Chosen) -> bool:
         """Return whether the vectors were selected with this choice."""

@@ -20,6 +20,8 @@ from qdrant_embed.limits import PREFIX, STAMP_TEXT
 
 STAMP_KEY = "qdrant_embed"
 MARK_KEY = "qdrant_embed_copy"
+BULK_KEY = "qdrant_embed_bulk"
+INDEXING_THRESHOLD = 10_000  # kB of vectors in a segment from which Qdrant builds an index
 
 _DENSE_FACTS = ("dimension", "distance", "pooling", "query_prefix", "document_prefix")
 _TEXT_FACTS = ("max_tokens", "overflow", "overlap", "adapter")
@@ -256,3 +258,29 @@ def read_mark(name: str, metadata: Mapping[str, Any] | None) -> CopyMark | None:
             expected={},
             found={MARK_KEY: stored},
         ) from error
+
+
+@dataclass(frozen=True)
+class BulkMark:
+    """The record of a collection that is loaded without an index: what must be set afterwards.
+
+    Attributes:
+        indexing_threshold: the setting of the optimiser that builds the index again, in kB.
+    """
+
+    indexing_threshold: int
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the metadata to store."""
+        return {BULK_KEY: asdict(self)}
+
+
+def read_bulk(metadata: Mapping[str, Any] | None) -> BulkMark | None:
+    """Return the mark of a collection that is loaded without an index, if there is one.
+
+    One that cannot be read has the default of Qdrant: the index must be built in any case.
+    """
+    if (stored := (metadata or {}).get(BULK_KEY)) is None:
+        return None
+    threshold = stored.get("indexing_threshold") if isinstance(stored, Mapping) else None
+    return BulkMark(threshold if type(threshold) is int and threshold > 0 else INDEXING_THRESHOLD)

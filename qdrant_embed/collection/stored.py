@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from qdrant_client import models
 
+from qdrant_embed.collection.options import rescoring
 from qdrant_embed.collection.stamp import (
     STAMP_KEY,
+    BulkMark,
     CopyMark,
     LateStamp,
     Stamp,
     check_late_stamp,
     check_sparse_stamp,
     check_stamp,
+    read_bulk,
     read_mark,
     read_stamp,
 )
@@ -47,6 +50,11 @@ class StoredCollection:
         copies: number of copies of each shard.
         copies_written: number of copies that must confirm a write.
         mark: what it says of the copy that it is, until all of that is complete.
+        quantized: how dense vectors are quantised, by their names, as far as they are.
+        bulk: what it says of its loading, until its index is built again.
+        indexing_threshold: kB of vectors from which its server builds an index; 0 if that is off,
+            ``None`` for the server's default.
+        most_oversampling: the greatest that its strict mode accepts, if there is a limit.
     """
 
     name: str
@@ -59,6 +67,10 @@ class StoredCollection:
     copies: int = 1
     copies_written: int = 1
     mark: CopyMark | None = None
+    quantized: Mapping[str, models.QuantizationConfig] = field(default_factory=dict)
+    bulk: BulkMark | None = None
+    indexing_threshold: int | None = None
+    most_oversampling: float | None = None
 
     @property
     def vector_names(self) -> set[str]:
@@ -109,6 +121,10 @@ class StoredCollection:
             return [selector.fallback]
         return list(selector) if isinstance(selector, list) else [selector]
 
+    def search_params(self, vector_name: str) -> models.SearchParams | None:
+        """Return the options of a search in a vector for which a user has none."""
+        return rescoring(self.quantized.get(vector_name), self.most_oversampling)
+
     @property
     def chunked(self) -> bool:
         """Whether a document is stored as one point per chunk."""
@@ -133,14 +149,21 @@ def late_field_name(model_name: str) -> str:
     return as_vector_name(LATE_NAME_PREFIX + PurePath(model_name).name.lower())
 
 
-def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
+def read_collection(
+    name: str, info: models.CollectionInfo, *, keeps_settings: bool = True
+) -> StoredCollection:
     """Return a collection's configuration, given Qdrant's `info` about it.
+
+    Args:
+        name: name of the collection.
+        info: what Qdrant says of it.
+        keeps_settings: see `Engine`; vectors of others are never quantised.
 
     Raises:
         CollectionMismatchError: if its stamp cannot be read.
     """
     params = info.config.params
-    config = params.vectors
+    config, strict = params.vectors, info.config.strict_mode_config
     vectors = config if isinstance(config, dict) else {"": config} if config is not None else {}
     return StoredCollection(
         name=name,
@@ -153,6 +176,15 @@ def read_collection(name: str, info: models.CollectionInfo) -> StoredCollection:
         copies=params.replication_factor or 1,
         copies_written=params.write_consistency_factor or 1,
         mark=read_mark(name, info.config.metadata),
+        quantized={
+            vector: quantization
+            for vector, one in vectors.items()
+            if keeps_settings
+            and (quantization := one.quantization_config or info.config.quantization_config)
+        },
+        bulk=read_bulk(info.config.metadata),
+        indexing_threshold=info.config.optimizer_config.indexing_threshold,
+        most_oversampling=strict.search_max_oversampling if strict and strict.enabled else None,
     )
 
 

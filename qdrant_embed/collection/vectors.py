@@ -30,10 +30,12 @@ class DenseVectors:
     Attributes:
         encoder: encodes documents and queries.
         vector_name: name of the vector; ``""`` for the unnamed one.
+        search_params: options of a search that has none: of quantised vectors, to rescore.
     """
 
     encoder: Encoder
     vector_name: str
+    search_params: models.SearchParams | None = None
 
 
 @dataclass(frozen=True)
@@ -118,10 +120,12 @@ class LateVectors:
     Attributes:
         encoder: encodes documents and queries.
         vector_name: name of the vectors.
+        search_params: options of a search that has none: of quantised vectors, to rescore.
     """
 
     encoder: LateEncoder
     vector_name: str
+    search_params: models.SearchParams | None = None
 
     def documents(self, texts: Sequence[str]) -> list[Vector]:
         """Encode documents and return the vectors of each, float32 [tokens, dimension].
@@ -251,6 +255,14 @@ class CollectionVectors:
         if not isinstance(encoder, ModelTerms):
             return None
         return encoder.both(self.dense.encoder, texts, query=query)
+
+    def searched_as(self, collection: StoredCollection) -> CollectionVectors:
+        """Return the same vectors, to be searched as suits the way a collection stores them."""
+        dense, late = self.dense, self.late
+        dense = replace(dense, search_params=collection.search_params(dense.vector_name))
+        if late is not None:
+            late = replace(late, search_params=collection.search_params(late.vector_name))
+        return replace(self, dense=dense, late=late)
 
     def counting(self, encoder: Encoder) -> CollectionVectors:
         """Return the same vectors with another dense encoder, and new counts."""

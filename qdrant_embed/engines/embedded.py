@@ -57,4 +57,5 @@ def recognise(database: object) -> Engine | None:
         flushes=True,
         fails_in_passing=False,
         keeps_settings=True,
+        indexes=True,
     )

@@ -38,6 +38,8 @@ class Engine:
             shares its files with one.
         keeps_settings: whether a collection has the options of indexes, quantisation and storage
             that it was created with, and tells them. What local databases tell is made up.
+        indexes: whether it builds indexes while points come, unless a collection's settings turn
+            that off.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Engine:
     running: Callable[[], AbstractContextManager[object]] = nullcontext
     fails_in_passing: bool = True
     keeps_settings: bool = False
+    indexes: bool = False
 
 
 async def in_thread(function: Callable[[], T]) -> T:

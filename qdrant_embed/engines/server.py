@@ -652,4 +652,5 @@ _SERVER = Engine(
     explain=explain,
     copies=True,
     keeps_settings=True,
+    indexes=True,
 )

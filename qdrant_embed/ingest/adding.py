@@ -29,6 +29,7 @@ from qdrant_embed.errors import (
     FolderError,
     IngestError,
     InputError,
+    PermissionRefusal,
     ServerRefusal,
     ServerUnavailableError,
     check_whole,
@@ -40,7 +41,8 @@ from qdrant_embed.flows.requests import CollectionRequests
 from qdrant_embed.ingest.chunks import Replacement, StoredChunks, chunks_of
 from qdrant_embed.ingest.documents import Document, InputDocument, is_sequence, pair
 from qdrant_embed.ingest.foreign import Foreign
-from qdrant_embed.ingest.ids import IdScheme, content_scheme, point_ids
+from qdrant_embed.ingest.frames import Columns, Frame, FrameRows
+from qdrant_embed.ingest.ids import ContentIds, IdScheme, content_scheme, point_ids
 from qdrant_embed.ingest.points import encode_points
 from qdrant_embed.ingest.values import as_column
 
@@ -125,6 +127,8 @@ class Adding:
             for document in (documents if is_sequence(documents) else ())
         ]
         self.total = len(documents) if is_sequence(documents) else None  # type: ignore[arg-type] # checked to have a length
+        if isinstance(documents, FrameRows):
+            self.total = documents.total
         self._unread = runs(paired, lambda document: len(document.text), _CHARACTERS, WINDOW)
         self._in_flight: deque[InputDocument] = deque()
         self._noted: set[str | int] = set()
@@ -451,7 +455,23 @@ class _Add:
                 counting.warn_of_no_terms(name)
         if options.wait:
             await self._requests.flush()
+        await self._index()
         return adding.stored_ids
+
+    async def _index(self) -> None:
+        """Turn the index on again that this `add`, or one that has failed, has turned off."""
+        options = checked_options(self._options.collection_options)
+        if self._collection.bulk is None or options.indexing == "after wait":
+            return
+        try:
+            await self._collection.index_now()
+        except PermissionRefusal as error:
+            logger.warning(
+                "collection %r is loaded, but its index is off, and this key cannot turn it on "
+                "(%s): call wait_until_indexed() with one that can",
+                self._collection.name,
+                in_one_line(error),
+            )
 
     async def _encode_and_store(
         self,
@@ -615,6 +635,26 @@ class _Add:
             wait=self._options.wait,
             shard_key_selector=self._options.shard_key_selector,
         )
+
+
+async def add_frame(
+    collection: Collection,
+    frame: Frame,
+    text: str,
+    id: str | ContentIds | None,
+    metadata: Sequence[str] | None,
+    options: AddOptions,
+) -> int:
+    """Embed and store the rows of a frame; return their number.
+
+    Raises:
+        As `QdrantEmbedMixin.add_frame` does.
+    """
+    derived = id is None or isinstance(id, ContentIds)
+    columns = Columns(text, None if derived else id, metadata)  # type: ignore[arg-type] # checked there
+    rows = await collection.io.compute(FrameRows, frame, columns)
+    ids: IdScheme | None = (id or "content") if derived else None  # type: ignore[assignment]
+    return len(await add_documents(collection, rows, None, ids, options))
 
 
 async def delete_documents(

@@ -17,7 +17,7 @@ from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.payload import PARENT_FIELD, PayloadCodec, user_id
-from qdrant_embed.collection.vectors import CollectionVectors
+from qdrant_embed.collection.vectors import CollectionVectors, DenseVectors, LateVectors
 from qdrant_embed.encoder.interfaces import Reranker
 from qdrant_embed.errors import DocumentNotFoundError, InputError, ServerRefusal, check_whole
 from qdrant_embed.forks import VALIDATING
@@ -288,14 +288,14 @@ class Search:
         documents, last = self.groups(vectors), self._skipped + self._fetched
         condition = self._condition(vectors)
         if query.tokens is not None and vectors.late is not None:
-            return self._late_ranking(vectors, vectors.late.vector_name, query, condition)
+            return self._late_ranking(vectors, vectors.late, query, condition)
         if query.words is None and self.diversity is None:
             request = self._request(
                 vectors,
                 using=vectors.dense.vector_name or None,
                 query=self._near(vectors, query),
                 filter=condition,
-                params=self._options.params,
+                params=self._params(vectors.dense),
             )
             return DenseRanking(request, self._skipped, last, documents=documents)
         dense = self._dense(vectors, query, condition)
@@ -325,7 +325,7 @@ class Search:
     def _late_ranking(
         self,
         vectors: CollectionVectors,
-        name: str,
+        late: LateVectors,
         query: EncodedQuery,
         condition: models.Filter | None,
     ) -> Ranking:
@@ -336,10 +336,11 @@ class Search:
         """
         documents, last = self.groups(vectors), self._skipped + self._fetched
         using, depths = vectors.dense.vector_name or None, self._depths(last, documents)
-        nearest = self._branch(using, self._near(vectors, query), condition)
+        params, name = self._params(vectors.dense), late.vector_name
+        nearest = self._branch(using, self._near(vectors, query), condition, params)
         branches = [nearest, *self._sparse(vectors, query, condition)]
         ranked = models.Prefetch(
-            prefetch=branches, query=query.tokens, using=name, params=self._options.params
+            prefetch=branches, query=query.tokens, using=name, params=self._params(late)
         )
         if not self.diversity or query.vector is None:
             request = self._request(
@@ -351,7 +352,7 @@ class Search:
                 prefetch=[ranked],
                 query=models.NearestQuery(nearest=query.vector, mmr=mmr),
                 using=using,
-                params=self._options.params,
+                params=self._params(vectors.dense),
             )
             request = self._request(
                 vectors,
@@ -366,7 +367,9 @@ class Search:
         """Return the search by sparse vectors; none for a text without any of the model's words."""
         if vectors.sparse is None or query.words is None or not query.words.indices:
             return []
-        return [self._branch(vectors.sparse.vector_name, query.words, condition)]
+        return [
+            self._branch(vectors.sparse.vector_name, query.words, condition, self._options.params)
+        ]
 
     def _dense(
         self,
@@ -376,11 +379,13 @@ class Search:
     ) -> models.Prefetch:
         """Return the search by dense vectors, with examples and diversity."""
         using = vectors.dense.vector_name or None
-        nearest = self._branch(using, self._near(vectors, query), condition)
+        params = self._params(vectors.dense)
+        nearest = self._branch(using, self._near(vectors, query), condition, params)
         if self.diversity is None or query.vector is None:
             return nearest
         mmr = models.Mmr(diversity=self.diversity)  # of as many candidates as hits
-        diverse = self._branch(using, models.NearestQuery(nearest=query.vector, mmr=mmr), condition)
+        chosen = models.NearestQuery(nearest=query.vector, mmr=mmr)
+        diverse = self._branch(using, chosen, condition, params)
         # Qdrant's core does not choose from the candidates of a branch unless these are another's
         if query.words is None and not self.like and not self.unlike:
             return diverse
@@ -479,14 +484,23 @@ class Search:
         query |= {"params": params, "with_vector": self._with_vectors(vectors)}
         return self._options.model_copy(update=query)  # all of it is checked
 
+    def _params(self, searched: DenseVectors | LateVectors) -> models.SearchParams | None:
+        """Return the options of a search by some vectors: quantised ones are scored again."""
+        own = self._options.params
+        return searched.search_params if own is None else own
+
     def _branch(
-        self, using: str | None, query: Any, condition: models.Filter | None
+        self,
+        using: str | None,
+        query: Any,
+        condition: models.Filter | None,
+        params: models.SearchParams | None,
     ) -> models.Prefetch:
         return models.Prefetch(
             query=query,
             using=using,
             filter=condition,
-            params=self._options.params,
+            params=params,
         )
 
     def _reranked(
@@ -557,6 +571,8 @@ async def with_vectors(
     collection.requests.limit_time(search.timeout)
     remembered = collection.selection.recent.find(collection.name)
     vectors = remembered or await collection.vectors_for_query()
+    if remembered is None:
+        _tell_of_no_index(collection)
     await _advise(collection, search.filter)
     prepared = await collection.io.compute(prepare, vectors)
     try:
@@ -592,6 +608,24 @@ async def _check_examples(collection: Collection, search: Search) -> None:
             f"like and unlike ({', '.join(map(repr, missing[:5]))}"
             f"{', ...' if len(missing) > 5 else ''}): add them, or omit these ids",
             missing_ids=missing,
+        )
+
+
+def _tell_of_no_index(collection: Collection) -> None:
+    """Log once that a collection was loaded without an index, and still has none."""
+    name, selection = collection.name, collection.selection
+    known = selection.recent.last_read(name)
+    if known is None or known.bulk is None or (known.points or 0) <= _WITHOUT_INDEX:
+        return
+    if (name, "") not in selection.advised:
+        selection.advised.add((name, ""))
+        logger.warning(
+            "collection %r has %s points and no index, because it is being loaded or that was "
+            "interrupted; so each search compares all vectors. Once all is loaded, "
+            "client.wait_until_indexed(%s) builds the index (logged once)",
+            name,
+            f"{known.points or 0:,}",
+            json.dumps(name, ensure_ascii=False),
         )
 
 

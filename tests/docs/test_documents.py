@@ -14,7 +14,6 @@ from urllib.request import urlopen
 import pytest
 from image_build import ImageBuild
 from notebook_picture import PICTURE, run_cell
-from rest_server import serving
 
 pytestmark = pytest.mark.usefixtures("compiled_minilm")
 
@@ -31,7 +30,7 @@ OF_FRAMEWORKS = {
 }
 SERVES = ROOT / "examples/rag_app.py"  # until it is stopped
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-DISTRIBUTED = ROOT / "examples/ingest_distributed.py"  # needs a server
+SCALE = {ROOT / f"examples/ingest_{name}.py" for name in ("ray", "spark")}  # tests/scale
 
 
 CLOSED = """
@@ -159,7 +158,7 @@ def test_the_container_answers_without_network_from_a_model_inside(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "example",
-    [path for path in EXAMPLES if path not in (SERVES, DISTRIBUTED, *OF_FRAMEWORKS)],
+    [path for path in EXAMPLES if path not in {SERVES, *SCALE, *OF_FRAMEWORKS}],
     ids=lambda path: path.name,
 )
 def test_example(example: Path, tmp_path: Path) -> None:
@@ -256,21 +255,6 @@ def test_the_web_endpoint_answers_on_loopback(tmp_path: Path) -> None:
     finally:
         process.terminate()
         process.communicate(timeout=60)
-
-
-def test_processes_store_every_line_once(tmp_path: Path) -> None:
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    sentences = [f"Ship number {number} stays in the harbour" for number in range(600)]
-    (folder / "a.txt").write_text("\n".join(sentences))
-    (folder / "b.txt").write_text("\n".join(["Bread rises in a warm place", *sentences[:300]]))
-    with serving() as server:
-        printed = run(str(DISTRIBUTED), str(folder), server.url, folder=tmp_path)
-        points, _ = server.database.scroll("lines", limit=1000)
-    assert "601 stored" in printed
-    assert "stays in the harbour" in printed
-    texts = sorted((point.payload or {})["document"] for point in points)
-    assert texts == sorted(["Bread rises in a warm place", *sentences])
 
 
 def test_there_are_blocks_and_examples() -> None:

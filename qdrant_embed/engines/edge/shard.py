@@ -316,7 +316,10 @@ class Shard:
     # its index
 
     def unindexed(self) -> int:
-        """Return how many numbers a search compares one by one, because no index has them."""
+        """Return how many numbers an index would spare a search to compare; 0 if none is wanted."""
+        tuned = self.collection.config.optimizers_config
+        if tuned is not None and tuned.indexing_threshold == 0:
+            return 0
         dense = conversion.dense_of(self.collection.config)
         size = max((params.size for params in dense.values()), default=0)
         # what the engine counts as indexed are vectors of all kinds, and those that were replaced

@@ -1,0 +1,434 @@
+"""Frames as documents: columns of pandas, Polars, Arrow, `datasets` or numpy, read batch by batch.
+
+A frame is read lazily, a thousand rows at a time, and never copied as a whole. None of these
+libraries is imported here: an object of one comes from somebody who has it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
+from uuid import UUID
+
+import numpy as np
+
+from qdrant_embed.errors import InputError, check_str
+from qdrant_embed.ingest.documents import Document
+from qdrant_embed.ingest.tables import JSON, MARK, VECTOR, TableFile, pyarrow
+from qdrant_embed.ingest.values import UnstorableError, describe, json_value, scalar
+
+Frame: TypeAlias = Any  # see `FrameRows`
+
+Batch: TypeAlias = Mapping[str, Sequence[Any]]  # Python values, by the name of their column
+
+ROWS = 1024  # converted to Python values together
+
+_NO_VALUES = ("NAType", "NaTType")  # of pandas
+_TIMES = "mM"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a frame that documents are made of.
+
+    Attributes:
+        text: name of the column that holds the texts.
+        id: name of the column that holds the ids, if there is one.
+        metadata: names of the columns to store as metadata; all others by default.
+
+    Raises:
+        InputError: if a name is not a str, or is there twice.
+    """
+
+    text: str = "text"
+    id: str | None = None
+    metadata: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        check_str("text", self.text)
+        if self.id is not None:
+            check_str("id", self.id)
+        if self.metadata is None:
+            return
+        if isinstance(self.metadata, str | bytes) or not isinstance(self.metadata, Iterable):
+            raise InputError(
+                f"metadata must be a list of columns' names, not {describe(self.metadata)}"
+            )
+        object.__setattr__(self, "metadata", tuple(self.metadata))
+        for name in self.metadata:
+            check_str("a column in metadata", name)
+        if len(set(self.metadata)) < len(self.metadata):
+            raise InputError(f"metadata has a column twice: {', '.join(self.metadata)}")
+
+    def of(self, own: Sequence[object]) -> list[str]:
+        """Return the names of all columns to read of a frame that has these.
+
+        Raises:
+            InputError: if one is missing, is there twice, or has a name that is not a str.
+        """
+        own = [*own]
+        asked: Iterable[object] = own if self.metadata is None else self.metadata
+        needed = [self.text] if self.id is None else [self.text, self.id]
+        names: list[str] = []
+        for name in dict.fromkeys((*needed, *asked)):
+            if not isinstance(name, str):
+                raise InputError(
+                    f"the frame has the column {describe(name)}, but names of columns must be str; "
+                    "rename it, or pass metadata= with the columns to store"
+                )
+            if name not in own:
+                raise InputError(
+                    f"the frame has no column {name!r}; its columns are "
+                    f"{', '.join(map(repr, own)):.400}"
+                )
+            if own.count(name) > 1:
+                raise InputError(f"the frame has the column {name!r} twice; rename one")
+            names.append(name)
+        return names
+
+
+class FrameRows(Iterable[Document]):
+    """The rows of a frame as documents, read lazily, a thousand at a time.
+
+    A frame is a dict of columns (lists, numpy arrays), a DataFrame of pandas or Polars, a table,
+    record batch, reader, dataset or Parquet file of pyarrow, a ``Dataset`` of Hugging Face
+    `datasets` (streamed, too), any object with ``__arrow_c_stream__``, or an iterable of frames.
+
+    What `json_value` takes is stored as it says; a missing value (null, NaN, NaT, NA) becomes
+    ``None``, also inside lists and dicts.
+
+    Args:
+        frame: the frame.
+        columns: the columns to read.
+
+    Raises:
+        InputError: if it is no frame.
+
+    Attributes:
+        total: number of rows; ``None`` if that is not known before they are read.
+    """
+
+    def __init__(self, frame: Frame, columns: Columns) -> None:
+        self._frame, self._columns = frame, columns
+        self._read = _reader(frame)
+        self.total = _length(frame)
+
+    def __iter__(self) -> Iterator[Document]:
+        """Yield the documents in order.
+
+        Raises:
+            InputError: if a column is missing, or a value cannot be stored; it names the column,
+                and `index` is the number of the row, counted from 0.
+        """
+        start = 0
+        for batch in self._read(self._frame, self._columns):
+            yield from self._documents(batch, start)
+            start += len(batch[self._columns.text])
+
+    def _documents(self, batch: Batch, start: int) -> Iterator[Document]:
+        columns = self._columns
+        names = columns.metadata
+        if names is None:
+            names = [name for name in batch if name not in (columns.text, columns.id)]
+        values = [batch[name] for name in names]
+        ids = None if columns.id is None else batch[columns.id]
+        for row, text in enumerate(batch[columns.text]):
+            index = start + row
+            metadata = {
+                name: _value(column[row], name, index)
+                for name, column in zip(names, values, strict=True)
+            }
+            document_id = None if ids is None else _id(ids[row], str(columns.id), index)
+            yield Document(_text(text, columns.text, index), metadata, document_id)
+
+
+_Reader: TypeAlias = Callable[[Any, Columns], Iterator[Batch]]
+
+
+def is_frame(value: object) -> bool:
+    """Return whether `value` is one frame, as opposed to an iterable of some."""
+    return isinstance(value, Mapping) or any(named(value) for named, _ in _READERS)
+
+
+def _reader(frame: object) -> _Reader:
+    """Return the function that reads a frame.
+
+    Raises:
+        InputError: if it is no frame.
+    """
+    for named, read in _READERS:
+        if named(frame):
+            return read
+    if _is("datasets", "DatasetDict", "IterableDatasetDict")(frame):
+        splits = ", ".join(map(repr, frame))  # type: ignore[call-overload]
+        raise InputError(f"frame is a DatasetDict; pass one of its splits ({splits})")
+    if isinstance(frame, Mapping):
+        return _of_columns
+    if _is("polars", "LazyFrame")(frame):
+        raise InputError("frame is a LazyFrame; pass frame.collect(), or an iterator of batches")
+    if hasattr(frame, "__arrow_c_stream__"):
+        return _of_stream
+    if isinstance(frame, Iterable) and not isinstance(frame, str | bytes | np.ndarray):
+        return _of_batches
+    _refuse(frame)
+
+
+def _refuse(frame: object) -> NoReturn:
+    raise InputError(
+        "frame must be a dict of columns, a DataFrame of pandas or Polars, an Arrow table or "
+        f"reader, a Dataset, or an iterable of these, not {describe(frame)}"
+    )
+
+
+def _is(package: str, *names: str) -> Callable[[object], bool]:
+    """Return a test of whether an object's class, or one above it, is one of these."""
+
+    def test(value: object) -> bool:
+        return any(
+            kind.__name__ in names and kind.__module__.split(".")[0] == package
+            for kind in type(value).__mro__
+        )
+
+    return test
+
+
+def _of_columns(frame: Mapping[str, Any], chosen: Columns) -> Iterator[Batch]:
+    columns = {name: frame[name] for name in chosen.of([*frame])}
+    for name, column in columns.items():
+        is_column = isinstance(column, Sequence) or callable(getattr(column, "__array__", None))
+        if isinstance(column, str | bytes) or not is_column or getattr(column, "ndim", 1) == 0:
+            raise InputError(
+                f"column {name!r} must be a list or an array, not {describe(column)}; pass a dict "
+                "of columns, not of one row"
+            )
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{length} in {name!r}" for name, length in lengths.items())
+        raise InputError(f"columns differ in length: there are {found}")
+    for start in range(0, lengths[chosen.text], ROWS):
+        yield {name: _values(column[start : start + ROWS]) for name, column in columns.items()}
+
+
+def _values(column: Any) -> Sequence[Any]:
+    """Return the Python values of a part of a column."""
+    if isinstance(column, np.ndarray):
+        # those of times would be numbers of nanoseconds
+        return [*column] if column.dtype.kind in _TIMES else column.tolist()
+    for name in ("to_pylist", "to_list", "tolist"):
+        if callable(read := getattr(column, name, None)):
+            return read()  # type: ignore[no-any-return]
+    return column  # type: ignore[no-any-return]
+
+
+def _of_pandas(frame: Any, chosen: Columns) -> Iterator[Batch]:
+    wanted = chosen.of([*frame.columns])
+    for start in range(0, len(frame), ROWS):
+        part = frame.iloc[start : start + ROWS]
+        yield {name: part[name].tolist() for name in wanted}
+
+
+def _of_polars(frame: Any, chosen: Columns) -> Iterator[Batch]:
+    wanted = chosen.of(frame.columns)
+    for start in range(0, len(frame), ROWS):
+        part = frame.slice(start, ROWS)
+        yield {name: part[name].to_list() for name in wanted}
+
+
+def _of_record_batch(frame: Any, chosen: Columns) -> Iterator[Batch]:
+    wanted = _names(frame.schema, chosen)
+    for start in range(0, frame.num_rows, ROWS):
+        part = frame.slice(start, ROWS)
+        yield {name: _arrow_values(part.column(name), part.schema.field(name)) for name in wanted}
+
+
+def _names(schema: Any, chosen: Columns, constants: Iterable[str] = ()) -> list[str]:
+    """Return the names of the columns to read; vectors of exported points only if one asks."""
+    names = schema.names
+    if chosen.metadata is None:
+        names = [each.name for each in schema if _mark(each) != VECTOR]
+    return chosen.of([*names, *constants])
+
+
+def _mark(field: Any) -> str:
+    """Return what a file of ours says of a column; ``""`` for others."""
+    return (field.metadata or {}).get(MARK, b"").decode(errors="replace")  # type: ignore[no-any-return]
+
+
+def _arrow_values(column: Any, field: Any) -> Sequence[Any]:
+    """Return the Python values of an Arrow array; nanoseconds need pandas."""
+    try:
+        values: Sequence[Any] = column.to_pylist()
+        if _mark(field) == JSON:
+            values = [None if value is None else json.loads(value) for value in values]
+    except (ValueError, ImportError, OverflowError, TypeError, RecursionError) as error:
+        raise InputError(f"column {field.name!r} cannot be read: {error}") from error
+    return values
+
+
+def _of_arrow(frame: Any, chosen: Columns) -> Iterator[Batch]:
+    """Read a table, whose batches share its memory."""
+    wanted = _names(frame.schema, chosen)
+    for batch in frame.select(wanted).to_batches(max_chunksize=ROWS):
+        yield from _of_record_batch(batch, chosen)
+
+
+def _of_arrow_reader(frame: Any, chosen: Columns) -> Iterator[Batch]:
+    _names(frame.schema, chosen)
+    for batch in _each(frame):
+        yield from _of_record_batch(batch, chosen)
+
+
+def _of_arrow_dataset(frame: Any, chosen: Columns) -> Iterator[Batch]:
+    wanted = _names(frame.schema, chosen)
+    # a few batches are read ahead, each of them a row group at most
+    batches = frame.to_batches(
+        columns=wanted, batch_size=ROWS, batch_readahead=1, fragment_readahead=1
+    )
+    for batch in _each(batches):
+        yield from _of_record_batch(batch, chosen)
+
+
+def _of_arrow_scanner(frame: Any, chosen: Columns) -> Iterator[Batch]:
+    for batch in _each(frame.to_batches()):
+        yield from _of_record_batch(batch, chosen)
+
+
+def _of_parquet(frame: Any, chosen: Columns) -> Iterator[Batch]:
+    wanted = _names(frame.schema_arrow, chosen)
+    for batch in _each(frame.iter_batches(batch_size=ROWS, columns=wanted)):
+        yield from _of_record_batch(batch, chosen)
+
+
+def _of_file(file: TableFile, chosen: Columns) -> Iterator[Batch]:
+    with file.opened(ROWS) as (schema, read):
+        wanted = _names(schema, chosen, file.constants)
+        for batch in read([name for name in wanted if name not in file.constants]):
+            for start in range(0, batch.num_rows, ROWS):
+                part = batch.slice(start, ROWS)
+                columns = {
+                    name: [file.constants[name]] * part.num_rows
+                    if name in file.constants
+                    else _arrow_values(part.column(name), part.schema.field(name))
+                    for name in wanted
+                }
+                yield columns
+
+
+def _each(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yield batches of Arrow; raise `InputError` if a file or stream is damaged."""
+    unread = iter(batches)
+    while True:
+        try:
+            batch = next(unread)
+        except StopIteration:
+            return
+        except (ValueError, OSError, NotImplementedError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"the frame cannot be read to its end: {reason}") from error
+        yield batch
+
+
+def _of_stream(frame: Any, chosen: Columns) -> Iterator[Batch]:
+    reader = pyarrow("a frame of another library").RecordBatchReader.from_stream(frame)
+    yield from _of_arrow_reader(reader, chosen)
+
+
+def _of_hugging_face(frame: Any, chosen: Columns) -> Iterator[Batch]:
+    if frame.column_names is not None:  # of a stream, they may not be known
+        # what is not read is not decoded: images, sound
+        frame = frame.select_columns(chosen.of(frame.column_names)).with_format(None)
+    for batch in frame.iter(batch_size=ROWS):
+        yield {name: _values(batch[name]) for name in chosen.of([*batch])}
+
+
+def _of_batches(frame: Iterable[Any], chosen: Columns) -> Iterator[Batch]:
+    for batch in frame:
+        if not is_frame(batch):
+            _refuse(batch)
+        yield from _reader(batch)(batch, chosen)
+
+
+_READERS: list[tuple[Callable[[object], bool], _Reader]] = [
+    (lambda value: isinstance(value, TableFile), _of_file),
+    (_is("pandas", "DataFrame"), _of_pandas),
+    (_is("polars", "DataFrame"), _of_polars),
+    (_is("pyarrow", "RecordBatch"), _of_record_batch),
+    (_is("pyarrow", "Table"), _of_arrow),
+    (_is("pyarrow", "RecordBatchReader"), _of_arrow_reader),
+    (_is("pyarrow", "Dataset"), _of_arrow_dataset),
+    (_is("pyarrow", "Scanner"), _of_arrow_scanner),
+    (_is("pyarrow", "ParquetFile"), _of_parquet),
+    (_is("datasets", "Dataset", "IterableDataset"), _of_hugging_face),
+]
+
+
+def _length(frame: Any) -> int | None:
+    """Return the number of rows, if that is known before they are read."""
+    if isinstance(frame, list) and len(frame) == 1:
+        return _length(frame[0])
+    if isinstance(frame, TableFile):
+        return frame.rows
+    if _is("pyarrow", "ParquetFile")(frame):
+        return int(frame.metadata.num_rows)
+    if isinstance(frame, Mapping):
+        return next((len(c) for c in frame.values() if hasattr(c, "__len__")), 0)
+    if is_frame(frame) and hasattr(frame, "__len__"):
+        return len(frame)
+    return None
+
+
+def _value(value: object, name: str, index: int) -> Any:
+    """Return the value of a payload; ``None`` for a missing one."""
+    try:
+        return json_value(value)
+    except UnstorableError:
+        pass  # a missing value may be inside
+    try:
+        return json_value(_without_missing(value))
+    except UnstorableError as error:
+        raise InputError(f"row {index}, column {name!r}{error}", index=index) from None
+
+
+def _is_missing(value: object) -> bool:
+    if value is None or type(value).__name__ in _NO_VALUES:
+        return True
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        return bool(np.isnat(value))
+    # NaN, of any kind of float and of Decimal, is the only scalar that differs from itself
+    return np.ndim(value) == 0 and bool(value != value)  # type: ignore[arg-type]  # noqa: PLR0124
+
+
+def _without_missing(value: Any) -> Any:
+    """Return a copy with ``None`` for each missing value, at every depth."""
+    if isinstance(value, Mapping):
+        return {key: _without_missing(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return [_without_missing(item) for item in value]
+    if isinstance(value, list | tuple):
+        return [_without_missing(item) for item in value]
+    return None if _is_missing(value) else value
+
+
+def _text(value: object, name: str, index: int) -> str:
+    text = scalar(value)
+    if not isinstance(text, str):
+        way = "; drop the rows without one" if _is_missing(text) else ""
+        raise InputError(
+            f"row {index}, column {name!r} (text=): a text must be a str, not {describe(text)}"
+            f"{way}",
+            index=index,
+        )
+    return text
+
+
+def _id(value: object, name: str, index: int) -> int | str | UUID:
+    found = scalar(value)
+    if isinstance(found, bool) or not isinstance(found, int | str | UUID):
+        raise InputError(
+            f"row {index}, column {name!r} (id=): an id must be a whole number, a UUID or a str, "
+            f"not {describe(found)}",
+            index=index,
+        )
+    return found

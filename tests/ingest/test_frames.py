@@ -1,0 +1,268 @@
+"""Frames of every library become documents with the values that went in."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+from clients import stored
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qdrant_embed import ContentIds, Document, IngestError, InputError, QdrantClient
+from qdrant_embed.ingest import frames
+from qdrant_embed.ingest.frames import Columns, FrameRows
+
+UTC = datetime.timezone.utc
+ROWS: dict[str, list[Any]] = {
+    "url": ["a", "b"],
+    "body": ["the cat sat", "the dog ran"],
+    "count": [2**60, None],
+    "share": [0.5, math.nan],
+    "day": [datetime.date(2024, 2, 29), None],
+    "at": [datetime.datetime(2024, 2, 29, 1, 2, 3, 400000, tzinfo=UTC), None],
+    "price": [decimal.Decimal("12.50"), None],
+    "kind": ["pet", None],
+    "tags": [["x", "y"], []],
+    "author": [{"name": "Ann", "age": 7}, None],
+}
+STORED = {
+    "count": 2**60,
+    "share": 0.5,
+    "day": "2024-02-29",
+    "at": "2024-02-29T01:02:03.400000Z",
+    "price": 12.5,
+    "kind": "pet",
+    "tags": ["x", "y"],
+    "author": {"name": "Ann", "age": 7},
+}
+MISSING = dict.fromkeys(STORED) | {"tags": []}
+COLUMNS = Columns("body", "url")
+
+
+def _pandas(rows: Mapping[str, Any]) -> Any:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(rows)
+    return frame.astype({"count": "Int64", "kind": "category"} if "kind" in rows else {})
+
+
+def _polars(rows: Mapping[str, Any]) -> Any:
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame(rows, strict=False)
+    return frame.cast({"kind": polars.Categorical} if "kind" in rows else {})
+
+
+def _table(rows: Mapping[str, Any]) -> Any:
+    arrow = pytest.importorskip("pyarrow")
+    table = arrow.table(rows)
+    if "kind" in rows:
+        place = table.schema.get_field_index("kind")
+        table = table.set_column(place, "kind", table["kind"].dictionary_encode())
+    return table
+
+
+def _dataset(rows: Mapping[str, Any]) -> Any:
+    return pytest.importorskip("datasets").Dataset.from_dict(rows)
+
+
+FRAMES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "columns": lambda rows: rows,
+    "arrays": lambda rows: {
+        name: np.array([*column, None], dtype=object)[:-1] for name, column in rows.items()
+    },
+    "several": lambda rows: ({name: [c[i]] for name, c in rows.items()} for i in (0, 1)),
+    "pandas": _pandas,
+    "polars": _polars,
+    "table": _table,
+    "batch": lambda rows: _table(rows).to_batches()[0],
+    "reader": lambda rows: _table(rows).to_reader(max_chunksize=1),
+    "datasets": _dataset,
+    "stream": lambda rows: _dataset(rows).to_iterable_dataset(),
+}
+
+
+@pytest.fixture(params=FRAMES)
+def make(request: pytest.FixtureRequest) -> Callable[[Mapping[str, Any]], Any]:
+    """A maker of frames of each kind."""
+    return FRAMES[request.param]
+
+
+def test_values_are_those_that_went_in(make: Callable[[Mapping[str, Any]], Any]) -> None:
+    assert [*FrameRows(make(ROWS), COLUMNS)] == [
+        Document("the cat sat", STORED, "a"),
+        Document("the dog ran", MISSING, "b"),
+    ]
+
+
+def test_only_the_chosen_columns_are_stored(make: Callable[[Mapping[str, Any]], Any]) -> None:
+    chosen = Columns("body", metadata=["day", "url"])
+    assert [document.metadata for document in FrameRows(make(ROWS), chosen)] == [
+        {"day": "2024-02-29", "url": "a"},
+        {"day": None, "url": "b"},
+    ]
+
+
+def test_a_missing_column_is_named(make: Callable[[Mapping[str, Any]], Any]) -> None:
+    for wrong in (Columns("Body"), Columns("body", "id"), Columns("body", metadata=["d"])):
+        with pytest.raises(InputError, match=r"no column '(Body|id|d)'; its columns are .*'day'"):
+            [*FrameRows(make(ROWS), wrong)]
+
+
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "bool": st.booleans(),
+    "int": st.integers(-(2**63), 2**63 - 1),
+    "float": st.floats(allow_nan=False, allow_infinity=False),
+    "str": st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    "date": st.dates(),
+    "datetime": st.datetimes(
+        datetime.datetime(1700, 1, 1), datetime.datetime(2200, 1, 1), timezones=st.just(UTC)
+    ),
+    "decimal": st.integers(-(10**9), 10**9).map(lambda cents: decimal.Decimal(cents).scaleb(-2)),
+    "list": st.lists(st.integers(-9, 9), max_size=3),
+    "dict": st.fixed_dictionaries({"a": st.integers(0, 9), "b": st.text("xyz", max_size=2)}),
+}
+
+
+def _expected(value: Any) -> Any:
+    if isinstance(value, datetime.datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    return float(value) if isinstance(value, decimal.Decimal) else value
+
+
+@given(data=st.data(), kind=st.sampled_from(sorted(VALUES)))
+@pytest.mark.parametrize("library", ["columns", "table", "polars"])
+def test_a_column_of_any_type_comes_back(library: str, data: st.DataObject, kind: str) -> None:
+    values = data.draw(st.lists(VALUES[kind] | st.none(), min_size=1, max_size=4))
+    values = [value for value in values if value is not None][:1] + values  # else it has no type
+    frame = FRAMES[library]({"text": ["t"] * len(values), "x": values})
+    found = [document.metadata["x"] for document in FrameRows(frame, Columns())]
+    assert found == [None if value is None else _expected(value) for value in values]
+    assert [type(one) for one in found] == [type(_expected(value)) for value in values]
+
+
+def test_arrays_are_read_as_numbers_and_times() -> None:
+    frame = {
+        "text": np.array(["a", "b"]),
+        "n": np.array([1, 2], np.int8),
+        "f": np.array([0.5, np.nan], np.float32),
+        "at": np.array(["2024-01-02T03:04", "NaT"], "M8[ns]"),
+        "v": np.ones((2, 2), np.float32),
+    }
+    assert [document.metadata for document in FrameRows(frame, Columns())] == [
+        {"n": 1, "f": 0.5, "at": "2024-01-02T03:04:00", "v": [1.0, 1.0]},
+        {"n": 2, "f": None, "at": None, "v": [1.0, 1.0]},
+    ]
+
+
+def test_missing_values_in_nested_ones_are_none() -> None:
+    frame = {"text": ["a"], "x": [{"l": [1.0, math.nan, np.float32("nan")], "d": {"k": None}}]}
+    (document,) = FrameRows(frame, Columns())
+    assert document.metadata == {"x": {"l": [1.0, None, None], "d": {"k": None}}}
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ({"text": ["a", "b"], "x": [1, b"1"]}, r"^row 1, column 'x' is b'1' \(bytes\)"),
+        ({"text": ["a"], "x": [[math.inf]]}, r"^row 0, column 'x'\[0\] is inf"),
+        ({"text": ["a"], "x": [2**64]}, "^row 0, column 'x' is 18446744073709551616"),
+        ({"text": ["a"], "x": [{1}]}, "^row 0, column 'x' .*has no order"),
+        ({"text": ["a", None]}, r"^row 1, column 'text' \(text=\).* not None; drop the rows"),
+        ({"text": ["a"], "x": [1, 2]}, "columns differ in length"),
+        ({"text": "a"}, "must be a list or an array, not 'a'"),
+        ({"text": ["a"], 1: [2]}, r"has the column 1 \(int\)"),
+        ([1], "not 1 "),
+        ("text", "frame must be a dict of columns"),
+        (None, "frame must be a dict of columns"),
+    ],
+)
+def test_what_cannot_be_stored_is_named(frame: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        [*FrameRows(frame, Columns())]
+
+
+def test_ids_of_other_kinds_are_refused() -> None:
+    for wrong in (1.0, None, True, b"a"):
+        with pytest.raises(InputError, match=r"row 0, column 'id' \(id=\): an id must be"):
+            [*FrameRows({"text": ["a"], "id": [wrong]}, Columns(id="id"))]
+    some = [np.int64(5), UUID(int=7), "x"]
+    rows = FrameRows({"text": ["a"] * 3, "id": some}, Columns(id="id"))
+    assert [document.id for document in rows] == [5, UUID(int=7), "x"]
+
+
+def test_names_of_columns_are_checked() -> None:
+    wrong_ones: list[dict[str, Any]] = [
+        {"text": 1},
+        {"id": 1},
+        {"metadata": "day"},
+        {"metadata": ["a", "a"]},
+    ]
+    for wrong in wrong_ones:
+        with pytest.raises(InputError):
+            Columns(**wrong)
+
+
+def test_a_frame_is_read_no_further_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "ROWS", 2)
+    read: list[int] = []
+
+    def batches() -> Iterator[dict[str, list[str]]]:
+        for number in range(10):
+            read.append(number)
+            yield {"text": [f"text {number}"] * 2}
+
+    rows = iter(FrameRows(batches(), Columns()))
+    next(rows)
+    assert read == [0]
+    assert len([*rows]) == 19
+
+
+def test_no_library_is_imported_for_others() -> None:
+    program = (
+        "import sys; from qdrant_embed.ingest.frames import Columns, FrameRows\n"
+        "assert len([*FrameRows({'text': ['a']}, Columns())]) == 1\n"
+        "assert not {'pandas', 'polars', 'pyarrow', 'datasets'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_frame_is_stored_on_every_store(anywhere: QdrantClient) -> None:
+    assert anywhere.add_frame("demo", ROWS, text="body", id="url", progress=False) == 2
+    assert {point["qdrant_embed_id"]: point for point in stored(anywhere).values()} == {
+        "a": {"document": "the cat sat", "qdrant_embed_id": "a", **STORED},
+        "b": {"document": "the dog ran", "qdrant_embed_id": "b", **MISSING},
+    }
+    (hit,) = anywhere.query("demo", "the cat sat", limit=1)
+    assert hit.id == "a"
+
+
+def test_without_ids_a_frame_can_be_added_twice(client: QdrantClient) -> None:
+    frame = {"text": ["one", "two", "one"], "n": [1, 2, 1]}
+    for _ in range(2):
+        assert client.add_frame("demo", frame) == 3
+        assert client.count("demo").count == 2
+    client.add_frame("keyed", frame, id=ContentIds(keys=["n"]))
+    assert client.count("keyed").count == 2
+
+
+def test_the_total_of_a_frame_is_reported(client: QdrantClient) -> None:
+    totals: set[int | None] = set()
+    client.add_frame("demo", {"text": ["a"] * 3}, progress=lambda it: totals.add(it.total))
+    assert totals == {3}
+
+
+def test_an_error_in_a_later_row_tells_what_is_stored(client: QdrantClient) -> None:
+    frame = {"text": [f"text {n}" for n in range(2500)], "x": [0] * 2499 + [b""]}
+    with pytest.raises(IngestError, match="row 2499, column 'x' is b''") as caught:
+        client.add_frame("demo", frame, text="text", progress=False)
+    assert caught.value.stored_ids
