@@ -196,5 +196,5 @@ def test_a_query_and_each_query_of_a_batch_return_hits(
     assert [type(found) for found in (hits, *batch)] == [Hits] * 3
     assert str(hits).count("\n") == 1
     assert "a ship at sea" in str(hits)
-    assert hits[0] == batch[0][0]
+    assert [one.id for one in hits] == [one.id for one in batch[0]]
     assert all(type(one) is QueryResponse for one in hits)
