@@ -121,6 +121,7 @@ def names(results: Results) -> dict[str, str]:
         "fastembed": fastembed,
         "fastembed-32": f"{fastembed}, batch 32",
         "sentence-transformers": "sentence-transformers",
+        "openvino": "OpenVINO int8, tuned",
     }
     return {encoder: name for encoder, name in every.items() if encoder in results.table}
 
@@ -200,7 +201,7 @@ def _caption(note: str, results: Results) -> list[str]:
     versions = ", ".join(f"{name}{glue}{number}" for name, number in results.versions.items())
     wrapped = [line.replace(glue, " ") for line in textwrap.wrap(versions, CAPTION_WIDTH)]
     lines = [results.command, *wrapped]
-    lines.append(f"{results.cpu}, {results.cores} cores, {results.date}")
+    lines.append(f"{results.machine}, {results.date}")
     return [note, *lines] if note else lines
 
 

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from itertools import chain
@@ -23,10 +23,11 @@ from qdrant_embed.encoder.run.tokenizer import LateTokens, Tokenizer
 
 _HELD_OUT = 5  # every fifth text is kept to check with
 _LONGEST = 192  # tokens of a passage; random sequences may be longer
+_SHORT = 16  # tokens of two of three documents to calibrate with: int8 is as exact (measured)
 _LONG = 512  # tokens of a long text
 _LONG_CHARACTERS = 2500  # that are sure to make as many
 _LONG_TEXTS = 2  # of each group, to calibrate with; half as many to check with
-_RANDOM_TEXTS, _SAMPLED_ROWS, _SEED = 100, 2500, 0
+_RANDOM_TEXTS, _SAMPLED_ROWS, _SEED = 50, 2500, 0
 _TOKENS_PER_BATCH = 256  # each batch gives the inputs of all groups at once
 
 # computes outputs of a graph, by name, from its inputs
@@ -133,7 +134,8 @@ def _long(passages: Sequence[Passage], most: int) -> list[Passage]:
 def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationTokens:
     """Tokenise the passages, three of four as documents, the fourth as a query.
 
-    Random sequences reach channels that no text of these languages does. They have the
+    Two of three documents to calibrate with are cut short, none of those to check with. Random
+    sequences reach channels that no text of these languages does. They have the
     tokenizer's own special tokens before and after ordinary ones.
     """
     passages = calibration_passages()
@@ -145,7 +147,7 @@ def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationToke
     forms = calibrated_prompts(spec)
     late = _late_tokens(tokenizer, spec)
 
-    def tokenized(part: list[Passage], most: int) -> tuple[list[list[int]], list[str]]:
+    def tokenized(part: list[Passage], most: int, short: int) -> tuple[list[list[int]], list[str]]:
         part = part + _long(part, most)
         prefixes = [
             spec.document_prefix if i % 4 < 3 else forms[i // 4 % len(forms)]
@@ -156,15 +158,20 @@ def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationToke
         if late is not None:
             found = [_marked(late[i % 4 == 3], ids) for i, ids in enumerate(found)]
         # without special tokens, nothing is left of a text whose script the tokenizer drops
+        limits = [
+            _LONG if passage.group == "long" else short if i % 4 in (1, 2) else _LONGEST
+            for i, passage in enumerate(part)
+        ]
         kept = [
-            (_cut(ids, len(after), _LONG if passage.group == "long" else _LONGEST), passage.group)
-            for ids, passage in zip(found, part, strict=True)
+            (_cut(ids, len(after), limit), passage.group)
+            for ids, passage, limit in zip(found, part, limits, strict=True)
             if ids
         ]
         return [ids for ids, _ in kept], [group for _, group in kept]
 
-    texts, _ = tokenized(parts[0], _LONG_TEXTS)
-    held_out, groups = tokenized(parts[1], _LONG_TEXTS // 2)
+    prefix = tokenizer.tokenize([spec.document_prefix]).ids[0] if spec.document_prefix else []
+    texts, _ = tokenized(parts[0], _LONG_TEXTS, _SHORT + len(prefix))
+    held_out, groups = tokenized(parts[1], _LONG_TEXTS // 2, _LONGEST)
     random = np.random.default_rng(_SEED)
     ordinary = tokenizer.ordinary_ids()
     longest = min(250, spec.max_tokens - special)
@@ -250,7 +257,8 @@ class Calibration:
             futures: list[Future[None]] = [
                 pool.submit(record, number, *item) for number, item in enumerate(work)
             ]
-            futures += [pool.submit(self._pass, batch, stage) for batch in self._held_out]
+            untapped = replace(stage, taps={})
+            futures += [pool.submit(self._pass, batch, untapped) for batch in self._held_out]
             for future in futures:
                 future.result()
         return {

@@ -34,11 +34,14 @@ class _Node:
 
 @dataclass
 class _Body:
-    """What a loop repeats: `nodes`, which read the number of the round and give `result`."""
+    """What a loop repeats, or one of two branches: `nodes`, which give `result`.
 
-    number: str
+    `number` is that of the round, which the nodes of a loop read; a branch has none.
+    """
+
     result: str
     nodes: list[_Node]
+    number: str = ""
 
     @property
     def reads(self) -> Iterator[str]:
@@ -147,10 +150,30 @@ class Graph:
                 all that is added already, and returns its result, whose shape stays the same.
         """
         number = f"round_{self._added}"
-        outer, self._nodes = self._nodes, []
-        result = add_body(number)
-        body, self._nodes = _Body(number, result, self._nodes), outer
+        body = self._body(lambda: add_body(number), number)
         return self.node("Loop", times, "", body=body)
+
+    def either(self, condition: str, add_if: Callable[[], str], add_else: Callable[[], str]) -> str:
+        """Add one of two float32 results, of which only that one is computed.
+
+        Args:
+            condition: bool [1].
+            add_if: adds what is computed where it is true, and returns its result; it may read all
+                that is added already.
+            add_else: the same for false.
+        """
+        branches: dict[str, Any] = {
+            "then_branch": self._body(add_if),
+            "else_branch": self._body(add_else),
+        }
+        return self.node("If", condition, **branches)
+
+    def _body(self, add: Callable[[], str], number: str = "") -> _Body:
+        """Collect what `add` adds, instead of adding it to this graph."""
+        outer, self._nodes = self._nodes, []
+        result = add()
+        body, self._nodes = _Body(result, self._nodes, number), outer
+        return body
 
     def widened(self, halves: str, after: str) -> str:
         """Add the matrix `halves`, of 16 bits, in float32, made for each run when `after` is there.
@@ -241,8 +264,9 @@ class Graph:
         for node in reversed(self._nodes):
             if needed & set(node.outputs):
                 needed.update(node.inputs)
-                if isinstance(body := node.attributes.get("body"), _Body):
-                    needed.update(body.reads)
+                for value in node.attributes.values():
+                    if isinstance(value, _Body):
+                        needed.update(value.reads)
         return needed
 
 
@@ -255,10 +279,11 @@ def _computed(constant: _Constant) -> _Table:
 
 
 def _node_proto(helper: Any, node: _Node) -> Any:
-    """Convert a node, with the body that it repeats if it is a loop."""
-    attributes = dict(node.attributes)
-    if isinstance(body := attributes.get("body"), _Body):
-        attributes["body"] = _body_proto(helper, body)
+    """Convert a node, with the body that it repeats if it is a loop, or with its branches."""
+    attributes = {
+        name: _body_proto(helper, value) if isinstance(value, _Body) else value
+        for name, value in node.attributes.items()
+    }
     return helper.make_node(
         node.op,
         node.inputs,
@@ -270,12 +295,15 @@ def _node_proto(helper: Any, node: _Node) -> Any:
 
 
 def _body_proto(helper: Any, body: _Body) -> Any:
-    """Convert the body of a loop, which by ONNX's rules also passes on whether to continue."""
+    """Convert a branch, or the body of a loop, which by ONNX's rules also says if it continues."""
+    nodes = [_node_proto(helper, node) for node in body.nodes]
+    result = helper.make_tensor_value_info(body.result, FLOAT, None)
+    if not body.number:
+        return helper.make_graph(nodes, body.result, [], [result])
     integer, boolean = (
         helper.np_dtype_to_tensor_dtype(np.dtype(kind)) for kind in (np.int64, bool)
     )
     continues, goes_on = f"{body.number}_continues", f"{body.number}_goes_on"
-    nodes = [_node_proto(helper, node) for node in body.nodes]
     return helper.make_graph(
         [*nodes, helper.make_node("Identity", [continues], [goes_on], name=goes_on)],
         body.number,
@@ -285,6 +313,6 @@ def _body_proto(helper: Any, body: _Body) -> Any:
         ],
         [
             helper.make_tensor_value_info(goes_on, boolean, []),
-            helper.make_tensor_value_info(body.result, FLOAT, None),
+            result,
         ],
     )

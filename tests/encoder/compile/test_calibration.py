@@ -10,7 +10,11 @@ from tiny import tiny_bert, tiny_tokenizer
 from tokenizers import Regex, normalizers
 
 from qdrant_embed import CompileReport, ModelSpec, TextEmbedding
-from qdrant_embed.encoder.compile.calibration import CalibrationTokens, calibration_tokens
+from qdrant_embed.encoder.compile.calibration import (
+    CalibrationTokens,
+    calibration_passages,
+    calibration_tokens,
+)
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
 
 CLS, SEP = 2, 3
@@ -38,7 +42,7 @@ def test_every_sequence_has_the_tokenizers_special_tokens_and_fits(
 ) -> None:
     before, after = SPECIAL[special]
     found = tokens(tmp_path, special, max_tokens)
-    assert len(found.random) == 100
+    assert len(found.random) == 50
     assert len(found.texts) > 3 * len(found.held_out) > 0
     for sequence in (*found.texts, *found.random, *found.held_out):
         inner = sequence[len(before) : len(sequence) - len(after)]
@@ -51,6 +55,22 @@ def test_every_sequence_has_the_tokenizers_special_tokens_and_fits(
     }
     longest = min(512, max_tokens)
     assert max(map(len, found.texts + found.held_out)) == longest
+
+
+def test_two_of_three_documents_to_calibrate_with_are_short_but_none_to_check_with(
+    tmp_path: Path,
+) -> None:
+    found = tokens(tmp_path, "[CLS] $A [SEP]")
+    passages = [
+        passage for i, passage in enumerate(calibration_passages()) if (i + 1) % 5 and passage.text
+    ]
+    assert len(found.texts) >= len(passages)
+    for start in (1, 2):
+        assert max(map(len, found.texts[: len(passages)][start::4])) == 16
+    for start in (0, 3):
+        assert max(map(len, found.texts[: len(passages)][start::4])) > 100
+    for start in range(4):
+        assert max(map(len, found.held_out[start::4])) > 100
 
 
 def test_texts_that_are_nothing_to_the_tokenizer_are_left_out(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from qdrant_embed.encoder.compile.quantize import (
     Linear,
     LinearGroup,
     QuantizationPlan,
+    QuantizedGroup,
     quantize_rows,
     row_scales,
 )
@@ -433,17 +434,7 @@ class TransformerGraph(ABC, Generic[C]):
             return graph.deferred(lambda: getattr(self.parameters(group, position), name))
 
         if quantized is not None:
-            return graph.node(
-                "MatMulIntegerToFloat",
-                shared,
-                part("weight"),
-                graph.scalar(quantized.input_scale, np.float32),
-                part("scale"),
-                graph.scalar(quantized.input_zero_point, np.uint8),
-                "",
-                part("bias"),
-                domain=MICROSOFT,
-            )
+            return self.int8_product(shared, quantized, part("weight"), part("scale"), part("bias"))
         storage = self.plan.storage
         if storage == "fp32":
             weight = part("weight")
@@ -456,6 +447,23 @@ class TransformerGraph(ABC, Generic[C]):
         if not self.has_bias(group.kind):
             return product
         return graph.node("Add", product, part("bias"))
+
+    def int8_product(
+        self, shared: str, quantized: QuantizedGroup, weight: str, scale: str, bias: str
+    ) -> str:
+        """Add a linear layer of a group in int8, in float32."""
+        graph = self.graph
+        return graph.node(
+            "MatMulIntegerToFloat",
+            shared,
+            weight,
+            graph.scalar(quantized.input_scale, np.float32),
+            scale,
+            graph.scalar(quantized.input_zero_point, np.uint8),
+            "",
+            bias,
+            domain=MICROSOFT,
+        )
 
     def norm(self, hidden: str, name: str) -> str:
         """Add the norm of this architecture; a layer norm, unless it has another."""
