@@ -33,6 +33,20 @@ name                   limit        of what
 `TRIAL_MEMORY`         8 GB         memory of that process, besides four times the file's size
 `PAYLOAD_DEPTH`        200          levels of lists and objects in a payload
 `CHUNK_GAP`            16 MB        characters of a document that are in none of its chunks
+`SERVICE_BODY`         8 MB         the body of a request to a service, unless it is told another
+`SERVICE_BODIES`       128 MB       the bodies of all requests that are in
+`SERVICE_TEXTS`        2,048        texts, documents or ids of one request
+`SERVICE_TEXT`         1,048,576    characters of one of its texts
+`SERVICE_QUERY`        100,000      characters of a query
+`SERVICE_FILTER`       10,000       values of a query's filter, keys and lists included
+`SERVICE_WAITING`      8,192        texts of all requests that wait or are worked on
+`SERVICE_CHARACTERS`   67,108,864   their characters
+`SERVICE_HITS`         1,000        hits of one query
+`SERVICE_REACH`        10,000       rank of the last hit
+`SERVICE_CONNECTIONS`  2,048        connections to a service
+`SERVICE_HEADERS`      15 s         until a request's headers have arrived
+`SERVICE_UPLOAD`       30 s         until its body has arrived
+`SERVICE_READING`      60 s         until a client has read an answer that waits for it
 `ERROR_MESSAGE`        4,000        characters of an error's message; the middle is left out
 ====================== ============ ==========================================================
 """
@@ -66,6 +80,20 @@ TRIAL_SECONDS = 60.0
 TRIAL_MEMORY = 8 << 30
 PAYLOAD_DEPTH = 200
 CHUNK_GAP = 16 << 20
+SERVICE_BODY = 8 << 20
+SERVICE_BODIES = 128 << 20
+SERVICE_TEXTS = 2_048
+SERVICE_TEXT = 1 << 20
+SERVICE_QUERY = 100_000
+SERVICE_FILTER = 10_000
+SERVICE_WAITING = 8_192
+SERVICE_CHARACTERS = 64 << 20
+SERVICE_HITS = 1_000
+SERVICE_REACH = 10_000
+SERVICE_CONNECTIONS = 2_048
+SERVICE_HEADERS = 15.0
+SERVICE_UPLOAD = 30.0
+SERVICE_READING = 60.0
 ERROR_MESSAGE = 4_000
 
 

@@ -36,7 +36,7 @@ def test_public_names_are_exactly_all() -> None:
 
 def test_importing_the_package_loads_no_encoder_library(tmp_path: Path) -> None:
     heavy = ["onnxruntime", "tokenizers", "onnx", "huggingface_hub", "safetensors", "mmh3"]
-    heavy += ["py_rust_stemmers"]
+    heavy += ["py_rust_stemmers", "starlette", "uvicorn", "prometheus_client", "mcp"]
     code = (
         "import sys; from qdrant_embed import QdrantClient; "
         f"print([m for m in {heavy} if m in sys.modules])"

@@ -49,7 +49,7 @@ def with_json() -> argparse.ArgumentParser:
 def add_command(
     commands: Commands,
     name: str,
-    run: Callable[[argparse.Namespace], Answer],
+    run: Callable[[argparse.Namespace], Answer | None],
     *parents: argparse.ArgumentParser,
 ) -> argparse.ArgumentParser:
     """Add a command that calls `run`, whose docstring is its help, and return its parser."""

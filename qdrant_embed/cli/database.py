@@ -33,8 +33,11 @@ from qdrant_embed.errors import (
 if TYPE_CHECKING:
     import httpx
 
+    from qdrant_embed.async_client import AsyncQdrantClient
     from qdrant_embed.client import QdrantClient
     from qdrant_embed.engines.server import Trouble
+
+    ClientT = TypeVar("ClientT", QdrantClient, AsyncQdrantClient)
 
 T = TypeVar("T")
 
@@ -132,8 +135,22 @@ def copying_parser(json_option: argparse.ArgumentParser) -> argparse.ArgumentPar
     return options
 
 
+def service_parser() -> argparse.ArgumentParser:
+    """Return a parent parser with the options of a database that a service can have."""
+    options = argparse.ArgumentParser(add_help=False)
+    _add_place(options, "", key=f"{_KEY_VARIABLE} by default", required=False)
+    _add_timeout(options)
+    options.set_defaults(key_variable=_KEY_VARIABLE)
+    return options
+
+
 def _add_place(
-    options: argparse.ArgumentParser, side: str, *, key: str, also: str | None = None
+    options: argparse.ArgumentParser,
+    side: str,
+    *,
+    key: str,
+    also: str | None = None,
+    required: bool = True,
 ) -> None:
     """Add the options of one database.
 
@@ -142,12 +159,13 @@ def _add_place(
         side: what their names begin with.
         key: what the server's key is by default.
         also: what the names of the address may begin with as well.
+        required: whether there must be one.
     """
 
     def names(option: str) -> list[str]:
         return [f"--{prefix}{option}" for prefix in (side, also) if prefix is not None]
 
-    place = options.add_mutually_exclusive_group(required=True)
+    place = options.add_mutually_exclusive_group(required=required)
     place.add_argument(
         *names("url"), type=not_empty, help="URL of a server, like http://localhost:6333"
     )
@@ -324,22 +342,47 @@ def _client(options: argparse.Namespace) -> QdrantClient:
     Raises:
         QdrantEmbedError: if it cannot be made.
     """
+    from qdrant_embed.client import QdrantClient
+
+    # what is begun in the background would end with the command
+    client = _made(QdrantClient, options, optimize=False)
+    if options.path is None:
+        client.http.client.add_middleware(_connect_soon)
+    return client
+
+
+def service_client(options: argparse.Namespace) -> AsyncQdrantClient:
+    """Return the client of a service, which the options describe.
+
+    Raises:
+        QdrantEmbedError: if it cannot be made.
+    """
+    from qdrant_embed.async_client import AsyncQdrantClient
+
+    return _made(AsyncQdrantClient, options, optimize=True)
+
+
+def _made(kind: type[ClientT], options: argparse.Namespace, *, optimize: bool) -> ClientT:
+    """Return the client that the options describe.
+
+    Raises:
+        QdrantEmbedError: if it cannot be made.
+    """
     import httpx
 
-    from qdrant_embed.client import QdrantClient
     from qdrant_embed.engines.connection import address_of
 
     if options.path is None:
         if options.engine is not None:
             raise InputError("--engine is for a folder, and --url names a server")
         asked = _server(options)
-    else:  # what is begun in the background would end with the command
-        asked = {"path": options.path, "engine": options.engine, "optimize": False}
+    else:
+        asked = {"path": options.path, "engine": options.engine, "optimize": optimize}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Api key is used with an insecure")
             # if the server cannot be reached, the first request fails and states the reason
-            client = QdrantClient(**asked, check_compatibility=False)
+            client = kind(**asked, check_compatibility=False)
     except (FolderError, MissingDependencyError):
         raise
     except InputError as error:
@@ -365,8 +408,8 @@ def _client(options: argparse.Namespace) -> QdrantClient:
             source = f" ({', '.join(names)})" if names else ""
         raise QdrantEmbedError(f"{options.path or options.url}: {said}{source}") from error
     if options.path is None:
-        client.http.client.add_middleware(_connect_soon)
-        _warn_of_open_key(address_of(client, grpc=options.grpc), asked["api_key"])
+        either: Any = client
+        _warn_of_open_key(address_of(either, grpc=options.grpc), asked["api_key"])
     return client
 
 

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from qdrant_embed import terminals
-from qdrant_embed.cli import collections, documents, models
+from qdrant_embed.cli import collections, documents, models, services
 from qdrant_embed.cli.command import Answer, Parser
 from qdrant_embed.errors import QdrantEmbedError
 from qdrant_embed.limits import shortened
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler.setFormatter(_Formatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     warnings.formatwarning = _warning
-    run: Callable[[argparse.Namespace], Answer] = options.run
+    run: Callable[[argparse.Namespace], Answer | None] = options.run
     try:
         answer = run(options)
     except (QdrantEmbedError, OSError) as error:  # of the system: a name that no file can have
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{error}; this locale has no such names, set PYTHONUTF8=1")
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    if answer is None:  # a service has nothing more to say
+        return 0
     if options.json:
         return _print(json.dumps(answer.found, indent=2, default=str))
     return _print("\n".join(map(terminals.escaped, answer.lines)))
@@ -84,4 +86,5 @@ def _parser() -> argparse.ArgumentParser:
     documents.add_to(commands)
     collections.add_to(commands)
     models.add_to(commands)
+    services.add_to(commands)
     return parser

@@ -337,3 +337,13 @@ def _checked_pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]
                 )
             check_unicode(f"pair number {position}", text, index=position)
         yield pair[0], pair[1]
+
+
+def scores_and_lengths(
+    encoder: TextCrossEncoder, pairs: Sequence[tuple[str, str]]
+) -> Iterator[tuple[float, int]]:
+    """Yield the score of each pair and the number of tokens that were read of it, in order."""
+    window = len(pairs) or 1
+    parts = list(encoder._tokenized(_checked_pairs(pairs), window))
+    scores = encoder._pipeline.run_tokens(iter(parts), window, encoder._threads)
+    return zip(scores, (len(pair.ids) for part in parts for pair in part), strict=True)

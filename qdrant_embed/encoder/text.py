@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from qdrant_embed.encoder.interfaces import (
 )
 from qdrant_embed.encoder.long_texts.overflow import LongTexts, OverflowOptions, Splitter
 from qdrant_embed.encoder.model import Model, ModelFacts, ModelOptions
-from qdrant_embed.encoder.run.backend import both_parts, dense_parts
+from qdrant_embed.encoder.run.backend import both_parts, dense_parts, l2_normalized
 from qdrant_embed.encoder.run.checked_texts import checked_texts
 from qdrant_embed.encoder.run.cores import worker_count, workers_of_call
 from qdrant_embed.encoder.run.job import EncodeJob
@@ -557,3 +557,40 @@ def describe_terms(encoder: TextEmbedding) -> SparseDescription:
         max_tokens=facts.spec.max_tokens,
         beside_dense=True,
     )
+
+
+def vectors_and_lengths(
+    encoder: TextEmbedding, texts: Sequence[str], kind: Literal["query", "document"] | None
+) -> Iterator[tuple[Vector, int]]:
+    """Yield the vector of each text and the number of tokens that were read of it, in order.
+
+    Texts are cut at the model's limit.
+
+    Args:
+        encoder: one without `overflow`.
+        texts: the texts, without prefix.
+        kind: which prefix is put before every text; none by default.
+    """
+    spec, model, pipeline, prefix = encoder.spec, encoder._model, encoder._pipeline, ""
+    if kind == "document":
+        prefix = spec.document_prefix
+    elif kind == "query":
+        prefix = spec.query_prefix
+        if model.queries is not model:
+            pipeline = encoder._query_pipeline
+    ids = pipeline.tokenized([*checked_texts(texts, prefix)], encoder._job, prefix, 0)
+    vectors = pipeline.run_tokens(iter([ids]), len(ids) or 1, encoder._threads, encoder._job)
+    return zip(vectors, map(len, ids), strict=True)
+
+
+def cut(vector: Vector, dimensions: int | None) -> Vector:
+    """Return the first `dimensions` of a vector, scaled to length 1; all of it without a number.
+
+    Raises:
+        InputError: the vector has fewer.
+    """
+    if dimensions is None or dimensions == len(vector):
+        return vector
+    if dimensions > len(vector):
+        raise InputError(f"dimensions={dimensions}, but vectors of this model have {len(vector)}")
+    return l2_normalized(vector[:dimensions])

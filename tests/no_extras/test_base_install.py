@@ -24,6 +24,7 @@ from qdrant_embed import (
     SparseVector,
     TextEmbedding,
 )
+from qdrant_embed.cli.main import main
 
 
 class LetterEncoder:
@@ -49,6 +50,8 @@ class LetterEncoder:
         "mmh3",
         "py_rust_stemmers",
         "qdrant_edge",
+        "starlette",
+        "mcp",
     ],
 )
 def test_the_extra_is_really_absent(library: str) -> None:
@@ -140,6 +143,12 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(tmp_path: Pa
     assert len(SparseTextEmbedding.list_supported_models()) >= 1
     with pytest.raises(MissingDependencyError):
         client.set_sparse_model("Qdrant/bm25")
+
+
+@pytest.mark.parametrize("command", ["serve", "mcp"])
+def test_a_service_names_its_extra(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command]) == 1
+    assert f"pip install 'qdrant-embed[{command}]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,114 @@
+"""Listening on an address until the process is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from qdrant_embed.errors import InputError
+from qdrant_embed.limits import SERVICE_CONNECTIONS, SERVICE_HEADERS, SERVICE_READING
+
+IDLE_SECONDS = 30  # for which a connection is kept without a request
+STOPPING_SECONDS = 30  # that requests in work have when the process is told to stop
+_WAITING_CONNECTIONS = 2_048
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 whose clients hold nothing with half a request, or an answer that they do not read.
+
+    A connection that is closed waits until all that was sent is read; these are cut.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._expect_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._deadline, self._unread):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(SERVICE_READING, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+
+    def _expect_headers(self) -> None:
+        """Start to wait for a request's headers, or end it when they have arrived."""
+        is_waiting = self.cycle is None or self.cycle.response_complete
+        if is_waiting and self._deadline is None:
+            self._deadline = self.loop.call_later(SERVICE_HEADERS, self.transport.close)
+        elif not is_waiting and self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to an address; port 0 is any free one.
+
+    Raises:
+        InputError: if that is not possible.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        # of a socket without its protocol, asyncio does not know that small writes shall not wait
+        opened = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise InputError(f"--host {host} is not an address: {error.strerror}") from error
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(address)
+        opened.listen(_WAITING_CONNECTIONS)
+    except OSError as error:
+        opened.close()
+        raise InputError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
+    return opened
+
+
+def address_of(opened: socket.socket) -> str:
+    """Return the URL of a socket that listens."""
+    host, port = opened.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def run(app: ASGIApp, opened: socket.socket) -> None:
+    """Answer requests until the process is told to stop; those in work are answered first."""
+    server_of(app).run(sockets=[opened])
+
+
+def server_of(app: ASGIApp) -> uvicorn.Server:
+    """Return what answers requests of HTTP/1.1, with a bound for what clients may hold."""
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=SERVICE_CONNECTIONS,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=STOPPING_SECONDS,
+    )
+    return uvicorn.Server(config)

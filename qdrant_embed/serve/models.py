@@ -1,0 +1,187 @@
+"""The models that are served. A request names one of them: no name leads anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeAlias, TypeVar
+
+from qdrant_embed.encoder.cross import TextCrossEncoder, scores_and_lengths
+from qdrant_embed.encoder.interfaces import Vector
+from qdrant_embed.encoder.text import TextEmbedding, vectors_and_lengths
+from qdrant_embed.serve.batching import Lane
+from qdrant_embed.serve.failures import Refusal
+
+InputType: TypeAlias = Literal["query", "document"]
+
+M = TypeVar("M", "Embedder", "Scorer")
+
+THREADS = 4  # in which batches are computed: one of each lane runs at a time
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A text's vector, float32 [dimension], and the number of tokens that were read of it."""
+
+    vector: Vector
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A pair's score, and the number of tokens that were read of it."""
+
+    score: float
+    tokens: int
+
+
+class Embedder:
+    """A served model of dense vectors.
+
+    Args:
+        embedding: the model.
+        executor: where batches are computed.
+        on_batch: called with the number of texts of each batch.
+
+    Attributes:
+        embedding: the argument.
+    """
+
+    def __init__(
+        self,
+        embedding: TextEmbedding,
+        executor: ThreadPoolExecutor,
+        on_batch: Callable[[int], None],
+    ) -> None:
+        self.embedding = embedding
+        self._lanes: dict[InputType | None, Lane[str, Embedded]] = {
+            kind: Lane(partial(self._compute, kind), len, executor, on_batch)
+            for kind in (None, "query", "document")
+        }
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.embedding.model_name
+
+    def load(self) -> None:
+        """Load the model now."""
+        self.embedding.load()
+
+    async def embed(self, texts: Sequence[str], kind: InputType | None) -> list[Embedded]:
+        """Return the vector of each text, in order, together with texts of other requests.
+
+        Args:
+            texts: the texts.
+            kind: which prefix they get; none by default.
+        """
+        return await self._lanes[kind].results(texts)
+
+    def _compute(self, kind: InputType | None, texts: list[str]) -> list[Embedded]:
+        found = vectors_and_lengths(self.embedding, texts, kind)
+        return [Embedded(vector, tokens) for vector, tokens in found]
+
+
+class Scorer:
+    """A served cross-encoder.
+
+    Args:
+        encoder: the model.
+        executor: where batches are computed.
+        on_batch: called with the number of pairs of each batch.
+
+    Attributes:
+        encoder: the argument.
+    """
+
+    def __init__(
+        self,
+        encoder: TextCrossEncoder,
+        executor: ThreadPoolExecutor,
+        on_batch: Callable[[int], None],
+    ) -> None:
+        self.encoder = encoder
+        self._lane: Lane[tuple[str, str], Scored] = Lane(
+            self._compute, lambda pair: len(pair[0]) + len(pair[1]), executor, on_batch
+        )
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.encoder.model_name
+
+    def load(self) -> None:
+        """Load the model now."""
+        self.encoder.load()
+
+    async def score(self, query: str, documents: Sequence[str]) -> list[Scored]:
+        """Return the score of each document, in order, together with pairs of other requests."""
+        return await self._lane.results([(query, document) for document in documents])
+
+    def _compute(self, pairs: list[tuple[str, str]]) -> list[Scored]:
+        return [Scored(score, tokens) for score, tokens in scores_and_lengths(self.encoder, pairs)]
+
+
+class ServedModels:
+    """The models of a service, by name; of each kind, the first is the default.
+
+    Args:
+        embeddings: models of dense vectors, not loaded yet.
+        rerankers: cross-encoders, not loaded yet.
+        on_batch: called with the number of items of each batch.
+    """
+
+    def __init__(
+        self,
+        embeddings: Sequence[TextEmbedding],
+        rerankers: Sequence[TextCrossEncoder] = (),
+        on_batch: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="encode")
+        self.embedders = [Embedder(model, self._executor, on_batch) for model in embeddings]
+        self.scorers = [Scorer(model, self._executor, on_batch) for model in rerankers]
+
+    def load(self) -> None:
+        """Load all models."""
+        for embedder in self.embedders:
+            embedder.load()
+        for scorer in self.scorers:
+            scorer.load()
+
+    def close(self) -> None:
+        """End the threads, once they have computed what was begun."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def embedder(self, name: str | None) -> Embedder:
+        """Return the model of dense vectors with this name; the default without a name.
+
+        Raises:
+            Refusal: if it is not served.
+        """
+        return _named(self.embedders, name, "--model")
+
+    def scorer(self, name: str | None) -> Scorer:
+        """Return the cross-encoder with this name; the default without a name.
+
+        Raises:
+            Refusal: if it is not served.
+        """
+        return _named(self.scorers, name, "--reranker")
+
+
+def _named(served: Sequence[M], name: str | None, option: str) -> M:
+    if name is None and served:
+        return served[0]
+    for model in served:
+        if name is not None and model.name.lower() == name.lower():
+            return model
+    names = ", ".join(model.name for model in served) or "none"
+    asked = "no model" if name is None else f"model {name!r:.200}"
+    raise Refusal(
+        404,
+        f"{asked} is served here; served: {names} (the service's {option})",
+        "model_not_found",
+        "model",
+    )
