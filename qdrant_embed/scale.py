@@ -125,9 +125,9 @@ class Encoder:
         return self._encode(batch)
 
     def _encode(self, batch: Any) -> Any:
-        texts = [document.text for document in _documents(batch, self._columns)]
         if _is_rehearsal():
-            return _with_column(batch, self._vector, np.zeros((len(texts), 1), np.float32))
+            return _with_column(batch, self._vector, np.zeros((len(batch), 1), np.float32))
+        texts = [document.text for document in _documents(batch, self._columns)]
         encoder = adapt(_shared(self._key, self._models.dense))
         return _with_column(batch, self._vector, encoder.documents(texts))
 
@@ -236,8 +236,9 @@ class Writer:
         return self._store(batch)
 
     def _store(self, batch: Any) -> Any:
-        documents, stored, unchanged = _documents(batch, self._columns), 0, 0
-        if documents and not _is_rehearsal():
+        documents = [] if _is_rehearsal() else _documents(batch, self._columns)
+        stored = unchanged = 0
+        if documents:
             stored, unchanged = self._add(documents)
         counts = dict(zip(self.COUNTS, (len(documents), stored, unchanged), strict=True))
         return _like(batch, {name: np.array([count]) for name, count in counts.items()})

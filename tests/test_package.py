@@ -87,8 +87,12 @@ def test_bm25_needs_no_library_of_networks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(PACKAGE)))
 def test_a_room_can_be_overlooked(room: Path) -> None:
-    """Who opens one reads a dozen names, and what lives there; each architecture has a file."""
-    assert len(list(room.glob("*.py"))) <= (24 if room.name == "architectures" else 14)
+    """Who opens one reads a dozen names, and what lives there; each architecture has a file.
+
+    The package itself has the ground floor, the clients, and what stands on these.
+    """
+    most = {"architectures": 24, PACKAGE.name: 22}.get(room.name, 14)
+    assert len(list(room.glob("*.py"))) <= most
     assert ast.get_docstring(ast.parse((room / "__init__.py").read_text("utf-8")))
 
 

@@ -356,6 +356,18 @@ class _Chosen:
     follows_late: bool = True
     reranker: Reranker | None = None
     recent: RecentVectors = field(default_factory=RecentVectors)
+    usual_dense: str | None = None  # names that other libraries give to vectors
+    usual_sparse: str | None = None
+
+    def dense_name_in(self, collection: StoredCollection) -> str | None:
+        """Return the dense vector's name in a collection without a stamp; ``None`` if unknown."""
+        has_usual = self.usual_dense in collection.vectors
+        return self.usual_dense if self.dense_name is None and has_usual else self.dense_name
+
+    def sparse_name_in(self, collection: StoredCollection, model_name: str) -> str | None:
+        """Return the sparse vector's name in a collection that does not record it."""
+        has_ours = sparse_field_name(model_name) in collection.sparse_vectors
+        return self.usual_sparse if self.sparse_name is None and not has_ours else self.sparse_name
 
 
 class EncoderSelection:
@@ -396,6 +408,26 @@ class EncoderSelection:
         self.__init__(state["policy"])  # type: ignore[misc]
         self._chosen = state["chosen"]
 
+    def with_names(self, dense: str, sparse: str) -> EncoderSelection:
+        """Return a selection of the same models, for collections with other names of vectors.
+
+        It does not follow later choices, but shares the models that are loaded for collections.
+
+        Args:
+            dense: name of dense vectors in new collections, and in those without a stamp that have
+                it, unless the user chose one.
+            sparse: name of sparse vectors, in the same way.
+        """
+        other = EncoderSelection(self.policy)
+        other._lock, other._warned, other.advised = self._lock, self._warned, self.advised
+        other._following, other._following_sparse = self._following, self._following_sparse
+        other._following_late, other._terms = self._following_late, self._terms
+        other._rerankers = self._rerankers
+        other._chosen = replace(
+            self._chosen, usual_dense=dense, usual_sparse=sparse, recent=RecentVectors()
+        )
+        return other
+
     @property
     def current(self) -> Encoder:
         """The chosen encoder, else the default model, which is not loaded yet."""
@@ -423,15 +455,22 @@ class EncoderSelection:
 
     def vector_name(self) -> str:
         """Return the dense vector's name in a new collection."""
-        chosen = self._chosen.dense_name
-        return vector_field_name(self.current.name) if chosen is None else chosen
+        chosen = self._chosen
+        name = chosen.usual_dense if chosen.dense_name is None else chosen.dense_name
+        return vector_field_name(self.current.name) if name is None else name
+
+    @property
+    def chosen_vector_name(self) -> str | None:
+        """The dense vector's name that the user chose, if any."""
+        return self._chosen.dense_name
 
     def sparse_name(self) -> str | None:
         """Return the sparse vector's name in a new collection; ``None`` without an encoder."""
-        sparse, chosen = self._chosen.sparse, self._chosen.sparse_name
-        if sparse is None:
+        chosen = self._chosen
+        if chosen.sparse is None:
             return None
-        return sparse_field_name(sparse.model_name) if chosen is None else chosen
+        name = chosen.usual_sparse if chosen.sparse_name is None else chosen.sparse_name
+        return sparse_field_name(chosen.sparse.model_name) if name is None else name
 
     def late_name(self) -> str | None:
         """Return the name of vectors of tokens in a new collection; ``None`` without a model."""
@@ -627,7 +666,7 @@ class EncoderSelection:
         collection.check_is_whole()
         encoder = chosen.dense or self._encoder_of(collection)
         description = _described(encoder, collection)
-        vector_name = check_collection(collection, description, chosen.dense_name)
+        vector_name = check_collection(collection, description, chosen.dense_name_in(collection))
         chunked = collection.chunked
         if collection.stamp is None:
             if collection.is_empty:
@@ -639,7 +678,8 @@ class EncoderSelection:
         sparse = self.followed_sparse(collection) if chosen.follows_sparse else chosen.sparse
         if sparse is not None:
             sparse = sparse_for(sparse, normalizes=_normalizes(collection))
-            name = check_sparse_collection(collection, sparse.describe(), chosen.sparse_name)
+            wanted = chosen.sparse_name_in(collection, sparse.model_name)
+            name = check_sparse_collection(collection, sparse.describe(), wanted)
             vectors = replace(vectors, sparse=SparseVectors(sparse, name))
         late = self.followed_late(collection) if chosen.follows_late else chosen.late
         if late is not None:

@@ -22,6 +22,7 @@ from qdrant_embed.encoder.interfaces import Reranker
 from qdrant_embed.errors import DocumentNotFoundError, InputError, ServerRefusal, check_whole
 from qdrant_embed.forks import VALIDATING
 from qdrant_embed.search.filters import combined, fields_of
+from qdrant_embed.search.hits import Hits
 from qdrant_embed.search.ranking import (
     CHUNKS_PER_DOCUMENT,
     DEPTHS,
@@ -523,7 +524,7 @@ class Search:
             for hit, score in zip(hits, scores, strict=True)
         ]
         rescored.sort(key=lambda hit: hit.score, reverse=True)
-        return rescored[self.offset or 0 : self._reach]
+        return Hits(rescored[self.offset or 0 : self._reach])
 
 
 async def answer(
@@ -758,7 +759,7 @@ def responses_of(
         rows.append(row)
     try:
         with VALIDATING:
-            return _RESPONSES.validate_python(rows)  # faster than one at a time
+            return Hits(_RESPONSES.validate_python(rows))  # faster than one at a time
     except ValidationError as error:
         wrong = error.errors()[0]
         place = [*wrong["loc"]]

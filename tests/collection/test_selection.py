@@ -46,7 +46,7 @@ def test_a_query_finds_what_an_add_has_prepared(selection: EncoderSelection) -> 
     vectors = selection.for_add(None)
     assert selection.recent.find("demo") is None
     selection.remember(written_by(vectors), vectors)
-    assert selection.recent.find("demo") is vectors
+    assert selection.recent.find("demo") == vectors
 
 
 def test_what_was_prepared_with_an_earlier_choice_is_not_remembered(

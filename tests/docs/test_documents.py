@@ -13,6 +13,7 @@ from urllib.request import urlopen
 
 import pytest
 from image_build import ImageBuild
+from notebook_picture import PICTURE, run_cell
 
 pytestmark = pytest.mark.usefixtures("compiled_minilm")
 
@@ -24,6 +25,9 @@ PRINTED = re.findall(
 )
 NOTEBOOK = ROOT / "examples/notebook.ipynb"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+OF_FRAMEWORKS = {
+    ROOT / f"examples/rag_{name}.py" for name in ("langchain", "llama_index", "haystack")
+}
 SERVES = ROOT / "examples/rag_app.py"  # until it is stopped
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 SCALE = {ROOT / f"examples/ingest_{name}.py" for name in ("ray", "spark")}  # tests/scale
@@ -97,14 +101,35 @@ def test_the_lines_in_the_table_for_newcomers_run(monkeypatch: pytest.MonkeyPatc
         assert answers[1]
 
 
-def test_the_notebook_shows_what_its_cells_print(capsys: pytest.CaptureFixture[str]) -> None:
+def without_bars(shown: str) -> str:
+    """Return hits as they are shown, without their bars, which are scores in another form."""
+    return re.sub(r"^[#.]{10} |width:\d+%", "", shown, flags=re.M)
+
+
+def test_the_notebook_shows_what_its_cells_print(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     names: dict[str, Any] = {}
     for cell in cells:
         if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), names)
-            shown = "".join(line for output in cell["outputs"] for line in output["text"])
-            assert same(capsys.readouterr().out, shown)
+            value = run_cell("".join(cell["source"]), names)
+            (output,) = cell["outputs"]
+            printed = capsys.readouterr().out
+            if output["output_type"] == "stream":
+                assert same(printed, "".join(output["text"]))
+                continue
+            assert not printed
+            shown = {form: "".join(lines) for form, lines in output["data"].items()}
+            assert same(without_bars(str(value)), without_bars(shown["text/plain"]))
+            assert same(without_bars(value._repr_html_()), without_bars(shown["text/html"]))
+
+
+def test_the_notebooks_picture_is_small() -> None:
+    """``python tests/docs/notebook_picture.py`` draws it anew."""
+    assert PICTURE.read_bytes()[:4] == b"\x89PNG"
+    assert PICTURE.stat().st_size < 60_000
 
 
 def test_the_container_answers_without_network_from_a_model_inside(tmp_path: Path) -> None:
@@ -133,7 +158,7 @@ def test_the_container_answers_without_network_from_a_model_inside(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "example",
-    [path for path in EXAMPLES if path not in {SERVES, *SCALE}],
+    [path for path in EXAMPLES if path not in {SERVES, *SCALE, *OF_FRAMEWORKS}],
     ids=lambda path: path.name,
 )
 def test_example(example: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
@@ -148,3 +149,18 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(tmp_path: Pa
 def test_a_service_names_its_extra(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command]) == 1
     assert f"pip install 'qdrant-embed[{command}]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("langchain", "langchain-core", "langchain"),
+        ("llama_index", "llama-index-core", "llama-index"),
+        ("haystack", "haystack-ai", "haystack"),
+    ],
+)
+def test_a_module_of_a_framework_names_the_command(module: str, package: str, extra: str) -> None:
+    with pytest.raises(MissingDependencyError) as caught:
+        importlib.import_module(f"qdrant_embed.{module}")
+    assert caught.value.package == package
+    assert caught.value.command == f"pip install 'qdrant-embed[{extra}]'"

@@ -89,8 +89,8 @@ def test_the_openai_client_works(service: Running, embedding: TextEmbedding) -> 
     texts = ["The cat sat on the mat", "Paris"]
     with openai.OpenAI(base_url=f"{service.url}/v1", api_key=KEY) as client:
         answer = client.embeddings.create(input=texts, model=embedding.model_name)
-        expected = [vector.tolist() for vector in embedding.embed(texts)]
-        assert [data.embedding for data in answer.data] == expected  # base64
+        found = [data.embedding for data in answer.data]  # base64
+        np.testing.assert_allclose(found, list(embedding.embed(texts)), atol=1e-6)
         assert answer.usage.prompt_tokens > 0
         (short,) = client.embeddings.create(
             input="Paris",
@@ -122,8 +122,9 @@ def test_the_asynchronous_openai_client_works(service: Running, embedding: TextE
                     for n in range(9)
                 )
             )
-        expected = [vector.tolist() for vector in embedding.embed(map(str, range(9)))]
-        assert [answer.data[0].embedding for answer in answers] == expected
+        expected = list(embedding.embed(map(str, range(9))))
+        found = [answer.data[0].embedding for answer in answers]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
 
     asyncio.run(run())
 
@@ -153,7 +154,8 @@ def test_a_thousand_requests_of_one_moment_are_all_answered(
         return await asyncio.gather(*map(ask, texts))
 
     for answer, vector in zip(asyncio.run(run()), expected, strict=True):
-        assert answer["data"][0]["embedding"] == vector.tolist()
+        # the texts that are computed together differ, and with them the last bit of a number
+        np.testing.assert_allclose(answer["data"][0]["embedding"], vector, atol=1e-6)
 
 
 def test_a_folder_is_shared_by_threads_of_clients(service: Running) -> None:

@@ -53,7 +53,8 @@ class LoadedModel:
         tokenizer: text to token ids.
         scoring: how a cross-encoder scores two texts; ``None`` for other models.
         backend: token ids to outputs, on the calling thread.
-        single_text_backend: the same for one text at a time, on more cores where that is faster.
+        single_text_backend: the same for one text at a time, on more cores where that is faster;
+            it decides which of the threads that call it compute.
     """
 
     spec: ModelSpec
@@ -71,7 +72,7 @@ class LoadedModel:
 
         Args:
             inputs: the texts.
-            alone: a single text is waited for, and the other cores are idle.
+            alone: a single text is waited for, and every core may work for it.
 
         Raises:
             ModelError: the model failed, or its outputs are no finite numbers.
@@ -114,8 +115,9 @@ def load_model(plan: RunPlan, spec: ModelSpec, providers: Sequence[Provider] | N
     # each session has a copy of the weights, arranged for its products, unless they are widened
     small = plan.kind == "onnx" or sum(map(os.path.getsize, plan.run)) < _TWICE_IN_MEMORY
     small = small or plan.report.precision in ("bf16", "fp16")
-    if plan.kind != "static" and on_cpu and usable_cores() > 1 and small:
-        single = SingleTextBackend(backend, partial(start, threads=2))
+    if plan.kind != "static" and on_cpu:
+        is_spread = usable_cores() > 1 and small
+        single = SingleTextBackend(backend, partial(start, threads=2) if is_spread else None)
     return LoadedModel(spec, plan.report, tokenizer, backend, single, plan.scoring)
 
 

@@ -1,63 +1,230 @@
-"""One text at a time, as fast as the machine currently allows."""
+"""One text at a time, as fast as the machine currently allows, for any number of threads."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.run.backend import Backend, Inputs
-from qdrant_embed.forks import ForkLock
+from qdrant_embed.encoder.run.batching import PAIRS_PER_BATCH, TOKENS_PER_BATCH
+from qdrant_embed.encoder.run.cores import usable_cores
+from qdrant_embed.errors import ModelError
+from qdrant_embed.forks import on_fork
 
 _ALONE_FIRST = 4  # texts before a second session is worth its start
 _TRY_OTHER_EVERY = 32
 _TRIED_TEXTS = 3  # in a row
 _MEMORY = 0.3  # weight of the newest measurement in the running mean
+_FOR_OTHERS = 4  # batches that a thread computes before it hands its core on, which idles then
+
+
+def _asleep() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
+@dataclass(eq=False)
+class _Request:
+    """A text that its thread waits for.
+
+    Attributes:
+        inputs: the text.
+        thread: waits for it.
+        woken: held until the text is computed, or its thread has a core.
+        batch: what its thread has to compute next; ``None`` unless that thread has a core.
+        alone: no other thread has a core.
+        outputs: float32 [1, ...], once they are computed.
+    """
+
+    inputs: Inputs
+    thread: int = field(default_factory=threading.get_ident)
+    woken: threading.Lock = field(default_factory=_asleep)
+    batch: list[_Request] | None = None
+    alone: bool = False
+    outputs: NDArray[np.float32] | None = None
+
+
+class _Turns:
+    """Decides which threads compute, at most one for each core, and which texts run together.
+
+    Texts of one length that wait at the same time are one batch. The text that has waited longest
+    is in the next one.
+    """
+
+    def __init__(self, cores: int) -> None:
+        self.threads: set[int] = set()  # that have a core
+        self._cores = cores
+        self._waiting: list[_Request] = []
+        self._lock = threading.RLock()
+
+    def enter(self, request: _Request) -> None:
+        """Give the request's thread a core, with its own text to compute; or have it wait."""
+        with self._lock:
+            if len(self.threads) < self._cores:
+                self.threads.add(request.thread)
+                request.batch, request.alone = [request], len(self.threads) == 1
+            else:
+                self._waiting.append(request)
+
+    def take(self) -> list[_Request]:
+        """Take the next texts from those that wait; none if nobody waits."""
+        with self._lock:
+            if not self._waiting:
+                return []
+            first = self._waiting[0].inputs
+            length = max(1, first.ids.shape[1])
+            most = max(1, min(TOKENS_PER_BATCH // length, PAIRS_PER_BATCH // length**2))
+            batch = [other for other in self._waiting if _run_together(first, other.inputs)][:most]
+            for request in batch:
+                self._waiting.remove(request)
+            return batch
+
+    def leave(self, request: _Request) -> None:
+        """Have the request's thread go, and hand its core to the one that has waited longest.
+
+        Texts that it was to compute for others, and has not, are left to their threads.
+        """
+        with self._lock:
+            if request in self._waiting:
+                self._waiting.remove(request)
+            if request.batch is None:
+                return
+            left, request.batch = request.batch, None
+            self.threads.discard(request.thread)
+            if batch := self.take():
+                following = batch[0]
+                following.batch = batch
+                self.threads.add(following.thread)
+                following.woken.release()
+        for other in left:
+            if other is not request:
+                other.woken.release()
+
+
+def _run_together(one: Inputs, other: Inputs) -> bool:
+    return (
+        one.ids.shape == other.ids.shape
+        and (one.token_types is None) == (other.token_types is None)
+        and one.seen_tokens == other.seen_tokens
+    )
+
+
+def _joined(batch: list[_Request]) -> Inputs:
+    first = batch[0].inputs
+    if len(batch) == 1:
+        return first
+    ids = np.concatenate([request.inputs.ids for request in batch])
+    types = [request.inputs.token_types for request in batch]
+    known = [part for part in types if part is not None]
+    return Inputs(ids, np.concatenate(known) if known else None, first.seen_tokens)
 
 
 class SingleTextBackend:
-    """Runs single texts on one core, or spread over two, whichever was faster recently.
+    """Runs single texts that threads wait for.
 
+    A text that comes alone runs on one core, or is spread over two, whichever was faster recently.
     On idle cores two threads that wait by spinning are faster; beside a busy process they are
     slower than one, because they wait for each other. Only measuring tells, so now and then a few
     texts try the other way; the first after a change is not counted, because the threads are
-    asleep then. While one text is running, others use one core each.
+    asleep then.
+
+    Texts that come at the same time use one core each. Once every core has a text, threads wait.
+    One that has a core goes on with the texts of others for some batches, those of equal length
+    together, and then hands its core on.
 
     Args:
         single: runs on the calling thread alone.
         start_spread: makes a backend that uses two threads; called once, when it is worth it.
+            ``None`` if texts are never spread.
+        cores: threads that compute at the same time; by default the cores this process may use.
     """
 
-    def __init__(self, single: Backend, start_spread: Callable[[], Backend]) -> None:
+    def __init__(
+        self,
+        single: Backend,
+        start_spread: Callable[[], Backend] | None,
+        cores: int | None = None,
+    ) -> None:
         self._single = single
         self._start_spread = start_spread
         self._spread: Backend | None = None
-        self._running = ForkLock()
+        self._cores = usable_cores() if cores is None else cores
+        self._turns = _Turns(self._cores)
         self._count = 0
         self._last: bool | None = None  # whether the previous text was spread
         self._seconds: dict[bool, float] = {}  # per token, by whether it was spread
+        on_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget the threads that compute and wait, which a forked child does not have."""
+        self._turns = _Turns(self._cores)
 
     def run(self, inputs: Inputs) -> NDArray[np.float32]:
         """Return the output of one text, float32 [1, ...]."""
-        if not self._running.acquire(blocking=False):
+        turns, request = self._turns, _Request(inputs)
+        if request.thread in turns.threads:  # a signal came while it computes
             return self._single.run(inputs)
         try:
-            self._count += 1
-            spread = self._choose()
-            backend = self._spread if spread and self._spread is not None else self._single
-            started = time.perf_counter()
-            outputs = backend.run(inputs)
-            self._note(spread, (time.perf_counter() - started) / inputs.ids.size)
-            return outputs
+            turns.enter(request)
+            if request.batch is None:
+                request.woken.acquire()
+            if request.batch is not None:
+                self._compute_in_turn(turns, request)
         finally:
-            self._running.release()
+            turns.leave(request)
+        # what failed in a batch fails again for the text that it is about
+        return self._single.run(inputs) if request.outputs is None else request.outputs
+
+    def _compute_in_turn(self, turns: _Turns, request: _Request) -> None:
+        if request.alone:
+            request.outputs = self._run_alone(request.inputs, turns)
+        else:
+            self._compute(request)
+        for _ in range(_FOR_OTHERS):
+            request.batch = turns.take()
+            if not request.batch:
+                break
+            self._compute(request)
+
+    def _compute(self, request: _Request) -> None:
+        batch = request.batch or []
+        outputs: NDArray[np.float32] | None = None
+        with suppress(ModelError):  # each text runs again alone then, in its own thread
+            outputs = self._single.run(_joined(batch))
+        is_shared = len(batch) > 1  # a row that is kept must not keep the others
+        while batch:
+            other = batch.pop()
+            if outputs is not None:
+                own = outputs[len(batch) : len(batch) + 1]
+                other.outputs = own.copy() if is_shared else own
+            if other is not request:
+                other.woken.release()
+
+    def _run_alone(self, inputs: Inputs, turns: _Turns) -> NDArray[np.float32]:
+        self._count += 1
+        spread = self._choose()
+        backend = self._spread if spread and self._spread is not None else self._single
+        started = time.perf_counter()
+        outputs = backend.run(inputs)
+        seconds = time.perf_counter() - started
+        changed, self._last = spread != self._last, spread
+        if not changed and len(turns.threads) == 1:
+            self._note(spread, seconds / inputs.ids.size)
+        return outputs
 
     def _choose(self) -> bool:
         if self._count <= _ALONE_FIRST or False not in self._seconds:
             return False
         if self._spread is None:
+            if self._start_spread is None:
+                return False
             self._spread = self._start_spread()
         if True not in self._seconds:
             return True
@@ -65,8 +232,5 @@ class SingleTextBackend:
         return faster if self._count % _TRY_OTHER_EVERY >= _TRIED_TEXTS else not faster
 
     def _note(self, spread: bool, seconds: float) -> None:
-        changed, self._last = spread != self._last, spread
-        if changed:
-            return
         before = self._seconds.get(spread, seconds)
         self._seconds[spread] = before + _MEMORY * (seconds - before)

@@ -1,14 +1,23 @@
-"""Single texts: the faster of two ways, found by measuring, and one core each when several run."""
+"""Single texts: the faster of two ways, found by measuring, and who computes when several wait."""
 
 from __future__ import annotations
 
+import os
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from qdrant_embed import TextEmbedding
+from qdrant_embed import ModelError, TextEmbedding
 from qdrant_embed.encoder.run import single_text
 from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.single_text import SingleTextBackend
@@ -129,7 +138,7 @@ def test_few_texts_start_no_second_session(clock: Clock) -> None:
 
 def test_texts_at_the_same_time_use_one_core_each(clock: Clock) -> None:
     one, two = TimedBackend(clock), HeldBackend(clock)
-    backend = SingleTextBackend(one, lambda: two)
+    backend = SingleTextBackend(one, lambda: two, cores=2)
     for _ in range(4):
         backend.run(TOKENS)
     slow = threading.Thread(target=backend.run, args=(TOKENS,))
@@ -146,3 +155,241 @@ def test_both_ways_give_the_same_vectors(minilm: TextEmbedding) -> None:
     single = variant(minilm, threads=1)
     for text in texts:
         np.testing.assert_allclose(next(minilm.embed(text)), next(single.embed(text)), atol=1e-6)
+
+
+def text(*ids: int) -> Inputs:
+    return Inputs(np.array([ids], np.int64))
+
+
+class Sums:
+    """A backend that returns the sum of each text's ids, and notes what runs together.
+
+    Args:
+        gate: each run waits for it.
+        bad: an id that no run survives.
+        error: what is raised then.
+    """
+
+    def __init__(
+        self,
+        gate: threading.Event | None = None,
+        bad: int | None = None,
+        error: type[BaseException] = ModelError,
+    ) -> None:
+        self.gate, self.bad, self.error = gate, bad, error
+        self.batches: list[list[list[int]]] = []
+        self.running = self.most = 0
+        self.lock = threading.Lock()
+
+    def run(self, inputs: Inputs) -> np.ndarray:
+        with self.lock:
+            self.batches.append(inputs.ids.tolist())
+            self.running += 1
+            self.most = max(self.most, self.running)
+        try:
+            assert self.gate is None or self.gate.wait(60)
+            if self.bad in inputs.ids:
+                raise self.error("a bad text")
+            outputs: NDArray[np.float32] = inputs.ids.sum(axis=1, keepdims=True).astype(np.float32)
+            return outputs
+        finally:
+            with self.lock:
+                self.running -= 1
+
+
+def waits(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def asked_in_order(
+    pool: ThreadPoolExecutor, backend: SingleTextBackend, texts: list[Inputs]
+) -> list[Future[np.ndarray]]:
+    """Run the first text on the only core, and have the others wait in this order."""
+    turns = backend._turns
+
+    def is_known(number: int) -> bool:
+        return bool(turns.threads) and len(turns._waiting) == number
+
+    found = []
+    for number, inputs in enumerate(texts):
+        found.append(pool.submit(backend.run, inputs))
+        waits(partial(is_known, number))
+    return found
+
+
+def test_texts_of_one_length_that_wait_are_one_batch() -> None:
+    gate = threading.Event()
+    sums = Sums(gate)
+    backend = SingleTextBackend(sums, None, cores=1)
+    texts = [text(1), text(2, 3), text(4), text(5, 6), text(7, 8, 9), text(10, 11)]
+    with ThreadPoolExecutor(len(texts)) as pool:
+        found = asked_in_order(pool, backend, texts)
+        gate.set()
+        assert [float(future.result(60)[0, 0]) for future in found] == [1, 5, 4, 11, 24, 21]
+    assert sums.batches == [[[1]], [[2, 3], [5, 6], [10, 11]], [[4]], [[7, 8, 9]]]
+
+
+def test_texts_read_in_other_ways_are_no_batch() -> None:
+    gate = threading.Event()
+    sums = Sums(gate)
+    backend = SingleTextBackend(sums, None, cores=1)
+    types = np.zeros((1, 2), np.int64)
+    ids = [np.array([[n, n]], np.int64) for n in range(7)]
+    texts = [
+        Inputs(ids[0]),
+        Inputs(ids[1]),
+        Inputs(ids[2], types),
+        Inputs(ids[3], None, 1),
+        Inputs(ids[4]),
+        Inputs(ids[5], types),
+        Inputs(ids[6], None, 2),
+    ]
+    with ThreadPoolExecutor(len(texts)) as pool:
+        found = asked_in_order(pool, backend, texts)
+        gate.set()
+        assert [float(future.result(60)[0, 0]) for future in found] == [0, 2, 4, 6, 8, 10, 12]
+    assert [[row[0] for row in batch] for batch in sums.batches] == [[0], [1, 4], [2, 5], [3], [6]]
+
+
+def test_a_batch_has_no_more_tokens_than_one_of_many_texts() -> None:
+    gate = threading.Event()
+    sums = Sums(gate)
+    backend = SingleTextBackend(sums, None, cores=1)
+    texts = [text(1), *(text(*[n] * 200) for n in range(5))]
+    with ThreadPoolExecutor(len(texts)) as pool:
+        found = asked_in_order(pool, backend, texts)
+        gate.set()
+        assert [float(future.result(60)[0, 0]) for future in found] == [1, 0, 200, 400, 600, 800]
+    assert [len(batch) for batch in sums.batches] == [1, 2, 2, 1]
+
+
+def test_only_the_text_that_cannot_be_run_fails() -> None:
+    gate = threading.Event()
+    backend = SingleTextBackend(Sums(gate, bad=13), None, cores=1)
+    with ThreadPoolExecutor(4) as pool:
+        found = asked_in_order(pool, backend, [text(1), text(2), text(13), text(3)])
+        gate.set()
+        assert [float(found[n].result(60)[0, 0]) for n in (0, 1, 3)] == [1, 2, 3]
+        with pytest.raises(ModelError, match="a bad text"):
+            found[2].result(60)
+    assert not backend._turns.threads
+
+
+@pytest.mark.parametrize("bad", [1, 2])
+def test_a_thread_that_is_interrupted_leaves_its_core_and_others_to_the_rest(bad: int) -> None:
+    gate = threading.Event()
+    sums = Sums(gate, bad=bad, error=KeyboardInterrupt)
+    backend = SingleTextBackend(sums, None, cores=1)
+    with ThreadPoolExecutor(5) as pool:
+        found = asked_in_order(pool, backend, [text(n) for n in (1, 2, 3, 4)])
+        gate.set()
+        errors = [future.exception(60) for future in found]
+        assert isinstance(errors[bad - 1], KeyboardInterrupt)
+        assert [float(found[n].result()[0, 0]) for n in (2, 3)] == [3, 4]
+        assert not backend._turns.threads
+        assert not backend._turns._waiting
+        sums.bad = None
+        assert float(pool.submit(backend.run, text(7)).result(60)[0, 0]) == 7
+
+
+def test_a_thread_does_not_compute_for_others_for_ever() -> None:
+    count = 3 * single_text._FOR_OTHERS
+    gate = threading.Event()
+    sums = Sums(gate)
+    backend = SingleTextBackend(sums, None, cores=1)
+    threads: list[int] = []
+    run = sums.run
+
+    def noted(inputs: Inputs) -> np.ndarray:
+        outputs = run(inputs)
+        threads.append(threading.get_ident())
+        return outputs
+
+    sums.run = noted  # type: ignore[method-assign]
+    with ThreadPoolExecutor(count) as pool:
+        texts = [text(*range(n + 1)) for n in range(count)]  # each of another length
+        found = asked_in_order(pool, backend, texts)
+        gate.set()
+        for future in found:
+            future.result(60)
+    assert max(map(threads.count, threads)) == single_text._FOR_OTHERS + 1
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_no_more_threads_compute_than_there_are_cores(cores: int) -> None:
+    sums = Sums()
+    backend = SingleTextBackend(sums, lambda: sums, cores=cores)
+    with ThreadPoolExecutor(16) as pool:
+        texts = [text(*[n] * (n % 7 + 1)) for n in range(400)]
+        found = list(pool.map(backend.run, texts))
+    assert [row[0, 0] for row in found] == [n * (n % 7 + 1) for n in range(400)]
+    assert 1 <= sums.most <= cores
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    texts=st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=4), min_size=1, max_size=40),
+    cores=st.integers(1, 3),
+    threads=st.integers(1, 12),
+)
+def test_each_thread_gets_the_outputs_of_its_own_text(
+    texts: list[list[int]], cores: int, threads: int
+) -> None:
+    backend = SingleTextBackend(Sums(bad=13), None, cores=cores)
+
+    def asked(ids: list[int]) -> float | None:
+        try:
+            return float(backend.run(text(*ids))[0, 0])
+        except ModelError:
+            return None
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(asked, texts))
+    assert found == [None if 13 in ids else sum(ids) for ids in texts]
+    assert not backend._turns.threads
+    assert not backend._turns._waiting
+
+
+def test_a_text_asked_while_its_thread_computes_does_not_wait_for_itself() -> None:
+    class Interrupted(Sums):
+        def run(self, inputs: Inputs) -> np.ndarray:
+            if inputs.ids.size > 1:  # as a signal handler does that queries, too
+                backend.run(text(5))
+            return super().run(inputs)
+
+    backend = SingleTextBackend(Interrupted(), None, cores=1)
+    with ThreadPoolExecutor(1) as pool:
+        assert float(pool.submit(backend.run, text(1, 2)).result(60)[0, 0]) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_does_not_wait_for_threads_of_its_parent() -> None:
+    system: Any = os  # whose types lack forks on Windows
+    gate = threading.Event()
+    backend = SingleTextBackend(Sums(gate), None, cores=1)
+    with ThreadPoolExecutor(2) as pool:
+        found = asked_in_order(pool, backend, [text(1), text(2)])
+        child = system.fork()
+        if child == 0:
+            backend._single = Sums()
+            is_right = float(backend.run(text(4))[0, 0]) == 4
+            os._exit(0 if is_right else 1)
+        gate.set()
+        assert [float(future.result(60)[0, 0]) for future in found] == [1, 2]
+    deadline = time.monotonic() + 60
+    while not (ended := system.waitpid(child, system.WNOHANG))[0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert ended[1] == 0
+
+
+def test_vectors_are_the_same_from_many_threads(minilm: TextEmbedding) -> None:
+    texts = [f"which ship{' sailed far' * (n % 7)} to port {n}" for n in range(70)]
+    alone = [next(minilm.query_embed(asked)) for asked in texts]
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda asked: next(minilm.query_embed(asked)), texts))
+    np.testing.assert_allclose(found, alone, atol=1e-6)

@@ -1,0 +1,191 @@
+"""The hits of a query: a list, which shows itself as a table in notebooks and terminals."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import unicodedata
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any, Protocol, SupportsIndex, TypeVar, overload
+
+from qdrant_embed.collection.payload import CHUNK_KEY, ID_KEY
+from qdrant_embed.terminals import escaped
+
+_SHOWN = 100  # hits of a table
+_BAR = 10  # characters of a terminal
+_NARROWEST = 40  # columns of a terminal in which a line is not shortened further
+_TEXT, _VALUE, _KEYS = 300, 60, 12  # characters of a text and of a value, and keys, in a notebook
+
+_TABLE = "border-collapse:collapse;text-align:left;max-width:60em"
+_CELL = "padding:.3em .7em;text-align:left;vertical-align:top"
+_SCORE = f"{_CELL};white-space:nowrap"
+_TRACK = "width:6em;height:.5em;margin-top:.3em;background:rgba(128,128,128,.25)"
+_FULL = "height:100%;background:#3b82c4"
+_KEY = "opacity:.65"
+
+
+class Hit(Protocol):
+    """What a table shows of a hit; see `QueryResponse`."""
+
+    @property
+    def id(self) -> str | int:
+        """The document's id."""
+
+    @property
+    def document(self) -> str:
+        """The text."""
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The complete payload."""
+
+    @property
+    def score(self) -> float:
+        """Higher is better."""
+
+
+HitT = TypeVar("HitT", bound=Hit)
+
+
+class Hits(list[HitT]):
+    """Hits as a list, in every respect, that shows itself as a table.
+
+    ``print`` and IPython show a line for each hit, and a notebook a table; bars compare scores with
+    the best one. A table has the first 100 hits, and shortened texts. ``repr`` is that of a list,
+    and slices are shown like the list.
+    """
+
+    __slots__ = ()
+
+    @overload
+    def __getitem__(self, place: SupportsIndex, /) -> HitT: ...
+    @overload
+    def __getitem__(self, place: slice, /) -> Hits[HitT]: ...
+    def __getitem__(self, place: SupportsIndex | slice, /) -> HitT | Hits[HitT]:
+        """Return a hit, or a slice that shows itself in the same way."""
+        if isinstance(place, slice):
+            return type(self)(super().__getitem__(place))
+        return super().__getitem__(place)
+
+    def __str__(self) -> str:
+        """Return a line for each hit: a bar, its score, id and text, as wide as the terminal."""
+        if not self:
+            return "no hits"
+        shown = self[:_SHOWN]
+        scores = [f"{hit.score:.3f}" for hit in shown]
+        ids = [_shortened(_one_line(str(hit.id)), 36) for hit in shown]
+        widths = max(map(len, scores)), max(map(_columns, ids))
+        room = max(_NARROWEST, shutil.get_terminal_size().columns)
+        lines = []
+        for hit, share, score, name in zip(shown, _shares(shown), scores, ids, strict=True):
+            full = round(share * _BAR)
+            bar = "#" * full + "." * (_BAR - full)
+            padding = " " * (widths[1] - _columns(name))
+            begin = f"{bar} {score:>{widths[0]}}  {name}{padding}  "
+            text = _shortened(_one_line(hit.document), max(20, room - _columns(begin)))
+            lines.append((begin + text).rstrip())
+        return "\n".join([*lines, *self._others()])
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Print the hits in IPython."""
+        del cycle
+        printer.text(str(self))
+
+    def _repr_html_(self) -> str:
+        """Return the table that a notebook shows, in which everything is escaped."""
+        if not self:
+            return "<p>no hits</p>"
+        shown = self[:_SHOWN]
+        head = "".join(f'<th style="{_CELL}">{name}</th>' for name in _HEAD)
+        rows = "".join(_row(hit, share) for hit, share in zip(shown, _shares(shown), strict=True))
+        others = "".join(f"<p>{line}</p>" for line in self._others())
+        return (
+            f'<table style="{_TABLE}"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+            f"{others}"
+        )
+
+    def _others(self) -> list[str]:
+        hidden = len(self) - _SHOWN
+        return [f"... and {hidden} more"] if hidden > 0 else []
+
+
+_HEAD = ("score", "id", "text", "metadata")
+
+
+def _row(hit: Hit, share: float) -> str:
+    bar = f'<div style="{_TRACK}"><div style="width:{share:.0%};{_FULL}"></div></div>'
+    metadata = "<br>".join(
+        f'<span style="{_KEY}">{key}:</span> {value}' for key, value in _metadata(hit)
+    )
+    return (
+        f'<tr><td style="{_SCORE}">{hit.score:.3f}{bar}</td>'
+        f'<td style="{_CELL}">{_html(str(hit.id), _VALUE)}</td>'
+        f'<td style="{_CELL}">{_html(hit.document, _TEXT)}</td>'
+        f'<td style="{_CELL}">{metadata}</td></tr>'
+    )
+
+
+def _metadata(hit: Hit) -> list[tuple[str, str]]:
+    """Return keys and values of a payload as HTML, but for what is shown elsewhere."""
+    own = [
+        (key, value)
+        for key, value in hit.metadata.items()
+        if key not in (ID_KEY, CHUNK_KEY) and not (value and value == hit.document)
+    ]
+    return [
+        (_html(str(key), _VALUE), _html(_beginning(value), _VALUE)) for key, value in own[:_KEYS]
+    ] + [("...", f"{len(own) - _KEYS} more keys")] * (len(own) > _KEYS)
+
+
+def _beginning(value: object) -> str:
+    """Return a value as text, of which only the beginning is needed: payloads can be large."""
+    if isinstance(value, list):
+        return str(value[:_VALUE])
+    if isinstance(value, Mapping):
+        return str({key: value[key] for key in [*value][:_KEYS]})
+    return str(value)
+
+
+def _shares(hits: Sequence[Hit]) -> list[float]:
+    """Return the length of each hit's bar, from 0 to 1.
+
+    The best score is a whole bar. A bar begins at 0, or at the lowest score if that is below.
+    """
+    scores = [hit.score for hit in hits if math.isfinite(hit.score)]
+    low = min([0.0, *scores])
+    spread = max([0.0, *scores]) - low
+    return [
+        (hit.score - low) / spread if spread and math.isfinite(hit.score) else 0.0 for hit in hits
+    ]
+
+
+def _html(text: str, most: int) -> str:
+    return escape(_shortened(_one_line(text), most))
+
+
+def _one_line(text: str) -> str:
+    """Return text without what would steer a terminal or turn the direction of writing."""
+    return escaped(" ".join(text[: _TEXT * 4].split()))
+
+
+def _shortened(text: str, most: int) -> str:
+    """Return the beginning of a line that has `most` columns."""
+    if len(text) * 2 <= most or _columns(text) <= most:
+        return text
+    width = 3
+    for end, character in enumerate(text):
+        width += _columns(character)
+        if width > most:
+            return text[:end].rstrip() + "..."
+    return text
+
+
+def _columns(text: str) -> int:
+    """Return the number of a terminal's columns that a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1
+        for one in text
+    )
