@@ -21,12 +21,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from qdrant_embed.errors import QdrantEmbedError
-from qdrant_embed.serve import page
 from qdrant_embed.serve.description import description
 from qdrant_embed.serve.door import Door, Rules
 from qdrant_embed.serve.failures import Refusal, refusal_of, refusal_of_body
 from qdrant_embed.serve.metrics import CONTENT_TYPE, Metrics
 from qdrant_embed.serve.operations import OPERATIONS, Operation
+from qdrant_embed.serve.page.routes import PAGE_PATHS, page_routes
 from qdrant_embed.serve.service import Service
 
 logger = logging.getLogger(__name__)
@@ -63,13 +63,13 @@ def application(service: Service, rules: Rules, *, loads: bool = True) -> ASGIAp
         for operation in OPERATIONS
     ]
     app = Starlette(
-        routes=[*own, Route("/openapi.json", openapi), Route("/metrics", metrics), *page.routes()],
+        routes=[*own, Route("/openapi.json", openapi), Route("/metrics", metrics), *page_routes()],
         exception_handlers={HTTPException: _http_error, Exception: _fault},
         lifespan=_lifespan(service, loads=loads),
     )
     app.router.redirect_slashes = False
     paths = tuple(operation.path for operation in OPERATIONS if operation.is_open)
-    return Door(app, replace(rules, open_paths=(*rules.open_paths, *paths, *page.PATHS)))
+    return Door(app, replace(rules, open_paths=(*rules.open_paths, *paths, *PAGE_PATHS)))
 
 
 def _endpoint(operation: Operation, service: Service) -> Endpoint:

@@ -29,8 +29,8 @@ from qdrant_embed.limits import (
 )
 from qdrant_embed.search.comparison import Way
 from qdrant_embed.search.search import Fusion
-from qdrant_embed.serve.fields import FieldKind
 from qdrant_embed.serve.models import InputType
+from qdrant_embed.serve.page.fields import FieldKind
 
 LONGEST_NAME = 255
 

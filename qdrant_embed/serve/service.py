@@ -23,9 +23,9 @@ from qdrant_embed.serve import bodies
 from qdrant_embed.serve.admission import Admission
 from qdrant_embed.serve.database import Collections, chunk_of
 from qdrant_embed.serve.failures import Refusal
-from qdrant_embed.serve.fields import fields_of
 from qdrant_embed.serve.metrics import Metrics
 from qdrant_embed.serve.models import Embedded, ServedModels
+from qdrant_embed.serve.page.fields import fields_of
 
 # the documents of a file, from its name, its bytes, the field of the text and that of the id
 FileReader: TypeAlias = Callable[[str, bytes, str, str | None], Iterable[Document]]

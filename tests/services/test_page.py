@@ -17,19 +17,19 @@ from services.test_door import SECRET
 from services.test_service import post, refused, served
 from starlette.testclient import TestClient
 
-import qdrant_embed.serve.page
 from qdrant_embed import AsyncQdrantClient, TextEmbedding
 from qdrant_embed.cli.main import main
 from qdrant_embed.search.filters import to_filter
+from qdrant_embed.serve import page
 from qdrant_embed.serve.app import application
 from qdrant_embed.serve.database import Collections, NewCollections
 from qdrant_embed.serve.door import Key, Rules
-from qdrant_embed.serve.fields import PayloadField, fields_of
 from qdrant_embed.serve.listening import address_of
 from qdrant_embed.serve.models import ServedModels
+from qdrant_embed.serve.page.fields import PayloadField, fields_of
 from qdrant_embed.serve.service import Service
 
-FILES = Path(qdrant_embed.serve.page.__file__).parent / "page_files"
+FILES = Path(page.__file__).parent / "files"
 LATE = Path(__file__).parents[1] / "fixtures" / "late" / "stanford"
 PATH = "/collections/notes"
 TEXTS = ["The cat sat on the mat", "A dog barks at the cat", "Paris is the capital of France"]
@@ -54,7 +54,7 @@ def test_the_page_is_open_and_lets_nothing_in(open_service: Opened, path: str, k
     assert "unsafe" not in policy
     assert "http" not in policy
     assert response.headers["X-Content-Type-Options"] == "nosniff"
-    assert http.get("/page/%2e%2e/page.py").status_code in (401, 404)
+    assert http.get("/page/%2e%2e/routes.py").status_code in (401, 404)
     assert http.get("/page/door.py").status_code == 404
 
 

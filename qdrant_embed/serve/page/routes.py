@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-PATHS = ("/", "/page/")  # which need no key: there is nothing secret in them
+PAGE_PATHS = ("/", "/page/")  # which need no key: there is nothing secret in them
 
-_FOLDER = Path(__file__).parent / "page_files"
+_FOLDER = Path(__file__).parent / "files"
 _FILES = {
     "/": ("page.html", "text/html"),
     "/page/page.css": ("page.css", "text/css"),
@@ -34,7 +34,7 @@ _HEADERS = {
 }
 
 
-def routes() -> list[BaseRoute]:
+def page_routes() -> list[BaseRoute]:
     """Return the routes of the page's files."""
     return [
         Route(path, partial(_file, content=(_FOLDER / name).read_bytes(), kind=kind))

@@ -1,0 +1,1 @@
+"""The page at ``/``: its files (`files/`), their routes, the fields that it makes filters of."""
