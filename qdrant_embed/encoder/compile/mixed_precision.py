@@ -50,6 +50,7 @@ logger = logging.getLogger(__name__)
 
 
 Measured: TypeAlias = Fidelity | RankingFidelity
+Reals: TypeAlias = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -338,7 +339,7 @@ def _largest_cosines(vectors: Array, there: NDArray[np.bool_]) -> Array:
 
 
 def _with_neighbours(
-    cosines: Array, by_text: Array, near: Array, reference: Array, groups: Sequence[str]
+    cosines: Reals, by_text: Reals, near: Reals, reference: Reals, groups: Sequence[str]
 ) -> Fidelity:
     """Return cosines, and the neighbours that stay by two tables of how near texts are."""
     count = min(NEIGHBOURS, len(by_text) - 1)

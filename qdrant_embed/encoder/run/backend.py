@@ -48,8 +48,8 @@ class Backend(Protocol):
 def l2_normalized(vectors: NDArray[Floats]) -> NDArray[Floats]:
     """Scale each vector along the last axis to length 1; one of zeros stays as it is."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    normalized: NDArray[Floats] = vectors / np.maximum(norms, _LEAST_NORM, dtype=vectors.dtype)
-    return normalized
+    lengths = np.maximum(norms, _LEAST_NORM, dtype=vectors.dtype)
+    return (vectors / lengths).astype(vectors.dtype, copy=False)
 
 
 class ShortenedVectors:

@@ -48,7 +48,7 @@ def write(path: Path, *, int8: bool = True, pooling: Pooling = "mean") -> Path:
             group = LinearGroup(number, "qkv")
             linears = []
             for weight, bias in plain.linears(group):
-                scale = np.abs(weight).max(axis=0) / 60
+                scale = (np.abs(weight).max(axis=0) / 60).astype(np.float32)
                 linears.append(
                     QuantizedLinear(np.rint(weight / scale).astype(np.int8), scale, bias)
                 )
