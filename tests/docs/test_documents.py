@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 PRINTED = re.findall(
-    r"^```python\n(.*?)^```\s+Output:\s+^```text\n(.*?)^```$", README, re.DOTALL | re.MULTILINE
+    r"^```python\n(.*?)^```\s+^```text\n(.*?)^```$", README, re.DOTALL | re.MULTILINE
 )
 NOTEBOOK = ROOT / "examples/notebook.ipynb"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
