@@ -201,8 +201,9 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         A frame is a DataFrame of pandas or Polars, an Arrow table, record batch or reader, a
         dataset or Parquet file of pyarrow, a ``Dataset`` of Hugging Face `datasets` (streamed,
         too), a dict of columns, or an iterable of these. It is read batch by batch, and need not
-        fit in memory: ``client.add_frame("pages", pyarrow.dataset.dataset("folder/"), text="body",
-        id="url")``. What is kept of each row is its id.
+        fit in memory: ``client.add_frame("pages", pyarrow.parquet.ParquetFile("pages.parquet"),
+        text="body", id="url")``. What is kept of each row is its id. A dataset of pyarrow holds a
+        row group of each Parquet file at a time, which can have a million rows.
 
         Values are stored as `add` stores metadata: dates and times as strings in ISO 8601,
         decimals as numbers, nested columns as lists and dicts, categories as their values. A
