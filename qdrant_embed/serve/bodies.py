@@ -100,8 +100,13 @@ class EmbeddingsRequest(Asked):
     @field_validator("input", mode="before")
     @classmethod
     def _check_is_text(cls, value: object) -> object:
-        first = value[0] if isinstance(value, list) and value else value
-        if isinstance(first, int | list):
+        if isinstance(value, list):
+            if not value:
+                raise PydanticCustomError("empty", "it is empty: send a text, or a list of texts")
+            value_of = value[0]
+        else:
+            value_of = value
+        if isinstance(value_of, int | list):
             raise PydanticCustomError(
                 "token_ids",
                 "ids of tokens belong to another model's tokenizer: send texts (LangChain does "

@@ -177,11 +177,12 @@ def _named(served: Sequence[M], name: str | None, option: str) -> M:
     for model in served:
         if name is not None and model.name.lower() == name.lower():
             return model
-    names = ", ".join(model.name for model in served) or "none"
-    asked = "no model" if name is None else f"model {name!r:.200}"
+    names = ", ".join(model.name for model in served)
+    there = f"it has {names}" if names else "it has none"
+    asked = "no model was named" if name is None else f"model {name!r:.200} is not served"
     raise Refusal(
         404,
-        f"{asked} is served here; served: {names} (the service's {option})",
+        f"{asked}: start the service with {option} to serve a model of this kind; {there}",
         "model_not_found",
         "model",
     )

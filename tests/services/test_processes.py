@@ -102,7 +102,7 @@ def test_the_openai_client_works(service: Running, embedding: TextEmbedding) -> 
         assert np.linalg.norm(short.embedding) == pytest.approx(1)
         assert len(short.embedding) == 8
         assert embedding.model_name in [model.id for model in client.models.list()]
-        with pytest.raises(openai.NotFoundError, match="is served here"):
+        with pytest.raises(openai.NotFoundError, match="is not served"):
             client.embeddings.create(input="a", model="/etc/passwd")
         with pytest.raises(openai.UnprocessableEntityError, match="send texts"):
             client.embeddings.create(input=[[1, 2]], model=embedding.model_name)
