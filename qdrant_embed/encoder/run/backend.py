@@ -49,7 +49,8 @@ def l2_normalized(vectors: NDArray[Floats]) -> NDArray[Floats]:
     """Scale each vector along the last axis to length 1; one of zeros stays as it is."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     lengths = np.maximum(norms, _LEAST_NORM, dtype=vectors.dtype)
-    return (vectors / lengths).astype(vectors.dtype, copy=False)
+    normalized: NDArray[Floats] = (vectors / lengths).astype(vectors.dtype, copy=False)
+    return normalized
 
 
 class ShortenedVectors:
