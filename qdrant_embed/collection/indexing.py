@@ -14,7 +14,7 @@ _LOOK = Backoff(first=0.1, longest=1.0)  # seconds between two looks at a server
 
 
 async def optimize(collection: Collection, progress: bool | None) -> None:
-    """Build the index of a collection, or wait until its server has; turn indexing on before.
+    """Turn indexing on if loading left it off, then build the index, or wait until it is built.
 
     Raises:
         As `QdrantEmbedMixin.optimize` does.

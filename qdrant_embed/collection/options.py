@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias, get_args
@@ -20,11 +19,6 @@ from qdrant_embed.errors import InputError, check_unicode, check_whole
 
 Indexing: TypeAlias = Literal["on", "after add", "after wait"]
 
-_COARSE = (
-    models.TurboQuantBitSize.BITS1,
-    models.TurboQuantBitSize.BITS1_5,
-    models.TurboQuantBitSize.BITS2,
-)
 _INDEXES: TypeAdapter[models.PayloadFieldSchema] = TypeAdapter(models.PayloadFieldSchema)
 
 
@@ -134,9 +128,8 @@ class CollectionOptions:
 
         No index is built while documents are added to a new or empty collection. It is built once
         when that `add` ends; if it fails or its process dies, the next one that ends, or
-        `wait_until_indexed`, sees to it. Until then searches compare all vectors. To load 200,000
-        documents, a server of Qdrant 1.18 took three quarters of the processor time, and took in
-        1.6 times as many a second. Local mode has no index.
+        `wait_until_indexed`, sees to it. Until then searches compare all vectors. Local mode has no
+        index.
 
         Args:
             wait: whether the index stays off until `wait_until_indexed` is called, or an `add` ends
@@ -308,25 +301,3 @@ def sparse_vector_params(
         modifier = models.Modifier.IDF
     index = models.SparseIndexParams(on_disk=on_disk)
     return models.SparseVectorParams(index=index, modifier=modifier)
-
-
-def rescoring(
-    quantized: models.QuantizationConfig | None, most: float | None = None
-) -> models.SearchParams | None:
-    """Return the options of a search in quantised vectors that finds almost what an exact one does.
-
-    The nearest candidates by the quantised vectors are scored again by the stored ones: twice as
-    many as hits, or four times with less than 4 bits a value.
-
-    Args:
-        quantized: how the vectors are quantised, if they are.
-        most: the greatest factor that the server accepts, if it has a limit.
-    """
-    if quantized is None:
-        return None
-    coarse = isinstance(quantized, models.BinaryQuantization | models.ProductQuantization) or (
-        isinstance(quantized, models.TurboQuantization) and quantized.turbo.bits in _COARSE
-    )
-    oversampling = min(4.0 if coarse else 2.0, most or math.inf)
-    again = models.QuantizationSearchParams(rescore=True, oversampling=oversampling)
-    return models.SearchParams(quantization=again)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from qdrant_client import models
 
-from qdrant_embed.collection.options import rescoring
 from qdrant_embed.collection.stamp import (
     STAMP_KEY,
     BulkMark,
@@ -33,6 +33,11 @@ from qdrant_embed.errors import CollectionMismatchError, InputError
 VECTOR_NAME_PREFIX = "fast-"  # the predecessor's, so that its collections still work
 SPARSE_NAME_PREFIX = "fast-sparse-"
 LATE_NAME_PREFIX = "fast-late-"
+_COARSE = (
+    models.TurboQuantBitSize.BITS1,
+    models.TurboQuantBitSize.BITS1_5,
+    models.TurboQuantBitSize.BITS2,
+)
 
 
 @dataclass(frozen=True)
@@ -122,8 +127,20 @@ class StoredCollection:
         return list(selector) if isinstance(selector, list) else [selector]
 
     def search_params(self, vector_name: str) -> models.SearchParams | None:
-        """Return the options of a search in a vector for which a user has none."""
-        return rescoring(self.quantized.get(vector_name), self.most_oversampling)
+        """Return the default options for searching a vector; ``None`` if it is not quantised.
+
+        Twice as many candidates as hits, found by the quantised vectors, are scored again by the
+        stored ones; four times as many where a value takes less than 4 bits.
+        """
+        config = self.quantized.get(vector_name)
+        if config is None:
+            return None
+        is_coarse = isinstance(config, models.BinaryQuantization | models.ProductQuantization) or (
+            isinstance(config, models.TurboQuantization) and config.turbo.bits in _COARSE
+        )
+        oversampling = min(4.0 if is_coarse else 2.0, self.most_oversampling or math.inf)
+        again = models.QuantizationSearchParams(rescore=True, oversampling=oversampling)
+        return models.SearchParams(quantization=again)
 
     @property
     def chunked(self) -> bool:

@@ -584,7 +584,7 @@ def vectors_and_lengths(
 
 
 def cut(vector: Vector, dimensions: int | None) -> Vector:
-    """Return the first `dimensions` of a vector, scaled to length 1; all of it without a number.
+    """Return the first `dimensions` of a vector, scaled to length 1; ``None`` keeps all of them.
 
     Raises:
         InputError: the vector has fewer.

@@ -89,7 +89,8 @@ async def find_by(collection: Collection, search: Search, text: str, way: Way) -
         search = replace(search, reranker=None)
 
     def prepare(vectors: CollectionVectors) -> _Prepared | None:
-        if (search.reranker if way == "reranked" else way in ways_of(vectors)) in (None, False):
+        is_reranked = way == "reranked"
+        if search.reranker is None if is_reranked else way not in ways_of(vectors):
             return None
         load_reranker(search.reranker)
         started = time.perf_counter()
