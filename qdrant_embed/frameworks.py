@@ -8,7 +8,7 @@ a synchronous one, asynchronous methods run in a thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -34,7 +34,6 @@ from qdrant_embed.ingest.whole_documents import (
     StoredDocument,
     get_documents,
 )
-from qdrant_embed.search.filters import GROUPS
 from qdrant_embed.search.search import EncodedQuery, QueryResponse, Search, answer
 
 T = TypeVar("T")
@@ -229,17 +228,3 @@ class FrameworkCollection:
         if vectors is None or vectors.sparse is not None or vectors.late is not None:
             return None
         return vectors.dense.encoder.distance
-
-
-def prefixed(where: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Return a filter on keys below `prefix`; see `qdrant_embed.search.filters`."""
-    return {
-        (key if key in GROUPS else f"{prefix}.{key}"): (
-            value
-            if key not in GROUPS
-            else prefixed(value, prefix)
-            if isinstance(value, Mapping)
-            else [prefixed(each, prefix) for each in value]
-        )
-        for key, value in where.items()
-    }

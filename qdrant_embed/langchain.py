@@ -32,10 +32,10 @@ from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
 from qdrant_embed.encoder.interfaces import DenseEncoder, check_encoder
 from qdrant_embed.encoder.text import TextEmbedding
 from qdrant_embed.errors import InputError, MissingDependencyError, check_str
-from qdrant_embed.frameworks import Client, FrameworkCollection, prefixed
+from qdrant_embed.frameworks import Client, FrameworkCollection
 from qdrant_embed.ingest.documents import Document as OwnDocument
 from qdrant_embed.ingest.whole_documents import StoredDocument
-from qdrant_embed.search.filters import combined
+from qdrant_embed.search.filters import below, combined
 from qdrant_embed.search.search import QueryResponse
 
 try:
@@ -574,7 +574,7 @@ class QdrantVectorStore(VectorStore):
     def _filter(self, filter: Filter | None) -> models.Filter | None:
         if isinstance(filter, Mapping):
             key = self._metadata_key
-            return combined(None, filter if key is None else prefixed(filter, key))
+            return combined(None, filter if key is None else below(filter, key))
         return combined(filter, None)
 
 

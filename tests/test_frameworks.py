@@ -12,7 +12,8 @@ from tiny import TinyModel
 
 from qdrant_embed import AsyncQdrantClient, Document, InputError, QdrantClient
 from qdrant_embed.collection.payload import PayloadCodec
-from qdrant_embed.frameworks import FrameworkCollection, prefixed
+from qdrant_embed.frameworks import FrameworkCollection
+from qdrant_embed.search.filters import below
 
 DOCUMENTS = [Document("a storm", {"year": 1}, id=1), Document("the cat sat", {"year": 2}, id=2)]
 
@@ -111,7 +112,7 @@ def test_what_cannot_be_used_is_refused() -> None:
 
 def test_filters_are_put_below_a_key() -> None:
     where = {"year": {"gte": 1}, "or": [{"a.b": 1}, {"not": {"c": [1]}}], '"or"': 2}
-    assert prefixed(where, "metadata") == {
+    assert below(where, "metadata") == {
         "metadata.year": {"gte": 1},
         "or": [{"metadata.a.b": 1}, {"not": {"metadata.c": [1]}}],
         'metadata."or"': 2,

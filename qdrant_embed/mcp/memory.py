@@ -19,8 +19,6 @@ if TYPE_CHECKING:  # which take long to import, and are not needed to begin
     from qdrant_embed.serve.database import Collections
 
 _NESTED = "metadata"
-_ALTERNATIVES = ("or", "and")
-_NEGATION = "not"
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class Memory:
         self._open = open_collections
         self._opening = asyncio.Lock()
         self._collections: Collections | None = None
-        self._nested: set[str] = set()
+        self._nested: dict[str, bool] = {}  # by collection that has documents
 
     async def close(self) -> None:
         """Close the database, if it was opened."""
@@ -120,10 +118,12 @@ class Memory:
             InputError: if the filter cannot be used.
             QdrantEmbedError: if the search fails.
         """
+        from qdrant_embed.search.filters import below
+
         collections, name = await self._opened(), self._name(collection)
         is_nested = await self._is_nested(collections, name)
         if where and is_nested:
-            where = _of_nested(where)
+            where = below(where, _NESTED)
         try:
             hits = await collections.query(
                 name, text, where=where, limit=limit or self._settings.limit
@@ -175,24 +175,10 @@ class Memory:
     async def _is_nested(self, collections: Collections, name: str) -> bool:
         """Return whether the metadata of a collection's texts is under one key of its own."""
         if name in self._nested:
-            return True
+            return self._nested[name]
         payloads = await collections.sample(name)
         keys = [set(collections.codec.metadata(payload)) for payload in payloads]
-        if not all(found == {_NESTED} for found in keys):
-            return False
+        is_nested = all(found == {_NESTED} for found in keys)
         if keys:  # a collection that is empty, or not there, may yet be written in another way
-            self._nested.add(name)
-        return True
-
-
-def _of_nested(where: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a filter on metadata that is under one key; what is no filter stays as it is."""
-    below: dict[str, Any] = {}
-    for key, value in where.items():
-        if key in _ALTERNATIVES and isinstance(value, list):
-            below[key] = [_of_nested(part) if isinstance(part, Mapping) else part for part in value]
-        elif key == _NEGATION and isinstance(value, Mapping):
-            below[key] = _of_nested(value)
-        else:
-            below[f"{_NESTED}.{key}"] = value
-    return below
+            self._nested[name] = is_nested
+        return is_nested

@@ -143,6 +143,21 @@ def _kind_of_index(condition: models.FieldCondition) -> str:
     return "integer" if all(float(value).is_integer() for value in values) else "float"
 
 
+def below(where: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return a plain filter on keys below `prefix`; what is invalid stays so, to be refused."""
+
+    def moved(part: object) -> object:
+        return below(part, prefix) if isinstance(part, Mapping) else part
+
+    found: dict[str, Any] = {}
+    for key, value in where.items():
+        if key not in GROUPS:
+            found[f"{prefix}.{key}"] = value
+        else:
+            found[key] = [*map(moved, value)] if isinstance(value, list | tuple) else moved(value)
+    return found
+
+
 def combined(
     query_filter: models.Filter | None, where: Mapping[str, Any] | None
 ) -> models.Filter | None:
