@@ -7,7 +7,7 @@ from qdrant_client import models
 from qdrant_embed.backoff import Backoff
 from qdrant_embed.collection.collection import Collection
 from qdrant_embed.engines.embedded import embedded
-from qdrant_embed.errors import CollectionNotFoundError, InputError, ServerRefusal
+from qdrant_embed.errors import InputError, ServerRefusal
 from qdrant_embed.progress_bar import Progress
 
 _LOOK = Backoff(first=0.1, longest=1.0)  # seconds between two looks at a server that indexes
@@ -46,21 +46,10 @@ async def optimize(collection: Collection, progress: bool | None) -> None:
 
 async def _turn_on(collection: Collection) -> None:
     """Have vectors be indexed in a collection that was loaded without; see `CollectionOptions`."""
-    stored = await collection.find()
-    if stored is None:
-        raise _not_found(collection.name)
-    collection.bulk = stored.bulk
+    collection.bulk = (await collection.read()).bulk
     await collection.index_now()
 
 
-def _not_found(name: str) -> CollectionNotFoundError:
-    return CollectionNotFoundError(
-        f"collection {name!r} was not found: add() creates it", collection_name=name
-    )
-
-
 async def _status(collection: Collection) -> models.CollectionStatus:
-    found = await collection.requests.info()
-    if found is None:
-        raise _not_found(collection.name)
-    return found.status
+    requests = collection.requests
+    return (await requests.send(requests.client.get_collection, collection.name)).status

@@ -1,4 +1,4 @@
-"""The bound of what waits: work is let in until so much of it waits, and refused then."""
+"""The bound of what waits: requests are let in until too much waits, and then refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MEMORY = 0.2  # weight of the newest measurement in the running mean
 class Admission:
     """The texts that are being worked on or wait for it.
 
-    A request that has no company is let in with any number of texts.
+    While no other request is in, one is let in with any number of texts.
 
     Attributes:
         most_texts: number of texts of all requests together.

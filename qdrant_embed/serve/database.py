@@ -14,7 +14,7 @@ from qdrant_embed.collection.payload import CHUNK_KEY, PayloadCodec
 from qdrant_embed.collection.selection import EncoderSelection
 from qdrant_embed.collection.stored import StoredCollection, read_collection
 from qdrant_embed.encoder.interfaces import DenseEncoder
-from qdrant_embed.errors import CollectionMismatchError, CollectionNotFoundError
+from qdrant_embed.errors import CollectionMismatchError
 from qdrant_embed.flows.requests import CollectionRequests
 from qdrant_embed.ingest.adding import OnExisting
 from qdrant_embed.ingest.documents import Document
@@ -112,19 +112,6 @@ class Collections:
         names = await self._names()
         listed = [await self._listed(name) for name in names]
         return [collection for collection in listed if collection is not None]
-
-    async def find(self, name: str) -> ListedCollection:
-        """Return one collection.
-
-        Raises:
-            CollectionNotFoundError: if it does not exist.
-            QdrantEmbedError: if the database does not answer.
-        """
-        if (found := await self._listed(name)) is None:
-            raise CollectionNotFoundError(
-                f"collection {name!r} does not exist", collection_name=name
-            )
-        return found
 
     async def _names(self) -> list[str]:
         client = cast("qdrant_client.QdrantClient", self._following)  # Io awaits its results
