@@ -26,7 +26,6 @@ import os
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 from qdrant_client import models
@@ -674,11 +673,4 @@ def _comparison(field: str, operator: str, value: Any) -> dict[str, Any]:
         raise FilterError(f"operator {operator!r} on {field!r} is not supported")
     if value is None:  # nothing is above or below it
         return {"and": [{field: {"exists": True}}, {field: {"exists": False}}]}
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError as error:
-            raise FilterError(f"{value!r:.80} is neither a number nor a date") from error
-    if isinstance(value, list):
-        raise FilterError(f"operator {operator!r} on {field!r} needs a number or a date, no list")
     return {field: {_RANGES[operator]: value}}
