@@ -140,6 +140,8 @@ class CollectionOptions:
         Raises:
             InputError: if an option is invalid.
         """
+        if not isinstance(wait, bool):
+            raise InputError(f"wait must be True or False, not {wait!r:.80}")
         unknown = sorted(set(options) - {option.name for option in fields(cls)})
         if unknown:
             raise InputError(f"CollectionOptions has no option {unknown[0]!r:.80}")

@@ -169,6 +169,7 @@ def test_bulk_takes_all_other_options() -> None:
     for wrong, message in (
         ({"on_disc": True}, "no option 'on_disc'"),
         ({"shard_number": 0}, "shard_number"),
+        ({"wait": "no"}, "wait must be True or False, not 'no'"),
     ):
         options_of: dict[str, Any] = dict(wrong)
         with pytest.raises(InputError, match=message):
