@@ -152,11 +152,12 @@ def _shares(hits: Sequence[Hit]) -> list[float]:
 
     The best score is a whole bar. A bar begins at 0, or at the lowest score if that is below.
     """
-    scores = [hit.score for hit in hits if math.isfinite(hit.score)]
-    low = min([0.0, *scores])
-    spread = max([0.0, *scores]) - low
+    halves = [hit.score / 2 for hit in hits]  # of which no difference is infinite
+    finite = [0.0, *filter(math.isfinite, halves)]
+    low, spread = min(finite), max(finite) - min(finite)
     return [
-        (hit.score - low) / spread if spread and math.isfinite(hit.score) else 0.0 for hit in hits
+        abs(half - low) / spread if spread and math.isfinite(half) else 0.0  # abs: of -0.0
+        for half in halves
     ]
 
 
