@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdrant_embed.encoder.facts.catalog import KINDS, find, known_name
-from qdrant_embed.encoder.facts.precision import PRECISIONS, ModelReport, Precision
+from qdrant_embed.encoder.facts.precision import (
+    PRECISIONS,
+    RUNTIMES,
+    ModelReport,
+    Precision,
+    Runtime,
+)
 from qdrant_embed.encoder.facts.sparse_catalog import IDF_FILE, TERMS_FILE
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.cache import cache_folder, warn_of_others
@@ -52,6 +58,7 @@ from qdrant_embed.stalls import announced
 if TYPE_CHECKING:
     from qdrant_embed.encoder.facts.directory import ModelDirectory
     from qdrant_embed.encoder.lexical.query_terms import QueryTerms
+    from qdrant_embed.encoder.run.backend import Backend
     from qdrant_embed.encoder.run.loaded_model import LoadedModel
     from qdrant_embed.encoder.run.session import Provider
 
@@ -87,6 +94,7 @@ class ModelOptions:
     route: Route = "document"
     adapter: str | None = None
     terms: bool = False
+    runtime: Runtime = "onnxruntime"
 
     def __post_init__(self) -> None:
         check_path("the name of a model", self.model_name)
@@ -110,6 +118,16 @@ class ModelOptions:
             raise InputError(
                 f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not "
                 f"{self.precision!r:.80}"
+            )
+        if self.runtime not in RUNTIMES:
+            raise InputError(
+                f"runtime must be one of {', '.join(map(repr, RUNTIMES))}, not {self.runtime!r:.80}"
+            )
+        if self.runtime == "openvino" and (self.cuda or self.providers is not None):
+            raise InputError("runtime='openvino' runs on the CPU: omit cuda= and providers=")
+        if self.runtime == "openvino" and self.precision != "int8":
+            raise InputError(
+                f"runtime='openvino' computes in int8, not in {self.precision}: omit precision="
             )
         if self.cuda and self.providers is not None:
             raise InputError("pass either cuda=True or providers=, not both")
@@ -674,7 +692,7 @@ class Model:
         plan = facts.plan()
         try:
             with announced(f"loading {facts.spec.name}"):
-                return load_model(plan, facts.spec, providers)
+                return self._with_runtime(load_model(plan, facts.spec, providers), plan)
         except ModelFileError:
             if plan.kind != "graph" or facts.files.plan is not None:
                 raise
@@ -682,7 +700,28 @@ class Model:
 
             discard(plan.run[0])  # damaged in the cache: compile it once more
             self._facts = self._find()
-            return load_model(self._facts.plan(), self._facts.spec, providers)
+            plan = self._facts.plan()
+            return self._with_runtime(load_model(plan, self._facts.spec, providers), plan)
+
+    def _with_runtime(self, model: LoadedModel, plan: RunPlan) -> LoadedModel:
+        """Add what runs many texts, if that is not onnxruntime."""
+        if self._options.runtime == "onnxruntime":
+            return model
+        from qdrant_embed.encoder.compile.standard import standard_graph
+        from qdrant_embed.encoder.run.openvino_graph import OpenVinoGraph
+
+        if plan.kind != "graph" or plan.report.precision != "int8":
+            raise InputError(
+                f"runtime='openvino' runs graphs compiled to int8; {model.spec.name} is run "
+                f"as {plan.kind} in {plan.report.precision}: omit runtime="
+            )
+        graph = partial(standard_graph, plan.run[0])
+        bulk: Backend = OpenVinoGraph(graph, model.spec.name)
+        if model.spec.dimension != plan.spec.dimension:
+            from qdrant_embed.encoder.run.backend import ShortenedVectors
+
+            bulk = ShortenedVectors(bulk, model.spec.dimension)
+        return replace(model, bulk_backend=bulk)
 
 
 def _check_equal(plan: RunPlan, compiled: Model) -> None:

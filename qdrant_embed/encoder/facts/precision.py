@@ -11,6 +11,9 @@ Precision: TypeAlias = Literal["int8", Storage]
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp32", "bf16", "fp16")
 
 GRAPH_VERSION = 6  # raise it when the same weights are compiled to another graph
+
+Runtime: TypeAlias = Literal["onnxruntime", "openvino"]  # of many texts
+RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
 FLOAT32_GRAPH_VERSION = 4  # that of graphs which no calibration changes
 LARGEST_ERROR = 0.003  # mean of 1 - cosine to float32; healthy models measured 0.0003 to 0.0019
 LEAST_COSINE = 0.98  # of any text; where some texts fall below, others fall far below

@@ -20,18 +20,21 @@ Floats = TypeVar("Floats", np.float32, np.float64)
 
 @dataclass(frozen=True)
 class Inputs:
-    """Texts with the same number of tokens, as a model reads them.
+    """Texts as a model reads them: with the same number of tokens, or padded to it.
 
     Attributes:
         ids: token ids, int64 [batch, tokens].
         token_types: for pairs of texts, the text that each token belongs to (0 or 1), int64
             [batch, tokens]; ``None`` for single texts.
         seen_tokens: number of tokens, from the first on, that are attended to; ``None`` for all.
+        lengths: of padded texts, the number of tokens of each, int64 [batch]; ``None`` for texts
+            of one length.
     """
 
     ids: NDArray[np.int64]
     token_types: NDArray[np.int64] | None = None
     seen_tokens: int | None = None
+    lengths: NDArray[np.int64] | None = None
 
 
 class Backend(Protocol):

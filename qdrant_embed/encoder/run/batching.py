@@ -14,14 +14,17 @@ T = TypeVar("T")
 
 TOKENS_PER_BATCH = 512  # 128 to 2048 measured within noise of each other
 PAIRS_PER_BATCH = 512 * 512  # of tokens that attend to each other, as in one text of 512
+_STEPS = ((32, 2), (64, 4), (160, 8))  # up to this length, padded to a multiple of this
+_LARGEST_STEP = 16
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Positions, within one window, of texts that have the same number of tokens."""
+    """Positions, within one window, of texts that have `length` tokens, or less if `padded`."""
 
     positions: tuple[int, ...]
     length: int
+    padded: bool = False
 
     def token_types(self, firsts: Sequence[int]) -> NDArray[np.int64]:
         """Return the text of its pair that each token belongs to, 0 or 1, int64 [pairs, length].
@@ -34,7 +37,18 @@ class Batch:
 
     def token_ids(self, window: Sequence[Sequence[int]]) -> NDArray[np.int64]:
         """Pick the token ids of the batch from those of its window, int64 [texts, length]."""
-        return np.array([window[position] for position in self.positions], np.int64)
+        if not self.padded:
+            return np.array([window[position] for position in self.positions], np.int64)
+        ids = np.zeros((len(self.positions), self.length), np.int64)
+        for row, position in zip(ids, self.positions, strict=True):
+            row[: len(window[position])] = window[position]
+        return ids
+
+    def lengths(self, window: Sequence[Sequence[int]]) -> NDArray[np.int64] | None:
+        """Return the tokens of each text of a padded batch, int64 [texts]."""
+        if not self.padded:
+            return None
+        return np.array([len(window[position]) for position in self.positions], np.int64)
 
 
 def windows(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -94,3 +108,24 @@ def equal_length_batches(
             max(1, min(tokens_per_batch // width, pairs_per_batch // width**2)),
         )
     ]
+
+
+def padded_batches(
+    lengths: Sequence[int], longest: int, tokens_per_batch: int = TOKENS_PER_BATCH
+) -> list[Batch]:
+    """Make batches as `equal_length_batches` does, of texts that are padded to a common length.
+
+    For runtimes that prepare themselves for each new shape. Lengths are rounded up by a few per
+    cent, and never above `longest`.
+    """
+    rounded = [min(longest, _rounded_up(length)) for length in lengths]
+    return [
+        Batch(batch.positions, batch.length, padded=True)
+        for batch in equal_length_batches(rounded, tokens_per_batch)
+    ]
+
+
+def _rounded_up(length: int) -> int:
+    """Round a length up to a multiple of a step that grows with it."""
+    step = next((step for most, step in _STEPS if length <= most), _LARGEST_STEP)
+    return -(-length // step) * step

@@ -22,6 +22,7 @@ from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.plan import RunPlan, plan_of_json
 from qdrant_embed.encoder.interfaces import assert_never
 from qdrant_embed.encoder.run.backend import Backend, Inputs, ShortenedVectors, WeighedTokens
+from qdrant_embed.encoder.run.batching import Batch, equal_length_batches, padded_batches
 from qdrant_embed.encoder.run.cores import usable_cores
 from qdrant_embed.encoder.run.single_text import SingleTextBackend
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 _TEXT = "a text"
 _COMPARED = (_TEXT, "How is a model compared with itself?", "Ein Schiff, 42 Tage auf See. " * 8)
 _TWICE_IN_MEMORY = 1 << 29  # bytes of a compiled graph; one as large is held once
+_BULK_TOKENS = 4096  # of a window; fewer are encoded before another runtime has started
 _CHILD = (
     "import json, sys; job = json.load(sys.stdin.buffer); sys.path[:] = job['path']; "
     "from qdrant_embed.encoder.run.loaded_model import run_trial; run_trial(job)"
@@ -55,6 +57,7 @@ class LoadedModel:
         backend: token ids to outputs, on the calling thread.
         single_text_backend: the same for one text at a time, on more cores where that is faster;
             it decides which of the threads that call it compute.
+        bulk_backend: the same for many padded texts, on another runtime; ``None`` without one.
     """
 
     spec: ModelSpec
@@ -63,6 +66,13 @@ class LoadedModel:
     backend: Backend
     single_text_backend: Backend
     scoring: Scoring | None = None
+    bulk_backend: Backend | None = None
+
+    def batches(self, lengths: Sequence[int], tokens_per_batch: int) -> list[Batch]:
+        """Make batches of many texts, of which `lengths` are the tokens."""
+        if self.bulk_backend is None or sum(lengths) < _BULK_TOKENS:
+            return equal_length_batches(lengths, tokens_per_batch)
+        return padded_batches(lengths, self.spec.max_tokens, tokens_per_batch)
 
     def run(self, inputs: Inputs, *, alone: bool = False) -> NDArray[np.float32]:
         """Return one output for each text, float32 [batch, ...].
@@ -80,8 +90,11 @@ class LoadedModel:
         if not inputs.ids.size:
             return np.zeros((len(inputs.ids), self.spec.dimension), np.float32)
         # of NaN and infinite values, an error says more than numpy's warnings
+        backend = self.single_text_backend if alone else self.backend
+        if inputs.lengths is not None and self.bulk_backend is not None:
+            backend = self.bulk_backend
         with np.errstate(all="ignore"):
-            outputs = (self.single_text_backend if alone else self.backend).run(inputs)
+            outputs = backend.run(inputs)
         if len(outputs) != len(inputs.ids):
             raise ModelError(
                 f"{self.spec.name} returned {len(outputs)} outputs for {len(inputs.ids)} texts"

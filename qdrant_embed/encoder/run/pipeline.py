@@ -16,7 +16,6 @@ from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.batching import (
     TOKENS_PER_BATCH,
     Batch,
-    equal_length_batches,
     windows,
 )
 from qdrant_embed.encoder.run.cores import Workers
@@ -34,7 +33,7 @@ T = TypeVar("T")
 
 
 def _single_texts(batch: Batch, window: Sequence[Any]) -> Inputs:
-    return Inputs(batch.token_ids(window))
+    return Inputs(batch.token_ids(window), lengths=batch.lengths(window))
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ class Pipeline(Generic[T]):
         return self.computed(self._inputs(Batch((0,), len(ids[0])), ids), alone=workers > 1)
 
     def _start(self, ids: list[Any], workers: Workers, job: EncodeJob | None) -> _Running[T]:
-        batches = equal_length_batches([len(text) for text in ids], self._tokens_per_batch)
+        batches = self._load().batches([len(text) for text in ids], self._tokens_per_batch)
         running = _Running[T]()
         if len(batches) == 1:  # starting a thread would only take longer
             self._run(batches[0], ids, running.results, job)
