@@ -17,7 +17,7 @@ from qdrant_embed.collection.payload import DOCUMENT_KEY, PayloadCodec
 from qdrant_embed.collection.selection import EncoderSelection, ModelPolicy
 from qdrant_embed.encoder.cross import Activation, TextCrossEncoder
 from qdrant_embed.encoder.facts.catalog import CATALOG
-from qdrant_embed.encoder.facts.precision import Precision
+from qdrant_embed.encoder.facts.precision import Precision, Runtime
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import (
     DenseEncoder,
@@ -169,6 +169,7 @@ class ModelSettings:
         query_prompt: str | None = None,
         document_prompt: str | None = None,
         sparse: bool = False,
+        runtime: Runtime = "onnxruntime",
     ) -> None:
         """Set the model for all collections that this client uses from now on.
 
@@ -217,6 +218,8 @@ class ModelSettings:
                 hybrid without another model; for models with ``sparse_linear.pt``, as BAAI/bge-m3.
                 `set_sparse_model` replaces it. With ``overflow="chunk"``, a text of several chunks
                 takes two passes.
+            runtime: what runs documents: ``onnxruntime``; ``openvino``, which needs the extra
+                ``openvino``; or ``auto`` for the faster, which is measured; see `TextEmbedding`.
 
         Raises:
             InputError: if an option is invalid, or does not apply to a custom encoder.
@@ -243,6 +246,7 @@ class ModelSettings:
             "task": task,
             "query_prompt": query_prompt,
             "document_prompt": document_prompt,
+            "runtime": runtime,
         }
         if vector_name is not None:
             check_vector_name(vector_name)
@@ -262,7 +266,8 @@ class ModelSettings:
             self._selection.choose(adapt(embedding), vector_name, terms)
         else:
             encoder = adapt(embedding_model_name)
-            _refuse_options({**options, "sparse": sparse}, None, False, "int8", "truncate")
+            options["sparse"] = sparse
+            _refuse_options(options, None, False, "int8", "truncate", "onnxruntime")
             self._selection.choose(encoder, vector_name)
 
     def set_sparse_model(

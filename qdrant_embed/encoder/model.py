@@ -58,7 +58,6 @@ from qdrant_embed.stalls import announced
 if TYPE_CHECKING:
     from qdrant_embed.encoder.facts.directory import ModelDirectory
     from qdrant_embed.encoder.lexical.query_terms import QueryTerms
-    from qdrant_embed.encoder.run.backend import Backend
     from qdrant_embed.encoder.run.loaded_model import LoadedModel
     from qdrant_embed.encoder.run.session import Provider
 
@@ -75,7 +74,7 @@ class ModelOptions:
     `recorded` is the record of the collection that names the model, if one does. `route` says which
     texts are encoded, where queries have modules of their own, and `adapter` names the task whose
     weights are run, of a model that has some for each task. With `terms`, the model also weighs
-    each token; its outputs are those of `WeighedTokens`.
+    each token; its outputs are those of `WeighedTokens`. `runtime` is what runs documents.
     """
 
     model_name: str | os.PathLike[str]
@@ -119,16 +118,7 @@ class ModelOptions:
                 f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not "
                 f"{self.precision!r:.80}"
             )
-        if self.runtime not in RUNTIMES:
-            raise InputError(
-                f"runtime must be one of {', '.join(map(repr, RUNTIMES))}, not {self.runtime!r:.80}"
-            )
-        if self.runtime == "openvino" and (self.cuda or self.providers is not None):
-            raise InputError("runtime='openvino' runs on the CPU: omit cuda= and providers=")
-        if self.runtime == "openvino" and self.precision != "int8":
-            raise InputError(
-                f"runtime='openvino' computes in int8, not in {self.precision}: omit precision="
-            )
+        self._check_runtime()
         if self.cuda and self.providers is not None:
             raise InputError("pass either cuda=True or providers=, not both")
         if self.device_ids is not None and not self.cuda:
@@ -138,6 +128,22 @@ class ModelOptions:
                 f"device_ids={list(self.device_ids)}: an encoder runs on one device; make one "
                 "encoder for each"
             )
+
+    def _check_runtime(self) -> None:
+        if self.runtime not in RUNTIMES:
+            raise InputError(
+                f"runtime must be one of {', '.join(map(repr, RUNTIMES))}, not {self.runtime!r:.80}"
+            )
+        if self.runtime != "openvino":
+            return
+        if self.cuda or self.providers is not None:
+            raise InputError("runtime='openvino' runs on the CPU: omit cuda= and providers=")
+        if self.precision != "int8":
+            raise InputError(
+                f"runtime='openvino' computes in int8, not in {self.precision}: omit precision="
+            )
+        if self.terms:
+            raise InputError("runtime='openvino' cannot be combined with sparse=True")
 
     def anywhere(self) -> ModelOptions:
         """Return the options as another process needs them, whatever folder it works in."""
@@ -167,6 +173,13 @@ class ModelOptions:
         if self.terms:
             return (TERMS_FILE,)
         return (IDF_FILE,) if self.task == "terms" else ()
+
+    @property
+    def runs_on_onnxruntime(self) -> bool:
+        """Whether nothing else can be meant to run documents."""
+        on_cpu = self.providers is None and not self.cuda
+        possible = on_cpu and self.precision == "int8" and self.task == "embed" and not self.terms
+        return self.runtime == "onnxruntime" or self.route == "query" or not possible
 
     @property
     def possible_precision(self) -> Precision:
@@ -305,6 +318,13 @@ class Model:
                     self._loaded = self._load()
         return self._loaded
 
+    @property
+    def runtime(self) -> Runtime:
+        """What runs documents: ``auto`` until the model is loaded, if that is to find out."""
+        if self._loaded is not None:
+            return self._loaded.report.runtime
+        return "onnxruntime" if self._options.runs_on_onnxruntime else self._options.runtime
+
     def query_terms(self) -> QueryTerms | None:
         """Return what weighs the tokens of queries without a network, if the model has that.
 
@@ -441,6 +461,7 @@ class Model:
                 cuda=False,
                 device_ids=None,
                 terms=False,
+                runtime="onnxruntime",
             )
         )
 
@@ -689,10 +710,14 @@ class Model:
             from qdrant_embed.encoder.run.session import check_providers
 
             check_providers(providers)  # before anything long
+        if self._options.runtime == "openvino":
+            from qdrant_embed.encoder.runtimes import check_installed
+
+            check_installed(self._options.runtime)
         plan = facts.plan()
         try:
             with announced(f"loading {facts.spec.name}"):
-                return self._with_runtime(load_model(plan, facts.spec, providers), plan)
+                model = load_model(plan, facts.spec, providers)
         except ModelFileError:
             if plan.kind != "graph" or facts.files.plan is not None:
                 raise
@@ -701,27 +726,13 @@ class Model:
             discard(plan.run[0])  # damaged in the cache: compile it once more
             self._facts = self._find()
             plan = self._facts.plan()
-            return self._with_runtime(load_model(plan, self._facts.spec, providers), plan)
-
-    def _with_runtime(self, model: LoadedModel, plan: RunPlan) -> LoadedModel:
-        """Add what runs many texts, if that is not onnxruntime."""
-        if self._options.runtime == "onnxruntime":
+            model = load_model(plan, self._facts.spec, providers)
+        if self._options.runs_on_onnxruntime:
             return model
-        from qdrant_embed.encoder.compile.standard import standard_graph
-        from qdrant_embed.encoder.run.openvino_graph import OpenVinoGraph
+        from qdrant_embed.encoder.runtimes import with_runtime
 
-        if plan.kind != "graph" or plan.report.precision != "int8":
-            raise InputError(
-                f"runtime='openvino' runs graphs compiled to int8; {model.spec.name} is run "
-                f"as {plan.kind} in {plan.report.precision}: omit runtime="
-            )
-        graph = partial(standard_graph, plan.run[0])
-        bulk: Backend = OpenVinoGraph(graph, model.spec.name)
-        if model.spec.dimension != plan.spec.dimension:
-            from qdrant_embed.encoder.run.backend import ShortenedVectors
-
-            bulk = ShortenedVectors(bulk, model.spec.dimension)
-        return replace(model, bulk_backend=bulk)
+        cache = cache_folder(self._options.cache_dir)
+        return with_runtime(model, plan, self._options.runtime, cache)
 
 
 def _check_equal(plan: RunPlan, compiled: Model) -> None:

@@ -16,7 +16,12 @@ from qdrant_embed.encoder.facts.catalog import (
     check_task,
     supported_models,
 )
-from qdrant_embed.encoder.facts.precision import ModelReport, Precision, Runtime
+from qdrant_embed.encoder.facts.precision import (
+    ChosenRuntime,
+    ModelReport,
+    Precision,
+    Runtime,
+)
 from qdrant_embed.encoder.facts.prompts import DEFAULT_ADAPTER, PromptChoice
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.interfaces import (
@@ -123,10 +128,12 @@ class TextEmbedding:
             file has those 16 bits, but a short text takes two to three times as long. A model that
             would be too inexact in int8 keeps its weights as its file has them. A GPU always uses
             ``fp32``; models run from their own ONNX file have ``int8`` and ``fp32`` only.
-        runtime: what runs many texts. ``openvino`` runs the same int8 weights on OpenVINO (extra
-            ``openvino``), which is faster on long texts and texts of mixed lengths if the processor
-            has AVX-512 with VNNI and bfloat16; its vectors differ from those of ``onnxruntime`` as
-            little as int8 from float32. Queries and small jobs stay with ``onnxruntime``.
+        runtime: what runs documents. ``openvino`` runs the same int8 weights on OpenVINO (extra
+            ``openvino``), which takes more memory, and on processors with AVX-512 VNNI and bfloat16
+            less time for long texts and texts of mixed lengths. Its vectors differ from those of
+            ``onnxruntime`` less than int8 may from float32, so that either searches what the other
+            has stored. Queries run on ``onnxruntime``. ``auto`` measures both when a model is first
+            loaded on a machine where OpenVINO is installed, and keeps the faster; see `runtime`.
 
     Raises:
         InputError: options contradict each other or cannot be met.
@@ -211,13 +218,14 @@ class TextEmbedding:
         def both(rows: NDArray[np.float32]) -> Iterator[tuple[Vector, SparseVector]]:
             return both_parts(rows, model.dimension, model.load().tokenizer.special_ids)
 
-        self._pipeline, self._both = Pipeline(model.load, vectors), Pipeline(model.load, both)
+        self._pipeline = Pipeline(model.load, vectors, bulk=True)
+        self._both = Pipeline(model.load, both)
 
         def load_queries() -> LoadedModel:
             return model.queries.load()
 
-        # of a model that encodes queries in another way than documents
-        self._query_pipeline = Pipeline(load_queries, iter)
+        # of a model that encodes queries in another way than documents, or on another runtime
+        self._query_pipeline = Pipeline(load_queries, vectors)
 
     def __copy__(self) -> TextEmbedding:
         other = object.__new__(type(self))
@@ -276,6 +284,19 @@ class TextEmbedding:
         Of a model that encodes queries in another way, what is run for documents.
         """
         return self._model.load().report
+
+    @property
+    def runtime(self) -> ChosenRuntime:
+        """What runs documents: ``onnxruntime`` or ``openvino``; queries run on ``onnxruntime``."""
+        return self.report.runtime
+
+    def __repr__(self) -> str:
+        """Return the model's name, and what runs it; nothing is loaded for it."""
+        options = self._model.options
+        return (
+            f"{type(self).__name__}({os.fspath(options.model_name)!r}, "
+            f"precision={options.precision!r}, runtime={self._model.runtime!r})"
+        )
 
     def export(self, folder: str | os.PathLike[str]) -> None:
         """Write the model to a new folder that needs no network, hub, or compiling to load.
@@ -421,9 +442,9 @@ class TextEmbedding:
     ) -> Iterator[Vector]:
         check_whole("batch_size", batch_size, 1)
         workers = workers_of_call(self._threads, parallel)
-        apart = is_query and self._model.queries is not self._model
         model, pipeline = self._model, self._pipeline
-        if apart:
+        is_apart = model.queries is not model or model.options.runtime != "onnxruntime"
+        if is_query and is_apart:
             model, pipeline = self._model.queries, self._query_pipeline
         long_texts = LongTexts(model.load, pipeline, self._overflow, self._job)
         if self._overflow.splits:

@@ -207,7 +207,7 @@ def compiled_model(
             seconds=round(time.perf_counter() - started, 3),
             made_from=made_from,
         )
-        (temporary / REPORT).write_text(sealed(asdict(report)))
+        (temporary / REPORT).write_text(sealed(_lasting_facts(report)))
     logger.info("compiled %s to %s in %.1f s", spec.name, report.precision, report.seconds)
     return CompiledModel(folder / GRAPH, report)
 
@@ -332,3 +332,10 @@ def _facts(
 
 def _digest(facts: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _lasting_facts(report: CompileReport) -> dict[str, object]:
+    """Return what is kept of a report: not what runs the model where it is loaded."""
+    facts = asdict(report)
+    del facts["runtime"]
+    return facts

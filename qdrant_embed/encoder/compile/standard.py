@@ -39,7 +39,6 @@ _PLAIN = frozenset(
         "Shape",
         "Sigmoid",
         "Slice",
-        "Squeeze",
         "Tanh",
     ]
 )
@@ -75,6 +74,7 @@ class _Standard:
         self._constants: dict[str, NDArray[Any]] = {}
         self._nodes: list[Any] = []
         self._names: dict[str, str] = {}  # of what is called otherwise here
+        self._widths: dict[str, int] = {}  # of what linear layers return
         self._count = 0
         one = self._integers(1)
         rows = self._node("Unsqueeze", MASK, one)
@@ -134,21 +134,27 @@ class _Standard:
             )
         elif node.op_type == "QAttention" and len(inputs) == 7 and not inputs[5]:
             found = self._joined_attention(inputs, attributes["num_heads"])
-        elif node.op_type == "MultiHeadAttention" and not any(inputs[3:]):
+        elif (
+            node.op_type == "MultiHeadAttention"
+            and not any(inputs[3:])
+            and self._names.get(inputs[0]) in self._widths
+        ):
             found = self._attention(*map(self._of, inputs[:3]), heads=attributes["num_heads"])
         elif node.op_type == "MatMul" and inputs[1] in self._known:
             found = self._node("MatMul", self._of(inputs[0]), self._of(inputs[1]))
+            self._widths[found] = self._known[inputs[1]].shape[1]
         elif node.op_type == "ReduceMean" and self._known[inputs[1]].tolist() == [1]:
             shared = self._node("Mul", self._of(inputs[0]), self._shares)
             found = self._node("ReduceSum", shared, self._integers(1), keepdims=0)
         elif node.op_type in _PLAIN and node.domain != MICROSOFT:
-            found = self._node(
-                node.op_type, *(self._of(value) if value else "" for value in inputs), **attributes
-            )
+            known = [self._of(value) if value else "" for value in inputs]
+            found = self._node(node.op_type, *known, **attributes)
+            if node.op_type == "Add" and known[0] in self._widths:  # the bias of a linear layer
+                self._widths[found] = self._widths[known[0]]
         else:
             raise ModelError(
-                f"this model's graph has an operator {node.op_type} that OpenVINO is not given: "
-                "pass runtime='onnxruntime'"
+                f"the operator {node.op_type} of this model's graph has no form for OpenVINO: pass "
+                "runtime='onnxruntime'"
             )
         if name in {output.name for output in self._model.graph.output}:
             self._nodes[-1].output[0] = name
@@ -177,12 +183,14 @@ class _Standard:
             return self._node("Transpose", self._node("Reshape", hidden, apart), perm=order)
 
         queries = by_head(query, [0, 2, 1, 3])
-        size = self._width // heads
+        width = self._widths[query]
         scores = self._node("MatMul", queries, by_head(key, [0, 2, 3, 1]))
-        scaled = self._node("Mul", scores, self._constant(np.array(size**-0.5, np.float32)))
+        scaled = self._node(
+            "Mul", scores, self._constant(np.array((width // heads) ** -0.5, np.float32))
+        )
         shares = self._node("Softmax", self._node("Add", scaled, self._mask), axis=-1)
         found = self._node("MatMul", shares, by_head(value, [0, 2, 1, 3]))
-        together = self._constant(np.array([0, 0, self._width], np.int64))
+        together = self._constant(np.array([0, 0, width], np.int64))
         return self._node("Reshape", self._node("Transpose", found, perm=[0, 2, 1, 3]), together)
 
     def _product(
@@ -193,16 +201,16 @@ class _Standard:
         bias: NDArray[Any] | None,
     ) -> str:
         """Add an int8 linear layer of dequantised values."""
-        self._width = weight.shape[1]
         scales = np.broadcast_to(scale.reshape(-1), (weight.shape[1],))
         zeros = self._constant(np.zeros(weight.shape[1], np.int8))
         exact = self._node(
             "DequantizeLinear", self._constant(weight), self._constant(scales), zeros, axis=1
         )
         product = self._node("MatMul", values, exact)
-        if bias is None:
-            return product
-        return self._node("Add", product, self._constant(bias.reshape(-1)))
+        if bias is not None:
+            product = self._node("Add", product, self._constant(bias.reshape(-1)))
+        self._widths[product] = weight.shape[1]
+        return product
 
     def _dequantized(self, values: str, scale: str, zero: str) -> str:
         return self._node("DequantizeLinear", *map(self._of, (values, scale, zero)))

@@ -10,10 +10,11 @@ Storage: TypeAlias = Literal["fp32", "bf16", "fp16"]  # of weights that are comp
 Precision: TypeAlias = Literal["int8", Storage]
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp32", "bf16", "fp16")
 
-GRAPH_VERSION = 6  # raise it when the same weights are compiled to another graph
+ChosenRuntime: TypeAlias = Literal["onnxruntime", "openvino"]  # what runs documents
+Runtime: TypeAlias = Literal["auto", ChosenRuntime]
+RUNTIMES: tuple[Runtime, ...] = ("auto", "onnxruntime", "openvino")
 
-Runtime: TypeAlias = Literal["onnxruntime", "openvino"]  # of many texts
-RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
+GRAPH_VERSION = 6  # raise it when the same weights are compiled to another graph
 FLOAT32_GRAPH_VERSION = 4  # that of graphs which no calibration changes
 LARGEST_ERROR = 0.003  # mean of 1 - cosine to float32; healthy models measured 0.0003 to 0.0019
 LEAST_COSINE = 0.98  # of any text; where some texts fall below, others fall far below
@@ -79,6 +80,7 @@ class ModelReport:
         fidelity: how near vectors are to those of float32; ``None`` where they are the same, where
             the model's own quantised file is run, and for cross-encoders.
         ranking: the same for cross-encoders.
+        runtime: what runs documents; of a model that is loaded. Queries run on ``onnxruntime``.
     """
 
     model: str
@@ -87,6 +89,7 @@ class ModelReport:
     precision: Precision
     fidelity: Fidelity | None = None
     ranking: RankingFidelity | None = None
+    runtime: ChosenRuntime = "onnxruntime"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ CACHE_VARIABLE = "QDRANT_EMBED_CACHE"
 _SEAL = "digest"  # of a record, in it
 _DIGEST = re.compile("[0-9a-f]{64}")
 # folders of the cache; "recall" is where plans were kept once
-PARTS = ("hub", "compiled", "plans", "recall", "sha256", "checked")
+PARTS = ("hub", "compiled", "plans", "recall", "sha256", "checked", "runtimes")
 
 _FOLDER_MODE, _FILE_MODE = 0o775, 0o664  # less what the umask takes away
 _TEMPORARY = re.compile(r"\..+-([0-9]{1,20})-[0-9a-f]{8}")  # as `_beside` calls them

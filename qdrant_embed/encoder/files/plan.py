@@ -144,6 +144,7 @@ class RunPlan:
             del content["spec"]["term_weighting"]
         if self.spec.late is None:
             del content["spec"]["late"]
+        del content["report"]["runtime"]  # of a loaded model
         if self.report.ranking is None:
             del content["report"]["ranking"]
         return sealed(content)

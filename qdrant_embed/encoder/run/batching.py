@@ -115,13 +115,13 @@ def padded_batches(
 ) -> list[Batch]:
     """Make batches as `equal_length_batches` does, of texts that are padded to a common length.
 
-    For runtimes that prepare themselves for each new shape. Lengths are rounded up by a few per
-    cent, and never above `longest`.
+    For runtimes that prepare themselves for each new shape, and for each run: batches are twice as
+    large. Lengths are rounded up by a few per cent, and never above `longest`.
     """
     rounded = [min(longest, _rounded_up(length)) for length in lengths]
     return [
         Batch(batch.positions, batch.length, padded=True)
-        for batch in equal_length_batches(rounded, tokens_per_batch)
+        for batch in equal_length_batches(rounded, 2 * tokens_per_batch)
     ]
 
 

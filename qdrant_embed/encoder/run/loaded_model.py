@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 _TEXT = "a text"
 _COMPARED = (_TEXT, "How is a model compared with itself?", "Ein Schiff, 42 Tage auf See. " * 8)
 _TWICE_IN_MEMORY = 1 << 29  # bytes of a compiled graph; one as large is held once
-_BULK_TOKENS = 4096  # of a window; fewer are encoded before another runtime has started
 _CHILD = (
     "import json, sys; job = json.load(sys.stdin.buffer); sys.path[:] = job['path']; "
     "from qdrant_embed.encoder.run.loaded_model import run_trial; run_trial(job)"
@@ -57,7 +56,7 @@ class LoadedModel:
         backend: token ids to outputs, on the calling thread.
         single_text_backend: the same for one text at a time, on more cores where that is faster;
             it decides which of the threads that call it compute.
-        bulk_backend: the same for many padded texts, on another runtime; ``None`` without one.
+        bulk_backend: the same for documents, padded, on another runtime; ``None`` without one.
     """
 
     spec: ModelSpec
@@ -68,9 +67,12 @@ class LoadedModel:
     scoring: Scoring | None = None
     bulk_backend: Backend | None = None
 
-    def batches(self, lengths: Sequence[int], tokens_per_batch: int) -> list[Batch]:
-        """Make batches of many texts, of which `lengths` are the tokens."""
-        if self.bulk_backend is None or sum(lengths) < _BULK_TOKENS:
+    def batches(self, lengths: Sequence[int], tokens_per_batch: int, *, bulk: bool) -> list[Batch]:
+        """Make batches of texts, of which `lengths` are the tokens.
+
+        With `bulk`, they are padded for `bulk_backend`, if there is one.
+        """
+        if not bulk or self.bulk_backend is None:
             return equal_length_batches(lengths, tokens_per_batch)
         return padded_batches(lengths, self.spec.max_tokens, tokens_per_batch)
 

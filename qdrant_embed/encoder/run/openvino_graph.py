@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_embed import forks
+from qdrant_embed import forks, telemetry
 from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.cores import usable_cores
-from qdrant_embed.errors import MissingDependencyError, ModelError, ModelFileError
+from qdrant_embed.errors import MissingDependencyError, ModelError
+
+try:
+    with telemetry.not_of_openvino():
+        import openvino
+except ImportError as error:
+    raise MissingDependencyError("openvino", "runtime='openvino'", extra="openvino") from error
+
+VERSION: str = openvino.__version__
 
 _HIDDEN = np.float32(-30000)  # added to the scores of padding; bfloat16 holds it, too
 
@@ -20,34 +27,34 @@ _HIDDEN = np.float32(-30000)  # added to the scores of padding; bfloat16 holds i
 class OpenVinoGraph:
     """Runs a graph of standard operators, in bfloat16 where the processor computes in it.
 
-    It is started when first used. Any number of threads may use it; as many texts are run at once
-    as there are cores.
+    Any number of threads may use it; as many texts are run at once as there are cores. A forked
+    child starts it again when it is next used.
 
     Args:
         graph: returns the graph as an ONNX file, whose inputs are ``input_ids``, ``mask`` and
             ``shares``.
         name: of the model, for errors.
+
+    Raises:
+        ModelError: the graph cannot be run.
     """
 
     def __init__(self, graph: Callable[[], bytes], name: str) -> None:
         self._graph, self._name = graph, name
-        self._lock = forks.ForkLock()
-        self._compiled: Any = None
-        self._requests = threading.local()
+        self._lock = forks.ForkLock(awaited=True)
+        self._idle: list[Any] = []  # requests, of which each thread takes one while it computes
+        self._compiled: Any = self._started()
         forks.on_fork(self)
 
     def after_fork(self) -> None:
         """Give up what a forked child cannot use: OpenVINO's threads."""
-        if self._compiled is not None:
-            forks.keep_forever(self._compiled)
-            forks.keep_forever(self._requests)
-            self._compiled, self._requests = None, threading.local()
+        forks.keep_forever((self._compiled, self._idle))
+        self._compiled, self._idle = None, []
 
     def run(self, inputs: Inputs) -> NDArray[np.float32]:
         """Return the vector of each text, float32 [batch, dimension].
 
         Raises:
-            MissingDependencyError: ``openvino`` is not installed.
             ModelError: the graph cannot be run.
         """
         tokens = inputs.ids.shape[1]
@@ -58,31 +65,26 @@ class OpenVinoGraph:
             "mask": np.where(seen, np.float32(0), _HIDDEN),
             "shares": (seen / lengths[:, None]).astype(np.float32),
         }
-        request = self._request()
+        idle = self._idle  # a forked child has others
+        try:
+            request = idle.pop()
+        except IndexError:
+            request = self._running().create_infer_request()
         try:
             request.infer(fed)
         except RuntimeError as error:
             raise ModelError(f"{self._name} failed on OpenVINO: {error}") from error
-        return np.array(request.get_output_tensor(0).data)
+        found = np.array(request.get_output_tensor(0).data)
+        idle.append(request)
+        return found
 
-    def _request(self) -> Any:
-        """Return the calling thread's own request."""
-        if self._compiled is None:
-            with self._lock:
-                if self._compiled is None:
-                    self._compiled = self._started()
-        if getattr(self._requests, "of", None) is not self._compiled:
-            self._requests.of = self._compiled
-            self._requests.request = self._compiled.create_infer_request()
-        return self._requests.request
+    def _running(self) -> Any:
+        with self._lock:
+            if self._compiled is None:
+                self._compiled = self._started()
+            return self._compiled
 
     def _started(self) -> Any:
-        try:
-            import openvino
-        except ImportError as error:
-            raise MissingDependencyError(
-                "openvino", "runtime='openvino'", extra="openvino"
-            ) from error
         core, cores = openvino.Core(), str(usable_cores())
         bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         options = {
@@ -93,4 +95,4 @@ class OpenVinoGraph:
         try:
             return core.compile_model(core.read_model(self._graph()), "CPU", options)
         except RuntimeError as error:
-            raise ModelFileError(f"{self._name} cannot be run on OpenVINO: {error}") from error
+            raise ModelError(f"{self._name} cannot be run on OpenVINO: {error}") from error

@@ -59,6 +59,8 @@ class Pipeline(Generic[T]):
         tokens_per_batch: at most, unless a single text has more.
         inputs: returns what the model reads for a batch of a window; by default, the window has
             the token ids of each text.
+        bulk: run texts on the model's bulk backend, if it has one: documents, of which each has
+            the same vector whether it comes alone or with others.
     """
 
     def __init__(
@@ -67,9 +69,11 @@ class Pipeline(Generic[T]):
         finish: Callable[[NDArray[np.float32]], Iterable[T]],
         tokens_per_batch: int = TOKENS_PER_BATCH,
         inputs: Callable[[Batch, Sequence[Any]], Inputs] = _single_texts,
+        *,
+        bulk: bool = False,
     ) -> None:
         self._load, self._finish, self._tokens_per_batch = load, finish, tokens_per_batch
-        self._inputs = inputs
+        self._inputs, self._bulk = inputs, bulk
         self._warned_of_truncation = self._warned_of_unknown = False
 
     def run(
@@ -158,10 +162,11 @@ class Pipeline(Generic[T]):
         return tokens.ids
 
     def _single(self, ids: list[Any], workers: int) -> Iterable[T]:
-        return self.computed(self._inputs(Batch((0,), len(ids[0])), ids), alone=workers > 1)
+        (batch,) = self._batches(ids)
+        return self.computed(self._inputs(batch, ids), alone=workers > 1)
 
     def _start(self, ids: list[Any], workers: Workers, job: EncodeJob | None) -> _Running[T]:
-        batches = self._load().batches([len(text) for text in ids], self._tokens_per_batch)
+        batches = self._batches(ids)
         running = _Running[T]()
         if len(batches) == 1:  # starting a thread would only take longer
             self._run(batches[0], ids, running.results, job)
@@ -170,6 +175,10 @@ class Pipeline(Generic[T]):
                 workers.submit(self._run, batch, ids, running.results, job) for batch in batches
             )
         return running
+
+    def _batches(self, ids: list[Any]) -> list[Batch]:
+        lengths = [len(text) for text in ids]
+        return self._load().batches(lengths, self._tokens_per_batch, bulk=self._bulk)
 
     def _run(
         self, batch: Batch, ids: list[Any], results: dict[int, T], job: EncodeJob | None
