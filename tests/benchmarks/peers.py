@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_embed.encoder.facts.precision import Precision
+from qdrant_embed.encoder.facts.precision import Precision, Runtime
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MAX_TOKENS = 512  # for all: the model's positions
@@ -109,11 +109,17 @@ def prepare(workspace: Path, names: Iterable[str]) -> None:
 # ours
 
 
-def _own(precision: Precision) -> Encode:
+def _own(precision: Precision = "int8", runtime: Runtime = "onnxruntime") -> Encode:
+    """Ours; a single text is a query."""
     from qdrant_embed import TextEmbedding
 
-    ours = TextEmbedding(MINILM, max_tokens=MAX_TOKENS, precision=precision)
-    return lambda texts: np.array(list(ours.embed(texts)))
+    ours = TextEmbedding(MINILM, max_tokens=MAX_TOKENS, precision=precision, runtime=runtime)
+
+    def encode(texts: Sequence[str]) -> NDArray[np.float32]:
+        embed = ours.query_embed if len(texts) == 1 else ours.embed
+        return np.array(list(embed(texts)))
+
+    return encode
 
 
 # as installed
@@ -376,7 +382,10 @@ PEERS: dict[str, Peer] = {
     "fastembed-32": Peer(
         ("fastembed", "torch"), lambda at: _fastembed(at, 32), "fastembed in batches of 32"
     ),
-    "int8": Peer((), lambda _: _own("int8"), "ours with its defaults"),
+    "int8": Peer((), lambda _: _own(), "ours with its defaults"),
+    "int8-openvino": Peer(
+        ("openvino",), lambda _: _own(runtime="openvino"), "ours, documents on OpenVINO"
+    ),
     "fp32": Peer((), lambda _: _own("fp32"), "ours in float32"),
     "sentence-transformers": Peer(
         ("sentence_transformers", "torch"),

@@ -39,6 +39,7 @@ _PLAIN = frozenset(
         "Shape",
         "Sigmoid",
         "Slice",
+        "Squeeze",
         "Tanh",
     ]
 )

@@ -21,6 +21,11 @@ except ImportError as error:
 
 VERSION: str = openvino.__version__
 
+# Two threads that infer for the first time in a process wait for each other for ever now and then
+# (one holds the interpreter's lock, the other that of a constant which is made then; seen in 3 of
+# 15 processes with 2026.4), so the first inference of all is made by one thread.
+_STARTING = forks.ForkLock(awaited=True)
+
 _HIDDEN = np.float32(-30000)  # added to the scores of padding; bfloat16 holds it, too
 
 
@@ -41,9 +46,9 @@ class OpenVinoGraph:
 
     def __init__(self, graph: Callable[[], bytes], name: str) -> None:
         self._graph, self._name = graph, name
-        self._lock = forks.ForkLock(awaited=True)
         self._idle: list[Any] = []  # requests, of which each thread takes one while it computes
-        self._compiled: Any = self._started()
+        self._compiled: Any = None
+        self._running()
         forks.on_fork(self)
 
     def after_fork(self) -> None:
@@ -59,29 +64,37 @@ class OpenVinoGraph:
         """
         tokens = inputs.ids.shape[1]
         lengths = np.full(len(inputs.ids), tokens) if inputs.lengths is None else inputs.lengths
-        seen = np.arange(tokens) < lengths[:, None]
-        fed = {
-            "input_ids": inputs.ids,
-            "mask": np.where(seen, np.float32(0), _HIDDEN),
-            "shares": (seen / lengths[:, None]).astype(np.float32),
-        }
         idle = self._idle  # a forked child has others
         try:
             request = idle.pop()
         except IndexError:
             request = self._running().create_infer_request()
+        found = self._inferred(request, inputs.ids, lengths)
+        idle.append(request)
+        return found
+
+    def _inferred(
+        self, request: Any, ids: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        seen = np.arange(ids.shape[1]) < lengths[:, None]
+        fed = {
+            "input_ids": ids,
+            "mask": np.where(seen, np.float32(0), _HIDDEN),
+            "shares": (seen / lengths[:, None]).astype(np.float32),
+        }
         try:
             request.infer(fed)
         except RuntimeError as error:
             raise ModelError(f"{self._name} failed on OpenVINO: {error}") from error
-        found = np.array(request.get_output_tensor(0).data)
-        idle.append(request)
-        return found
+        return np.array(request.get_output_tensor(0).data)
 
     def _running(self) -> Any:
-        with self._lock:
+        with _STARTING:
             if self._compiled is None:
-                self._compiled = self._started()
+                compiled = self._started()
+                request = compiled.create_infer_request()
+                self._inferred(request, np.zeros((1, 1), np.int64), np.ones(1, np.int64))
+                self._compiled = compiled
             return self._compiled
 
     def _started(self) -> Any:
