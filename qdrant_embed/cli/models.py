@@ -23,6 +23,7 @@ from qdrant_embed.encoder.facts.precision import (
     FLOAT32_GRAPH_VERSION,
     GRAPH_VERSION,
     PRECISIONS,
+    RUNTIMES,
     CompileReport,
     ModelReport,
     Precision,
@@ -107,7 +108,15 @@ def add_to(commands: Commands) -> None:
         choices=get_args(Purpose),
         help="only models trained to find passages, or to find texts of equal meaning",
     )
-    add_command(commands, "pull", pull, hub, kind).add_argument("name", help=name)
+    pulling = add_command(commands, "pull", pull, hub, kind)
+    pulling.add_argument("name", help=name)
+    pulling.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        default="onnxruntime",
+        help="what is to run documents of a dense model: auto measures now whether that is "
+        "onnxruntime, the default, or openvino",
+    )
     compiling = add_command(commands, "compile", compile_folder, precision, kind)
     compiling.add_argument("dir", help="folder of a model, as sentence-transformers saves it")
     compiling.add_argument("--out", metavar="DIR", required=True, help="folder to create")
@@ -404,13 +413,18 @@ def _exported(name: str, options: argparse.Namespace) -> Answer:
 
 def _encoder(name: str, options: argparse.Namespace) -> _Encoder:
     task = _KINDS[options.kind] if options.kind else known_task(name) or "embed"
-    return _ENCODERS[task](
-        name,
-        cache_dir=options.cache_dir,
-        revision=getattr(options, "revision", None),
-        precision=options.precision,
-        lazy_load=True,
-    )
+    asked: dict[str, Any] = {
+        "cache_dir": options.cache_dir,
+        "revision": getattr(options, "revision", None),
+        "precision": options.precision,
+        "lazy_load": True,
+    }
+    runtime = getattr(options, "runtime", "onnxruntime")
+    if runtime != "onnxruntime":
+        if task != "embed":
+            raise InputError(f"--runtime {runtime} is for dense models, which {name} is not")
+        asked["runtime"] = runtime
+    return _ENCODERS[task](name, **asked)
 
 
 def _facts(encoder: _Encoder) -> dict[str, Any]:
@@ -424,6 +438,7 @@ def _facts(encoder: _Encoder) -> dict[str, Any]:
         "weights_sha256": digest,
         "dimension": getattr(description, "dimension", None),  # of terms there are many
         "precision": report.precision if report else None,
+        "runtime": report.runtime if report else None,
         "fidelity": asdict(report.fidelity) if report and report.fidelity else None,
         "ranking": asdict(report.ranking) if report and report.ranking else None,
     }
@@ -435,6 +450,8 @@ def _summary(facts: Mapping[str, Any]) -> str:
         said.append(f"{facts['dimension']} dimensions")
     if facts["precision"] is not None:
         said.append(f"{facts['precision']}{_fidelity_summary(facts['fidelity'])}")
+    if facts["runtime"] == "openvino":
+        said.append("documents on OpenVINO")
     if facts["ranking"] is not None:
         said.append(f"Kendall's tau to float32 {facts['ranking']['tau']:.3f}")
     if facts["weights_sha256"] is not None:

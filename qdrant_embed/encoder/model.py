@@ -711,7 +711,7 @@ class Model:
 
             check_providers(providers)  # before anything long
         if self._options.runtime == "openvino":
-            from qdrant_embed.encoder.runtimes import check_installed
+            from qdrant_embed.encoder.runtimes.choice import check_installed
 
             check_installed(self._options.runtime)
         plan = facts.plan()
@@ -729,7 +729,7 @@ class Model:
             model = load_model(plan, self._facts.spec, providers)
         if self._options.runs_on_onnxruntime:
             return model
-        from qdrant_embed.encoder.runtimes import with_runtime
+        from qdrant_embed.encoder.runtimes.choice import with_runtime
 
         cache = cache_folder(self._options.cache_dir)
         return with_runtime(model, plan, self._options.runtime, cache)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,16 @@ def test_a_model_is_pulled_verified_exported_and_cleared(hub: Hub, tmp_path: Pat
     assert command(tmp_path, "cache", "clear", NAME.upper())["bytes"] > 100_000
     assert command(tmp_path, "cache", "list") == []
     assert f"nothing of {NAME} in" in run(tmp_path, "cache", "clear", NAME).stdout
+
+
+@pytest.mark.slow
+def test_pull_measures_what_runs_documents(hub: Hub, tmp_path: Path) -> None:
+    done = run(tmp_path, "pull", NAME, "--runtime", "auto", "--json", endpoint=hub.url)
+    assert json.loads(done.stdout)["runtime"] in ("onnxruntime", "openvino"), done.stderr
+    assert (tmp_path / "ours/runtimes").is_dir() is (find_spec("openvino") is not None)
+    refused = run(tmp_path, "pull", "Qdrant/bm25", "--runtime", "auto")
+    assert refused.returncode == 1
+    assert "--runtime auto is for dense models, which Qdrant/bm25 is not" in refused.stderr
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""An ONNX graph under construction; the only importer of ``onnx``."""
+"""An ONNX graph under construction."""
 
 from __future__ import annotations
 

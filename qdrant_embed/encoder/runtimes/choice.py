@@ -134,8 +134,8 @@ def _on_openvino(model: LoadedModel, plan: RunPlan) -> LoadedModel:
         ModelError: it cannot run the model.
     """
     _check_plan(plan)
-    from qdrant_embed.encoder.compile.standard import standard_graph
-    from qdrant_embed.encoder.run.openvino_graph import OpenVinoGraph
+    from qdrant_embed.encoder.runtimes.openvino_graph import OpenVinoGraph
+    from qdrant_embed.encoder.runtimes.standard_graph import standard_graph
 
     name = model.spec.name
     with announced(f"starting OpenVINO for {name}"):

@@ -47,6 +47,7 @@ class OpenVinoGraph:
     def __init__(self, graph: Callable[[], bytes], name: str) -> None:
         self._graph, self._name = graph, name
         self._idle: list[Any] = []  # requests, of which each thread takes one while it computes
+        self._read: set[str] = set()  # inputs; a mean that is not computed needs no shares
         self._compiled: Any = None
         self._running()
         forks.on_fork(self)
@@ -83,7 +84,7 @@ class OpenVinoGraph:
             "shares": (seen / lengths[:, None]).astype(np.float32),
         }
         try:
-            request.infer(fed)
+            request.infer({name: value for name, value in fed.items() if name in self._read})
         except RuntimeError as error:
             raise ModelError(f"{self._name} failed on OpenVINO: {error}") from error
         return np.array(request.get_output_tensor(0).data)
@@ -92,6 +93,7 @@ class OpenVinoGraph:
         with _STARTING:
             if self._compiled is None:
                 compiled = self._started()
+                self._read = {name for port in compiled.inputs for name in port.names}
                 request = compiled.create_infer_request()
                 self._inferred(request, np.zeros((1, 1), np.int64), np.ones(1, np.int64))
                 self._compiled = compiled

@@ -25,11 +25,11 @@ from qdrant_embed import (
     QdrantClient,
     TextEmbedding,
 )
-from qdrant_embed.encoder import runtimes
 from qdrant_embed.encoder.compile.calibration import calibration_passages
 from qdrant_embed.encoder.facts.catalog import MINILM
 from qdrant_embed.encoder.facts.precision import LARGEST_ERROR, LEAST_COSINE
 from qdrant_embed.encoder.files.cache import sealed
+from qdrant_embed.encoder.runtimes import choice
 
 pytestmark = pytest.mark.skipif(
     find_spec("openvino") is None, reason="the extra openvino is not installed"
@@ -174,7 +174,7 @@ def auto(cache: Path) -> TextEmbedding:
 
 
 def noted(cache: Path) -> Path:
-    [note] = (cache / runtimes.FOLDER).iterdir()
+    [note] = (cache / choice.FOLDER).iterdir()
     return note
 
 
@@ -187,7 +187,7 @@ def test_both_are_measured_once(
     seconds = json.loads(noted(own_cache).read_text())
     faster = seconds["openvino"] <= 0.95 * seconds["onnxruntime"]
     assert first.runtime == ("openvino" if faster else "onnxruntime")
-    monkeypatch.setattr(runtimes, "_measured", None)  # never again
+    monkeypatch.setattr(choice, "_measured", None)  # never again
     assert auto(own_cache).runtime == first.runtime
 
 
@@ -197,7 +197,7 @@ def test_both_are_measured_once(
 def test_the_note_decides(
     ours: float, theirs: float, chosen: str, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtimes, "_ROUNDS", 1)
+    monkeypatch.setattr(choice, "_ROUNDS", 1)
     auto(own_cache)
     noted(own_cache).write_text(sealed({"onnxruntime": ours, "openvino": theirs}))
     assert auto(own_cache).runtime == chosen
@@ -219,18 +219,18 @@ def test_the_note_decides(
 )
 def test_a_note_that_cannot_be_used_is_none(content: bytes, tmp_path: Path) -> None:
     note = tmp_path / "note.json"
-    assert runtimes._noted(note) is None
+    assert choice._noted(note) is None
     note.write_bytes(content)
-    assert runtimes._noted(note) is None
+    assert choice._noted(note) is None
     note.unlink()
     note.mkdir()
-    assert runtimes._noted(note) is None
+    assert choice._noted(note) is None
 
 
 def test_vectors_that_differ_are_refused_and_auto_does_without(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtimes, "LARGEST_ERROR", -1.0)
+    monkeypatch.setattr(choice, "LARGEST_ERROR", -1.0)
     with pytest.raises(ModelError, match="are not those on onnxruntime"):
         TextEmbedding(MINILM, runtime="openvino", cache_dir=own_cache)
     assert auto(own_cache).runtime == "onnxruntime"

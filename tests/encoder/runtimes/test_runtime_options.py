@@ -9,7 +9,7 @@ import pytest
 from tiny import TinyModel
 
 from qdrant_embed import InputError, MissingDependencyError, QdrantClient, TextEmbedding
-from qdrant_embed.encoder import runtimes
+from qdrant_embed.encoder.runtimes import choice
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_without_openvino(tiny: TinyModel, monkeypatch: pytest.MonkeyPatch) -> N
     def found(name: str) -> object:
         return None if name == "openvino" else importlib.util.find_spec(name)
 
-    monkeypatch.setattr(runtimes, "find_spec", found)
+    monkeypatch.setattr(choice, "find_spec", found)
     with pytest.raises(MissingDependencyError, match=r"qdrant-embed\[openvino\]"):
         TextEmbedding(tiny.path, runtime="openvino")
     encoder = TextEmbedding(tiny.path, runtime="auto")
