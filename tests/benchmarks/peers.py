@@ -170,8 +170,11 @@ def _libembedding(workspace: Path) -> Encode:
 # tuned
 
 
-def _openvino(workspace: Path) -> Encode:
-    """Static int8 of nncf; bfloat16 if the processor has it; a stream for each core."""
+def _openvino(workspace: Path, step: int) -> Encode:
+    """Static int8 of nncf; bfloat16 if the processor has it; a stream for each core.
+
+    Lengths are rounded up to a multiple of `step`.
+    """
     import openvino
     from openvino import opset13
 
@@ -207,7 +210,7 @@ def _openvino(workspace: Path) -> Encode:
             found[positions] = request.get_output_tensor(0).data
 
         requests.set_callback(keep)
-        for positions, length in batches(ids, _BUCKET):
+        for positions, length in batches(ids, step):
             tokens = np.zeros((len(positions), length), np.int64)
             for row, position in zip(tokens, positions, strict=True):
                 row[: len(ids[position])] = ids[position]
@@ -399,8 +402,13 @@ PEERS: dict[str, Peer] = {
     ),
     "openvino": Peer(
         ("torch", "openvino", "nncf"),
-        _openvino,
+        lambda at: _openvino(at, _BUCKET),
         "OpenVINO tuned: static int8 of nncf, bf16, buckets of 16 tokens, a stream for each core",
+    ),
+    "openvino-equal": Peer(
+        ("torch", "openvino", "nncf"),
+        lambda at: _openvino(at, 1),
+        "the same in batches of equal length, without padding",
     ),
     "ctranslate2": Peer(
         ("ctranslate2", "torch"), _ctranslate2, "CTranslate2 int8 under our scheduling"

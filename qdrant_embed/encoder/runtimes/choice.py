@@ -80,7 +80,8 @@ def with_runtime(model: LoadedModel, plan: RunPlan, runtime: Runtime, cache: Pat
         return _faster(model, plan, cache)
     check_installed(runtime)
     other = _on_openvino(model, plan)
-    once(cache, _OPENVINO, _key(plan), partial(_check_vectors, other))
+    with announced(f"comparing {model.spec.name} on OpenVINO, once for this cache folder"):
+        once(cache, _OPENVINO, _key(plan), partial(_check_vectors, other))
     return other
 
 
