@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import cache
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from qdrant_embed.errors import InputError
 from qdrant_embed.limits import SERVICE_CONNECTIONS, SERVICE_HEADERS, SERVICE_READING
@@ -16,14 +16,19 @@ from qdrant_embed.limits import SERVICE_CONNECTIONS, SERVICE_HEADERS, SERVICE_RE
 IDLE_SECONDS = 30  # for which a connection is kept without a request
 STOPPING_SECONDS = 30  # that requests in work have when the process is told to stop
 _WAITING_CONNECTIONS = 2_048
+_LONGEST_HEAD = 1 << 16  # bytes; as long as h11 reads
 
 
-class _Protocol(H11Protocol):
-    """HTTP/1.1 whose clients hold nothing with half a request, or an answer that they do not read.
+class _Bounded(asyncio.Protocol):
+    """One of uvicorn's protocols, whose clients hold nothing that they do not use.
 
-    A connection that is closed waits until all that was sent is read; these are cut.
+    These are half a request, and an answer that is not read. A connection that is closed waits
+    until all that was sent is read; these are cut.
     """
 
+    cycle: Any
+    loop: asyncio.AbstractEventLoop
+    transport: Any
     _deadline: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
@@ -58,6 +63,45 @@ class _Protocol(H11Protocol):
         elif not is_waiting and self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+@cache
+def _protocol() -> type[asyncio.Protocol]:
+    """Return the protocol with the faster parser of HTTP, if that is installed."""
+    try:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    except ModuleNotFoundError:
+        from uvicorn.protocols.http.h11_impl import H11Protocol
+
+        class WithH11(_Bounded, H11Protocol):
+            pass
+
+        return WithH11
+
+    class WithHttpTools(_Bounded, HttpToolsProtocol):
+        """The one that bounds neither headers nor what follows a body."""
+
+        _unused = 0  # bytes received since the parser made something of them
+
+        def data_received(self, data: bytes) -> None:
+            self._unused += len(data)
+            super().data_received(data)
+            if self._unused > _LONGEST_HEAD and not self.transport.is_closing():
+                self.send_400_response("The headers are too long.")
+
+        def on_headers_complete(self) -> None:
+            self._unused = 0
+            super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._unused = 0
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._unused = 0
+            super().on_message_complete()
+
+    return WithHttpTools
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -99,7 +143,7 @@ def server_of(app: ASGIApp) -> uvicorn.Server:
     """Return what answers requests of HTTP/1.1, with a bound for what clients may hold."""
     config = uvicorn.Config(
         app,
-        http=_Protocol,
+        http=_protocol(),
         ws="none",
         lifespan="on",
         log_config=None,
