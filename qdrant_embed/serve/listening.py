@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from functools import cache
+import ssl
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
@@ -65,7 +66,6 @@ class _Bounded(asyncio.Protocol):
             self._deadline = None
 
 
-@cache
 def _protocol() -> type[asyncio.Protocol]:
     """Return the protocol with the faster parser of HTTP, if that is installed."""
     try:
@@ -128,18 +128,47 @@ def bound(host: str, port: int) -> socket.socket:
     return opened
 
 
-def address_of(opened: socket.socket) -> str:
-    """Return the URL of a socket that listens."""
+@dataclass(frozen=True)
+class Certificate:
+    """What a service proves its name with, and encrypts by (TLS).
+
+    Attributes:
+        certificates: PEM file of the certificate and those that signed it.
+        key: PEM file of its private key, which must not need a password; by default it is in the
+            same file.
+
+    Raises:
+        InputError: if these cannot be read, or do not belong together.
+    """
+
+    certificates: str
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self.certificates, self.key, password=lambda: "")
+        except (OSError, ValueError) as error:  # those of ssl are OSErrors
+            files = self.certificates if self.key is None else f"{self.certificates}, {self.key}"
+            raise InputError(
+                f"{files}: no certificate with its private key can be read from there, in PEM "
+                f"format and without a password: {error}"
+            ) from error
+
+
+def address_of(opened: socket.socket, certificate: Certificate | None = None) -> str:
+    """Return the URL of a socket that listens, with or without TLS."""
     host, port = opened.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if certificate is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def run(app: ASGIApp, opened: socket.socket) -> None:
+def run(app: ASGIApp, opened: socket.socket, certificate: Certificate | None = None) -> None:
     """Answer requests until the process is told to stop; those in work are answered first."""
-    server_of(app).run(sockets=[opened])
+    server_of(app, certificate).run(sockets=[opened])
 
 
-def server_of(app: ASGIApp) -> uvicorn.Server:
+def server_of(app: ASGIApp, certificate: Certificate | None = None) -> uvicorn.Server:
     """Return what answers requests of HTTP/1.1, with a bound for what clients may hold."""
     config = uvicorn.Config(
         app,
@@ -154,5 +183,7 @@ def server_of(app: ASGIApp) -> uvicorn.Server:
         limit_concurrency=SERVICE_CONNECTIONS,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=STOPPING_SECONDS,
+        ssl_certfile=certificate and certificate.certificates,
+        ssl_keyfile=certificate and certificate.key,
     )
     return uvicorn.Server(config)
