@@ -214,7 +214,7 @@ class Lane(Generic[T, P, R]):
                 if len(item.entry.results) == len(item.entry.items):
                     finished.append(item.entry)
         if finished:
-            self._on_loop(finished[0], lambda: [entry.finish() for entry in finished])
+            self._on_loop(finished[0], lambda: _finish(finished))
 
     def _fail(self, entry: _Entry[T, R], error: BaseException) -> None:
         entry.is_over = True
@@ -223,3 +223,8 @@ class Lane(Generic[T, P, R]):
     def _on_loop(self, entry: _Entry[T, R], call: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # the loop has ended, and nobody waits
             entry.loop.call_soon_threadsafe(call)
+
+
+def _finish(entries: list[_Entry[T, R]]) -> None:
+    for entry in entries:
+        entry.finish()

@@ -92,8 +92,7 @@ class Collections:
         if new.late_model is not None:
             self._choosing.set_late_model(new.late_model)
         self._of_others: set[str] = set()
-        is_local = self._following._collection(_EVERY).io.engine.off_loop
-        self._searches = Together[str, list[QueryResponse]](1 if is_local else _ASKED)
+        self._searches = Together[str, list[QueryResponse]]()
         self.codec = PayloadCodec(client.document_key)
 
     async def close(self) -> None:
@@ -179,7 +178,10 @@ class Collections:
 
         checked_queries([text])  # so that it does not fail with others
         alike = json.dumps([name, options], sort_keys=True, default=id)
-        return await self._searches.result(alike, text, ask)
+        # a server answers others while it works; here, more at a time are only fewer together
+        engine = self._following._collection(name).io.engine
+        most_asked = _ASKED if engine.name == "server" else 1
+        return await self._searches.result(alike, text, ask, most_asked)
 
     async def ways(self, name: str) -> list[Way]:
         """Return the ways to search a collection, without a reranker.

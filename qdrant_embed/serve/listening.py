@@ -183,7 +183,7 @@ def server_of(app: ASGIApp, certificate: Certificate | None = None) -> uvicorn.S
         limit_concurrency=SERVICE_CONNECTIONS,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=STOPPING_SECONDS,
-        ssl_certfile=certificate and certificate.certificates,
-        ssl_keyfile=certificate and certificate.key,
+        ssl_certfile=None if certificate is None else certificate.certificates,
+        ssl_keyfile=None if certificate is None else certificate.key,
     )
     return uvicorn.Server(config)

@@ -39,19 +39,18 @@ class _Alike(Generic[T, R]):
 
 
 class Together(Generic[T, R]):
-    """Asks for the items of several requests at a time.
+    """Asks for the items of several requests at a time."""
 
-    Args:
-        asked: number of times that requests which are alike are asked for at the same time.
-    """
-
-    def __init__(self, asked: int = 1) -> None:
-        self._asked = asked
+    def __init__(self) -> None:
         self._alike: dict[Hashable, _Alike[T, R]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def result(
-        self, key: Hashable, item: T, ask: Callable[[list[T]], Awaitable[list[R]]]
+        self,
+        key: Hashable,
+        item: T,
+        ask: Callable[[list[T]], Awaitable[list[R]]],
+        most_asked: int = 1,
     ) -> R:
         """Return the result of an item.
 
@@ -59,6 +58,7 @@ class Together(Generic[T, R]):
             key: equal for requests that are alike but for their items.
             item: the item.
             ask: returns one result for each item, in order.
+            most_asked: calls of `ask` for requests that are alike, at the same time.
 
         Raises:
             Whatever `ask` does about this item; an error other than `InputError` is that of all.
@@ -66,7 +66,7 @@ class Together(Generic[T, R]):
         alike = self._alike.setdefault(key, _Alike())
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         alike.waiting.append((item, future))
-        if alike.running < self._asked:
+        if alike.running < most_asked:
             alike.running += 1
             task = asyncio.create_task(self._ask(key, alike, ask))
             self._tasks.add(task)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -129,6 +130,9 @@ def test_lanes_take_turns() -> None:
         goes_on.wait(5)
         return items
 
+    def note(number: int, _: int) -> None:
+        turns.append(number)
+
     async def run(lanes: list[Lane[int, range, range]]) -> None:
         large = [lane.results([1] * 8 * MOST_ITEMS) for lane in lanes]
         asked = asyncio.gather(*large)
@@ -138,8 +142,7 @@ def test_lanes_take_turns() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         lanes = [
-            Lane(_one_length, waiting, int, pool, 1, lambda _, number=number: turns.append(number))
-            for number in range(2)
+            Lane(_one_length, waiting, int, pool, 1, partial(note, number)) for number in range(2)
         ]
         asyncio.run(run(lanes))
     assert turns.index(1) == 1

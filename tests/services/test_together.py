@@ -35,9 +35,9 @@ def ask_all(ask: Ask, count: int, asked: int = 1, key: Callable[[int], int] = la
     """Ask for numbers up to `count` at the same time; return the results, errors among them."""
 
     async def run() -> list[int | BaseException]:
-        together = Together[int, int](asked)
+        together = Together[int, int]()
         found = await asyncio.gather(
-            *(together.result(key(number), number, ask) for number in range(count)),
+            *(together.result(key(number), number, ask, asked) for number in range(count)),
             return_exceptions=True,
         )
         assert not together._alike  # nothing is kept
