@@ -22,7 +22,7 @@ from qdrant_embed.ingest.documents import Document
 from qdrant_embed.ingest.whole_documents import StoredDocument
 from qdrant_embed.search.comparison import Found, Way, find_by, ways_of
 from qdrant_embed.search.search import QueryResponse, Search, checked_queries
-from qdrant_embed.serve.together import Together
+from qdrant_embed.serve.batching import Together
 
 T = TypeVar("T")
 
@@ -177,7 +177,7 @@ class Collections:
             )
 
         checked_queries([text])  # so that it does not fail with others
-        alike = json.dumps([name, options], sort_keys=True, default=id)
+        alike = json.dumps([name, options], sort_keys=True, default=repr)
         # a server answers others while it works; here, more at a time are only fewer together
         engine = self._following._collection(name).io.engine
         most_asked = _ASKED if engine.name == "server" else 1

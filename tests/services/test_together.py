@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from qdrant_embed import AsyncQdrantClient, InputError, TextEmbedding
+from qdrant_embed.serve.batching import MOST_TOGETHER, Together
 from qdrant_embed.serve.database import Collections, NewCollections
-from qdrant_embed.serve.together import MOST_TOGETHER, Together
 
 Ask = Callable[[list[int]], Awaitable[list[int]]]
 
