@@ -134,11 +134,11 @@ class Service:
 
     def cpu(self) -> float:
         """Return the processor seconds that it has used; 0 where the system does not tell."""
-        try:
+        seconds = 0.0
+        if sys.platform == "linux":
             stat = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+            seconds = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+        return seconds
 
 
 @contextmanager

@@ -184,7 +184,7 @@ def test_the_same_document_without_an_id_is_one(http: TestClient) -> None:
         ("/collections/notes/query", {"query": "a", "limit": 1_001}, 422),
         ("/collections/notes/query", {"query": "a", "where": {"a": {"b": 1}}}, 422),
         ("/collections/notes/query", {"query": "a", "where": {"a": ["b"] * 10_001}}, 422),
-        ("/collections/notes/query", {"query": "a", "filter": {"must": [{"key": "a"}]}}, 422),
+        ("/collections/notes/query", {"query": "a", "filter": {"must": [{"key": 1}]}}, 422),
         ("/collections/notes/query", {"query": "a", "filter": {"year": 2020}}, 422),
         ("/collections/notes/query", {"query": "a", "filter": {"must": [{}] * 10_001}}, 422),
         ("/collections/notes/query", {"query": "a", "filter": []}, 422),
@@ -218,17 +218,19 @@ def test_hits_are_what_both_filters_let_through(http: TestClient) -> None:
     post(http, "/collections/notes/documents", {"documents": texts})
     late = {"must": [{"key": "year", "range": {"gte": 2004}}]}
     odd = {"must_not": [{"key": "kind", "match": {"value": "a"}}]}
-    for body, ids in (
+    bodies: list[tuple[dict[str, Any], set[int]]] = [
         ({"filter": late}, {4, 5, 6, 7, 8}),
         ({"filter": {**late, **odd}}, {5, 7}),
         ({"filter": late, "where": {"kind": "a"}}, {4, 6, 8}),
         ({"filter": {}}, set(range(9))),
         ({"filter": None}, set(range(9))),
-    ):
+    ]
+    for body, ids in bodies:
         found = post(http, "/collections/notes/query", {"query": "cat", **body})["hits"]
         assert {hit["id"] for hit in found} == ids
-    body = {"query": "cat", "filter": {"must": [{"key": "year", "range": {"gte": []}}]}}
-    assert "must" in refused(http, "/collections/notes/query", body, 422)
+    wrong = {"must": [{"key": "year", "range": {"gte": []}}]}
+    said = refused(http, "/collections/notes/query", {"query": "cat", "filter": wrong}, 422)
+    assert "must" in said
 
 
 Scalars = (
