@@ -582,7 +582,8 @@ def vectors_of_tokens(
 ) -> Iterable[Vector]:
     """Return the vector of each text, given as token ids of `tokens_of`, in order.
 
-    They are computed by the calling thread.
+    They are computed by the calling thread; a single text while nothing else is computed also by
+    another one.
 
     Args:
         encoder: as for `tokens_of`.
@@ -590,7 +591,7 @@ def vectors_of_tokens(
         kind: as for `tokens_of`.
     """
     pipeline = _query_pipeline(encoder) if kind == "query" else encoder._pipeline
-    return pipeline.computed(Inputs(np.array(ids, np.int64)))
+    return pipeline.computed(Inputs(np.array(ids, np.int64)), alone=len(ids) == 1)
 
 
 def _query_pipeline(encoder: TextEmbedding) -> Pipeline[Vector]:
