@@ -42,6 +42,7 @@ from qdrant_embed.encoder.facts.precision import (
     Storage,
 )
 from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.files.compiled import GRAPH
 from qdrant_embed.encoder.run.cores import usable_cores
 from qdrant_embed.encoder.run.session import Session
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
@@ -118,8 +119,11 @@ class MixedPrecisionSearch:
         graph: builds the model's graph for a plan.
         gate: what to calibrate with, and what to check on.
         unfinished: what an earlier search did, and where what this one does is kept.
-        workspace: a folder for graphs that are tried; nothing stays in it.
+        workspace: a folder for graphs that are tried; the last of them stays in it.
         step: is told of each step.
+
+    Attributes:
+        saved: the plan of the graph that stays in the workspace.
     """
 
     def __init__(
@@ -133,6 +137,7 @@ class MixedPrecisionSearch:
         self._graph, self._gate, self._tokens = graph, gate, gate.tokens
         self._unfinished, self._workspace, self._step = unfinished, workspace, step
         self._threads = usable_cores()
+        self.saved: QuantizationPlan | None = None
         self._unseen: set[LinearGroup] = set()  # of experts that no text chose: they stay float32
 
     def run(self) -> MixedPrecision | None:
@@ -262,11 +267,11 @@ class MixedPrecisionSearch:
         return errors
 
     def _measured(self, plan: QuantizationPlan, reference: Array) -> Measured:
-        with TemporaryDirectory(dir=self._workspace) as folder:
-            path = Path(folder) / "trial.onnx"
-            self._graph(plan).save(path)
-            firsts = self._tokens.firsts[-1] if self._tokens.firsts else None
-            vectors = encode(Session(path).feed, self._tokens.held_out, self._threads, firsts)
+        path = self._workspace / GRAPH
+        self._graph(plan).save(path)
+        self.saved = plan
+        firsts = self._tokens.firsts[-1] if self._tokens.firsts else None
+        vectors = encode(Session(path).feed, self._tokens.held_out, self._threads, firsts)
         self._step("checking")
         return self._gate.measure(vectors, reference)
 
