@@ -167,7 +167,6 @@ def compiled_model(
         discard(folder / GRAPH)
         plan, reached = NOTHING_QUANTIZED, precision
         measured: Measured | None = None
-        saved: QuantizationPlan | None = None  # the plan of the graph that is written already
         steps = _Steps(spec.name, config.num_hidden_layers + 2, progress)
 
         def search() -> MixedPrecisionSearch:
@@ -176,8 +175,7 @@ def compiled_model(
             return MixedPrecisionSearch(graph, gate, unfinished, temporary, steps.step)
 
         if precision == "int8":
-            searched = search()
-            found, saved = searched.run(), searched.saved
+            found = search().run()
             _tell_what_is_kept(spec, found.precision if found else "fp32", scoring)
             plan = found.plan if found else NOTHING_QUANTIZED
             reached, measured = (found.precision, found.measured) if found else ("fp32", None)
@@ -185,7 +183,7 @@ def compiled_model(
             plan = QuantizationPlan(storage=precision)
             if not is_exact:
                 measured = search().measured(precision)
-        if plan is not saved:
+        if found is None:
             graph(plan).save(temporary / GRAPH)
         parts = [module.weights for module in head if module.weights is not None]
         if weights_digest([*files, *parts, *others], cache, again=True) != weights_sha256:

@@ -311,5 +311,3 @@ def _error_factors(moments: Array) -> Array:
         rows[:, start:] = own
     moments /= moments[diagonal][:, None]
     return moments
-
-
