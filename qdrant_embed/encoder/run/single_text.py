@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ from qdrant_embed.forks import on_fork
 _ALONE_FIRST = 4  # texts before a second session is worth its start
 _TRY_OTHER_EVERY = 32
 _TRIED_TEXTS = 3  # in a row
-_MEMORY = 0.3  # weight of the newest measurement in the running mean
+_REMEMBERED = 9  # measurements, of which the middle one counts: a few disturbances do not
 _FOR_OTHERS = 4  # batches that a thread computes before it hands its core on, which idles then
 
 
@@ -159,7 +160,10 @@ class SingleTextBackend:
         self._turns = _Turns(self._cores)
         self._count = 0
         self._last: bool | None = None  # whether the previous text was spread
-        self._seconds: dict[bool, float] = {}  # per token, by whether it was spread
+        # seconds per token of the newest texts, by whether they were spread
+        self._seconds: dict[bool, deque[float]] = {
+            spread: deque(maxlen=_REMEMBERED) for spread in (False, True)
+        }
         on_fork(self)
 
     def after_fork(self) -> None:
@@ -216,21 +220,23 @@ class SingleTextBackend:
         seconds = time.perf_counter() - started
         changed, self._last = spread != self._last, spread
         if not changed and len(turns.threads) == 1:
-            self._note(spread, seconds / inputs.ids.size)
+            self._seconds[spread].append(seconds / inputs.ids.size)
         return outputs
 
     def _choose(self) -> bool:
-        if self._count <= _ALONE_FIRST or False not in self._seconds:
+        alone, spread = self._seconds[False], self._seconds[True]
+        if self._count <= _ALONE_FIRST or not alone:
             return False
         if self._spread is None:
             if self._start_spread is None:
                 return False
             self._spread = self._start_spread()
-        if True not in self._seconds:
+        if not spread:
             return True
-        faster = self._seconds[True] < self._seconds[False]
+        faster = _middle(spread) < _middle(alone)
         return faster if self._count % _TRY_OTHER_EVERY >= _TRIED_TEXTS else not faster
 
-    def _note(self, spread: bool, seconds: float) -> None:
-        before = self._seconds.get(spread, seconds)
-        self._seconds[spread] = before + _MEMORY * (seconds - before)
+
+def _middle(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]

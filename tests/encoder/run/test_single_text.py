@@ -105,6 +105,26 @@ def test_threads_that_have_to_be_woken_first_are_not_thought_slow(clock: Clock) 
     assert ran.count("spread") > 80
 
 
+@pytest.mark.parametrize(("single", "spread"), [(0.003, 0.002), (0.002, 0.003)])
+def test_disturbances_now_and_then_do_not_change_the_way(
+    clock: Clock, single: float, spread: float
+) -> None:
+    class Disturbed(TimedBackend):
+        def run(self, inputs: Inputs) -> np.ndarray:
+            before = clock.now
+            found = super().run(inputs)
+            if self.runs % 5 == 0:
+                clock.now = before + 10 * self.seconds
+            return found
+
+    one, two = Disturbed(clock, single), Disturbed(clock, spread)
+    backend = SingleTextBackend(one, lambda: two)
+    for _ in range(320):
+        backend.run(TOKENS)
+    slower = one if spread < single else two
+    assert slower.runs < 50  # the tries, and what came before the first of them
+
+
 def test_runs_that_fail_are_not_measured(clock: Clock) -> None:
     class Failing(TimedBackend):
         def run(self, inputs: Inputs) -> np.ndarray:
