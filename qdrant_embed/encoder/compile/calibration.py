@@ -180,7 +180,7 @@ def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationToke
     texts, _ = tokenized(parts[0], _SHORT)
     held_out, groups = tokenized(parts[1], _LONGEST)
     random = np.random.default_rng(_SEED)
-    ordinary = tokenizer.ordinary_ids()
+    ordinary = np.array(tokenizer.ordinary_ids())
     longest = min(250, spec.max_tokens - special)
     lengths = np.clip(random.lognormal(3.6, 0.7, _RANDOM_TEXTS), 6, longest)
     return CalibrationTokens(
