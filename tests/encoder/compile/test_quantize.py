@@ -164,7 +164,8 @@ def test_of_inputs_that_go_together_rounding_is_twice_as_near_as_to_the_nearest(
     rows = random.normal(0, 1, (600, inputs // 4)) @ random.normal(0, 1, (inputs // 4, inputs))
     rows = (rows + random.normal(0, 0.5, rows.shape)).astype(np.float32)
     seen, others = rows[:500], rows[500:]
-    integers, scales = _gptq(weight, _error_factors(seen.T @ seen / 500))
+    moments: Array = (seen.T @ seen / 500).astype(np.float32)
+    integers, scales = _gptq(weight, _error_factors(moments))
     ours, nearest = (
         float(np.linalg.norm(others @ (numbers * scales - weight)))
         for numbers in (integers, np.rint(weight / scales))
