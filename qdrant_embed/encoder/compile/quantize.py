@@ -32,7 +32,7 @@ _CAPPED = 4
 _TOLERANCE = 2.0
 
 # of the second moments' mean diagonal; with a tenth of it the rounding fits the sampled rows too
-# closely: in one of three samples a few other texts were three times as far off (measured)
+# closely: for some samples, a few other texts were farther off (measured)
 _DAMPING = 0.1
 _BLOCK = 64  # rows of weights, and of second moments, that are computed one by one
 _WEIGHT_STEPS = 124  # three less than int8 has, because GPTQ may enlarge a weight
