@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qdrant_embed.ingest.documents import Document
     from qdrant_embed.serve.database import Collections, NewCollections
     from qdrant_embed.serve.door import Rules
+    from qdrant_embed.serve.listening import Certificate
 
 KEY_VARIABLE = "QDRANT_EMBED_API_KEY"
 _MOST_BODY = 64  # MB that --max-body allows
@@ -99,14 +100,16 @@ def _run(options: argparse.Namespace, purpose: str, *, opens: bool = False) -> N
         metrics.batches.observe,
     )
     new = NewCollections(models.embedders[0].embedding, options.sparse_model, options.late_model)
+    certificate = _certificate(options)
     opened = bound(options.host, options.port)
     collections = _collections(options, new)
     service = Service(models, collections, metrics=metrics, read_file=documents_of)
-    print(f"qdrant-embed serves at {address_of(opened)}", file=sys.stderr, flush=True)
+    address = address_of(opened, certificate)
+    print(f"qdrant-embed serves at {address}", file=sys.stderr, flush=True)
     if opens:  # it listens already; a browser in this terminal would not return
-        page = f"{address_of(opened)}/"
+        page = f"{address}/"
         threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
-    run(application(service, rules), opened)
+    run(application(service, rules), opened, certificate)
 
 
 def documents_of(
@@ -170,9 +173,11 @@ def mcp(options: argparse.Namespace) -> None:
     from qdrant_embed.serve.listening import address_of, bound, run
 
     rules = _rules(options)
+    certificate = _certificate(options)
     opened = bound(options.host, options.port)
-    print(f"qdrant-embed serves at {address_of(opened)}/mcp", file=sys.stderr, flush=True)
-    run(application(made, rules), opened)
+    address = address_of(opened, certificate)
+    print(f"qdrant-embed serves at {address}/mcp", file=sys.stderr, flush=True)
+    run(application(made, rules), opened, certificate)
 
 
 def _collections(options: argparse.Namespace, new: NewCollections) -> Collections | None:
@@ -241,8 +246,35 @@ def _listening(port: int) -> argparse.ArgumentParser:
         help="name that requests may call this service by, besides localhost; repeat it for "
         "several",
     )
+    options.add_argument(
+        "--ssl-certfile",
+        type=not_empty,
+        metavar="FILE",
+        help="PEM file of a certificate, to be reached by https alone",
+    )
+    options.add_argument(
+        "--ssl-keyfile",
+        type=not_empty,
+        metavar="FILE",
+        help="PEM file of its private key, if that is not in the same file",
+    )
     options.set_defaults(json=False)
     return options
+
+
+def _certificate(options: argparse.Namespace) -> Certificate | None:
+    """Return what the service proves its name with, if it is told to.
+
+    Raises:
+        InputError: if that cannot be read.
+    """
+    from qdrant_embed.serve.listening import Certificate
+
+    if options.ssl_certfile is not None:
+        return Certificate(options.ssl_certfile, options.ssl_keyfile)
+    if options.ssl_keyfile is not None:
+        raise InputError("--ssl-keyfile needs the certificate of the key: pass --ssl-certfile FILE")
+    return None
 
 
 def _rules(options: argparse.Namespace) -> Rules:

@@ -339,11 +339,18 @@ def _checked_pairs(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]
         yield pair[0], pair[1]
 
 
-def scores_and_lengths(
+def tokens_of_pairs(
     encoder: TextCrossEncoder, pairs: Sequence[tuple[str, str]]
-) -> Iterator[tuple[float, int]]:
-    """Yield the score of each pair and the number of tokens that were read of it, in order."""
-    window = len(pairs) or 1
-    parts = list(encoder._tokenized(_checked_pairs(pairs), window))
-    scores = encoder._pipeline.run_tokens(iter(parts), window, encoder._threads)
-    return zip(scores, (len(pair.ids) for part in parts for pair in part), strict=True)
+) -> list[PairTokens]:
+    """Return the token ids that the model reads for each pair, in order."""
+    parts = encoder._tokenized(_checked_pairs(pairs), len(pairs) or 1)
+    return [pair for part in parts for pair in part]
+
+
+def scores_of_tokens(encoder: TextCrossEncoder, pairs: Sequence[PairTokens]) -> Iterable[float]:
+    """Return the score of each pair of `tokens_of_pairs`, all of one length, in order.
+
+    They are computed by the calling thread.
+    """
+    batch = Batch(tuple(range(len(pairs))), len(pairs[0]))
+    return encoder._pipeline.computed(encoder._inputs(batch, pairs))

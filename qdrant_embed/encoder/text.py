@@ -35,7 +35,7 @@ from qdrant_embed.encoder.interfaces import (
 )
 from qdrant_embed.encoder.long_texts.overflow import LongTexts, OverflowOptions, Splitter
 from qdrant_embed.encoder.model import Model, ModelFacts, ModelOptions
-from qdrant_embed.encoder.run.backend import both_parts, dense_parts, l2_normalized
+from qdrant_embed.encoder.run.backend import Inputs, both_parts, dense_parts, l2_normalized
 from qdrant_embed.encoder.run.checked_texts import checked_texts
 from qdrant_embed.encoder.run.cores import worker_count, workers_of_call
 from qdrant_embed.encoder.run.job import EncodeJob
@@ -443,9 +443,8 @@ class TextEmbedding:
         check_whole("batch_size", batch_size, 1)
         workers = workers_of_call(self._threads, parallel)
         model, pipeline = self._model, self._pipeline
-        is_apart = model.queries is not model or model.options.runtime != "onnxruntime"
-        if is_query and is_apart:
-            model, pipeline = self._model.queries, self._query_pipeline
+        if is_query:
+            model, pipeline = model.queries, _query_pipeline(self)
         long_texts = LongTexts(model.load, pipeline, self._overflow, self._job)
         if self._overflow.splits:
             return long_texts.vectors(checked_texts(texts), prefix, batch_size, workers)
@@ -586,28 +585,45 @@ def describe_terms(encoder: TextEmbedding) -> SparseDescription:
     )
 
 
-def vectors_and_lengths(
+def tokens_of(
     encoder: TextEmbedding, texts: Sequence[str], kind: Literal["query", "document"] | None
-) -> Iterator[tuple[Vector, int]]:
-    """Yield the vector of each text and the number of tokens that were read of it, in order.
-
-    Texts are cut at the model's limit.
+) -> list[list[int]]:
+    """Return the token ids that the model reads for each text, cut at its limit, in order.
 
     Args:
         encoder: one without `overflow`.
         texts: the texts, without prefix.
         kind: which prefix is put before every text; none by default.
     """
-    spec, model, pipeline, prefix = encoder.spec, encoder._model, encoder._pipeline, ""
+    pipeline, prefix = encoder._pipeline, ""
     if kind == "document":
-        prefix = spec.document_prefix
+        prefix = encoder.spec.document_prefix
     elif kind == "query":
-        prefix = spec.query_prefix
-        if model.queries is not model:
-            pipeline = encoder._query_pipeline
-    ids = pipeline.tokenized([*checked_texts(texts, prefix)], encoder._job, prefix, 0)
-    vectors = pipeline.run_tokens(iter([ids]), len(ids) or 1, encoder._threads, encoder._job)
-    return zip(vectors, map(len, ids), strict=True)
+        pipeline, prefix = _query_pipeline(encoder), encoder.spec.query_prefix
+    return pipeline.tokenized([*checked_texts(texts, prefix)], encoder._job, prefix, 0)
+
+
+def vectors_of_tokens(
+    encoder: TextEmbedding, ids: Sequence[list[int]], kind: Literal["query", "document"] | None
+) -> Iterable[Vector]:
+    """Return the vector of each text, given as token ids of `tokens_of`, in order.
+
+    They are computed by the calling thread; a single text while nothing else is computed also by
+    another one.
+
+    Args:
+        encoder: as for `tokens_of`.
+        ids: those of the texts, all of one length.
+        kind: as for `tokens_of`.
+    """
+    pipeline = _query_pipeline(encoder) if kind == "query" else encoder._pipeline
+    return pipeline.computed(Inputs(np.array(ids, np.int64)), alone=len(ids) == 1)
+
+
+def _query_pipeline(encoder: TextEmbedding) -> Pipeline[Vector]:
+    model = encoder._model
+    apart = model.queries is not model or model.options.runtime != "onnxruntime"
+    return encoder._query_pipeline if apart else encoder._pipeline
 
 
 def cut(vector: Vector, dimensions: int | None) -> Vector:

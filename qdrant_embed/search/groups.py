@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from qdrant_client import models
 from qdrant_client.local.payload_value_extractor import value_by_key
 
@@ -22,6 +22,7 @@ from qdrant_embed.collection.collection import Collection
 from qdrant_embed.collection.vectors import CollectionVectors
 from qdrant_embed.engines.names import HOW_FIELDS_ARE_NAMED, is_field
 from qdrant_embed.errors import InputError, check_whole
+from qdrant_embed.search.hits import Groups, Hits
 from qdrant_embed.search.ranking import CHUNKS_PER_DOCUMENT, DEPTHS
 from qdrant_embed.search.search import (
     EncodedQuery,
@@ -51,7 +52,7 @@ class GroupResponse(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     value: str | int
-    hits: list[QueryResponse]
+    hits: Annotated[list[QueryResponse], AfterValidator(Hits)]
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,9 @@ async def answer_groups(
     best = list(groups.points.items())[: search.limit]
     points = [point for _, some in best for point in some]
     hits = iter(await collection.io.compute(responses_of, points, vectors, collection.codec))
-    return [GroupResponse(value=value, hits=[next(hits) for _ in some]) for value, some in best]
+    return Groups(
+        GroupResponse(value=value, hits=[next(hits) for _ in some]) for value, some in best
+    )
 
 
 @dataclass(frozen=True)

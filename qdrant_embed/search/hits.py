@@ -1,4 +1,4 @@
-"""The hits of a query: a list, which shows itself as a table in notebooks and terminals."""
+"""The hits of a query: lists, which show themselves as tables in notebooks and terminals."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _SCORE = f"{_CELL};white-space:nowrap"
 _TRACK = "width:6em;height:.5em;margin-top:.3em;background:rgba(128,128,128,.25)"
 _FULL = "height:100%;background:#3b82c4"
 _KEY = "opacity:.65"
+_NAME = "margin:1em .7em .2em;font-weight:bold"
 
 
 class Hit(Protocol):
@@ -85,7 +86,7 @@ class Hits(list[HitT]):
             begin = f"{bar} {score:>{widths[0]}}  {name}{padding}  "
             text = _shortened(_one_line(hit.document), max(20, room - _columns(begin)))
             lines.append((begin + text).rstrip())
-        return "\n".join([*lines, *self._others()])
+        return "\n".join([*lines, *_others(self)])
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """Print the hits in IPython."""
@@ -99,15 +100,72 @@ class Hits(list[HitT]):
         shown = self[:_SHOWN]
         head = "".join(f'<th style="{_CELL}">{name}</th>' for name in _HEAD)
         rows = "".join(_row(hit, share) for hit, share in zip(shown, _shares(shown), strict=True))
-        others = "".join(f"<p>{line}</p>" for line in self._others())
+        others = "".join(f"<p>{line}</p>" for line in _others(self))
         return (
             f'<table style="{_TABLE}"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
             f"{others}"
         )
 
-    def _others(self) -> list[str]:
-        hidden = len(self) - _SHOWN
-        return [f"... and {hidden} more"] if hidden > 0 else []
+
+class Group(Protocol):
+    """What is shown of a group; see `GroupResponse`."""
+
+    @property
+    def value(self) -> str | int:
+        """The value that its hits share."""
+
+    @property
+    def hits(self) -> Sequence[Any]:
+        """Its hits, best first."""
+
+
+GroupT = TypeVar("GroupT", bound=Group)
+
+
+class Groups(list[GroupT]):
+    """Groups of hits as a list, in every respect, that shows itself as a table for each group."""
+
+    __slots__ = ()
+
+    @overload
+    def __getitem__(self, place: SupportsIndex, /) -> GroupT: ...
+    @overload
+    def __getitem__(self, place: slice, /) -> Groups[GroupT]: ...
+    def __getitem__(self, place: SupportsIndex | slice, /) -> GroupT | Groups[GroupT]:
+        """Return a group, or a slice that shows itself in the same way."""
+        if isinstance(place, slice):
+            return type(self)(super().__getitem__(place))
+        return super().__getitem__(place)
+
+    def __str__(self) -> str:
+        """Return a line for each group, and one for each of its hits."""
+        shown = [
+            f"{_shortened(_one_line(str(group.value)), _VALUE)}\n{Hits(group.hits)}"
+            for group in self[:_SHOWN]
+        ]
+        return "\n".join([*shown, *_others(self, "groups")]) if self else "no groups"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Print the groups in IPython."""
+        del cycle
+        printer.text(str(self))
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows, in which everything is escaped."""
+        if not self:
+            return "<p>no groups</p>"
+        shown = [
+            f'<p style="{_NAME}">{_html(str(group.value), _VALUE)}</p>'
+            f"{Hits(group.hits)._repr_html_()}"
+            for group in self[:_SHOWN]
+        ]
+        return "".join([*shown, *(f"<p>{line}</p>" for line in _others(self, "groups"))])
+
+
+def _others(shown: Sequence[object], what: str = "") -> list[str]:
+    """Return the line about what is left out, if something is."""
+    hidden = len(shown) - _SHOWN
+    return [f"... and {hidden} more {what}".rstrip()] if hidden > 0 else []
 
 
 _HEAD = ("score", "id", "text", "metadata")

@@ -13,9 +13,11 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
+    ValidationError,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
+from qdrant_client import models
 
 from qdrant_embed.encoder.facts.catalog import DEFAULT_RERANKER
 from qdrant_embed.ingest.adding import OnExisting
@@ -58,7 +60,25 @@ def _check_is_short(where: dict[str, Any] | None) -> dict[str, Any] | None:
     return where
 
 
+def _check_is_filter(condition: dict[str, Any] | None) -> dict[str, Any] | None:
+    if condition is not None:
+        try:
+            models.Filter.model_validate(condition)
+        except ValidationError as error:
+            wrong = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            place = ".".join(map(str, wrong["loc"]))
+            raise PydanticCustomError(
+                "no_filter",
+                "it is no filter of Qdrant's: {said}",
+                {"said": f"{place}: {wrong['msg']}"},
+            ) from error
+    return condition
+
+
 Where = Annotated[dict[str, Any] | None, AfterValidator(_check_is_short)]
+Condition = Annotated[
+    dict[str, Any] | None, AfterValidator(_check_is_short), AfterValidator(_check_is_filter)
+]
 
 
 class Asked(BaseModel):
@@ -258,6 +278,8 @@ class QueryRequest(Asked):
         limit: number of hits at most.
         offset: number of best hits to leave out.
         where: a filter on metadata, like ``{"year": {"gte": 2020}}``.
+        filter: a filter on payloads as Qdrant's API has it, like
+            ``{"must": [{"key": "year", "range": {"gte": 2020}}]}``; hits are what both let through.
         score_threshold: score of a hit at least.
         fusion: how the rankings of a hybrid search become one.
         prefetch_limit: number of hits of each ranking.
@@ -273,6 +295,7 @@ class QueryRequest(Asked):
     limit: Limit = 10
     offset: Annotated[int, Field(ge=0, le=SERVICE_REACH)] | None = None
     where: Where = None
+    filter: Condition = None
     score_threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
     fusion: Fusion = "rrf"
     prefetch_limit: Annotated[int, Field(ge=1, le=SERVICE_REACH)] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar, cast
@@ -20,12 +21,14 @@ from qdrant_embed.ingest.adding import OnExisting
 from qdrant_embed.ingest.documents import Document
 from qdrant_embed.ingest.whole_documents import StoredDocument
 from qdrant_embed.search.comparison import Found, Way, find_by, ways_of
-from qdrant_embed.search.search import QueryResponse, Search
+from qdrant_embed.search.search import QueryResponse, Search, checked_queries
+from qdrant_embed.serve.batching import Together
 
 T = TypeVar("T")
 
 _EVERY = "*"  # in a request that is about no collection
 _SAMPLE = 8  # points
+_ASKED = 8  # requests that are alike, of a server at the same time
 _RETRIES = 2  # somebody waits for the answer
 
 
@@ -89,6 +92,7 @@ class Collections:
         if new.late_model is not None:
             self._choosing.set_late_model(new.late_model)
         self._of_others: set[str] = set()
+        self._searches = Together[str, list[QueryResponse]]()
         self.codec = PayloadCodec(client.document_key)
 
     async def close(self) -> None:
@@ -153,6 +157,9 @@ class Collections:
     async def query(self, name: str, text: str | None, **options: Any) -> list[QueryResponse]:
         """Return what `AsyncQdrantClient.query` does.
 
+        Texts that are searched for at the same time with the same options are encoded together,
+        and asked in one request.
+
         Args:
             name: name of the collection.
             text: the text to search for.
@@ -161,7 +168,20 @@ class Collections:
         Raises:
             QdrantEmbedError: as `AsyncQdrantClient.query` does.
         """
-        return await self._with_its_model(name, lambda client: client.query(name, text, **options))
+        if text is None:
+            return await self._with_its_model(name, lambda client: client.query(name, **options))
+
+        async def ask(texts: list[str]) -> list[list[QueryResponse]]:
+            return await self._with_its_model(
+                name, lambda client: client.query_batch(name, texts, **options)
+            )
+
+        checked_queries([text])  # so that it does not fail with others
+        alike = json.dumps([name, options], sort_keys=True, default=repr)
+        # a server answers others while it works; here, more at a time are only fewer together
+        engine = self._following._collection(name).io.engine
+        most_asked = _ASKED if engine.name == "server" else 1
+        return await self._searches.result(alike, text, ask, most_asked)
 
     async def ways(self, name: str) -> list[Way]:
         """Return the ways to search a collection, without a reranker.

@@ -6,19 +6,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
-from qdrant_embed.encoder.cross import TextCrossEncoder, scores_and_lengths
+from qdrant_embed.encoder.cross import TextCrossEncoder, scores_of_tokens, tokens_of_pairs
 from qdrant_embed.encoder.interfaces import Vector
-from qdrant_embed.encoder.text import TextEmbedding, vectors_and_lengths
+from qdrant_embed.encoder.run.cores import usable_cores
+from qdrant_embed.encoder.text import TextEmbedding, tokens_of, vectors_of_tokens
 from qdrant_embed.serve.batching import Lane
 from qdrant_embed.serve.failures import Refusal
 
 InputType: TypeAlias = Literal["query", "document"]
 
 M = TypeVar("M", "Embedder", "Scorer")
-
-THREADS = 4  # in which batches are computed: one of each lane runs at a time
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,15 @@ class Embedder:
         on_batch: Callable[[int], None],
     ) -> None:
         self.embedding = embedding
-        self._lanes: dict[InputType | None, Lane[str, Embedded]] = {
-            kind: Lane(partial(self._compute, kind), len, executor, on_batch)
+        self._lanes: dict[InputType | None, Lane[str, list[int], Embedded]] = {
+            kind: Lane(
+                partial(tokens_of, embedding, kind=kind),
+                partial(self._compute, kind),
+                len,
+                executor,
+                usable_cores(),
+                on_batch,
+            )
             for kind in (None, "query", "document")
         }
 
@@ -79,9 +85,9 @@ class Embedder:
         """
         return await self._lanes[kind].results(texts)
 
-    def _compute(self, kind: InputType | None, texts: list[str]) -> list[Embedded]:
-        found = vectors_and_lengths(self.embedding, texts, kind)
-        return [Embedded(vector, tokens) for vector, tokens in found]
+    def _compute(self, kind: InputType | None, ids: list[list[int]]) -> list[Embedded]:
+        vectors = vectors_of_tokens(self.embedding, ids, kind)
+        return [Embedded(vector, len(read)) for vector, read in zip(vectors, ids, strict=True)]
 
 
 class Scorer:
@@ -103,8 +109,13 @@ class Scorer:
         on_batch: Callable[[int], None],
     ) -> None:
         self.encoder = encoder
-        self._lane: Lane[tuple[str, str], Scored] = Lane(
-            self._compute, lambda pair: len(pair[0]) + len(pair[1]), executor, on_batch
+        self._lane: Lane[tuple[str, str], Any, Scored] = Lane(
+            partial(tokens_of_pairs, encoder),
+            self._compute,
+            lambda pair: len(pair[0]) + len(pair[1]),
+            executor,
+            usable_cores(),
+            on_batch,
         )
 
     @property
@@ -120,8 +131,9 @@ class Scorer:
         """Return the score of each document, in order, together with pairs of other requests."""
         return await self._lane.results([(query, document) for document in documents])
 
-    def _compute(self, pairs: list[tuple[str, str]]) -> list[Scored]:
-        return [Scored(score, tokens) for score, tokens in scores_and_lengths(self.encoder, pairs)]
+    def _compute(self, pairs: list[Any]) -> list[Scored]:
+        scores = scores_of_tokens(self.encoder, pairs)
+        return [Scored(score, len(pair)) for score, pair in zip(scores, pairs, strict=True)]
 
 
 class ServedModels:
@@ -139,7 +151,7 @@ class ServedModels:
         rerankers: Sequence[TextCrossEncoder] = (),
         on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="encode")
+        self._executor = ThreadPoolExecutor(usable_cores(), thread_name_prefix="encode")
         self.embedders = [Embedder(model, self._executor, on_batch) for model in embeddings]
         self.scorers = [Scorer(model, self._executor, on_batch) for model in rerankers]
 

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import TypeAlias
 
+from qdrant_client import models
+
 from qdrant_embed.collection.payload import PayloadCodec
 from qdrant_embed.encoder.interfaces import Vector
 from qdrant_embed.encoder.text import cut
@@ -125,7 +127,9 @@ class Service:
         collections = self.database()
         if (asked.offset or 0) + asked.limit > SERVICE_REACH:
             raise InputError(f"offset and limit together are more than {SERVICE_REACH:,}")
-        options = asked.model_dump(exclude={"query", "reranker"})
+        options = asked.model_dump(exclude={"query", "reranker", "filter"})
+        if asked.filter is not None:
+            options["query_filter"] = models.Filter.model_validate(asked.filter)
         if asked.reranker is not None:
             options["reranker"] = self.models.scorer(asked.reranker).encoder
         started = time.perf_counter()

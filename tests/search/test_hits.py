@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qdrant_embed import QdrantClient, QueryResponse
-from qdrant_embed.search.hits import Hits
+from qdrant_embed.search.groups import GroupResponse
+from qdrant_embed.search.hits import Groups, Hits
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -201,3 +202,39 @@ def test_a_query_and_each_query_of_a_batch_return_hits(
     assert "a ship at sea" in str(hits)
     assert [one.id for one in hits] == [one.id for one in batch[0]]
     assert all(type(one) is QueryResponse for one in hits)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_groups_show_their_hits_under_their_values(text: str) -> None:
+    hits = [hit(text, 0.9, id=text), hit("b", 0.3)]
+    plain = [GroupResponse(value=text, hits=hits), GroupResponse(value=7, hits=hits[1:])]
+    groups = Groups(plain)
+    assert groups == plain
+    assert repr(groups) == repr(plain)
+    assert type(groups[:1]) is type(copy.deepcopy(groups)) is Groups
+    assert pickle.loads(pickle.dumps(groups)) == plain
+    assert type(pickle.loads(pickle.dumps(groups))[0].hits) is Hits
+    assert groups[1].model_dump() == {"value": 7, "hits": [hits[1].model_dump()]}
+    seen = Seen(groups._repr_html_())
+    assert seen.tags.count("table") == 2
+    assert set(seen.tags) <= {"table", "thead", "tbody", "tr", "th", "td", "div", "span", "br", "p"}
+    assert seen.attributes <= {"style"}
+    assert not seen.open
+    if text.isprintable():
+        assert text in seen.text
+    printed = str(groups)
+    assert printed.count("\n") == 4
+    assert "\x1b" not in printed
+    assert "\u202e" not in printed
+    for no in (Groups[GroupResponse](), groups[:0]):
+        assert (str(no), no._repr_html_()) == ("no groups", "<p>no groups</p>")
+    assert str(Groups(plain * 60)).endswith("... and 20 more groups")
+
+
+def test_query_groups_returns_groups_of_hits(client: QdrantClient) -> None:
+    metadata = [{"kind": kind} for kind in ("ship", "ship", "bread")]
+    client.add("demo", ["a ship", "a ship at sea", "bread"], metadata=metadata, ids=[1, 2, 3])
+    groups = client.query_groups("demo", "a ship", group_by="kind")
+    assert type(groups) is Groups
+    assert [type(group.hits) for group in groups] == [Hits, Hits]
+    assert str(groups).startswith("ship\n####")

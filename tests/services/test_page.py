@@ -271,7 +271,8 @@ def test_browse_opens_the_page(
     pages: list[str] = []
     addresses: list[str] = []
 
-    def run(_: object, opened: socket.socket) -> None:
+    def run(_: object, opened: socket.socket, certificate: object) -> None:
+        assert certificate is None
         addresses.append(address_of(opened))
         opened.close()
 

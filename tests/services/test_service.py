@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+import os
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from services.conftest import Opened
 from starlette.testclient import TestClient
 
-from qdrant_embed import TextCrossEncoder, TextEmbedding
+from qdrant_embed import AsyncQdrantClient, TextCrossEncoder, TextEmbedding
+from qdrant_embed.serve.app import application
+from qdrant_embed.serve.database import Collections, NewCollections
+from qdrant_embed.serve.door import Rules
+from qdrant_embed.serve.models import ServedModels
+from qdrant_embed.serve.service import Service
+
+EXAMPLES = 2 * int(os.environ.get("QDRANT_EMBED_FUZZ", "25"))
 
 TEXTS = ["The cat sat on the mat", "Paris is the capital of France", "a", "", "storm " * 200]
 
@@ -173,6 +184,10 @@ def test_the_same_document_without_an_id_is_one(http: TestClient) -> None:
         ("/collections/notes/query", {"query": "a", "limit": 1_001}, 422),
         ("/collections/notes/query", {"query": "a", "where": {"a": {"b": 1}}}, 422),
         ("/collections/notes/query", {"query": "a", "where": {"a": ["b"] * 10_001}}, 422),
+        ("/collections/notes/query", {"query": "a", "filter": {"must": [{"key": 1}]}}, 422),
+        ("/collections/notes/query", {"query": "a", "filter": {"year": 2020}}, 422),
+        ("/collections/notes/query", {"query": "a", "filter": {"must": [{}] * 10_001}}, 422),
+        ("/collections/notes/query", {"query": "a", "filter": []}, 422),
         ("/collections/notes/query", {"query": "a", "reranker": "/etc"}, 404),
         ("/collections/notes/query", {"query": "a", "offset": 10_000}, 422),
         ("/collections/notes/documents", {"documents": [{"text": "a", "id": -1}]}, 422),
@@ -193,6 +208,107 @@ def test_the_same_document_without_an_id_is_one(http: TestClient) -> None:
 def test_what_collections_refuse(http: TestClient, path: str, body: Any, status: int) -> None:
     post(http, "/collections/notes/documents", {"documents": [{"text": "the cat"}]})
     assert refused(http, path, body, status)
+
+
+def test_hits_are_what_both_filters_let_through(http: TestClient) -> None:
+    texts = [
+        {"text": f"the cat {n}", "id": n, "metadata": {"year": 2000 + n, "kind": "ab"[n % 2]}}
+        for n in range(9)
+    ]
+    post(http, "/collections/notes/documents", {"documents": texts})
+    late = {"must": [{"key": "year", "range": {"gte": 2004}}]}
+    odd = {"must_not": [{"key": "kind", "match": {"value": "a"}}]}
+    bodies: list[tuple[dict[str, Any], set[int]]] = [
+        ({"filter": late}, {4, 5, 6, 7, 8}),
+        ({"filter": {**late, **odd}}, {5, 7}),
+        ({"filter": late, "where": {"kind": "a"}}, {4, 6, 8}),
+        ({"filter": {}}, set(range(9))),
+        ({"filter": None}, set(range(9))),
+    ]
+    for body, ids in bodies:
+        found = post(http, "/collections/notes/query", {"query": "cat", **body})["hits"]
+        assert {hit["id"] for hit in found} == ids
+    wrong = {"must": [{"key": "year", "range": {"gte": []}}]}
+    said = refused(http, "/collections/notes/query", {"query": "cat", "filter": wrong}, 422)
+    assert "must" in said
+
+
+Scalars = (
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(-1e9, 1e9)
+    | st.sampled_from(["b", "2020", "2020-01-01T00:00:00Z", "", "\x00"])
+)  # fmt: skip
+Keys = st.sampled_from(
+    ["year", "kind", "list", "list[]", "list[].a", "a.b", "geo", "x[", "[0]", ""]
+)
+Points = st.fixed_dictionaries({"lat": st.floats(-400, 400), "lon": st.floats(-400, 400)})
+Ranges = st.fixed_dictionaries({}, optional=dict.fromkeys(("gt", "gte", "lt", "lte"), Scalars))
+Matches = st.dictionaries(
+    st.sampled_from(["value", "any", "except", "text", "phrase", "text_any"]),
+    Scalars | st.lists(Scalars, max_size=3),
+    max_size=1,
+)
+Conditions = st.recursive(
+    st.one_of(
+        st.fixed_dictionaries({"key": Keys, "match": Matches}),
+        st.fixed_dictionaries({"key": Keys, "range": Ranges}),
+        st.fixed_dictionaries({"key": Keys, "values_count": Ranges}),
+        st.fixed_dictionaries({"is_empty": st.fixed_dictionaries({"key": Keys})}),
+        st.fixed_dictionaries({"is_null": st.fixed_dictionaries({"key": Keys})}),
+        st.fixed_dictionaries({"has_id": st.lists(Scalars, max_size=3)}),
+        st.fixed_dictionaries({"has_vector": Keys}),
+        st.builds(
+            lambda key, center, radius: {"key": key, "geo_radius": {"center": center, **radius}},
+            Keys,
+            Points,
+            st.fixed_dictionaries({"radius": st.floats(-9, 9)}),
+        ),
+        st.builds(
+            lambda key, points: {"key": key, "geo_polygon": {"exterior": {"points": points}}},
+            Keys,
+            st.lists(Points, max_size=5),
+        ),
+    ),
+    lambda inner: (
+        st.dictionaries(
+            st.sampled_from(["must", "should", "must_not"]), inner | st.lists(inner, max_size=3)
+        )
+        | st.builds(
+            lambda key, held: {"nested": {"key": key, "filter": {"must": held}}},
+            Keys,
+            st.lists(inner, max_size=2),
+        )
+        | st.builds(
+            lambda held, least: {"min_should": {"conditions": held, "min_count": least}},
+            st.lists(inner, max_size=3),
+            st.integers(-1, 4),
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize("engine", ["local", "edge"])
+def test_no_filter_is_a_fault_of_the_service(
+    embedding: TextEmbedding, engine: Literal["local", "edge"], tmp_path: Path
+) -> None:
+    client = AsyncQdrantClient(path=str(tmp_path / "db"), engine=engine)
+    collections = Collections(client, NewCollections(embedding))
+    app = application(Service(ServedModels([embedding]), collections), Rules())
+    metadata = {"year": 2020, "kind": "a", "list": [{"a": 1}, 2], "geo": {"lat": 1.0, "lon": 2}}
+    with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as http:
+        documents = [{"text": f"cat {n}", "metadata": {**metadata, "n": n}} for n in range(5)]
+        post(http, "/collections/notes/documents", {"documents": documents})
+        seen = set()
+
+        @settings(max_examples=EXAMPLES, database=None)
+        @given(condition=st.dictionaries(st.sampled_from(["must", "should"]), Conditions))
+        def ask(condition: dict[str, Any]) -> None:
+            body = {"query": "cat", "filter": condition, "limit": 2}
+            response = http.post("/collections/notes/query", json=body)
+            seen.add(response.status_code)
+
+        ask()
+    assert seen <= {200, 422}
 
 
 def test_nan_in_metadata_is_refused(http: TestClient) -> None:

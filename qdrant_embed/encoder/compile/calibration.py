@@ -22,12 +22,13 @@ from qdrant_embed.encoder.run.cores import Workers
 from qdrant_embed.encoder.run.tokenizer import LateTokens, Tokenizer
 
 _HELD_OUT = 5  # every fifth text is kept to check with
-_LONGEST = 192  # tokens of a passage; random sequences may be longer
-_SHORT = 16  # tokens of two of three documents to calibrate with: int8 is as exact (measured)
+# tokens beside a prefix: of a document, of two of three documents to calibrate with, of a query.
+# With twice or three times as many, int8 is not more exact (measured)
+_LONGEST, _SHORT, _QUERY = 96, 16, 32
 _LONG = 512  # tokens of a long text
 _LONG_CHARACTERS = 2500  # that are sure to make as many
-_LONG_TEXTS = 2  # of each group, to calibrate with; half as many to check with
-_RANDOM_TEXTS, _SAMPLED_ROWS, _SEED = 50, 2500, 0
+_LONG_TEXTS = 1  # of each group, to calibrate with, and as many to check with
+_RANDOM_TEXTS, _SAMPLED_ROWS, _SEED = 40, 2500, 0
 _TOKENS_PER_BATCH = 256  # each batch gives the inputs of all groups at once
 
 # computes outputs of a graph, by name, from its inputs
@@ -134,7 +135,8 @@ def _long(passages: Sequence[Passage], most: int) -> list[Passage]:
 def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationTokens:
     """Tokenise the passages, three of four as documents, the fourth as a query.
 
-    Two of three documents to calibrate with are cut short, none of those to check with. Random
+    Two of three documents to calibrate with are cut short, none of those to check with; a long text
+    of each group is whole. Random
     sequences reach channels that no text of these languages does. They have the
     tokenizer's own special tokens before and after ordinary ones.
     """
@@ -146,11 +148,15 @@ def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationToke
     special = len(before) + len(after)
     forms = calibrated_prompts(spec)
     late = _late_tokens(tokenizer, spec)
+    added = {
+        prefix: len(tokenizer.tokenize([prefix]).ids[0]) if prefix else 0
+        for prefix in (spec.document_prefix, *forms)
+    }
 
-    def tokenized(part: list[Passage], most: int, short: int) -> tuple[list[list[int]], list[str]]:
-        part = part + _long(part, most)
+    def tokenized(part: list[Passage], short: int) -> tuple[list[list[int]], list[str]]:
+        part = part + _long(part, _LONG_TEXTS)
         prefixes = [
-            spec.document_prefix if i % 4 < 3 else forms[i // 4 % len(forms)]
+            forms[i // 4 % len(forms)] if i % 4 == 3 else spec.document_prefix
             for i in range(len(part))
         ]
         texts = [prefix + passage.text for prefix, passage in zip(prefixes, part, strict=True)]
@@ -159,8 +165,10 @@ def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationToke
             found = [_marked(late[i % 4 == 3], ids) for i, ids in enumerate(found)]
         # without special tokens, nothing is left of a text whose script the tokenizer drops
         limits = [
-            _LONG if passage.group == "long" else short if i % 4 in (1, 2) else _LONGEST
-            for i, passage in enumerate(part)
+            _LONG
+            if passage.group == "long"
+            else (_LONGEST, short, short, _QUERY)[i % 4] + added[prefix]
+            for i, (passage, prefix) in enumerate(zip(part, prefixes, strict=True))
         ]
         kept = [
             (_cut(ids, len(after), limit), passage.group)
@@ -169,11 +177,10 @@ def calibration_tokens(tokenizer: Tokenizer, spec: ModelSpec) -> CalibrationToke
         ]
         return [ids for ids, _ in kept], [group for _, group in kept]
 
-    prefix = tokenizer.tokenize([spec.document_prefix]).ids[0] if spec.document_prefix else []
-    texts, _ = tokenized(parts[0], _LONG_TEXTS, _SHORT + len(prefix))
-    held_out, groups = tokenized(parts[1], _LONG_TEXTS // 2, _LONGEST)
+    texts, _ = tokenized(parts[0], _SHORT)
+    held_out, groups = tokenized(parts[1], _LONGEST)
     random = np.random.default_rng(_SEED)
-    ordinary = tokenizer.ordinary_ids()
+    ordinary = np.array(tokenizer.ordinary_ids())
     longest = min(250, spec.max_tokens - special)
     lengths = np.clip(random.lognormal(3.6, 0.7, _RANDOM_TEXTS), 6, longest)
     return CalibrationTokens(

@@ -183,7 +183,8 @@ def compiled_model(
             plan = QuantizationPlan(storage=precision)
             if not is_exact:
                 measured = search().measured(precision)
-        graph(plan).save(temporary / GRAPH)
+        if found is None:
+            graph(plan).save(temporary / GRAPH)
         parts = [module.weights for module in head if module.weights is not None]
         if weights_digest([*files, *parts, *others], cache, again=True) != weights_sha256:
             remove(unfinished_folder)  # layers of either file may be in it

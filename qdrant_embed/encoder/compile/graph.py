@@ -73,10 +73,10 @@ class Graph:
         self._constants: dict[str, _Constant] = {}
         self._nodes: list[_Node] = []
         self._added = 0  # nodes, also those of loops
-        self._inputs: dict[str, tuple[int, list[str | int]]] = {}
+        self._inputs: dict[str, tuple[int, list[str | int] | None]] = {}
         self._optional: dict[str, NDArray[Any]] = {}
 
-    def input(self, name: str, shape: list[str | int], kind: int = FLOAT) -> str:
+    def input(self, name: str, shape: list[str | int] | None, kind: int = FLOAT) -> str:
         """Add an input, float32 or of another `kind`."""
         self._inputs[name] = kind, shape
         return name

@@ -42,6 +42,7 @@ from qdrant_embed.encoder.facts.precision import (
     Storage,
 )
 from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.files.compiled import GRAPH
 from qdrant_embed.encoder.run.cores import usable_cores
 from qdrant_embed.encoder.run.session import Session
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
@@ -118,7 +119,7 @@ class MixedPrecisionSearch:
         graph: builds the model's graph for a plan.
         gate: what to calibrate with, and what to check on.
         unfinished: what an earlier search did, and where what this one does is kept.
-        workspace: a folder for graphs that are tried; nothing stays in it.
+        workspace: a folder for graphs that are tried; the one that is found stays in it.
         step: is told of each step.
     """
 
@@ -133,10 +134,11 @@ class MixedPrecisionSearch:
         self._graph, self._gate, self._tokens = graph, gate, gate.tokens
         self._unfinished, self._workspace, self._step = unfinished, workspace, step
         self._threads = usable_cores()
+        self._saved: QuantizationPlan | None = None  # the plan of the graph in the workspace
         self._unseen: set[LinearGroup] = set()  # of experts that no text chose: they stay float32
 
     def run(self) -> MixedPrecision | None:
-        """Find a plan that is exact enough; ``None`` where only float32 is.
+        """Find a plan that is exact enough, and write its graph; ``None`` where only float32 is.
 
         The groups whose error is largest are put back to float32, as few as possible and up to half
         of them, until the vectors are within the limits. If they never are, the weights stay in the
@@ -146,8 +148,13 @@ class MixedPrecisionSearch:
         storage = self._graph(NOTHING_QUANTIZED).storage
         groups = self._unfinished.groups
         found = self._int8(groups, reference, storage)
-        if found is not None or storage == "fp32":
-            return found
+        if found is None and storage != "fp32":
+            found = self._stored(storage, reference)
+        if found is not None:
+            self._save(found.plan)
+        return found
+
+    def _stored(self, storage: Storage, reference: Array) -> MixedPrecision | None:
         plan = QuantizationPlan(storage=storage)
         measured = self._measured(plan, reference)
         if not self._gate.is_enough(measured):
@@ -261,12 +268,18 @@ class MixedPrecisionSearch:
         self._step("measuring")
         return errors
 
-    def _measured(self, plan: QuantizationPlan, reference: Array) -> Measured:
-        with TemporaryDirectory(dir=self._workspace) as folder:
-            path = Path(folder) / "trial.onnx"
+    def _save(self, plan: QuantizationPlan) -> Path:
+        """Write the graph of a plan, unless it is the one that was written last."""
+        path = self._workspace / GRAPH
+        if plan is not self._saved:
             self._graph(plan).save(path)
-            firsts = self._tokens.firsts[-1] if self._tokens.firsts else None
-            vectors = encode(Session(path).feed, self._tokens.held_out, self._threads, firsts)
+            self._saved = plan
+        return path
+
+    def _measured(self, plan: QuantizationPlan, reference: Array) -> Measured:
+        path = self._save(plan)
+        firsts = self._tokens.firsts[-1] if self._tokens.firsts else None
+        vectors = encode(Session(path).feed, self._tokens.held_out, self._threads, firsts)
         self._step("checking")
         return self._gate.measure(vectors, reference)
 

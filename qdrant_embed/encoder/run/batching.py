@@ -84,6 +84,16 @@ def runs(
         yield run
 
 
+def texts_per_batch(
+    length: int,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+    pairs_per_batch: int = PAIRS_PER_BATCH,
+) -> int:
+    """Return how many texts of a length run together at most."""
+    width = max(1, length)
+    return max(1, min(tokens_per_batch // width, pairs_per_batch // width**2))
+
+
 def equal_length_batches(
     lengths: Sequence[int],
     tokens_per_batch: int = TOKENS_PER_BATCH,
@@ -102,10 +112,8 @@ def equal_length_batches(
     return [
         Batch(tuple(positions), length)
         for length in sorted(by_length, reverse=True)
-        for width in [max(1, length)]
         for positions in windows(
-            by_length[length],
-            max(1, min(tokens_per_batch // width, pairs_per_batch // width**2)),
+            by_length[length], texts_per_batch(length, tokens_per_batch, pairs_per_batch)
         )
     ]
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.run.backend import Backend, Inputs
-from qdrant_embed.encoder.run.batching import PAIRS_PER_BATCH, TOKENS_PER_BATCH
+from qdrant_embed.encoder.run.batching import texts_per_batch
 from qdrant_embed.encoder.run.cores import usable_cores
 from qdrant_embed.errors import ModelError
 from qdrant_embed.forks import on_fork
@@ -80,8 +80,7 @@ class _Turns:
             if not self._waiting:
                 return []
             first = self._waiting[0].inputs
-            length = max(1, first.ids.shape[1])
-            most = max(1, min(TOKENS_PER_BATCH // length, PAIRS_PER_BATCH // length**2))
+            most = texts_per_batch(first.ids.shape[1])
             batch = [other for other in self._waiting if _run_together(first, other.inputs)][:most]
             for request in batch:
                 self._waiting.remove(request)

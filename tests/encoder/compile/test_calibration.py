@@ -12,6 +12,7 @@ from tokenizers import Regex, normalizers
 from qdrant_embed import CompileReport, ModelSpec, TextEmbedding
 from qdrant_embed.encoder.compile.calibration import (
     CalibrationTokens,
+    Passage,
     calibration_passages,
     calibration_tokens,
 )
@@ -42,7 +43,7 @@ def test_every_sequence_has_the_tokenizers_special_tokens_and_fits(
 ) -> None:
     before, after = SPECIAL[special]
     found = tokens(tmp_path, special, max_tokens)
-    assert len(found.random) == 50
+    assert len(found.random) == 40
     assert len(found.texts) > 3 * len(found.held_out) > 0
     for sequence in (*found.texts, *found.random, *found.held_out):
         inner = sequence[len(before) : len(sequence) - len(after)]
@@ -57,20 +58,23 @@ def test_every_sequence_has_the_tokenizers_special_tokens_and_fits(
     assert max(map(len, found.texts + found.held_out)) == longest
 
 
+@pytest.mark.parametrize("prefix", ["", "the cat at the sea "])
 def test_two_of_three_documents_to_calibrate_with_are_short_but_none_to_check_with(
-    tmp_path: Path,
+    prefix: str, tmp_path: Path
 ) -> None:
-    found = tokens(tmp_path, "[CLS] $A [SEP]")
-    passages = [
-        passage for i, passage in enumerate(calibration_passages()) if (i + 1) % 5 and passage.text
-    ]
-    assert len(found.texts) >= len(passages)
-    for start in (1, 2):
-        assert max(map(len, found.texts[: len(passages)][start::4])) == 16
-    for start in (0, 3):
-        assert max(map(len, found.texts[: len(passages)][start::4])) > 100
-    for start in range(4):
-        assert max(map(len, found.held_out[start::4])) > 100
+    found = tokens(tmp_path, "[CLS] $A [SEP]", document_prefix=prefix, query_prefix=prefix)
+    added = 8 if prefix else 0
+    parts: tuple[list[Passage], list[Passage]] = ([], [])
+    for i, passage in enumerate(calibration_passages()):
+        parts[not (i + 1) % 5].append(passage)
+    for kept, part, limits in (
+        (found.texts, parts[0], (96, 16, 16, 32)),
+        (found.held_out, parts[1], (96, 96, 96, 32)),
+    ):
+        for start, limit in enumerate(limits):
+            assert max(map(len, kept[: len(part)][start::4])) == limit + added
+        # of each group a long text
+        assert [len(ids) for ids in kept[len(part) :]] == [256] * 4
 
 
 def test_texts_that_are_nothing_to_the_tokenizer_are_left_out(tmp_path: Path) -> None:

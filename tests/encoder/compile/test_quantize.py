@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.compile.quantize import (
+    _DAMPING,
     Activations,
     Kind,
     Linear,
     QuantizedGroup,
+    _error_factors,
+    _gptq,
     quantize_group,
     quantize_rows,
     row_scales,
@@ -135,3 +138,36 @@ def test_rows_of_a_table_have_a_scale_each() -> None:
     table = np.array([[1, -2, 0.5], [0, 0, 0], [1e-3, 2e-3, -1e-3]], np.float32)
     integers, scales = quantize_rows(table), row_scales(table)
     np.testing.assert_allclose(integers * scales, table, atol=0.01, rtol=0.01)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 200))
+def test_each_row_takes_over_what_solving_for_it_says(seed: int, inputs: int) -> None:
+    random = np.random.default_rng(seed)
+    rows = random.normal(0, np.exp(random.normal(0, 1, inputs)), (300, inputs))
+    moments = (rows.T @ rows / 300).astype(np.float32)
+    found = np.tril(_error_factors(moments.copy()))
+    damped = moments + (np.diag(moments).mean() * _DAMPING + 1e-12) * np.eye(inputs)
+    # the best weights of all later inputs, where those up to one are fixed
+    for row in {0, inputs // 2, inputs - 1}:
+        exact = np.linalg.solve(damped[row:, row:], damped[row:, :row])[0]
+        assert np.allclose(found[row, :row], exact, atol=1e-3 * (1 + np.abs(exact).max(initial=0)))
+        assert found[row, row] == 1
+
+
+@pytest.mark.parametrize("inputs", [63, 64, 65, 200])
+def test_of_inputs_that_go_together_rounding_is_twice_as_near_as_to_the_nearest(
+    inputs: int,
+) -> None:
+    random = np.random.default_rng(inputs)
+    weight = random.normal(0, 0.05, (inputs, 48)).astype(np.float32)
+    rows = random.normal(0, 1, (600, inputs // 4)) @ random.normal(0, 1, (inputs // 4, inputs))
+    rows = (rows + random.normal(0, 0.5, rows.shape)).astype(np.float32)
+    seen, others = rows[:500], rows[500:]
+    moments: Array = (seen.T @ seen / 500).astype(np.float32)
+    integers, scales = _gptq(weight, _error_factors(moments))
+    ours, nearest = (
+        float(np.linalg.norm(others @ (numbers * scales - weight)))
+        for numbers in (integers, np.rint(weight / scales))
+    )
+    assert ours < nearest / 2

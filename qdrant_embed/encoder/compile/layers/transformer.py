@@ -245,7 +245,8 @@ class TransformerGraph(ABC, Generic[C]):
         self.seen = SeenTokens(self.graph) if hides else None
         hidden = self.embeddings()  # also adds what later layers share
         if self._numbers.start:
-            hidden = self.graph.input(HIDDEN, ["batch", "tokens", self.config.hidden_size])
+            # with a shape, onnxruntime would fuse sums and norms to operators that are slower
+            hidden = self.graph.input(HIDDEN, None)
         for number in self._numbers:
             last = number == self.config.num_hidden_layers - 1
             hidden = self.layer(hidden, number, first_row_only=last and first_row_only)
