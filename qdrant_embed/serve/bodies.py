@@ -66,7 +66,8 @@ def _check_is_filter(condition: dict[str, Any] | None) -> dict[str, Any] | None:
             models.Filter.model_validate(condition)
         except ValidationError as error:
             wrong = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            place = ".".join(map(str, wrong["loc"]))
+            parts = [str(part) for part in wrong["loc"]]
+            place = ".".join(part for part in parts if not part.startswith("list["))
             raise PydanticCustomError(
                 "no_filter",
                 "it is no filter of Qdrant's: {said}",

@@ -80,7 +80,7 @@ def with_runtime(model: LoadedModel, plan: RunPlan, runtime: Runtime, cache: Pat
         return _faster(model, plan, cache)
     check_installed(runtime)
     other = _on_openvino(model, plan)
-    with announced(f"comparing {model.spec.name} on OpenVINO, once for this cache folder"):
+    with announced(f"comparing {model.spec.name} on OpenVINO, once for this cache folder,"):
         once(cache, _OPENVINO, _key(plan), partial(_check_vectors, other))
     return other
 
@@ -151,7 +151,7 @@ def _measured(model: LoadedModel, note: Path) -> ChosenRuntime:
     name, tokens = model.spec.name, _held_out(model)
     seconds: dict[bool, list[float]] = {False: [], True: []}
     begun = time.monotonic()
-    with announced(f"measuring {name} on onnxruntime and OpenVINO, once for this cache folder"):
+    with announced(f"measuring {name} on onnxruntime and OpenVINO, once for this cache folder,"):
         _check_vectors(model)  # which also makes both ready
         while len(seconds[True]) < _ROUNDS:
             for bulk in (False, True):
