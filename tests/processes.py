@@ -9,6 +9,31 @@ from textwrap import dedent
 
 SECONDS = 120  # a hang is for ever
 
+# The beginning of a script in which `child(work)` forks, and `ended(children)` fails unless each
+# ends by itself, and with success.
+FORKS = """
+import os, sys, threading, time
+
+def child(work):
+    if pid := os.fork():
+        return pid
+    work()
+    sys.exit(7)
+
+def ended(*children):
+    deadline = time.monotonic() + 40
+    for pid in children:
+        while True:
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                assert os.waitstatus_to_exitcode(status) == 7, status
+                break
+            if time.monotonic() > deadline:
+                os.kill(pid, 9)
+                raise AssertionError("a child hangs")
+            time.sleep(0.01)
+"""
+
 
 def run(script: str, *arguments: object, env: dict[str, str] | None = None) -> str:
     """Runs a script and returns what it prints; fails where it fails, or does not end."""

@@ -608,8 +608,8 @@ def vectors_of_tokens(
 ) -> Iterable[Vector]:
     """Return the vector of each text, given as token ids of `tokens_of`, in order.
 
-    They are computed by the calling thread; a single text while nothing else is computed also by
-    another one.
+    They are computed by the calling thread. While nothing else is computed, a single text is spread
+    over two cores, if that is faster.
 
     Args:
         encoder: as for `tokens_of`.

@@ -26,6 +26,31 @@ _KEY = "opacity:.65"
 _NAME = "margin:1em .7em .2em;font-weight:bold"
 
 
+T = TypeVar("T")
+ShownT = TypeVar("ShownT", bound="_Shown[Any]")
+
+
+class _Shown(list[T]):
+    """A list, in every respect, that shows itself; so do its slices."""
+
+    __slots__ = ()
+
+    @overload
+    def __getitem__(self, place: SupportsIndex, /) -> T: ...
+    @overload
+    def __getitem__(self: ShownT, place: slice, /) -> ShownT: ...
+    def __getitem__(self, place: SupportsIndex | slice, /) -> Any:
+        """Return an item, or a slice that shows itself in the same way."""
+        if isinstance(place, slice):
+            return type(self)(super().__getitem__(place))
+        return super().__getitem__(place)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Print the items in IPython."""
+        del cycle
+        printer.text(str(self))
+
+
 class Hit(Protocol):
     """What a table shows of a hit; see `QueryResponse`."""
 
@@ -49,7 +74,7 @@ class Hit(Protocol):
 HitT = TypeVar("HitT", bound=Hit)
 
 
-class Hits(list[HitT]):
+class Hits(_Shown[HitT]):
     """Hits as a list, in every respect, that shows itself as a table.
 
     ``print`` and IPython show a line for each hit, and a notebook a table; bars compare scores with
@@ -58,16 +83,6 @@ class Hits(list[HitT]):
     """
 
     __slots__ = ()
-
-    @overload
-    def __getitem__(self, place: SupportsIndex, /) -> HitT: ...
-    @overload
-    def __getitem__(self, place: slice, /) -> Hits[HitT]: ...
-    def __getitem__(self, place: SupportsIndex | slice, /) -> HitT | Hits[HitT]:
-        """Return a hit, or a slice that shows itself in the same way."""
-        if isinstance(place, slice):
-            return type(self)(super().__getitem__(place))
-        return super().__getitem__(place)
 
     def __str__(self) -> str:
         """Return a line for each hit: a bar, its score, id and text, as wide as the terminal."""
@@ -87,11 +102,6 @@ class Hits(list[HitT]):
             text = _shortened(_one_line(hit.document), max(20, room - _columns(begin)))
             lines.append((begin + text).rstrip())
         return "\n".join([*lines, *_others(self)])
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Print the hits in IPython."""
-        del cycle
-        printer.text(str(self))
 
     def _repr_html_(self) -> str:
         """Return the table that a notebook shows, in which everything is escaped."""
@@ -122,20 +132,10 @@ class Group(Protocol):
 GroupT = TypeVar("GroupT", bound=Group)
 
 
-class Groups(list[GroupT]):
+class Groups(_Shown[GroupT]):
     """Groups of hits as a list, in every respect, that shows itself as a table for each group."""
 
     __slots__ = ()
-
-    @overload
-    def __getitem__(self, place: SupportsIndex, /) -> GroupT: ...
-    @overload
-    def __getitem__(self, place: slice, /) -> Groups[GroupT]: ...
-    def __getitem__(self, place: SupportsIndex | slice, /) -> GroupT | Groups[GroupT]:
-        """Return a group, or a slice that shows itself in the same way."""
-        if isinstance(place, slice):
-            return type(self)(super().__getitem__(place))
-        return super().__getitem__(place)
 
     def __str__(self) -> str:
         """Return a line for each group, and one for each of its hits."""
@@ -144,11 +144,6 @@ class Groups(list[GroupT]):
             for group in self[:_SHOWN]
         ]
         return "\n".join([*shown, *_others(self, "groups")]) if self else "no groups"
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Print the groups in IPython."""
-        del cycle
-        printer.text(str(self))
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows, in which everything is escaped."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import run
+from processes import FORKS, run
 from tiny import TinyModel
 from tiny_onnx import tiny_onnx
 
@@ -18,29 +18,10 @@ from qdrant_embed.forks import ForkLock
 
 pytestmark = pytest.mark.skipif(not hasattr(sys, "getdlopenflags"), reason="Unix forks")
 
-# `child(work)` forks; `ended(children)` fails unless each ends by itself, and with success
-BEGIN = """
-import os, sys, threading, time
+BEGIN = (
+    FORKS
+    + """
 from qdrant_embed import QdrantClient, SparseTextEmbedding, TextEmbedding
-
-def child(work):
-    if pid := os.fork():
-        return pid
-    work()
-    sys.exit(7)
-
-def ended(*children):
-    deadline = time.monotonic() + 40
-    for pid in children:
-        while True:
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
-                assert os.waitstatus_to_exitcode(status) == 7, status
-                break
-            if time.monotonic() > deadline:
-                os.kill(pid, 9)
-                raise AssertionError("a child hangs")
-            time.sleep(0.01)
 
 def encode():
     for number in range(12):
@@ -50,6 +31,7 @@ def encode():
 
 encoder = TextEmbedding(sys.argv[1], threads=2, lazy_load=True)
 """
+)
 
 
 def test_a_child_ends_after_its_parent_asked_queries(tiny: TinyModel) -> None:

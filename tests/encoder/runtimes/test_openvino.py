@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from processes import run
+from processes import FORKS, run
 from tiny import TinyModel, tiny_bert, tiny_tokenizer, write_model
 from tiny_onnx import WIDTH, tiny_onnx
 
@@ -240,28 +240,10 @@ def test_vectors_that_differ_are_refused_and_auto_does_without(
 
 # processes
 
-BEGIN = """
-import os, sys, threading, time
+BEGIN = (
+    FORKS
+    + """
 from qdrant_embed import TextEmbedding
-
-def child(work):
-    if pid := os.fork():
-        return pid
-    work()
-    os._exit(7)
-
-def ended(*children):
-    deadline = time.monotonic() + 60
-    for pid in children:
-        while True:
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
-                assert os.waitstatus_to_exitcode(status) == 7, status
-                break
-            if time.monotonic() > deadline:
-                os.kill(pid, 9)
-                raise AssertionError("a child hangs")
-            time.sleep(0.01)
 
 TEXTS = ["cat dog " * (number % 9) for number in range(80)]
 encoder = TextEmbedding(sys.argv[1], runtime="openvino")
@@ -271,6 +253,7 @@ def encode():
     for found, vector in zip(encoder.embed(TEXTS), expected):
         assert abs(found - vector).max() < 1e-5
 """
+)
 
 
 @pytest.mark.skipif(not hasattr(sys, "getdlopenflags"), reason="Unix forks")
