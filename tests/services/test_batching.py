@@ -173,6 +173,27 @@ def test_an_error_is_that_of_its_request_alone(where: str) -> None:
     assert isinstance(second, ValueError)
 
 
+def test_an_error_in_a_batch_is_that_of_one_request() -> None:
+    def compute(items: list[range]) -> list[range]:
+        if range(2, 3) in items:
+            raise ValueError("no")
+        return items
+
+    async def run(lane: Lane[int, range, range]) -> list[list[range] | BaseException]:
+        requests = [[1], [2], [1, 3]]
+        return await asyncio.gather(*map(lane.results, requests), return_exceptions=True)
+
+    batches: list[int] = []
+    with lane_of(
+        compute, lambda items: [range(item, item + 1) for item in items], on_batch=batches.append
+    ) as lane:
+        first, second, third = asyncio.run(run(lane))
+    assert max(batches) > 1
+    assert first == [range(1, 2)]
+    assert isinstance(second, ValueError)
+    assert third == [range(1, 2), range(3, 4)]
+
+
 def test_a_caller_that_is_gone_disturbs_nobody_and_is_not_computed() -> None:
     begun, goes_on = threading.Event(), threading.Event()
     batches: list[int] = []

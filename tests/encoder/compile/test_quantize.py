@@ -114,6 +114,18 @@ def test_no_sum_of_two_products_can_leave_sixteen_bits(seed: int, kind: Kind) ->
     assert 0 <= group.input_zero_point <= 255
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_weight_that_takes_over_a_large_error_keeps_its_pair_within_bounds(sign: int) -> None:
+    inputs = np.zeros(64, np.float32)
+    inputs[:2] = 25, 1  # so that an error of the first is many of the second
+    random = np.random.default_rng(0)
+    weight = random.normal(0, 0.1, (64, 200)).astype(np.float32)
+    weight[:2] = sign * random.uniform(0.9, 1, (2, 200))
+    integers, _ = _gptq(weight, _error_factors(np.outer(inputs, inputs)))
+    sums = integers[0::2].astype(int) + integers[1::2]
+    assert np.abs(sums).max() == 128
+
+
 def test_layers_of_a_group_share_their_input_and_keep_their_own_outputs() -> None:
     first, rows = layer(1)
     second, _ = layer(2, outputs=16)

@@ -7,7 +7,12 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qdrant_embed.encoder.run.batching import equal_length_batches, runs, windows
+from qdrant_embed.encoder.run.batching import (
+    equal_length_batches,
+    padded_batches,
+    runs,
+    windows,
+)
 
 
 @given(st.lists(st.integers()), st.integers(1, 10))
@@ -29,6 +34,21 @@ def test_batches_hold_every_position_once_with_one_length(
         assert {lengths[position] for position in batch.positions} == {batch.length}
         assert len(batch.positions) * batch.length <= budget or len(batch.positions) == 1
         assert len(batch.positions) * batch.length**2 <= pairs or len(batch.positions) == 1
+
+
+@given(st.lists(st.integers(1, 512)), st.integers(512, 600))
+def test_padded_batches_hold_every_position_once(lengths: list[int], longest: int) -> None:
+    batches = padded_batches(lengths, longest)
+    positions = [position for batch in batches for position in batch.positions]
+    assert sorted(positions) == list(range(len(lengths)))
+    for batch in batches:
+        own = [lengths[position] for position in batch.positions]
+        assert max(own) <= batch.length <= min(longest, max(own) + 15)
+
+
+def test_padded_batches_have_few_lengths() -> None:
+    batches = padded_batches(range(1, 513), 512)
+    assert len({batch.length for batch in batches}) < 64
 
 
 @given(st.lists(st.integers(1, 600)))
