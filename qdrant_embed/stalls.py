@@ -19,40 +19,31 @@ class announced(AbstractContextManager["announced"]):  # noqa: N801 - used like 
     """Run the block, and log a warning if it takes more than two seconds, then one at its end.
 
     A warning, because that is what people see who configured no logging, and only they wonder.
-    What ends sooner says nothing, and costs little: one thread watches all blocks. Of blocks that
-    do the same at the same time, in threads or tasks, one is announced.
+    What ends sooner says nothing, and costs little: one thread watches all blocks. Blocks that do
+    the same at the same time, in threads or tasks, are announced once, and end with the last one.
 
     Args:
         doing: what the block does, to precede "takes more than 2 s".
         unless: whether something else shows it, such as a progress bar.
     """
 
-    __slots__ = ("_started", "_unless", "doing", "was_said")
+    __slots__ = ("_unless", "doing", "started", "was_said")
 
     def __init__(self, doing: str, *, unless: bool = False) -> None:
         self.doing, self._unless, self.was_said = doing, unless, False
 
     def __enter__(self) -> announced:
         if not self._unless:
-            self._started = time.monotonic()
+            self.started = time.monotonic()
             _WATCH.add(self)
         return self
 
     def __exit__(self, *raised: object) -> None:
         if self._unless:
             return
-        _WATCH.discard(self)
-        if self.was_said:
-            seconds = time.monotonic() - self._started
+        if _WATCH.end(self):
+            seconds = time.monotonic() - self.started
             logger.warning("%s has ended after %.1f s", self.doing, seconds)
-
-    def tell(self, now: float) -> bool:
-        """Log that the block takes long, if it does, and return whether it does."""
-        if now - self._started < NOTICE:
-            return False
-        self.was_said = True
-        logger.warning("%s takes more than %.0f s", self.doing, NOTICE)
-        return True
 
 
 class _Watch:
@@ -69,6 +60,7 @@ class _Watch:
         self._thread: threading.Thread | None = None
 
     def add(self, block: announced) -> None:
+        """Watch the block from now on."""
         self._blocks.add(block)
         if self._thread is None:
             with self._lock, suppress(RuntimeError):  # the interpreter ends, or has no more threads
@@ -77,8 +69,29 @@ class _Watch:
                     thread.start()
                     self._thread = thread
 
-    def discard(self, block: announced) -> None:
-        self._blocks.discard(block)
+    def end(self, block: announced) -> bool:
+        """Forget the block, and return whether its end is to be said."""
+        with self._lock:
+            self._blocks.discard(block)
+            if block.was_said:
+                for other in tuple(self._blocks):
+                    if other.doing == block.doing:
+                        other.was_said = True  # the wait that was announced goes on there
+                        return False
+            return block.was_said
+
+    def _due(self, now: float) -> list[announced]:
+        """Return the blocks to announce, marked as announced."""
+        due = []
+        with self._lock:
+            blocks = tuple(self._blocks)
+            said = {block.doing for block in blocks if block.was_said}
+            for block in blocks:
+                if block.doing not in said and now - block.started >= NOTICE:
+                    block.was_said = True
+                    said.add(block.doing)
+                    due.append(block)
+        return due
 
     def _run(self) -> None:
         busy = time.monotonic()
@@ -87,11 +100,8 @@ class _Watch:
             now = time.monotonic()
             if self._blocks:
                 busy = now
-                blocks = tuple(self._blocks)
-                told = {block.doing for block in blocks if block.was_said}
-                for block in blocks:
-                    if block.doing not in told and block.tell(now):
-                        told.add(block.doing)
+                for block in self._due(now):
+                    logger.warning("%s takes more than %.0f s", block.doing, NOTICE)
             elif now - busy > _IDLE:
                 with self._lock:
                     if not self._blocks:

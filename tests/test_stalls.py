@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -70,6 +71,21 @@ def test_of_waits_for_the_same_one_is_announced(caplog: pytest.LogCaptureFixture
     for thread in threads:
         thread.join()
     assert [caplog.text.count(f"waiting for {n} has ended") for n in (0, 1)] == [1, 1]
+    assert len(caplog.records) == 4
+
+
+def test_waits_for_the_same_that_overlap_end_with_the_last(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, last = (stalls.announced("waiting for a bus") for _ in range(2))
+    with contextlib.ExitStack() as stack:
+        with first:
+            while not caplog.records:
+                time.sleep(0.01)
+            stack.enter_context(last)
+        assert "has ended" not in caplog.text
+        time.sleep(0.1)
+    assert caplog.text.count("takes more") == caplog.text.count("has ended") == 1
 
 
 def test_a_bar_knows_whether_it_is_seen() -> None:
