@@ -34,6 +34,7 @@ from qdrant_embed.ingest.whole_documents import (
     StoredDocument,
     get_documents,
 )
+from qdrant_embed.search.comparison import find_by
 from qdrant_embed.search.search import EncodedQuery, QueryResponse, Search, answer
 
 T = TypeVar("T")
@@ -168,6 +169,20 @@ class FrameworkCollection:
         search = Search(reranker=reranker, **options)
         (hits,) = await answer(collection, search, search.texts(text))
         return hits
+
+    async def search_words(self, text: str, **options: Any) -> list[QueryResponse]:
+        """Return hits by the collection's sparse vectors alone, without a reranker; see `search`.
+
+        Raises:
+            InputError: if the collection has no sparse vectors.
+        """
+        found = await find_by(self.collection, Search(**options), text, "sparse")
+        if found is None:
+            raise InputError(
+                f"collection {self.name!r} has no sparse vectors to search by: write it with a "
+                "client that has a sparse model (set_sparse_model)"
+            )
+        return found.hits
 
     async def search_vector(
         self, vector: Sequence[float], text: str | None = None, **options: Any

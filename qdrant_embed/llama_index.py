@@ -76,6 +76,7 @@ _SOURCE = "doc_id"  # of the document that a node is a part of
 _BATCH = 256  # texts that are embedded together: the encoder makes batches of its own
 _RELEVANCE = 0.5  # of a search by MMR that does not say
 _OF_LLAMA_INDEX = ("qdrant_filters", "mmr_threshold")  # options that are not those of a query
+_BY_WORDS = (VectorStoreQueryMode.SPARSE, VectorStoreQueryMode.TEXT_SEARCH)
 
 
 class QdrantEmbedding(BaseEmbedding):
@@ -293,9 +294,10 @@ class QdrantVectorStore(BasePydanticVectorStore):
     and vectors of other models that nodes have are ignored.
 
     A query is one of ``client.query``: hybrid in a collection with sparse vectors
-    (`set_sparse_model`), with the client's reranker, if any. ``vector_store_kwargs`` of a retriever
-    are options of `QdrantClient.query`, ``qdrant_filters``
-    a filter of Qdrant, and ``mmr_threshold`` how near hits of mode ``"mmr"`` are, from 0 to 1.
+    (`set_sparse_model`), with the client's reranker, if any; one of mode ``"sparse"`` or
+    ``"text_search"`` is by the sparse vectors alone. ``vector_store_kwargs`` of a retriever are
+    options of `QdrantClient.query`, ``qdrant_filters`` a filter of Qdrant, and ``mmr_threshold``
+    how near hits of mode ``"mmr"`` are, from 0 to 1.
 
     With a `QdrantClient`, asynchronous methods run in threads. With an `AsyncQdrantClient`, they
     run on the event loop, and the store has no others.
@@ -482,7 +484,12 @@ class QdrantVectorStore(BasePydanticVectorStore):
         for name in _OF_LLAMA_INDEX:
             options.pop(name, None)
         text, vector = query.query_str, query.query_embedding
-        if vector is not None and self._encoder is not None:
+        mode = VectorStoreQueryMode(query.mode)
+        if mode in _BY_WORDS:
+            if text is None:
+                raise InputError(f"mode {mode.value!r} searches by words: pass query_str")
+            hits = await self._own.search_words(text, **options)
+        elif vector is not None and self._encoder is not None:
             hits = await self._own.search_vector(vector, text or None, **options)
         elif text is None:
             raise InputError("the query has no text: pass query_str, or embed_model to the store")
@@ -513,10 +520,12 @@ def _options(query: VectorStoreQuery, given: Mapping[str, Any]) -> dict[str, Any
         if threshold is None:
             threshold = given.get("mmr_threshold", _RELEVANCE)
         options["diversity"] = 1 - threshold
-    elif mode != VectorStoreQueryMode.DEFAULT:
+    elif mode == VectorStoreQueryMode.SPARSE:
+        limit = query.sparse_top_k or limit
+    elif mode != VectorStoreQueryMode.DEFAULT and mode not in _BY_WORDS:
         raise InputError(
             f"mode {mode.value!r} is not supported: use 'default' (hybrid in a collection with "
-            "sparse vectors), 'hybrid' or 'mmr'"
+            "sparse vectors), 'hybrid', 'mmr', 'sparse' or 'text_search' (the two are one)"
         )
     condition = _condition(query.node_ids or None, query.filters, query.doc_ids)
     wanted: models.Filter | None = given.get("qdrant_filters")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -174,6 +175,20 @@ async def test_what_an_index_asks_of_a_store(
         )
         answer = await call("query", query)
         assert {node.text for node in answer.nodes} == {*TEXTS[:2]}
+    for mode in ("sparse", "text_search") if hybrid else ():
+        query = VectorStoreQuery(
+            vector, similarity_top_k=1, query_str="cats", mode=VectorStoreQueryMode(mode)
+        )
+        answer = await call("query", query)  # of the two texts with a cat, the shorter one
+        assert [node.text for node in answer.nodes] == [TEXTS[2]]
+        query = replace(query, query_str="nowhere", similarity_top_k=4)
+        assert (await call("query", query)).nodes == []
+        query = replace(query, query_str="cats", doc_ids=["sea"])
+        assert (await call("query", query)).nodes == []
+        query = replace(query, doc_ids=None, sparse_top_k=2)
+        assert len((await call("query", replace(query, similarity_top_k=1))).nodes) == (
+            2 if mode == "sparse" else 1
+        )
     wanted = [given[2].node_id, given[0].node_id]
     assert {node.text for node in await call("get_nodes", wanted)} == {TEXTS[0], TEXTS[2]}
     await call("delete_nodes", [given[2].node_id])
@@ -371,8 +386,12 @@ def test_what_cannot_be_used_is_refused(tiny: TinyModel) -> None:
     client.set_model(tiny.path)
     store = QdrantVectorStore(client, "demo")
     store.add(nodes())
-    with pytest.raises(InputError, match="mode 'sparse' is not supported"):
+    with pytest.raises(InputError, match="mode 'svm' is not supported"):
+        store.query(VectorStoreQuery(query_str="a", mode=VectorStoreQueryMode.SVM))
+    with pytest.raises(InputError, match="'demo' has no sparse vectors"):
         store.query(VectorStoreQuery(query_str="a", mode=VectorStoreQueryMode.SPARSE))
+    with pytest.raises(InputError, match="mode 'sparse' searches by words"):
+        store.query(VectorStoreQuery([0.0] * 32, mode=VectorStoreQueryMode.SPARSE))
     with pytest.raises(InputError, match="text_match_insensitive"):
         store.get_nodes(filters=where(("kind", "text_match_insensitive", "sea")))
     with pytest.raises(InputError, match="clear"):
