@@ -12,7 +12,9 @@ SECONDS = 120  # a hang is for ever
 # The beginning of a script in which `child(work)` forks, and `ended(children)` fails unless each
 # ends by itself, and with success.
 FORKS = """
-import os, sys, threading, time
+import faulthandler, os, signal, sys, threading, time
+
+faulthandler.register(signal.SIGUSR1)
 
 def child(work):
     if pid := os.fork():
@@ -29,7 +31,9 @@ def ended(*children):
                 assert os.waitstatus_to_exitcode(status) == 7, status
                 break
             if time.monotonic() > deadline:
-                os.kill(pid, 9)
+                os.kill(pid, signal.SIGUSR1)  # it says where it hangs
+                time.sleep(1)
+                os.kill(pid, signal.SIGKILL)
                 raise AssertionError("a child hangs")
             time.sleep(0.01)
 """

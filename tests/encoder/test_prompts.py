@@ -115,6 +115,7 @@ def test_a_collection_remembers_the_task(model: Path) -> None:
     follower = QdrantClient(":memory:")
     follower._client = client._client
     follower.set_model(model, task="Find code")
-    assert follower.query("notes", "cat")[0].score == told
+    # local mode normalises stored vectors with each query, which moves the last digit of scores
+    assert follower.query("notes", "cat")[0].score == pytest.approx(told, abs=1e-6)
     with pytest.raises(InputError, match="only models by name accept"):
         client.set_model(TextEmbedding(model), task="Find code")

@@ -186,7 +186,9 @@ class Session:
         session, thread = self._session or self._restarted(), threading.get_ident()
         self._running.add(thread)
         try:
-            found: list[Vector] = session.run(names, inputs)
+            # copied, as onnxruntime frees its own under a lock, which another thread may hold when
+            # a child is forked: one that frees a vector of its parent's would wait for ever
+            found = [np.array(output) for output in session.run(names, inputs)]
         except _ERRORS as error:
             raise ModelError(f"{self._path} was loaded, but failed when run: {error}") from error
         finally:

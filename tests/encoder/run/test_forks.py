@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from processes import FORKS, run
 from tiny import TinyModel
 from tiny_onnx import tiny_onnx
 
-from qdrant_embed import ModelError
+from qdrant_embed import LateInteractionTextEmbedding, ModelError, TextEmbedding
 from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.session import Session
 from qdrant_embed.forks import ForkLock
+
+LATE = sorted((Path(__file__).parents[2] / "fixtures" / "late").iterdir())[0]
 
 pytestmark = pytest.mark.skipif(not hasattr(sys, "getdlopenflags"), reason="Unix forks")
 
@@ -179,6 +182,23 @@ def test_what_a_parent_began_cannot_be_read_on_in_its_child(tiny: TinyModel) -> 
     assert len(list(vectors)) == 399
     """
     run(BEGIN + work.replace("\n    ", "\n"), tiny.path)
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "fp32"}, {"overflow": "mean"}])
+def test_vectors_are_memory_of_their_own(tiny: TinyModel, options: dict[str, Any]) -> None:
+    """What a library owns is freed under its locks, for which a forked child may wait for ever."""
+    encoder = TextEmbedding(tiny.path, **options)
+    texts = ["cat", "a dog", "the ship sailed", "a storm " * 40] * 3
+    vectors = [vector for text in texts for vector in encoder.query_embed(text)]
+    vectors += [*encoder.embed(texts), *encoder.embed(texts, batch_size=2)]
+    if not options:
+        late = LateInteractionTextEmbedding(LATE)
+        vectors += [*late.query_embed("cat"), *late.passage_embed(texts)]
+    for vector in vectors:
+        owner: object = vector
+        while isinstance(owner, np.ndarray) and owner.base is not None:
+            owner = owner.base
+        assert isinstance(owner, np.ndarray), type(owner)
 
 
 def test_a_device_belongs_to_the_parent(tmp_path: Path) -> None:
