@@ -170,8 +170,8 @@ def _libembedding(workspace: Path) -> Encode:
 # tuned
 
 
-def _openvino(workspace: Path, step: int) -> Encode:
-    """Static int8 of nncf; bfloat16 if the processor has it; a stream for each core.
+def _openvino(workspace: Path, step: int, *, int8: bool = True) -> Encode:
+    """Static int8 of nncf, or float32; bfloat16 if the processor has it; a stream for each core.
 
     Lengths are rounded up to a multiple of `step`.
     """
@@ -179,7 +179,8 @@ def _openvino(workspace: Path, step: int) -> Encode:
     from openvino import opset13
 
     core, streams = openvino.Core(), _cores()
-    model = core.read_model(workspace / _OPENVINO / _OPENVINO / _QUANTISED)
+    quantised, plain = Path(_OPENVINO, _OPENVINO, _QUANTISED), Path(_PLAIN, "model.onnx")
+    model = core.read_model(workspace / (quantised if int8 else plain))
     by_name = {parameter.get_friendly_name(): parameter for parameter in model.get_parameters()}
     shares = opset13.parameter([-1, -1, 1], np.float32, name="shares")  # of each token in the mean
     pooled = opset13.reduce_sum(
@@ -408,6 +409,16 @@ PEERS: dict[str, Peer] = {
     "openvino-equal": Peer(
         ("torch", "openvino", "nncf"),
         lambda at: _openvino(at, 1),
+        "the same in batches of equal length, without padding",
+    ),
+    "openvino-float": Peer(
+        ("torch", "openvino"),
+        lambda at: _openvino(at, _BUCKET, int8=False),
+        "OpenVINO tuned: the float32 weights, bf16, buckets of 16 tokens, a stream for each core",
+    ),
+    "openvino-float-equal": Peer(
+        ("torch", "openvino"),
+        lambda at: _openvino(at, 1, int8=False),
         "the same in batches of equal length, without padding",
     ),
     "ctranslate2": Peer(
