@@ -43,7 +43,7 @@ ATTENTION = 2 * LAYERS * 2 * WIDTH  # for a token and each token that it attends
 ROWS = 512  # tokens, as in a batch
 SHAPES = ((WIDTH, WIDTH), (WIDTH, 3 * WIDTH), (WIDTH, INNER), (INNER, WIDTH), (1024, 1024))
 SECONDS = 0.15  # of each product
-CUT = 4  # every nth text of a corpus
+CUT = 1
 
 
 def main() -> None:
