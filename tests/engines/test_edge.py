@@ -566,6 +566,25 @@ def test_all_that_changes_while_an_index_is_built_is_in_it(
     without.close()
 
 
+def test_optimize_leaves_nothing_without_an_index_that_is_worth_one(tmp_path: Path) -> None:
+    client = opened(tmp_path)
+    client.create_collection("demo", models.VectorParams(size=512, distance=models.Distance.DOT))
+
+    def stored(first: int, count: int) -> None:
+        rows = np.random.default_rng(first).standard_normal((count, 512)).tolist()
+        ids = range(first, first + count)
+        client.upsert("demo", [Point(id=n, vector=row) for n, row in zip(ids, rows, strict=True)])
+
+    for first, count in ((0, 1500), (1500, 700)):  # 3 and 1.4 megabytes
+        stored(first, count)
+        database(client).optimize("demo")
+        assert client.get_collection("demo").indexed_vectors_count == first + count
+    stored(2200, 100)
+    database(client).optimize("demo")
+    assert client.get_collection("demo").indexed_vectors_count == 2200
+    client.close()
+
+
 @pytest.mark.parametrize("end", ["close", "delete_collection"])
 def test_an_index_is_given_up_when_nobody_wants_it_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str

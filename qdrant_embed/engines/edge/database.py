@@ -243,7 +243,7 @@ class EdgeDatabase(QdrantBase):
                     deleted_threshold=tuned.deleted_threshold or 0.2,
                     vacuum_min_vector_number=tuned.vacuum_min_vector_number or 1000,
                     default_segment_number=tuned.default_segment_number or 0,
-                    indexing_threshold=10_000
+                    indexing_threshold=conversion.LEAST_INDEXED
                     if tuned.indexing_threshold is None
                     else tuned.indexing_threshold,
                     flush_interval_sec=1,
