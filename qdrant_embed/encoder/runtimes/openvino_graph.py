@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,20 @@ _STARTING = forks.ForkLock(awaited=True)
 _HIDDEN = np.float32(-30000)  # added to the scores of padding; bfloat16 holds it, too
 
 
+@dataclass(frozen=True, eq=False)
+class _Slot:
+    """A request of OpenVINO's for one thread at a time.
+
+    Attributes:
+        request: the request.
+        lock: held while it runs, for which a fork waits: a child whose parent was in the middle of
+            it would find OpenVINO's own locks held, and wait for ever (seen once in 150 forks).
+    """
+
+    request: Any
+    lock: forks.ForkLock = field(default_factory=lambda: forks.ForkLock(awaited=True))
+
+
 class OpenVinoGraph:
     """Runs a graph of standard operators, in bfloat16 where the processor computes in it.
 
@@ -46,7 +61,7 @@ class OpenVinoGraph:
 
     def __init__(self, graph: Callable[[], bytes], name: str) -> None:
         self._graph, self._name = graph, name
-        self._idle: list[Any] = []  # requests, of which each thread takes one while it computes
+        self._idle: list[_Slot] = []  # of which each thread takes one while it computes
         self._read: set[str] = set()  # inputs; a mean that is not computed needs no shares
         self._compiled: Any = None
         self._running()
@@ -67,11 +82,13 @@ class OpenVinoGraph:
         lengths = np.full(len(inputs.ids), tokens) if inputs.lengths is None else inputs.lengths
         idle = self._idle  # a forked child has others
         try:
-            request = idle.pop()
+            slot = idle.pop()
         except IndexError:
-            request = self._running().create_infer_request()
-        found = self._inferred(request, inputs.ids, lengths)
-        idle.append(request)
+            with _STARTING:
+                slot = _Slot(self._running().create_infer_request())
+        with slot.lock:
+            found = self._inferred(slot.request, inputs.ids, lengths)
+        idle.append(slot)
         return found
 
     def _inferred(
