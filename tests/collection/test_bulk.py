@@ -189,7 +189,7 @@ def test_the_embedded_engine_begins_no_index_meanwhile(
     caplog.set_level(logging.INFO, "qdrant_embed")
     embedded.add("demo", TEXTS, collection_options=WAIT)
     threshold, mark = state(embedded)
-    assert (threshold, mark) == (0, {"indexing_threshold": 10_000})
+    assert (threshold, mark) == (0, {"indexing_threshold": 1_000})
     time.sleep(0.2)
     assert "building an index" not in caplog.text
     if way == "wait":
@@ -198,7 +198,7 @@ def test_the_embedded_engine_begins_no_index_meanwhile(
         embedded.optimize("demo")
     else:
         embedded.add("demo", ["the last one"])
-    assert state(embedded) == (10_000, None)
+    assert state(embedded) == (1_000, None)
     assert len(embedded.query("demo", "text 7", limit=60)) == 60
 
 
