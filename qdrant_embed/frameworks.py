@@ -39,6 +39,9 @@ from qdrant_embed.search.search import EncodedQuery, QueryResponse, Search, answ
 
 T = TypeVar("T")
 
+# options of a search that one by sparse vectors alone does not have
+_NOT_BY_WORDS = ("like", "unlike", "diversity", "reranker", "rerank_limit")
+
 Client: TypeAlias = QdrantEmbedMixin | AsyncQdrantEmbedMixin
 Flow: TypeAlias = Callable[[], Coroutine[Any, Any, T]]
 
@@ -174,8 +177,11 @@ class FrameworkCollection:
         """Return hits by the collection's sparse vectors alone, without a reranker; see `search`.
 
         Raises:
-            InputError: if the collection has no sparse vectors.
+            InputError: if the collection has no sparse vectors, or an option is not for them.
         """
+        unusable = [name for name in _NOT_BY_WORDS if name in options]
+        if unusable:
+            raise InputError(f"a search by words has no {', '.join(unusable)}: omit it")
         found = await find_by(self.collection, Search(**options), text, "sparse")
         if found is None:
             raise InputError(

@@ -43,7 +43,6 @@ ATTENTION = 2 * LAYERS * 2 * WIDTH  # for a token and each token that it attends
 ROWS = 512  # tokens, as in a batch
 SHAPES = ((WIDTH, WIDTH), (WIDTH, 3 * WIDTH), (WIDTH, INNER), (INNER, WIDTH), (1024, 1024))
 SECONDS = 0.15  # of each product
-CUT = 1
 
 
 def main() -> None:
@@ -53,7 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
     encoder = TextEmbedding(peers.MINILM, max_tokens=peers.MAX_TOKENS)
     products = {kind: [product(kind, *shape) for shape in SHAPES] for kind in ("int8", "float32")}
-    asked = [corpus for corpus in cut_corpora(CUT) if corpus.name in ("short", "long")]
+    asked = [corpus for corpus in cut_corpora(1) if corpus.name in ("short", "long")]
     for corpus in asked:
         seconds_a_token(encoder, corpus)
     rates: dict[str, list[float]] = {kind: [] for kind in products}

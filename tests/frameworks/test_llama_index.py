@@ -392,6 +392,9 @@ def test_what_cannot_be_used_is_refused(tiny: TinyModel) -> None:
         store.query(VectorStoreQuery(query_str="a", mode=VectorStoreQueryMode.SPARSE))
     with pytest.raises(InputError, match="mode 'sparse' searches by words"):
         store.query(VectorStoreQuery([0.0] * 32, mode=VectorStoreQueryMode.SPARSE))
+    words = VectorStoreQuery(query_str="a", mode=VectorStoreQueryMode.SPARSE)
+    with pytest.raises(InputError, match="a search by words has no like, reranker: omit it"):
+        store.query(words, reranker="any", like=["a"])
     with pytest.raises(InputError, match="text_match_insensitive"):
         store.get_nodes(filters=where(("kind", "text_match_insensitive", "sea")))
     with pytest.raises(InputError, match="clear"):

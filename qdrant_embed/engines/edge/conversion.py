@@ -37,7 +37,7 @@ _SCORED = TypeAdapter(list[models.ScoredPoint])
 HNSW = {"m": 24, "ef_construct": 200, "full_scan_threshold": 10_000}
 EF = 100
 # Kilobytes of vectors below which a part of a collection stays without an index, unless the user
-# says: comparing them one by one takes some 50 us. The engine's own 10,000 take half a millisecond.
+# says. By the engine's own 10,000, 3,600 of 20,000 texts were left, and compared one by one.
 LEAST_INDEXED = 1_000
 # An index compares vectors in int8, unless the user says how; what comes first is compared again
 # in float32, so that scores are exact. That takes less time, and finds about as much.
