@@ -305,7 +305,8 @@ def test_a_request_above_a_minutes_budget_is_split(
     ids = remote.add("demo", texts, batch_size=1020, ids=range(1, 1021))
     assert ids == list(range(1, 1021))
     assert count(grpc_server) == 1021
-    assert times(grpc_server, UPSERT[transport]) == 1 + 2 + 1  # one waits for Retry-After
+    # The second half waits for Retry-After, unless the budget grew enough on a slow machine.
+    assert times(grpc_server, UPSERT[transport]) in (1 + 2, 1 + 2 + 1)
     grpc_server.restrict("demo", write_rate_limit=10_000, read_rate_limit=1000)
     grpc_server.requests.clear()
     remote.add("demo", texts, batch_size=1020, ids=range(1, 1021), on_existing="skip")
