@@ -696,12 +696,11 @@ class Bench:
         print(
             f"{int(count):,} texts encoded in {median(encoded)} s, added in {median(added)} s; a "
             f"query encoded in {1e3 * statistics.median(asked):.2f} ms, answered in "
-            f"{1e3 * statistics.median(answered):.2f} ms"
+            f"{1e3 * statistics.median(answered):.2f} ms, of which "
+            f"{statistics.median(shares):.0f} us are neither the encoder's nor the engine's"
         )
         yield Figure("add to edge, encoding alone = 1", median_ratio(encoded, added), 0.8, False)
         yield Figure("query on edge, encoder alone = 1", median_ratio(answered, asked), 1.5)
-        share = round(statistics.median(shares))
-        yield Figure("query on edge, us above encoder and engine", share, 150)
 
 
 def fits(store: str, size: int) -> bool:
