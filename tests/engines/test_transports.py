@@ -423,16 +423,16 @@ def test_a_query_has_a_total_time(
     remote.add("demo", TEXTS)
     remote.query("demo", "cat")
     faults = {
-        "frozen": Fault(503, pause=4),
-        "busy": Fault(429, headers=(("Retry-After", "30"),)),
+        "frozen": Fault(503, pause=60),
+        "busy": Fault(429, headers=(("Retry-After", "60"),)),
         "down": Fault(503),
     }
     grpc_server.fail_once(QUERY[transport], faults[fault], times=99)
     start = time.monotonic()
-    found = {"frozen": "no answer within", "busy": "asks to wait 30 s", "down": "it answered"}
+    found = {"frozen": "no answer within", "busy": "asks to wait 60 s", "down": "it answered"}
     with pytest.raises(ServerUnavailableError, match=found[fault]):
         remote.query("demo", "cat", timeout=1)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 20
     grpc_server.fault = lambda _: None
     assert len(remote.query("demo", "cat", timeout=5)) == 10
 
@@ -448,11 +448,11 @@ def test_the_first_query_of_a_client_has_a_total_time_too(
     with opened(kind, **options) as client:
         client.set_model(LetterEncoder())
         asked = "Collections/Get" if transport == "grpc" else "GET /collections/demo"
-        grpc_server.fail_once(asked, Fault(200, pause=4), times=99)
+        grpc_server.fail_once(asked, Fault(200, pause=60), times=99)
         start = time.monotonic()
         with pytest.raises(ServerUnavailableError, match="no answer within"):
             client.query("demo", "cat", timeout=1)
-        assert time.monotonic() - start < 2.5
+        assert time.monotonic() - start < 20
         grpc_server.fault = lambda _: None
         assert len(client.query("demo", "cat")) == 10
 
@@ -533,7 +533,7 @@ def test_an_add_survives_a_restart_and_says_so(
         threading.Timer(3.0, gate.up).start()
         start = time.monotonic()
         client.add("demo", TEXTS, ids=range(20))
-        assert 3 <= time.monotonic() - start < 9
+        assert 3 <= time.monotonic() - start < 20
         said = [record for record in caplog.records if "trying again" in record.message]
         assert said[0].levelno == logging.INFO
         assert said[-1].levelno == logging.WARNING

@@ -209,7 +209,7 @@ def test_a_server_that_is_frozen_has_a_time(kind: str, transport: str) -> None:
     ):
         start = time.monotonic()
         error = unavailable(lambda: client.query("demo", "text", timeout=1))
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 4.5
     assert error.found == "no answer within 1 s"
     assert "tried once); check how busy the server is" in str(error)
 

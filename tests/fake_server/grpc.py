@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -63,7 +62,7 @@ def _servicer_method(
         running.keys.append(key)
         fault = _fault(running, name, request.ByteSize())
         if fault is not None:
-            time.sleep(fault.pause)
+            running.wait(fault.pause)
         response = None
         if fault is None or fault.is_run:
             try:
@@ -74,7 +73,7 @@ def _servicer_method(
                     context.set_trailing_metadata((("retry-after", str(after)),))
                 context.abort(grpc.StatusCode[refusal.kind.code], refusal.grpc)
         if fault is not None:
-            time.sleep(fault.late)
+            running.wait(fault.late)
             if fault.unfinished:
                 return _unfinished(name)
             if fault.grpc_code != "OK":

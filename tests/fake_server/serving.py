@@ -74,9 +74,11 @@ class Server:
     with_grpc: bool = False
     connections: set[socket.socket] = field(default_factory=set)
     _open: ExitStack = field(default_factory=ExitStack)
+    _stopped: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
         """Listen, on the ports that it had before it was stopped."""
+        self._stopped.clear()
         self._open.enter_context(_listening(self))
         if self.with_grpc:
             from fake_server.grpc import listening
@@ -85,7 +87,12 @@ class Server:
 
     def stop(self) -> None:
         """Close all connections and listen no more; what is stored stays. `start` goes on."""
+        self._stopped.set()
         self._open.close()
+
+    def wait(self, seconds: float) -> None:
+        """Return after so many seconds, or as soon as the server is stopped."""
+        self._stopped.wait(seconds)
 
     @property
     def database(self) -> qdrant_client.QdrantClient:
@@ -192,7 +199,7 @@ def _handler(running: Server) -> type[BaseHTTPRequestHandler]:
             running.keys.append(key)
             fault = running.fault_of(request, len(body))
             if fault is not None:
-                time.sleep(fault.pause)
+                running.wait(fault.pause)
             answer = rest.Answer(200, None)
             if fault is None or fault.is_run:
                 try:
@@ -201,7 +208,7 @@ def _handler(running: Server) -> type[BaseHTTPRequestHandler]:
                 except RefusedError as refusal:
                     answer = rest.refused(refusal)
             if fault is not None:
-                time.sleep(fault.late)
+                running.wait(fault.late)
                 answer = rest.unfinished(path) if fault.unfinished else answer
                 if fault.status not in (0, 200):
                     error = {"status": {"error": fault.message}}
