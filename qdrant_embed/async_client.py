@@ -143,7 +143,9 @@ class AsyncQdrantEmbedMixin(ModelSettings, OwnAsyncConnections):
         shard_key_selector: types.ShardKeySelector | None = None,
         collection_options: CollectionOptions | None = None,
     ) -> int:
-        """Embed and store the rows of a frame; return the number of rows.
+        """Embed and store the rows of a frame; return the number of documents.
+
+        Rows with equal ids, such as those of equal rows by default, are one document.
 
         Args and Raises are those of `QdrantEmbedMixin.add_frame`. The frame is read in a thread.
         """

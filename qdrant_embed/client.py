@@ -196,7 +196,9 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
         shard_key_selector: types.ShardKeySelector | None = None,
         collection_options: CollectionOptions | None = None,
     ) -> int:
-        """Embed and store the rows of a frame; return the number of rows.
+        """Embed and store the rows of a frame; return the number of documents.
+
+        Rows with equal ids, such as those of equal rows by default, are one document.
 
         A frame is a DataFrame of pandas or Polars, an Arrow table, record batch or reader, a
         dataset or Parquet file of pyarrow, a ``Dataset`` of Hugging Face `datasets` (streamed,

@@ -58,6 +58,7 @@ from qdrant_embed.forks import ForkLock
 from qdrant_embed.ingest.adding import AddOptions, OnExisting
 from qdrant_embed.ingest.documents import Document
 from qdrant_embed.ingest.frames import Columns, FrameRows, is_frame
+from qdrant_embed.ingest.tables import pyarrow
 from qdrant_embed.ingest.values import describe
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,11 @@ class Encoder:
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         check_str("vector", vector)
+        if vector == text:
+            raise InputError(
+                f"text and vector are both {text!r}, so vectors would replace the texts; name "
+                "another column for one of them"
+            )
         self._columns, self._vector = Columns(text, metadata=()), vector
         self._models = _Models(model, None, None, threads, cache_dir)
         self._key = _key(self._models)
@@ -211,6 +217,12 @@ class Writer:
         self._collection = collection
         self._columns = Columns(text, id, metadata)
         self._models = _Models(model, sparse_model, late_model, threads, cache_dir)
+        for option in ("url", "location", "host", "path", "engine"):
+            if option in (client_options or {}):
+                raise InputError(
+                    f"client_options has {option!r}, but a writer stores on the server at url "
+                    f"({url}); omit it"
+                )
         self._connection = {"timeout": _TIMEOUT, **(client_options or {}), "url": url}
         created = checked_options(collection_options)
         if created.indexing == "after add":  # but a batch is not all
@@ -410,11 +422,23 @@ def _like(batch: Any, columns: Mapping[str, Any]) -> Any:
 
 
 def _with_column(batch: Any, name: str, rows: Any) -> Any:
-    """Return a batch with a column of vectors, float32 [rows, dimension]."""
+    """Return a batch with a column of vectors, float32 [rows, dimension], instead of any other.
+
+    The type of the column is the same if there are no rows.
+    """
     if isinstance(batch, Mapping):
         return {**batch, name: rows}
     if hasattr(batch, "assign"):  # pandas
-        return batch.assign(**{name: [*rows]})
+        objects = np.empty(len(rows), object)
+        for index, row in enumerate(rows):
+            objects[index] = row
+        return batch.assign(**{name: objects})
     if hasattr(batch, "with_columns"):  # Polars
         return batch.with_columns(_like(batch, {name: rows})[name])
-    return batch.append_column(name, _like(batch, {name: [*rows]}).column(0))
+    arrow = pyarrow("a batch of Arrow")
+    starts = np.arange(len(rows) + 1, dtype=np.int32) * rows.shape[1]
+    column = arrow.ListArray.from_arrays(starts, np.ascontiguousarray(rows).reshape(-1))
+    place = batch.schema.get_field_index(name)
+    if place < 0:
+        return batch.append_column(name, column)
+    return batch.set_column(place, name, column)

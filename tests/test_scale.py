@@ -121,6 +121,29 @@ def test_an_encoder_adds_the_vectors_of_documents(tiny_e5: TinyModel) -> None:
     assert Encoder(tiny_e5.path)(batch(0))["vector"].shape == (0, HIDDEN)
 
 
+@pytest.mark.parametrize("kind", ["table", "batch", "pandas"])
+def test_an_encoders_column_is_the_same_for_no_rows(tiny: TinyModel, kind: str) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    columns = {"text": ["a", "b"], "vector": [1, 2], "n": [3, 4]}
+    makers: dict[str, Callable[[], Any]] = {
+        "table": lambda: arrow.table(columns),
+        "batch": lambda: arrow.RecordBatch.from_pydict(columns),
+        "pandas": lambda: pytest.importorskip("pandas").DataFrame(columns),
+    }
+    some = makers[kind]()
+    found, none = Encoder(tiny.path)(some), Encoder(tiny.path)(some[:0])
+    assert [*(found.schema.names if kind != "pandas" else found.columns)] == [*columns]
+    if kind == "pandas":
+        assert found.dtypes.to_dict() == none.dtypes.to_dict()
+        vectors = [*found["vector"]]
+    else:
+        assert found.schema == none.schema
+        assert found.schema.field("vector").type == arrow.list_(arrow.float32())
+        vectors = found["vector"].to_pylist()
+    expected = [*TextEmbedding(tiny.path).passage_embed(["a", "b"])]
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+
+
 def test_a_process_loads_a_model_once(
     server: Server, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +230,10 @@ def test_what_is_wrong_is_said_before_anything_is_sent(server: Server, tiny: Tin
         lambda: writer(server, tiny.path, max_retries=-1),
         lambda: writer(server, tiny.path, batch_size=0),
         lambda: Writer(5, "demo"),  # type: ignore[arg-type]
+        lambda: writer(server, tiny.path, client_options={"path": "x"}),
+        lambda: writer(server, tiny.path, client_options={"location": ":memory:"}),
         lambda: Encoder(tiny.path, vector=5),  # type: ignore[arg-type]
+        lambda: Encoder(tiny.path, vector="text"),
         lambda: writer(server, tiny.path, text="none")(batch(2)),
         lambda: writer(server, tiny.path)(["the cat"]),
         lambda: writer(server, tiny.path)(5),

@@ -31,7 +31,12 @@ def add_to(commands: Commands) -> None:
     exporting = add_command(commands, "export-points", export_points, place)
     exporting.set_defaults(model=None)
     exporting.add_argument(
-        "--to", type=to_text, metavar="FILE", required=True, help="the .parquet file to write"
+        "--to",
+        type=to_text,
+        metavar="FILE",
+        required=True,
+        help="the .parquet file to write, for add again, or "
+        "pyarrow; pandas and Polars do not see which columns are JSON or vectors",
     )
     exporting.add_argument("--quiet", action="store_true", help="do not show progress")
 

@@ -271,7 +271,7 @@ def _is_table(name: str) -> bool:
 def _add_table(
     client: QdrantClient, files: Sequence[TableFile], options: argparse.Namespace
 ) -> int:
-    """Add the rows of Parquet or Arrow files and return their number.
+    """Add the rows of Parquet or Arrow files and return the number of distinct documents.
 
     Raises:
         QdrantEmbedError: if `add_frame` fails; the message names the file.
@@ -294,7 +294,7 @@ def _add_table(
             progress=False if options.quiet else None,
         )
     except InputError as error:
-        if str(error).startswith(options.file):
+        if str(error).startswith(str(Path(options.file))):
             raise
         raise InputError(f"{options.file}: {error}") from error
 

@@ -645,16 +645,18 @@ async def add_frame(
     metadata: Sequence[str] | None,
     options: AddOptions,
 ) -> int:
-    """Embed and store the rows of a frame; return their number.
+    """Embed and store the rows of a frame; return the number of documents.
 
     Raises:
         As `QdrantEmbedMixin.add_frame` does.
     """
-    derived = id is None or isinstance(id, ContentIds)
-    columns = Columns(text, None if derived else id, metadata)  # type: ignore[arg-type] # checked there
+    ids: IdScheme | None = "content" if id is None else None
+    column, keys = id, None
+    if isinstance(id, ContentIds):
+        ids, column, keys = id, None, id.keys
+    columns = Columns(text, column, metadata, tuple(keys or ()))  # type: ignore[arg-type] # it says so if it is no str
     rows = await collection.io.compute(FrameRows, frame, columns)
-    ids: IdScheme | None = (id or "content") if derived else None  # type: ignore[assignment]
-    return len(await add_documents(collection, rows, None, ids, options))
+    return len({*await add_documents(collection, rows, None, ids, options)})
 
 
 async def delete_documents(

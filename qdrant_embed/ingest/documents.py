@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from qdrant_embed.ingest.ids import (
     given_id,
 )
 from qdrant_embed.ingest.values import UnstorableError, as_column, describe, json_value, scalar
+
+logger = logging.getLogger(__name__)
 
 _ENDED = object()
 
@@ -127,6 +130,8 @@ def _paired(
     random_ids: bool,
 ) -> Iterator[InputDocument]:
     seen: set[str | int] = set()
+    unmet = set(scheme.keys or ()) if scheme is not None else set()
+    has_repeats = False
     for index, values in enumerate(zip_longest(*columns.values(), fillvalue=_ENDED)):
         row = dict(zip(columns, values, strict=True))
         if _ENDED in values:
@@ -141,9 +146,17 @@ def _paired(
         except InputError as error:
             error.index = index
             raise
+        unmet -= document.metadata.keys()
+        has_repeats |= document.repeats
         yield document
         if not document.is_new:
             seen.add(document.point_id)
+    if unmet and has_repeats:
+        logger.warning(
+            "equal texts are one document, although ids depend on %s (ContentIds), because no "
+            "document has metadata of that name",
+            " and ".join(map(repr, sorted(unmet))),
+        )
 
 
 def _checked(

@@ -10,10 +10,10 @@ from typing import Any
 from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection, Place
-from qdrant_embed.collection.payload import ID_KEY, user_id
+from qdrant_embed.collection.payload import ID_KEY, WHOLE_NUMBERS, user_id
 from qdrant_embed.collection.stored import StoredCollection
 from qdrant_embed.errors import InputError
-from qdrant_embed.ingest.tables import JSON, TableColumn, TableWriter
+from qdrant_embed.ingest.tables import JSON, TableColumn, TableWriter, table_format
 from qdrant_embed.progress_bar import Progress
 
 _PAGE = 500  # points in one response
@@ -33,14 +33,16 @@ async def export_points(collection: Collection, path: Path, progress: bool | Non
         progress: whether to show a bar; by default if stderr is a terminal.
 
     Raises:
-        InputError: if the file exists or cannot be written, or points are changed while they are
-            read.
+        InputError: if the file exists, has another ending or cannot be written, or points are
+            changed while they are read.
         CollectionMismatchError: if the collection is an unfinished copy.
         CollectionNotFoundError: if it does not exist.
         MissingDependencyError: if pyarrow is not installed.
         ServerRefusal: if Qdrant refuses a request.
         ServerUnavailableError: if a request brings no answer.
     """
+    if table_format(path) != "parquet":
+        raise InputError(f"{path} would be a Parquet file; let its name end in .parquet")
     if path.exists():
         raise InputError(f"{path} exists; remove it, or name another file")
     stored = await collection.read_whole()
@@ -105,15 +107,22 @@ class _Kinds:
 
 def _kind(value: Any) -> str:
     """Return the kind of a JSON value."""
-    if (scalar := _SCALARS.get(type(value))) is not None:
+    if (scalar := _scalar(value)) is not None:
         return scalar
     if isinstance(value, list):
-        kinds = {_SCALARS.get(type(item), JSON) for item in value}
+        kinds = {_scalar(item) or JSON for item in value}
         if not kinds:
             return "list"
         if len(kinds) == 1 and JSON not in kinds:
             return f"list {kinds.pop()}"
     return JSON
+
+
+def _scalar(value: Any) -> str | None:
+    """Return the kind of a value that a column of its own can hold; ``None`` for others."""
+    if type(value) is int and value not in WHOLE_NUMBERS:
+        return None
+    return _SCALARS.get(type(value))
 
 
 def _column_kind(kinds: set[str]) -> str:

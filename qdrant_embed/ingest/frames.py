@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from pathlib import PurePath
 from typing import Any, NoReturn, TypeAlias
 from uuid import UUID
 
@@ -18,6 +22,7 @@ from qdrant_embed.errors import InputError, check_str
 from qdrant_embed.ingest.documents import Document
 from qdrant_embed.ingest.tables import JSON, MARK, VECTOR, TableFile, pyarrow
 from qdrant_embed.ingest.values import UnstorableError, describe, json_value, scalar
+from qdrant_embed.limits import PAYLOAD_DEPTH
 
 Frame: TypeAlias = Any  # see `FrameRows`
 
@@ -37,19 +42,26 @@ class Columns:
         text: name of the column that holds the texts.
         id: name of the column that holds the ids, if there is one.
         metadata: names of the columns to store as metadata; all others by default.
+        keys: names of those on which ids depend, if they depend on some.
 
     Raises:
-        InputError: if a name is not a str, or is there twice.
+        InputError: if a name is not a str, or is there twice, or the metadata lacks one of `keys`.
     """
 
     text: str = "text"
     id: str | None = None
     metadata: Sequence[str] | None = None
+    keys: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_str("text", self.text)
         if self.id is not None:
             check_str("id", self.id)
+        if self.text in self.keys:
+            raise InputError(
+                f"ContentIds names the column {self.text!r}, which holds the texts, on which ids "
+                "depend anyway; omit it"
+            )
         if self.metadata is None:
             return
         if isinstance(self.metadata, str | bytes) or not isinstance(self.metadata, Iterable):
@@ -61,6 +73,11 @@ class Columns:
             check_str("a column in metadata", name)
         if len(set(self.metadata)) < len(self.metadata):
             raise InputError(f"metadata has a column twice: {', '.join(self.metadata)}")
+        for key in self.keys:
+            if key not in self.metadata:
+                raise InputError(
+                    f"ContentIds names the column {key!r}, which is not in metadata; add it there"
+                )
 
     def of(self, own: Sequence[object]) -> list[str]:
         """Return the names of all columns to read of a frame that has these.
@@ -72,7 +89,7 @@ class Columns:
         asked: Iterable[object] = own if self.metadata is None else self.metadata
         needed = [self.text] if self.id is None else [self.text, self.id]
         names: list[str] = []
-        for name in dict.fromkeys((*needed, *asked)):
+        for name in dict.fromkeys((*needed, *self.keys, *asked)):
             if not isinstance(name, str):
                 raise InputError(
                     f"the frame has the column {describe(name)}, but names of columns must be str; "
@@ -112,7 +129,8 @@ class FrameRows(Iterable[Document]):
 
     def __init__(self, frame: Frame, columns: Columns) -> None:
         self._frame, self._columns = frame, columns
-        self._read = _reader(frame)
+        if not _is_iterable_of_frames(frame):
+            _reader(frame)
         self.total = _length(frame)
 
     def __iter__(self) -> Iterator[Document]:
@@ -120,12 +138,29 @@ class FrameRows(Iterable[Document]):
 
         Raises:
             InputError: if a column is missing, or a value cannot be stored; it names the column,
-                and `index` is the number of the row, counted from 0.
+                and of files the path and the row in it. `index` is the number of the row in all,
+                counted from 0.
         """
-        start = 0
-        for batch in self._read(self._frame, self._columns):
-            yield from self._documents(batch, start)
-            start += len(batch[self._columns.text])
+        index = 0
+        for frame in self._frames():
+            file = frame.path if isinstance(frame, TableFile) else None
+            first = 0 if file is None else index
+            try:
+                for batch in _reader(frame)(frame, self._columns):
+                    yield from self._documents(batch, index - first)
+                    index += len(batch[self._columns.text])
+            except InputError as error:
+                if file is None or str(error).startswith(str(file)):
+                    raise
+                place = None if error.index is None else error.index + first
+                raise InputError(f"{file}: {error}", index=place) from error
+
+    def _frames(self) -> Iterator[Frame]:
+        """Yield the frames of an iterable, or the only one."""
+        if not _is_iterable_of_frames(self._frame):
+            yield self._frame
+            return
+        yield from self._frame
 
     def _documents(self, batch: Batch, start: int) -> Iterator[Document]:
         columns = self._columns
@@ -161,24 +196,34 @@ def _reader(frame: object) -> _Reader:
     for named, read in _READERS:
         if named(frame):
             return read
-    if _is("datasets", "DatasetDict", "IterableDatasetDict")(frame):
-        splits = ", ".join(map(repr, frame))  # type: ignore[call-overload]
-        raise InputError(f"frame is a DatasetDict; pass one of its splits ({splits})")
-    if isinstance(frame, Mapping):
+    if isinstance(frame, Mapping) and not _is_dataset_dict(frame):
         return _of_columns
-    if _is("polars", "LazyFrame")(frame):
-        raise InputError("frame is a LazyFrame; pass frame.collect(), or an iterator of batches")
     if hasattr(frame, "__arrow_c_stream__"):
         return _of_stream
-    if isinstance(frame, Iterable) and not isinstance(frame, str | bytes | np.ndarray):
-        return _of_batches
     _refuse(frame)
 
 
-def _refuse(frame: object) -> NoReturn:
+def _is_iterable_of_frames(value: object) -> bool:
+    is_one = is_frame(value) or hasattr(value, "__arrow_c_stream__")
+    is_text = isinstance(value, str | bytes | PurePath | np.ndarray)
+    return isinstance(value, Iterable) and not is_one and not is_text
+
+
+def _refuse(frame: object, found: object = None) -> NoReturn:
+    """Raise an `InputError` for what is no frame; `found` is what reading it has said."""
+    if _is_dataset_dict(frame):
+        splits = ", ".join(map(repr, frame))  # type: ignore[call-overload] # it is a dict
+        raise InputError(f"frame is a DatasetDict; pass one of its splits ({splits})")
+    if _is("polars", "LazyFrame")(frame):
+        raise InputError("frame is a LazyFrame; pass frame.collect(), or an iterator of batches")
+    way = ""
+    if isinstance(frame, str | PurePath):
+        way = "; of a Parquet file, pass pyarrow.parquet.ParquetFile(path)"
+    elif found is not None:
+        way = f" ({found})"
     raise InputError(
         "frame must be a dict of columns, a DataFrame of pandas or Polars, an Arrow table or "
-        f"reader, a Dataset, or an iterable of these, not {describe(frame)}"
+        f"reader, a Dataset, or an iterable of these, not {describe(frame)}{way}"
     )
 
 
@@ -192,6 +237,9 @@ def _is(package: str, *names: str) -> Callable[[object], bool]:
         )
 
     return test
+
+
+_is_dataset_dict = _is("datasets", "DatasetDict", "IterableDatasetDict")
 
 
 def _of_columns(frame: Mapping[str, Any], chosen: Columns) -> Iterator[Batch]:
@@ -208,39 +256,104 @@ def _of_columns(frame: Mapping[str, Any], chosen: Columns) -> Iterator[Batch]:
         found = ", ".join(f"{length} in {name!r}" for name, length in lengths.items())
         raise InputError(f"columns differ in length: there are {found}")
     for start in range(0, lengths[chosen.text], ROWS):
-        yield {name: _values(column[start : start + ROWS]) for name, column in columns.items()}
+        yield {
+            name: _values(column[start : start + ROWS], name) for name, column in columns.items()
+        }
 
 
-def _values(column: Any) -> Sequence[Any]:
+def _values(column: Any, name: str) -> Sequence[Any]:
     """Return the Python values of a part of a column."""
     if isinstance(column, np.ndarray):
         # those of times would be numbers of nanoseconds
         return [*column] if column.dtype.kind in _TIMES else column.tolist()
-    for name in ("to_pylist", "to_list", "tolist"):
-        if callable(read := getattr(column, name, None)):
-            return read()  # type: ignore[no-any-return]
+    if _is("polars", "Series")(column):
+        return _polars_values(column, name)
+    if _is("pyarrow", "Array", "ChunkedArray")(column):
+        return _arrow_values(column, name)
+    if hasattr(getattr(column, "dtype", None), "pyarrow_dtype") and (
+        _in_microseconds(kind := column.dtype.pyarrow_dtype) != kind
+    ):
+        return _arrow_values(pyarrow("a frame of Arrow").array(column), name)
+    for method in ("to_pylist", "to_list", "tolist"):
+        if callable(read := getattr(column, method, None)):
+            with _readable(name):
+                return read()  # type: ignore[no-any-return]
     return column  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Raise `InputError` where a library cannot make values of a column Python's."""
+    try:
+        yield
+    except (ValueError, ImportError, ArithmeticError, TypeError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"column {name!r} cannot be read: {error}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of libraries in Rust, which is no Exception
+            raise
+        raise InputError(f"column {name!r} cannot be read: {error}") from error
 
 
 def _of_pandas(frame: Any, chosen: Columns) -> Iterator[Batch]:
     wanted = chosen.of([*frame.columns])
     for start in range(0, len(frame), ROWS):
         part = frame.iloc[start : start + ROWS]
-        yield {name: part[name].tolist() for name in wanted}
+        yield {name: _values(part[name], name) for name in wanted}
 
 
 def _of_polars(frame: Any, chosen: Columns) -> Iterator[Batch]:
     wanted = chosen.of(frame.columns)
     for start in range(0, len(frame), ROWS):
         part = frame.slice(start, ROWS)
-        yield {name: part[name].to_list() for name in wanted}
+        yield {name: _values(part[name], name) for name in wanted}
+
+
+def _polars_values(column: Any, name: str) -> Sequence[Any]:
+    """Return the Python values of a column of Polars; those of times have no nanoseconds."""
+    with _readable(name):
+        values: list[Any] = column.to_list()
+        if not _has_nanoseconds(column):
+            return values
+    if type(column.dtype).__name__ != "Datetime":
+        raise InputError(
+            f"column {name!r} ({column.dtype}) has nanoseconds, which would be lost; make them "
+            "str, or round them to microseconds"
+        )
+    nanoseconds = column.to_physical().to_list()
+    return [
+        moment if moment is None or not number % 1000 else _with_nanoseconds(moment, number % 1000)
+        for moment, number in zip(values, nanoseconds, strict=True)
+    ]
+
+
+def _has_nanoseconds(column: Any) -> bool:
+    """Return whether a column of Polars has times that microseconds do not tell, at any depth."""
+    kind = column.dtype
+    if kind.is_nested():
+        if hasattr(kind, "fields"):
+            parts = (column.struct.field(each.name) for each in kind.fields)
+            return any(map(_has_nanoseconds, parts))
+        return _has_nanoseconds(column.explode())
+    name = type(kind).__name__
+    if name != "Time" and getattr(kind, "time_unit", None) != "ns":
+        return False
+    return bool((column.to_physical() % 1000 != 0).any())
+
+
+def _with_nanoseconds(moment: datetime, nanoseconds: int) -> str:
+    """Return a time in ISO 8601 as pandas writes it, and so `json_value`."""
+    text = moment.isoformat(timespec="microseconds")
+    clock, zone = text[:26], text[26:]
+    return f"{clock}{nanoseconds:03}{'Z' if zone == '+00:00' else zone}"
 
 
 def _of_record_batch(frame: Any, chosen: Columns) -> Iterator[Batch]:
     wanted = _names(frame.schema, chosen)
     for start in range(0, frame.num_rows, ROWS):
         part = frame.slice(start, ROWS)
-        yield {name: _arrow_values(part.column(name), part.schema.field(name)) for name in wanted}
+        yield {name: _field_values(part, name) for name in wanted}
 
 
 def _names(schema: Any, chosen: Columns, constants: Iterable[str] = ()) -> list[str]:
@@ -256,15 +369,45 @@ def _mark(field: Any) -> str:
     return (field.metadata or {}).get(MARK, b"").decode(errors="replace")  # type: ignore[no-any-return]
 
 
-def _arrow_values(column: Any, field: Any) -> Sequence[Any]:
-    """Return the Python values of an Arrow array; nanoseconds need pandas."""
-    try:
-        values: Sequence[Any] = column.to_pylist()
-        if _mark(field) == JSON:
+def _field_values(part: Any, name: str) -> Sequence[Any]:
+    """Return the Python values of a record batch's column."""
+    values = _arrow_values(part.column(name), name)
+    if _mark(part.schema.field(name)) == JSON:
+        with _readable(name):
             values = [None if value is None else json.loads(value) for value in values]
-    except (ValueError, ImportError, OverflowError, TypeError, RecursionError) as error:
-        raise InputError(f"column {field.name!r} cannot be read: {error}") from error
     return values
+
+
+def _arrow_values(column: Any, name: str) -> Sequence[Any]:
+    """Return the Python values of an Arrow array; nanoseconds need pandas."""
+    with _readable(name):
+        if (exact := _in_microseconds(column.type)) != column.type:
+            # refuses to lose digits, which the last line would not; as `take` leaves out what
+            # else lists have in memory
+            rows = pyarrow("a frame of Arrow").array(range(len(column)))
+            column = column.take(rows).cast(exact)
+        return column.to_pylist()  # type: ignore[no-any-return]
+
+
+def _in_microseconds(kind: Any) -> Any:
+    """Return a type of Arrow with times of the day in microseconds, which Python has."""
+    arrow = pyarrow("a frame of Arrow")
+    if kind == arrow.time64("ns"):
+        return arrow.time64("us")
+    types = arrow.types
+    if types.is_struct(kind):
+        fields = [kind.field(number) for number in range(kind.num_fields)]
+        return arrow.struct([each.with_type(_in_microseconds(each.type)) for each in fields])
+    lists = {
+        types.is_list: arrow.list_,
+        types.is_large_list: arrow.large_list,
+        types.is_fixed_size_list: lambda of: arrow.list_(of, kind.list_size),
+    }
+    for is_one, make in lists.items():
+        if is_one(kind):
+            of = kind.value_field
+            return make(of.with_type(_in_microseconds(of.type)))
+    return kind
 
 
 def _of_arrow(frame: Any, chosen: Columns) -> Iterator[Batch]:
@@ -303,6 +446,12 @@ def _of_parquet(frame: Any, chosen: Columns) -> Iterator[Batch]:
 
 def _of_file(file: TableFile, chosen: Columns) -> Iterator[Batch]:
     with file.opened(ROWS) as (schema, read):
+        for name in file.constants:
+            is_read = chosen.metadata is None or name in (chosen.text, chosen.id, *chosen.metadata)
+            if is_read and name in schema.names:
+                raise InputError(
+                    f"the file has a column {name!r}, and so has the name of its folder; rename one"
+                )
         wanted = _names(schema, chosen, file.constants)
         for batch in read([name for name in wanted if name not in file.constants]):
             for start in range(0, batch.num_rows, ROWS):
@@ -310,7 +459,7 @@ def _of_file(file: TableFile, chosen: Columns) -> Iterator[Batch]:
                 columns = {
                     name: [file.constants[name]] * part.num_rows
                     if name in file.constants
-                    else _arrow_values(part.column(name), part.schema.field(name))
+                    else _field_values(part, name)
                     for name in wanted
                 }
                 yield columns
@@ -331,7 +480,11 @@ def _each(batches: Iterable[Any]) -> Iterator[Any]:
 
 
 def _of_stream(frame: Any, chosen: Columns) -> Iterator[Batch]:
-    reader = pyarrow("a frame of another library").RecordBatchReader.from_stream(frame)
+    arrow = pyarrow("a frame of another library")
+    try:
+        reader = arrow.RecordBatchReader.from_stream(frame)
+    except Exception as error:  # noqa: BLE001 - it is the other library's: a column, say
+        _refuse(frame, " ".join(str(error).split()))
     yield from _of_arrow_reader(reader, chosen)
 
 
@@ -340,14 +493,7 @@ def _of_hugging_face(frame: Any, chosen: Columns) -> Iterator[Batch]:
         # what is not read is not decoded: images, sound
         frame = frame.select_columns(chosen.of(frame.column_names)).with_format(None)
     for batch in frame.iter(batch_size=ROWS):
-        yield {name: _values(batch[name]) for name in chosen.of([*batch])}
-
-
-def _of_batches(frame: Iterable[Any], chosen: Columns) -> Iterator[Batch]:
-    for batch in frame:
-        if not is_frame(batch):
-            _refuse(batch)
-        yield from _reader(batch)(batch, chosen)
+        yield {name: _values(batch[name], name) for name in chosen.of([*batch])}
 
 
 _READERS: list[tuple[Callable[[object], bool], _Reader]] = [
@@ -396,18 +542,24 @@ def _is_missing(value: object) -> bool:
         return True
     if isinstance(value, np.datetime64 | np.timedelta64):
         return bool(np.isnat(value))
-    # NaN, of any kind of float and of Decimal, is the only scalar that differs from itself
-    return np.ndim(value) == 0 and bool(value != value)  # type: ignore[arg-type]  # noqa: PLR0124
+    if isinstance(value, Decimal):
+        return value.is_nan()
+    try:  # NaN, of any kind of float, is the only scalar that differs from itself
+        return np.ndim(value) == 0 and bool(value != value)  # type: ignore[arg-type]  # noqa: PLR0124
+    except Exception:  # noqa: BLE001 - a user's own class; it is refused later
+        return False
 
 
-def _without_missing(value: Any) -> Any:
-    """Return a copy with ``None`` for each missing value, at every depth."""
+def _without_missing(value: Any, depth: int = 0) -> Any:
+    """Return a copy with ``None`` for each missing value, at every depth that can be stored."""
+    if depth > PAYLOAD_DEPTH:
+        return value
     if isinstance(value, Mapping):
-        return {key: _without_missing(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return [_without_missing(item) for item in value]
+        return {key: _without_missing(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, np.ndarray) and value.ndim:
+        return [_without_missing(item, depth + 1) for item in value]
     if isinstance(value, list | tuple):
-        return [_without_missing(item) for item in value]
+        return [_without_missing(item, depth + 1) for item in value]
     return None if _is_missing(value) else value
 
 

@@ -17,6 +17,8 @@ from pathlib import PurePath
 from typing import Any, NoReturn
 from uuid import UUID
 
+import numpy as np
+
 from qdrant_embed.collection.payload import WHOLE_NUMBERS
 from qdrant_embed.errors import InputError
 from qdrant_embed.limits import PAYLOAD_DEPTH
@@ -205,13 +207,15 @@ def _duration(value: timedelta) -> str:
     years, days = divmod(value.days, 365)
     hours, seconds = divmod(value.seconds, 3600)
     minutes, seconds = divmod(seconds, 60)
-    micro = f".{value.microseconds:06}".rstrip("0") if value.microseconds else ""
+    # of pandas alone; without them, different durations would be one
+    fraction = 1000 * value.microseconds + getattr(value, "nanoseconds", 0)
+    digits = f".{fraction:09}".rstrip("0") if fraction else ""
     parts = {"Y": years, "D": days}
     day = "".join(f"{number}{unit}" for unit, number in parts.items() if number)
     parts = {"H": hours, "M": minutes}
     clock = "".join(f"{number}{unit}" for unit, number in parts.items() if number)
-    if seconds or micro or not (day or clock):
-        clock += f"{seconds}{micro}S"
+    if seconds or digits or not (day or clock):
+        clock += f"{seconds}{digits}S"
     return f"{sign}P{day}" + (f"T{clock}" if clock else "")
 
 
@@ -235,14 +239,33 @@ def _read_array(value: Any) -> Any:
     if kind in ("c", "V"):
         return value
     if kind in ("m", "M") and type(value).__module__ == "numpy":  # which hold integers inside
-        exact = value.astype(f"{kind}8[us]")
-        return exact.tolist() if (exact == value).all() else value
+        return _read_times(value, kind)
     for name in ("to_pylist", "to_list", "tolist", "as_py"):
         if callable(read := getattr(value, name, None)):
             plain = read()
             return value if type(plain) is type(value) else plain
     return value
 
+
+def _read_times(value: Any, kind: str) -> Any:
+    """Return Python's times for those of numpy, or `value` if it has one that Python cannot hold.
+
+    That is one without a unit, or in months, beyond the year 9999, or with nanoseconds.
+    """
+    if np.datetime_data(value.dtype)[0] in ("generic", "Y", "M") and kind == "m":
+        return value
+    try:
+        exact = value.astype(f"{kind}8[us]")
+    except OverflowError:  # earlier versions return something else, which the next line finds
+        return value
+    if not (exact.astype(value.dtype) == value).all():
+        return value
+    if kind == "M" and not ((exact >= _FIRST_MOMENT) & (exact <= _LAST_MOMENT)).all():
+        return value
+    return exact.tolist()
+
+
+_FIRST_MOMENT, _LAST_MOMENT = (np.datetime64(end, "us") for end in (datetime.min, datetime.max))
 
 _SCALARS: dict[type, Callable[[Any], Any]] = {  # in this order: some of these are others, too
     Enum: lambda value: value.value,

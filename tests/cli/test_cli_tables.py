@@ -92,6 +92,43 @@ def test_a_folder_is_read_file_by_file(to: list[str], tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.csv", "rows.csv.gz", "rows.jsonl"])
+def test_of_an_empty_file_nothing_is_stored(
+    name: str, to: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / name
+    if name == "rows.parquet":
+        write(file, {"text": []})
+    else:
+        file.write_bytes(gzip.compress(b"") if name.endswith("gz") else b"")
+    assert main(["add", *to, str(file)]) == 0
+    assert capsys.readouterr().out == "0 documents are stored in 'demo'\n"
+
+
+def test_equal_rows_are_one_document(
+    to: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "rows.parquet", {"text": [SENTENCES[0]] * 3})
+    assert main(["add", *to, str(file)]) == 0
+    assert capsys.readouterr().out == "1 document is stored in 'demo'\n"
+
+
+def test_the_file_of_a_folder_is_named(
+    to: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "rows" / "y=1"
+    folder.mkdir(parents=True)
+    write(folder / "a.parquet", {"text": SENTENCES[:3]})
+    write(folder / "b.parquet", {"text": [SENTENCES[3], None]})
+    error = fails(to, tmp_path / "rows", capsys)
+    assert f"{folder / 'b.parquet'}: row 1, column 'text'" in error
+    write(folder / "b.parquet", {"body": SENTENCES[:3]})
+    assert f"{folder / 'b.parquet'}: the frame has no column" in fails(to, folder.parent, capsys)
+    write(folder / "b.parquet", {"text": SENTENCES[:3], "y": [1, 2, 3]})
+    error = fails(to, folder.parent, capsys)
+    assert f"{folder / 'b.parquet'}: the file has a column 'y', and so has the name of" in error
+
+
 def test_packed_files_are_unpacked(to: list[str], tmp_path: Path) -> None:
     file = tmp_path / "rows.csv.gz"
     file.write_bytes(gzip.compress(f"text,n\n{SENTENCES[0]},1\n".encode()))

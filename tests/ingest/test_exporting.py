@@ -145,6 +145,27 @@ def test_any_payload_comes_back(values: list[Any], tmp_path: Path) -> None:
         )
 
 
+def test_whole_numbers_that_are_too_large_are_exported(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with opened("sync", ":memory:") as client:
+        client.set_model(LetterEncoder())
+        client.add("demo", ["a", "b"], [{"u": 1, "l": [1]}, {"u": 2}], [1, 2])
+        client.set_payload("demo", {"u": 2**63, "l": [2**64]}, points=[2])
+        assert export(client, tmp_path / "points.parquet") == 2
+        found = parquet.read_table(tmp_path / "points.parquet").to_pydict()
+    assert sorted(found["u"]) == ["1", str(2**63)]
+    assert {*found["l"]} == {"[1]", f"[{2**64}]"}
+
+
+def test_a_file_of_another_name_is_refused(tmp_path: Path) -> None:
+    with opened("sync", ":memory:") as client:
+        client.set_model(LetterEncoder())
+        client.add("demo", ["a"])
+        for name in ("points.arrow", "points.csv", "points"):
+            with pytest.raises(InputError, match=r"let its name end in \.parquet"):
+                export(client, tmp_path / name)
+
+
 def test_a_file_is_complete_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow")
     monkeypatch.setattr(exporting, "_PAGE", 2)

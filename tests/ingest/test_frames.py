@@ -7,6 +7,7 @@ import decimal
 import math
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from uuid import UUID
@@ -164,6 +165,175 @@ def test_arrays_are_read_as_numbers_and_times() -> None:
     ]
 
 
+class Wild:
+    """A user's own class, which cannot be compared."""
+
+    def __ne__(self, other: object) -> bool:
+        raise ArithmeticError
+
+
+MOMENTS = [1_700_000_000_000_000_000 + step for step in (0, 1, 1000)]  # nanoseconds
+DURATIONS = [0, 1, 1000, -1500]
+TIMES: dict[str, tuple[str, list[int]]] = {
+    "moment": ("timestamp[ns]", MOMENTS),
+    "moment of a zone": ("timestamp[ns, UTC]", MOMENTS),
+    "duration": ("duration[ns]", DURATIONS),
+    "time": ("time64[ns]", DURATIONS[:3]),
+}
+
+
+@pytest.mark.parametrize("nested", ["", "list", "struct", "list of structs"])
+@pytest.mark.parametrize("library", ["pandas", "arrow's in pandas", "polars", "table", "columns"])
+@pytest.mark.parametrize("kind", TIMES)
+def test_no_time_loses_its_nanoseconds(library: str, kind: str, nested: str) -> None:
+    """Rows that differ in them alone would be one document."""
+    arrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pandas")  # without it, Arrow refuses them
+    name, numbers = TIMES[kind]
+    zone = "UTC" if kind.endswith("zone") else None
+    types = {"timestamp": arrow.timestamp("ns", zone), "duration": arrow.duration("ns")}
+    column = arrow.array(numbers).cast(types.get(name.partition("[")[0], arrow.time64("ns")))
+    if "struct" in nested:
+        column = arrow.StructArray.from_arrays([column], ["at"])
+    if "list" in nested:
+        column = arrow.ListArray.from_arrays(range(len(column) + 1), column)
+    table = arrow.table({"text": ["a"] * len(column), "x": column})
+    makers: dict[str, Callable[[], Any]] = {
+        "table": lambda: table,
+        "columns": lambda: {"text": ["a"] * len(column), "x": table["x"]},
+        "pandas": table.to_pandas,
+        "arrow's in pandas": lambda: table.to_pandas(types_mapper=sys.modules["pandas"].ArrowDtype),
+        "polars": lambda: pytest.importorskip("polars").from_arrow(table),
+    }
+    if (library, kind) == ("pandas", "time"):
+        pytest.skip("pyarrow makes Python's times of them")
+    frame = makers[library]()
+    for is_exact in (True, False):  # what has no nanoseconds is read
+        some = frame
+        if not is_exact:
+            some = {"text": ["a"], "x": frame["x"][:1]} if library == "columns" else frame[:1]
+        said, found = "", []
+        try:
+            found = [str(document.metadata["x"]) for document in FrameRows(some, Columns())]
+        except InputError as error:
+            said = str(error)
+        assert ("'x'" in said) if said else len({*found}) == len(found)
+        assert is_exact or not said
+        assert "None" not in str(found)
+
+
+def test_moments_with_nanoseconds_are_alike_in_all_libraries() -> None:
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    arrow = pytest.importorskip("pyarrow")
+    for zone, end in ((None, ""), ("UTC", "Z"), ("Asia/Kolkata", "+05:30")):
+        column = arrow.array(MOMENTS).cast(arrow.timestamp("ns", zone))
+        table = arrow.table({"text": ["a"] * 3, "x": column})
+        found = {
+            tuple(document.metadata["x"] for document in FrameRows(frame, Columns()))
+            for frame in (table, table.to_pandas(), polars.from_arrow(table))
+        }
+        (moments,) = found
+        assert moments[1].endswith(f":20.000000001{end}")
+    assert pandas.Timedelta(1500, "ns") is not None
+    (document,) = FrameRows({"text": ["a"], "x": [pandas.Timedelta(-1500, "ns")]}, Columns())
+    assert document.metadata == {"x": "-PT0.0000015S"}
+
+
+def _far(library: str) -> Iterator[Any]:
+    if library == "numpy":
+        for unit in ("M8[ms]", "m8[ms]"):
+            yield np.array([2**62], unit)
+        yield np.array(["12024-01-01"], "M8[ms]")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield np.array([3], "m8")
+        yield np.array([3], "m8[M]")
+    elif library == "polars":
+        polars = pytest.importorskip("polars")
+        yield polars.Series([10**7]).cast(polars.Date)
+        yield polars.Series([2**62]).cast(polars.Datetime("ms"))
+        yield polars.Series([2**62]).cast(polars.Duration("ms"))
+    else:
+        arrow, pandas = pytest.importorskip("pyarrow"), pytest.importorskip("pandas")
+        far = arrow.array([10**7], arrow.int32()).cast(arrow.date32())
+        yield pandas.Series(far, dtype=pandas.ArrowDtype(arrow.date32()))
+        yield far
+
+
+@pytest.mark.parametrize("library", ["numpy", "polars", "arrow"])
+def test_times_beyond_pythons_are_refused(library: str) -> None:
+    for column in _far(library):
+        with pytest.raises(InputError, match="column 'x'"):
+            [*FrameRows({"text": ["a"], "x": column}, Columns())]
+        if library == "polars":
+            frame = sys.modules["polars"].DataFrame({"text": ["a"], "x": column})
+            with pytest.raises(InputError, match="column 'x'"):
+                [*FrameRows(frame, Columns())]
+
+
+def _deep() -> Any:
+    value: Any = 1
+    for _ in range(3000):
+        value = [value]
+    return value
+
+
+def _endless() -> Any:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize("make", [_deep, _endless, Wild, lambda: {"a": [Wild()]}])
+def test_values_that_resist_are_refused(make: Callable[[], Any]) -> None:
+    with pytest.raises(InputError, match=r"^row 0, column 'x'"):
+        [*FrameRows({"text": ["a"], "x": [make()]}, Columns())]
+    with pytest.raises(InputError, match=r"^row 0, column 'x' \(text=\): a text must be a str"):
+        [*FrameRows({"x": [make()]}, Columns("x"))]
+
+
+@pytest.mark.parametrize("nan", ["NaN", "sNaN"])
+def test_a_decimal_that_is_no_number_is_missing(nan: str) -> None:
+    (document,) = FrameRows({"text": ["a"], "x": [decimal.Decimal(nan)]}, Columns())
+    assert document.metadata == {"x": None}
+
+
+class Broken:
+    """A frame of another library, whose stream fails."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        raise RuntimeError("no stream")
+
+
+def test_a_column_is_no_frame() -> None:
+    arrow, pandas = pytest.importorskip("pyarrow"), pytest.importorskip("pandas")
+    polars = pytest.importorskip("polars")
+    columns = [
+        arrow.chunked_array([["a"]]),
+        pandas.Series(["a"]),
+        polars.Series(["a"]),
+        Broken(),
+    ]
+    for column in columns:
+        with pytest.raises(InputError, match=r"^frame must be a dict of columns"):
+            [*FrameRows(column, Columns())]
+    with pytest.raises(InputError, match=r"pass frame\.collect\(\)"):
+        [*FrameRows([polars.LazyFrame({"text": ["a"]})], Columns())]
+    with pytest.raises(InputError, match=r"pass pyarrow\.parquet\.ParquetFile"):
+        FrameRows("pages.parquet", Columns())
+
+
+def test_keys_of_content_ids_are_columns(client: QdrantClient) -> None:
+    frame = {"text": ["same"] * 3, "url": ["a", "b", "a"], "n": [1, 2, 3]}
+    assert client.add_frame("demo", frame, id=ContentIds(keys=("url",))) == 2
+    with pytest.raises(InputError, match="no column 'ulr'"):
+        client.add_frame("demo", frame, id=ContentIds(keys=("ulr",)))
+    with pytest.raises(InputError, match="'url', which is not in metadata; add it"):
+        client.add_frame("demo", frame, id=ContentIds(keys=("url",)), metadata=["n"])
+    with pytest.raises(InputError, match="depend anyway; omit it"):
+        client.add_frame("demo", frame, id=ContentIds(keys=("text",)))
+
+
 def test_missing_values_in_nested_ones_are_none() -> None:
     frame = {"text": ["a"], "x": [{"l": [1.0, math.nan, np.float32("nan")], "d": {"k": None}}]}
     (document,) = FrameRows(frame, Columns())
@@ -249,7 +419,7 @@ def test_a_frame_is_stored_on_every_store(anywhere: QdrantClient) -> None:
 def test_without_ids_a_frame_can_be_added_twice(client: QdrantClient) -> None:
     frame = {"text": ["one", "two", "one"], "n": [1, 2, 1]}
     for _ in range(2):
-        assert client.add_frame("demo", frame) == 3
+        assert client.add_frame("demo", frame) == 2  # as equal rows are one document
         assert client.count("demo").count == 2
     client.add_frame("keyed", frame, id=ContentIds(keys=["n"]))
     assert client.count("keyed").count == 2

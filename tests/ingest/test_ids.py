@@ -79,6 +79,18 @@ def test_the_named_keys_decide_what_is_the_same(client: QdrantClient) -> None:
     assert len(set(client.add("text", documents, ids=ContentIds(keys=())))) == 1
 
 
+def test_a_key_that_no_document_has_is_told_of(
+    client: QdrantClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be misspelt, and then documents are one that should be two."""
+    documents = [Document("cat", {"source": "a"}), Document("cat", {"source": "b"})]
+    client.add("demo", documents, ids=ContentIds(keys=("source", "page")))
+    assert not caplog.records
+    client.add("demo", documents, ids=ContentIds(keys=("sorce",)))
+    (record,) = {record.message for record in caplog.records}
+    assert "although ids depend on 'sorce' (ContentIds)" in record
+
+
 def test_any_string_is_an_id(everywhere: QdrantClient) -> None:
     known = uuid.uuid4()
     given: list[int | str | uuid.UUID] = ["file.txt#1", "42", known.hex, 7]

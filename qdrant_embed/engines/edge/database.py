@@ -134,7 +134,8 @@ class EdgeDatabase(QdrantBase):
 
     def is_index_due(self, collection_name: str) -> bool:
         """Return whether a search is slow enough for an index to pay."""
-        return self._shard(collection_name).unindexed() >= FLAT
+        exists = self.collection_exists(collection_name)  # no document, no collection
+        return exists and self._shard(collection_name).unindexed() >= FLAT
 
     def _note_change(self) -> None:
         if self._keeper is not None:
