@@ -155,6 +155,8 @@ def shown(number: float) -> str:
 
 _NUMBER = re.compile(r"(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?")
 _LARGEST = 2**64 - 1
+_FITTING = 19  # digits, whatever they are
+_POWERS = [float(f"1e{power}") for power in range(309)]
 
 
 def read_float(text: str) -> float:
@@ -163,6 +165,19 @@ def read_float(text: str) -> float:
     This is what serde_json does without its feature "float_roundtrip": the digits as a u64, those
     that do not fit dropped, times or by a power of ten.
     """
+    mantissa, _, exponent = text.partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole.removeprefix("-") + fraction).lstrip("0") or "0"
+    if len(digits) <= _FITTING and digits.isdecimal():
+        power = int(exponent or 0) - len(fraction)
+        if abs(power) < len(_POWERS):
+            number = float(int(digits))
+            number = number * _POWERS[power] if power >= 0 else number / _POWERS[-power]
+            return -number if whole.startswith("-") else number
+    return _read_slowly(text)
+
+
+def _read_slowly(text: str) -> float:
     matched = _NUMBER.fullmatch(text)
     if matched is None:
         return float(text)
