@@ -393,7 +393,7 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGINT to send")
 def test_an_interrupt_says_what_is_stored(to: list[str], database: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "add", *to, "-", "--format", "txt"],
+        [sys.executable, "-c", PROGRAM, "add", *to, "--engine", "local", "-", "--format", "txt"],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -405,6 +405,7 @@ def test_an_interrupt_says_what_is_stored(to: list[str], database: Path) -> None
         if written(database) == 1024:
             break
         time.sleep(0.01)
+    assert written(database) == 1024
     process.send_signal(signal.SIGINT)
     errors = process.stderr.read().decode()
     assert process.wait(60) == 130
