@@ -436,9 +436,21 @@ def _with_column(batch: Any, name: str, rows: Any) -> Any:
     if hasattr(batch, "with_columns"):  # Polars
         return batch.with_columns(_like(batch, {name: rows})[name])
     arrow = pyarrow("a batch of Arrow")
-    starts = np.arange(len(rows) + 1, dtype=np.int32) * rows.shape[1]
+    if rows.size >= 2**31:
+        raise InputError(
+            f"a batch of {len(rows):,} texts has more numbers than a column of Arrow; pass smaller "
+            "ones"
+        )
+    starts = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(rows.shape[1])
     column = arrow.ListArray.from_arrays(starts, np.ascontiguousarray(rows).reshape(-1))
-    place = batch.schema.get_field_index(name)
-    if place < 0:
-        return batch.append_column(name, column)
-    return batch.set_column(place, name, column)
+    kept = [place for place, field in enumerate(batch.schema) if field.name != name]
+    places = [place for place, field in enumerate(batch.schema) if field.name == name]
+    fields = [batch.schema.field(place) for place in kept]
+    columns = [batch.column(place) for place in kept]
+    place = places[0] if places else len(fields)
+    fields.insert(place, arrow.field(name, column.type))
+    columns.insert(place, column)
+    told = {key: value for key, value in (batch.schema.metadata or {}).items() if key != b"pandas"}
+    if not places:
+        told = batch.schema.metadata
+    return type(batch).from_arrays(columns, schema=arrow.schema(fields, metadata=told))

@@ -294,7 +294,7 @@ def _add_table(
             progress=False if options.quiet else None,
         )
     except InputError as error:
-        if str(error).startswith(str(Path(options.file))):
+        if any(str(error).startswith(str(file.path)) for file in files):
             raise
         raise InputError(f"{options.file}: {error}") from error
 

@@ -15,6 +15,7 @@ from qdrant_embed.ingest.ids import (
     ContentIds,
     GivenId,
     IdScheme,
+    canonical_json,
     content_id,
     content_scheme,
     given_id,
@@ -117,7 +118,7 @@ def pair(
             "document"
         )
     if len(sequences) == len(columns):
-        for _ in _paired(columns, scheme, codec, random_ids=random_ids):
+        for _ in _paired(columns, scheme, codec, random_ids=random_ids, is_check=True):
             pass
     return _paired(columns, scheme, codec, random_ids=random_ids)
 
@@ -128,10 +129,12 @@ def _paired(
     codec: PayloadCodec,
     *,
     random_ids: bool,
+    is_check: bool = False,
 ) -> Iterator[InputDocument]:
     seen: set[str | int] = set()
-    unmet = set(scheme.keys or ()) if scheme is not None else set()
-    has_repeats = False
+    unmet = set(scheme.keys or ()) if scheme is not None and not is_check else set()
+    metadata_of: dict[str | int, int] = {}  # hashes, until all keys of the ids have been met
+    are_merged = False
     for index, values in enumerate(zip_longest(*columns.values(), fillvalue=_ENDED)):
         row = dict(zip(columns, values, strict=True))
         if _ENDED in values:
@@ -145,13 +148,18 @@ def _paired(
             document = _checked(row, scheme, codec, index, seen, random_ids=random_ids)
         except InputError as error:
             error.index = index
-            raise
-        unmet -= document.metadata.keys()
-        has_repeats |= document.repeats
+            place = getattr(columns["documents"], "place", None)  # of a row of a file
+            if place is None or not (where := place(index)):
+                raise
+            raise InputError(f"{where}: {error}", index=index) from error
+        if unmet:
+            unmet -= document.metadata.keys()
+            found = hash(canonical_json(document.metadata))
+            are_merged |= metadata_of.setdefault(document.point_id, found) != found
         yield document
         if not document.is_new:
             seen.add(document.point_id)
-    if unmet and has_repeats:
+    if unmet and are_merged:
         logger.warning(
             "equal texts are one document, although ids depend on %s (ContentIds), because no "
             "document has metadata of that name",

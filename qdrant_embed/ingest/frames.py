@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, NoReturn, TypeAlias
 from uuid import UUID
 
@@ -21,7 +21,13 @@ import numpy as np
 from qdrant_embed.errors import InputError, check_str
 from qdrant_embed.ingest.documents import Document
 from qdrant_embed.ingest.tables import JSON, MARK, VECTOR, TableFile, pyarrow
-from qdrant_embed.ingest.values import UnstorableError, describe, json_value, scalar
+from qdrant_embed.ingest.values import (
+    UnstorableError,
+    describe,
+    json_value,
+    loses_nanoseconds,
+    scalar,
+)
 from qdrant_embed.limits import PAYLOAD_DEPTH
 
 Frame: TypeAlias = Any  # see `FrameRows`
@@ -132,6 +138,12 @@ class FrameRows(Iterable[Document]):
         if not _is_iterable_of_frames(frame):
             _reader(frame)
         self.total = _length(frame)
+        self._file: Path | None = None
+        self._first = 0
+
+    def place(self, index: int) -> str:
+        """Return the file and the row in it of a row that has just been read; ``""`` of no file."""
+        return "" if self._file is None else f"{self._file}, row {index - self._first}"
 
     def __iter__(self) -> Iterator[Document]:
         """Yield the documents in order.
@@ -145,6 +157,7 @@ class FrameRows(Iterable[Document]):
         for frame in self._frames():
             file = frame.path if isinstance(frame, TableFile) else None
             first = 0 if file is None else index
+            self._file, self._first = file, first
             try:
                 for batch in _reader(frame)(frame, self._columns):
                     yield from self._documents(batch, index - first)
@@ -270,9 +283,7 @@ def _values(column: Any, name: str) -> Sequence[Any]:
         return _polars_values(column, name)
     if _is("pyarrow", "Array", "ChunkedArray")(column):
         return _arrow_values(column, name)
-    if hasattr(getattr(column, "dtype", None), "pyarrow_dtype") and (
-        _in_microseconds(kind := column.dtype.pyarrow_dtype) != kind
-    ):
+    if "time64[ns]" in str(getattr(getattr(column, "dtype", None), "pyarrow_dtype", "")):
         return _arrow_values(pyarrow("a frame of Arrow").array(column), name)
     for method in ("to_pylist", "to_list", "tolist"):
         if callable(read := getattr(column, method, None)):
@@ -286,9 +297,16 @@ def _readable(name: str) -> Iterator[None]:
     """Raise `InputError` where a library cannot make values of a column Python's."""
     try:
         yield
-    except (ValueError, ImportError, ArithmeticError, TypeError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (
+        ValueError,
+        ImportError,
+        ArithmeticError,
+        TypeError,
+        RecursionError,
+        NotImplementedError,
+    ) as error:
         raise InputError(f"column {name!r} cannot be read: {error}") from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of libraries in Rust, which is no Exception
@@ -314,13 +332,10 @@ def _polars_values(column: Any, name: str) -> Sequence[Any]:
     """Return the Python values of a column of Polars; those of times have no nanoseconds."""
     with _readable(name):
         values: list[Any] = column.to_list()
-        if not _has_nanoseconds(column):
+        if not loses_nanoseconds(column):
             return values
     if type(column.dtype).__name__ != "Datetime":
-        raise InputError(
-            f"column {name!r} ({column.dtype}) has nanoseconds, which would be lost; make them "
-            "str, or round them to microseconds"
-        )
+        _refuse_nanoseconds(name, column.dtype)
     nanoseconds = column.to_physical().to_list()
     return [
         moment if moment is None or not number % 1000 else _with_nanoseconds(moment, number % 1000)
@@ -328,18 +343,11 @@ def _polars_values(column: Any, name: str) -> Sequence[Any]:
     ]
 
 
-def _has_nanoseconds(column: Any) -> bool:
-    """Return whether a column of Polars has times that microseconds do not tell, at any depth."""
-    kind = column.dtype
-    if kind.is_nested():
-        if hasattr(kind, "fields"):
-            parts = (column.struct.field(each.name) for each in kind.fields)
-            return any(map(_has_nanoseconds, parts))
-        return _has_nanoseconds(column.explode())
-    name = type(kind).__name__
-    if name != "Time" and getattr(kind, "time_unit", None) != "ns":
-        return False
-    return bool((column.to_physical() % 1000 != 0).any())
+def _refuse_nanoseconds(name: str, kind: object) -> NoReturn:
+    raise InputError(
+        f"column {name!r} ({kind}) has nanoseconds, which would be lost; make them str, or round "
+        "them to microseconds"
+    )
 
 
 def _with_nanoseconds(moment: datetime, nanoseconds: int) -> str:
@@ -381,33 +389,9 @@ def _field_values(part: Any, name: str) -> Sequence[Any]:
 def _arrow_values(column: Any, name: str) -> Sequence[Any]:
     """Return the Python values of an Arrow array; nanoseconds need pandas."""
     with _readable(name):
-        if (exact := _in_microseconds(column.type)) != column.type:
-            # refuses to lose digits, which the last line would not; as `take` leaves out what
-            # else lists have in memory
-            rows = pyarrow("a frame of Arrow").array(range(len(column)))
-            column = column.take(rows).cast(exact)
+        if loses_nanoseconds(column):
+            _refuse_nanoseconds(name, column.type)
         return column.to_pylist()  # type: ignore[no-any-return]
-
-
-def _in_microseconds(kind: Any) -> Any:
-    """Return a type of Arrow with times of the day in microseconds, which Python has."""
-    arrow = pyarrow("a frame of Arrow")
-    if kind == arrow.time64("ns"):
-        return arrow.time64("us")
-    types = arrow.types
-    if types.is_struct(kind):
-        fields = [kind.field(number) for number in range(kind.num_fields)]
-        return arrow.struct([each.with_type(_in_microseconds(each.type)) for each in fields])
-    lists = {
-        types.is_list: arrow.list_,
-        types.is_large_list: arrow.large_list,
-        types.is_fixed_size_list: lambda of: arrow.list_(of, kind.list_size),
-    }
-    for is_one, make in lists.items():
-        if is_one(kind):
-            of = kind.value_field
-            return make(of.with_type(_in_microseconds(of.type)))
-    return kind
 
 
 def _of_arrow(frame: Any, chosen: Columns) -> Iterator[Batch]:

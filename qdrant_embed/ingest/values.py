@@ -240,6 +240,8 @@ def _read_array(value: Any) -> Any:
         return value
     if kind in ("m", "M") and type(value).__module__ == "numpy":  # which hold integers inside
         return _read_times(value, kind)
+    if loses_nanoseconds(value):
+        return value
     for name in ("to_pylist", "to_list", "tolist", "as_py"):
         if callable(read := getattr(value, name, None)):
             plain = read()
@@ -252,7 +254,8 @@ def _read_times(value: Any, kind: str) -> Any:
 
     That is one without a unit, or in months, beyond the year 9999, or with nanoseconds.
     """
-    if np.datetime_data(value.dtype)[0] in ("generic", "Y", "M") and kind == "m":
+    unit, _ = np.datetime_data(value.dtype)
+    if unit == "generic" or (kind == "m" and unit in ("Y", "M")):
         return value
     try:
         exact = value.astype(f"{kind}8[us]")
@@ -263,6 +266,60 @@ def _read_times(value: Any, kind: str) -> Any:
     if kind == "M" and not ((exact >= _FIRST_MOMENT) & (exact <= _LAST_MOMENT)).all():
         return value
     return exact.tolist()
+
+
+def loses_nanoseconds(value: Any) -> bool:
+    """Return whether a column or scalar of Polars or Arrow has times that Python cannot hold.
+
+    Its own methods cut them, so that different values would be one.
+    """
+    library, name = type(value).__module__.partition(".")[0], type(value).__name__
+    if library == "polars":
+        return name == "Series" and _polars_has_nanoseconds(value)
+    if library != "pyarrow" or not hasattr(value, "type"):
+        return False
+    if name == "Time64Scalar":
+        return bool(value.type.unit == "ns" and value.is_valid and value.value % 1000)
+    # what only an extension of Arrow's types has inside is not in its name
+    may_be = "time64[ns]" in str(value.type) or "extension" in str(value.type)
+    return may_be and hasattr(value, "to_pylist") and _arrow_has_nanoseconds(value)
+
+
+def _polars_has_nanoseconds(column: Any) -> bool:
+    kind = column.dtype
+    if kind.is_nested():
+        if hasattr(kind, "fields"):
+            parts = (column.struct.field(each.name) for each in kind.fields)
+            return any(map(_polars_has_nanoseconds, parts))
+        return _polars_has_nanoseconds(column.explode())
+    if str(kind) != "Time" and getattr(kind, "time_unit", None) != "ns":
+        return False
+    return bool((column.to_physical() % 1000 != 0).any())
+
+
+def _arrow_has_nanoseconds(column: Any) -> bool:
+    """Return whether an Arrow array has times of the day that microseconds do not tell."""
+    if str(column.type) == "time64[ns]" and not hasattr(column, "chunks"):
+        return any(number % 1000 for number in column.cast("int64").drop_null().to_pylist())
+    return any(map(_arrow_has_nanoseconds, _inside(column)))
+
+
+def _inside(column: Any) -> Sequence[Any]:
+    """Return the arrays inside one of Arrow, where possible without what no value of it has."""
+    ways: dict[str, Callable[[], Sequence[Any]]] = {  # by what only some arrays have
+        "chunks": lambda: column.chunks,
+        "storage": lambda: [column.storage],  # of an extension type
+        "dictionary_decode": lambda: [column.dictionary_decode()],
+        "run_ends": lambda: [column.values],
+        "items": lambda: [column.keys, column.items],  # of a map
+    }
+    for name, read in ways.items():
+        if hasattr(column, name):
+            return read()
+    if not column.type.num_fields or not hasattr(column, "flatten"):
+        return ()
+    parts = column.flatten()  # without what is under a null, or left out of a slice
+    return parts if isinstance(parts, list) else [parts]
 
 
 _FIRST_MOMENT, _LAST_MOMENT = (np.datetime64(end, "us") for end in (datetime.min, datetime.max))
@@ -335,4 +392,10 @@ def scalar(value: object) -> object:
 
 def describe(value: object) -> str:
     """Return a value with its type, cut, for an error message."""
-    return f"{value!r:.60} ({type(value).__name__})" if value is not None else "None"
+    if value is None:
+        return "None"
+    try:
+        shown = f"{value!r:.60}"
+    except Exception:  # noqa: BLE001 - a user's own class, or a time that numpy cannot show
+        shown = "a value that cannot be shown"
+    return f"{shown} ({type(value).__name__})"

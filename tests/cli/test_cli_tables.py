@@ -122,6 +122,10 @@ def test_the_file_of_a_folder_is_named(
     write(folder / "b.parquet", {"text": [SENTENCES[3], None]})
     error = fails(to, tmp_path / "rows", capsys)
     assert f"{folder / 'b.parquet'}: row 1, column 'text'" in error
+    write(folder / "b.parquet", {"text": SENTENCES[3:5], "id": [1, -5]})
+    write(folder / "a.parquet", {"text": SENTENCES[:3], "id": [2, 3, 4]})
+    error = fails(to, tmp_path / "rows", capsys, "--id-field", "id")
+    assert f"{folder / 'b.parquet'}, row 1: ids[4]: an id must be" in error
     write(folder / "b.parquet", {"body": SENTENCES[:3]})
     assert f"{folder / 'b.parquet'}: the frame has no column" in fails(to, folder.parent, capsys)
     write(folder / "b.parquet", {"text": SENTENCES[:3], "y": [1, 2, 3]})

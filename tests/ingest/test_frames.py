@@ -222,6 +222,66 @@ def test_no_time_loses_its_nanoseconds(library: str, kind: str, nested: str) -> 
         assert "None" not in str(found)
 
 
+def _in_arrow(arrow: Any) -> Iterator[Any]:
+    """Arrays of types that have others inside, with a time that has nanoseconds and without."""
+    for number in (1, 1000):
+        times = arrow.array([number]).cast(arrow.time64("ns"))
+        yield arrow.MapArray.from_arrays([0, 1], ["k"], times)
+        yield arrow.DictionaryArray.from_arrays(arrow.array([0]), times)
+        yield arrow.FixedSizeListArray.from_arrays(times, 1)
+        yield arrow.LargeListArray.from_arrays([0, 1], times)
+        if hasattr(arrow, "ListViewArray"):
+            yield arrow.ListViewArray.from_arrays([0], [1], times)
+        yield arrow.RunEndEncodedArray.from_arrays(arrow.array([1], arrow.int32()), times)
+        yield arrow.StructArray.from_arrays([arrow.array(["s"]), times], ["s", "at"])
+        yield times
+
+
+def test_no_type_of_arrow_loses_nanoseconds() -> None:
+    arrow = pytest.importorskip("pyarrow")
+    arrays = [*_in_arrow(arrow)]
+    for place, array in enumerate(arrays):
+        frames_of_it = [arrow.table({"text": ["a"], "x": array}), {"text": ["a"], "x": [array]}]
+        for frame in frames_of_it:
+            if place < len(arrays) // 2:
+                with pytest.raises(InputError, match="column 'x'"):
+                    [*FrameRows(frame, Columns())]
+            else:
+                (document,) = FrameRows(frame, Columns())
+                assert "00:00:00.000001" in str(document.metadata["x"])
+
+
+def test_what_is_under_a_null_or_beside_a_time_does_not_matter() -> None:
+    arrow = pytest.importorskip("pyarrow")
+    times = arrow.array([1000, 1]).cast(arrow.time64("ns"))
+    mask = arrow.array([False, True])
+    masked = arrow.StructArray.from_arrays([times], ["at"], mask=mask)
+    rows = [*FrameRows(arrow.table({"text": ["a", "b"], "x": masked}), Columns())]
+    assert [row.metadata["x"] for row in rows] == [{"at": "00:00:00.000001"}, None]
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"text": ["a"], "x": [{"t": datetime.time(1), "s": "abc"}]})
+    for one in (frame, frame.to_arrow()):
+        (document,) = FrameRows(one, Columns())
+        assert document.metadata["x"] == {"t": "01:00:00", "s": "abc"}
+
+
+def test_a_cell_loses_no_nanoseconds_either() -> None:
+    arrow, polars = pytest.importorskip("pyarrow"), pytest.importorskip("polars")
+    cells = [
+        polars.Series([1]).cast(polars.Datetime("ns")),
+        polars.Series([1]).cast(polars.Duration("ns")),
+        polars.Series([1]).cast(polars.Time),
+        arrow.array([1]).cast(arrow.time64("ns")),
+        arrow.array([1]).cast(arrow.time64("ns"))[0],
+        np.array([2**62]).view("M8"),
+    ]
+    for cell in cells:
+        with pytest.raises(InputError, match="column 'x'"):
+            [*FrameRows({"text": ["a"], "x": [cell]}, Columns())]
+        with pytest.raises(InputError, match=r"metadata\[0\]"):
+            QdrantClient(":memory:").add("demo", ["a"], [{"x": cell}])
+
+
 def test_moments_with_nanoseconds_are_alike_in_all_libraries() -> None:
     pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
     arrow = pytest.importorskip("pyarrow")
