@@ -232,7 +232,7 @@ def _in_arrow(arrow: Any) -> Iterator[Any]:
         yield arrow.LargeListArray.from_arrays([0, 1], times)
         if hasattr(arrow, "ListViewArray"):
             yield arrow.ListViewArray.from_arrays([0], [1], times)
-        yield arrow.RunEndEncodedArray.from_arrays(arrow.array([1], arrow.int32()), times)
+        yield arrow.RunEndEncodedArray.from_arrays([1], times)
         yield arrow.StructArray.from_arrays([arrow.array(["s"]), times], ["s", "at"])
         yield times
 
