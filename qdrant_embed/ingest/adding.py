@@ -121,7 +121,8 @@ class Adding:
         self.ids_tell_all = scheme is not None and scheme.keys is None
         self.unchanged = 0
         random_ids = on_existing == "overwrite"
-        paired = pair(documents, metadata, ids, codec, random_ids=random_ids)
+        place = documents.place if isinstance(documents, FrameRows) else None
+        paired = pair(documents, metadata, ids, codec, random_ids=random_ids, place=place)
         self.texts = [
             document.text if isinstance(document, Document) else document
             for document in (documents if is_sequence(documents) else ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -84,6 +84,7 @@ def pair(
     codec: PayloadCodec | None = None,
     *,
     random_ids: bool = True,
+    place: Callable[[int], str] | None = None,
 ) -> Iterator[InputDocument]:
     """Yield each text with its metadata and id, in order.
 
@@ -96,6 +97,8 @@ def pair(
         ids: see `add`; by default, each document gets a random UUID.
         codec: has the keys that metadata cannot have; by default, those of a new client.
         random_ids: whether a document without an id gets a random one; otherwise it is refused.
+        place: tells where a document that has just been read is from, as ``"a.parquet, row 7"``;
+            ``""`` if that is not known.
 
     Raises:
         InputError: if lengths differ, or an item cannot be used.
@@ -120,7 +123,7 @@ def pair(
     if len(sequences) == len(columns):
         for _ in _paired(columns, scheme, codec, random_ids=random_ids, is_check=True):
             pass
-    return _paired(columns, scheme, codec, random_ids=random_ids)
+    return _paired(columns, scheme, codec, random_ids=random_ids, place=place)
 
 
 def _paired(
@@ -129,6 +132,7 @@ def _paired(
     codec: PayloadCodec,
     *,
     random_ids: bool,
+    place: Callable[[int], str] | None = None,
     is_check: bool = False,
 ) -> Iterator[InputDocument]:
     seen: set[str | int] = set()
@@ -148,7 +152,6 @@ def _paired(
             document = _checked(row, scheme, codec, index, seen, random_ids=random_ids)
         except InputError as error:
             error.index = index
-            place = getattr(columns["documents"], "place", None)  # of a row of a file
             if place is None or not (where := place(index)):
                 raise
             raise InputError(f"{where}: {error}", index=index) from error
