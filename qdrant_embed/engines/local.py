@@ -24,6 +24,8 @@ from qdrant_embed.errors import (
 DISK_ERRORS = (sqlite3.Error, OSError)
 
 _FULL = "database or disk is full"  # sqlite's words
+# of local mode at what a server would refuse, as a polygon without points
+STUMBLES = (LookupError, ArithmeticError, TypeError, AttributeError)
 _NO_COLLECTION = re.compile(r"Collection (.*) not found", re.DOTALL)
 
 
@@ -57,6 +59,12 @@ def _explain_folder(path: str) -> Callable[[Exception, str], QdrantEmbedError | 
 
 def explain(error: Exception, collection_name: str) -> QdrantEmbedError | None:
     """Return the error that says what a local database refused; see `Engine`."""
+    if isinstance(error, STUMBLES) and _is_of_local_mode(error):
+        reason = f"{type(error).__name__}: {error}"
+        return ServerRefusal(
+            f"local mode cannot carry out a request about collection {collection_name!r} "
+            f"({' '.join(reason.split())}); check its filter"
+        )
     if type(error) is not ValueError:  # its subclasses are other libraries' own
         return None
     if missing := _NO_COLLECTION.fullmatch(str(error)):
@@ -69,3 +77,12 @@ def explain(error: Exception, collection_name: str) -> QdrantEmbedError | None:
         f"Qdrant refused a request about collection {collection_name!r}: "
         f"{' '.join(str(error).split())}"
     )
+
+
+def _is_of_local_mode(error: Exception) -> bool:
+    """Return whether an error was raised inside qdrant_client's local mode."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return bool(where.startswith("qdrant_client.local."))

@@ -19,7 +19,7 @@ from qdrant_embed.engines.answers import Answers
 from qdrant_embed.engines.bodies import LARGE, MOST, query_size
 from qdrant_embed.engines.connection import TIME_LEFT, address_of
 from qdrant_embed.engines.embedded import embedded
-from qdrant_embed.engines.local import DISK_ERRORS
+from qdrant_embed.engines.local import DISK_ERRORS, STUMBLES
 from qdrant_embed.engines.names import check_collection_name
 from qdrant_embed.engines.points import Kept, Points, StoredPoints, update_operations
 from qdrant_embed.engines.server import (
@@ -275,6 +275,11 @@ class CollectionRequests:
                             raise
                         raise explained from error
                     self._tell(error, asked, wait)
+                except STUMBLES as error:
+                    explained = self.io.engine.explain(error, self.name)
+                    if explained is None:
+                        raise
+                    raise explained from error
                 finally:
                     self._is_known_to_be_slow |= waiting.was_said
                 await self.io.sleep(wait)

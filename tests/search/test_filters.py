@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from qdrant_client import models
 
-from qdrant_embed import InputError, QdrantClient
+from qdrant_embed import InputError, QdrantClient, ServerRefusal
 from qdrant_embed.search.filters import combined, fields_of, to_filter
 
 POINTS: list[dict[str, Any]] = [
@@ -280,6 +280,16 @@ def test_a_float_is_found_on_every_store(anywhere: QdrantClient) -> None:
         (hit,) = anywhere.query("demo", "cat", where={"x": value})
         assert hit.metadata["x"] == pytest.approx(value, rel=1e-15)
         assert len(anywhere.query("demo", "cat", where={"x": {"not": value}})) == len(values) - 1
+
+
+def test_a_filter_at_which_local_mode_stumbles_is_refused(client: QdrantClient) -> None:
+    client.add("demo", ["cat"], [{"geo": {"lat": 1.0, "lon": 2.0}}])
+    nowhere = models.GeoPolygon(exterior=models.GeoLineString(points=[]))
+    within = models.Filter(must=[models.FieldCondition(key="geo", geo_polygon=nowhere)])
+    with pytest.raises(ServerRefusal, match=r"'demo' \(IndexError: .*\); check its filter"):
+        client.query("demo", "cat", within)
+    with pytest.raises(ServerRefusal, match=r"check its filter"):
+        client.query_batch("demo", ["cat"], within)
 
 
 def test_a_filter_that_refers_to_itself_is_refused() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from services.conftest import Opened
 from starlette.testclient import TestClient
@@ -303,6 +303,7 @@ def test_no_filter_is_a_fault_of_the_service(
 
         @settings(max_examples=EXAMPLES, database=None)
         @given(condition=st.dictionaries(st.sampled_from(["must", "should"]), Conditions))
+        @example({"must": {"key": "geo", "geo_polygon": {"exterior": {"points": []}}}})
         def ask(condition: dict[str, Any]) -> None:
             body = {"query": "cat", "filter": condition, "limit": 2}
             response = http.post("/collections/notes/query", json=body)
