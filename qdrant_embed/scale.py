@@ -443,14 +443,12 @@ def _with_column(batch: Any, name: str, rows: Any) -> Any:
         )
     starts = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(rows.shape[1])
     column = arrow.ListArray.from_arrays(starts, np.ascontiguousarray(rows).reshape(-1))
-    kept = [place for place, field in enumerate(batch.schema) if field.name != name]
-    places = [place for place, field in enumerate(batch.schema) if field.name == name]
-    fields = [batch.schema.field(place) for place in kept]
-    columns = [batch.column(place) for place in kept]
-    place = places[0] if places else len(fields)
+    names = batch.schema.names
+    place = names.index(name) if name in names else len(names)
+    rest = batch.select([at for at, own in enumerate(names) if own != name])
+    fields, columns = [*rest.schema], [*rest.columns]
     fields.insert(place, arrow.field(name, column.type))
     columns.insert(place, column)
-    told = {key: value for key, value in (batch.schema.metadata or {}).items() if key != b"pandas"}
-    if not places:
-        told = batch.schema.metadata
+    # of a table whose column is replaced, it would describe the old one
+    told = batch.schema.metadata if place == len(names) else None
     return type(batch).from_arrays(columns, schema=arrow.schema(fields, metadata=told))

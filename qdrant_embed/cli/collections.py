@@ -35,8 +35,8 @@ def add_to(commands: Commands) -> None:
         type=to_text,
         metavar="FILE",
         required=True,
-        help="the .parquet file to write, for add again, or "
-        "pyarrow; pandas and Polars do not see which columns are JSON or vectors",
+        help="the .parquet file to write; read it with add or pyarrow, as pandas and Polars do not "
+        "see which columns are JSON or vectors",
     )
     exporting.add_argument("--quiet", action="store_true", help="do not show progress")
 

@@ -126,10 +126,10 @@ class CollectionOptions:
     def bulk(cls, *, wait: bool = False, **options: Any) -> CollectionOptions:
         """Return options whose index is built after loading, which is faster in total.
 
-        No index is built while documents are added to a new or empty collection. Its
-        building begins when that `add` ends; if it fails or its process dies, when the next one
-        ends, or `wait_until_indexed` is called. Until it is built, searches compare all vectors.
-        Local mode has no index.
+        No index is built while documents are added to a new or empty collection. Building starts
+        when that `add` ends or, if it fails or its process dies, when the next one ends or
+        `wait_until_indexed` is called. Until it is built, searches compare all vectors. Local mode
+        has no index.
 
         Args:
             wait: whether the index stays off until `wait_until_indexed` is called, or an `add` ends

@@ -24,7 +24,7 @@ from qdrant_embed.errors import (
 DISK_ERRORS = (sqlite3.Error, OSError)
 
 _FULL = "database or disk is full"  # sqlite's words
-# of local mode at what a server would refuse, as a polygon without points
+# what local mode may raise where a server refuses, as for a polygon without points
 STUMBLES = (LookupError, ArithmeticError, TypeError, AttributeError)
 _NO_COLLECTION = re.compile(r"Collection (.*) not found", re.DOTALL)
 
@@ -60,10 +60,10 @@ def _explain_folder(path: str) -> Callable[[Exception, str], QdrantEmbedError | 
 def explain(error: Exception, collection_name: str) -> QdrantEmbedError | None:
     """Return the error that says what a local database refused; see `Engine`."""
     if isinstance(error, STUMBLES) and _is_of_local_mode(error):
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return ServerRefusal(
             f"local mode cannot carry out a request about collection {collection_name!r} "
-            f"({' '.join(reason.split())}); check its filter"
+            f"({reason}); check what it asks for, such as its filter"
         )
     if type(error) is not ValueError:  # its subclasses are other libraries' own
         return None

@@ -73,7 +73,7 @@ SOON = Backoff(first=0.05, longest=0.4)  # seconds
 SETTLING = 2.0  # seconds until every node of a cluster knows what one was told
 
 # what a request may raise
-_FAILURES = (*REQUEST_ERRORS, *NO_ANSWERS, *UNWRITABLE, *DISK_ERRORS, ValueError)
+_FAILURES = (*REQUEST_ERRORS, *NO_ANSWERS, *UNWRITABLE, *DISK_ERRORS, *STUMBLES, ValueError)
 # definitions for which the right to write to a collection is enough
 _WRITES = ("create_payload_index", "create_vector_name")
 _OWN_TIMEOUT = 5  # seconds, of a qdrant_client that was given none
@@ -275,11 +275,6 @@ class CollectionRequests:
                             raise
                         raise explained from error
                     self._tell(error, asked, wait)
-                except STUMBLES as error:
-                    explained = self.io.engine.explain(error, self.name)
-                    if explained is None:
-                        raise
-                    raise explained from error
                 finally:
                     self._is_known_to_be_slow |= waiting.was_said
                 await self.io.sleep(wait)

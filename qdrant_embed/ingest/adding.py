@@ -651,13 +651,13 @@ async def add_frame(
     Raises:
         As `QdrantEmbedMixin.add_frame` does.
     """
-    ids: IdScheme | None = "content" if id is None else None
-    column, keys = id, None
-    if isinstance(id, ContentIds):
-        ids, column, keys = id, None, id.keys
-    columns = Columns(text, column, metadata, tuple(keys or ()))  # type: ignore[arg-type] # it says so if it is no str
+    if id is None or isinstance(id, ContentIds):
+        scheme = id or ContentIds()
+        columns = Columns(text, None, metadata, scheme.keys or ())
+    else:
+        scheme, columns = None, Columns(text, id, metadata)
     rows = await collection.io.compute(FrameRows, frame, columns)
-    return len({*await add_documents(collection, rows, None, ids, options)})
+    return len({*await add_documents(collection, rows, None, scheme, options)})
 
 
 async def delete_documents(

@@ -157,15 +157,15 @@ def _paired(
             raise InputError(f"{where}: {error}", index=index) from error
         if unmet:
             unmet -= document.metadata.keys()
-            found = hash(canonical_json(document.metadata))
-            are_merged |= metadata_of.setdefault(document.point_id, found) != found
+            own = hash(canonical_json(document.metadata))
+            are_merged |= metadata_of.setdefault(document.point_id, own) != own
         yield document
         if not document.is_new:
             seen.add(document.point_id)
     if unmet and are_merged:
         logger.warning(
-            "equal texts are one document, although ids depend on %s (ContentIds), because no "
-            "document has metadata of that name",
+            "documents with equal texts and different metadata became one: ids depend on %s "
+            "(ContentIds), which no document has in its metadata",
             " and ".join(map(repr, sorted(unmet))),
         )
 

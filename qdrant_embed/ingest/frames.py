@@ -48,7 +48,7 @@ class Columns:
         text: name of the column that holds the texts.
         id: name of the column that holds the ids, if there is one.
         metadata: names of the columns to store as metadata; all others by default.
-        keys: names of those on which ids depend, if they depend on some.
+        keys: names of the metadata's columns that ids depend on, if they depend on some.
 
     Raises:
         InputError: if a name is not a str, or is there twice, or the metadata lacks one of `keys`.
@@ -155,9 +155,8 @@ class FrameRows(Iterable[Document]):
         """
         index = 0
         for frame in self._frames():
-            file = frame.path if isinstance(frame, TableFile) else None
-            first = 0 if file is None else index
-            self._file, self._first = file, first
+            file = self._file = frame.path if isinstance(frame, TableFile) else None
+            first = self._first = 0 if file is None else index
             try:
                 for batch in _reader(frame)(frame, self._columns):
                     yield from self._documents(batch, index - first)
@@ -254,6 +253,17 @@ def _is(package: str, *names: str) -> Callable[[object], bool]:
 
 _is_dataset_dict = _is("datasets", "DatasetDict", "IterableDatasetDict")
 
+# what libraries raise for a column that they cannot make Python's values of
+_UNREADABLE = (
+    ValueError,
+    ImportError,
+    ArithmeticError,
+    TypeError,
+    RecursionError,
+    NotImplementedError,
+)
+_PANIC = "PanicException"  # of libraries in Rust, which is no Exception
+
 
 def _of_columns(frame: Mapping[str, Any], chosen: Columns) -> Iterator[Batch]:
     columns = {name: frame[name] for name in chosen.of([*frame])}
@@ -279,17 +289,41 @@ def _values(column: Any, name: str) -> Sequence[Any]:
     if isinstance(column, np.ndarray):
         # those of times would be numbers of nanoseconds
         return [*column] if column.dtype.kind in _TIMES else column.tolist()
-    if _is("polars", "Series")(column):
-        return _polars_values(column, name)
-    if _is("pyarrow", "Array", "ChunkedArray")(column):
-        return _arrow_values(column, name)
     if "time64[ns]" in str(getattr(getattr(column, "dtype", None), "pyarrow_dtype", "")):
-        return _arrow_values(pyarrow("a frame of Arrow").array(column), name)
-    for method in ("to_pylist", "to_list", "tolist"):
-        if callable(read := getattr(column, method, None)):
-            with _readable(name):
+        column = pyarrow("a frame of Arrow").array(column)  # pandas would cut them
+    with _readable(name):
+        if loses_nanoseconds(column):
+            return _with_nanoseconds(column, name)
+        for method in ("to_pylist", "to_list", "tolist"):
+            if callable(read := getattr(column, method, None)):
                 return read()  # type: ignore[no-any-return]
     return column  # type: ignore[no-any-return]
+
+
+def _with_nanoseconds(column: Any, name: str) -> Sequence[Any]:
+    """Return the moments of a column of Polars, in ISO 8601 those that Python cannot hold.
+
+    Raises:
+        InputError: if it has other times: there is no form for their nanoseconds.
+    """
+    kind = getattr(column, "dtype", None)
+    if type(kind).__name__ != "Datetime":
+        raise InputError(
+            f"column {name!r} ({kind or column.type}) has nanoseconds, which would be lost; make "
+            "them str, or round them to microseconds"
+        )
+    moments, nanoseconds = column.to_list(), column.to_physical().to_list()
+    return [
+        _in_full(moment, number % 1000) if moment is not None and number % 1000 else moment
+        for moment, number in zip(moments, nanoseconds, strict=True)
+    ]
+
+
+def _in_full(moment: datetime, nanoseconds: int) -> str:
+    """Return a time in ISO 8601, as pandas and `json_value` write one with nanoseconds."""
+    text = moment.isoformat(timespec="microseconds")
+    clock, zone = text[:26], text[26:]
+    return f"{clock}{nanoseconds:03}{'Z' if zone == '+00:00' else zone}"
 
 
 @contextmanager
@@ -297,19 +331,9 @@ def _readable(name: str) -> Iterator[None]:
     """Raise `InputError` where a library cannot make values of a column Python's."""
     try:
         yield
-    except InputError:
-        raise
-    except (
-        ValueError,
-        ImportError,
-        ArithmeticError,
-        TypeError,
-        RecursionError,
-        NotImplementedError,
-    ) as error:
-        raise InputError(f"column {name!r} cannot be read: {error}") from error
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of libraries in Rust, which is no Exception
+        is_told = isinstance(error, _UNREADABLE) or type(error).__name__ == _PANIC
+        if isinstance(error, InputError) or not is_told:
             raise
         raise InputError(f"column {name!r} cannot be read: {error}") from error
 
@@ -326,35 +350,6 @@ def _of_polars(frame: Any, chosen: Columns) -> Iterator[Batch]:
     for start in range(0, len(frame), ROWS):
         part = frame.slice(start, ROWS)
         yield {name: _values(part[name], name) for name in wanted}
-
-
-def _polars_values(column: Any, name: str) -> Sequence[Any]:
-    """Return the Python values of a column of Polars; those of times have no nanoseconds."""
-    with _readable(name):
-        values: list[Any] = column.to_list()
-        if not loses_nanoseconds(column):
-            return values
-    if type(column.dtype).__name__ != "Datetime":
-        _refuse_nanoseconds(name, column.dtype)
-    nanoseconds = column.to_physical().to_list()
-    return [
-        moment if moment is None or not number % 1000 else _with_nanoseconds(moment, number % 1000)
-        for moment, number in zip(values, nanoseconds, strict=True)
-    ]
-
-
-def _refuse_nanoseconds(name: str, kind: object) -> NoReturn:
-    raise InputError(
-        f"column {name!r} ({kind}) has nanoseconds, which would be lost; make them str, or round "
-        "them to microseconds"
-    )
-
-
-def _with_nanoseconds(moment: datetime, nanoseconds: int) -> str:
-    """Return a time in ISO 8601 as pandas writes it, and so `json_value`."""
-    text = moment.isoformat(timespec="microseconds")
-    clock, zone = text[:26], text[26:]
-    return f"{clock}{nanoseconds:03}{'Z' if zone == '+00:00' else zone}"
 
 
 def _of_record_batch(frame: Any, chosen: Columns) -> Iterator[Batch]:
@@ -379,19 +374,11 @@ def _mark(field: Any) -> str:
 
 def _field_values(part: Any, name: str) -> Sequence[Any]:
     """Return the Python values of a record batch's column."""
-    values = _arrow_values(part.column(name), name)
+    values = _values(part.column(name), name)
     if _mark(part.schema.field(name)) == JSON:
         with _readable(name):
             values = [None if value is None else json.loads(value) for value in values]
     return values
-
-
-def _arrow_values(column: Any, name: str) -> Sequence[Any]:
-    """Return the Python values of an Arrow array; nanoseconds need pandas."""
-    with _readable(name):
-        if loses_nanoseconds(column):
-            _refuse_nanoseconds(name, column.type)
-        return column.to_pylist()  # type: ignore[no-any-return]
 
 
 def _of_arrow(frame: Any, chosen: Columns) -> Iterator[Batch]:
@@ -430,12 +417,6 @@ def _of_parquet(frame: Any, chosen: Columns) -> Iterator[Batch]:
 
 def _of_file(file: TableFile, chosen: Columns) -> Iterator[Batch]:
     with file.opened(ROWS) as (schema, read):
-        for name in file.constants:
-            is_read = chosen.metadata is None or name in (chosen.text, chosen.id, *chosen.metadata)
-            if is_read and name in schema.names:
-                raise InputError(
-                    f"the file has a column {name!r}, and so has the name of its folder; rename one"
-                )
         wanted = _names(schema, chosen, file.constants)
         for batch in read([name for name in wanted if name not in file.constants]):
             for start in range(0, batch.num_rows, ROWS):

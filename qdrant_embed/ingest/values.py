@@ -239,7 +239,7 @@ def _read_array(value: Any) -> Any:
     if kind in ("c", "V"):
         return value
     if kind in ("m", "M") and type(value).__module__ == "numpy":  # which hold integers inside
-        return _read_times(value, kind)
+        return _read_times(value)
     if loses_nanoseconds(value):
         return value
     for name in ("to_pylist", "to_list", "tolist", "as_py"):
@@ -249,17 +249,17 @@ def _read_array(value: Any) -> Any:
     return value
 
 
-def _read_times(value: Any, kind: str) -> Any:
+def _read_times(value: Any) -> Any:
     """Return Python's times for those of numpy, or `value` if it has one that Python cannot hold.
 
-    That is one without a unit, or in months, beyond the year 9999, or with nanoseconds.
+    That is one without a unit, beyond the year 9999, with nanoseconds, or a duration in months.
     """
-    unit, _ = np.datetime_data(value.dtype)
+    kind, (unit, _) = value.dtype.kind, np.datetime_data(value.dtype)
     if unit == "generic" or (kind == "m" and unit in ("Y", "M")):
         return value
     try:
         exact = value.astype(f"{kind}8[us]")
-    except OverflowError:  # earlier versions return something else, which the next line finds
+    except OverflowError:  # earlier versions of numpy wrap around, which is found next
         return value
     if not (exact.astype(value.dtype) == value).all():
         return value
@@ -269,9 +269,10 @@ def _read_times(value: Any, kind: str) -> Any:
 
 
 def loses_nanoseconds(value: Any) -> bool:
-    """Return whether a column or scalar of Polars or Arrow has times that Python cannot hold.
+    """Return whether a column or scalar of Polars or Arrow has nanoseconds that it would cut.
 
-    Its own methods cut them, so that different values would be one.
+    Different values would become one. Arrow's moments and durations are not cut: they become those
+    of pandas, or an error without it.
     """
     library, name = type(value).__module__.partition(".")[0], type(value).__name__
     if library == "polars":
@@ -280,7 +281,7 @@ def loses_nanoseconds(value: Any) -> bool:
         return False
     if name == "Time64Scalar":
         return bool(value.type.unit == "ns" and value.is_valid and value.value % 1000)
-    # what only an extension of Arrow's types has inside is not in its name
+    # an extension's name does not tell what is inside
     may_be = "time64[ns]" in str(value.type) or "extension" in str(value.type)
     return may_be and hasattr(value, "to_pylist") and _arrow_has_nanoseconds(value)
 
@@ -305,7 +306,7 @@ def _arrow_has_nanoseconds(column: Any) -> bool:
 
 
 def _inside(column: Any) -> Sequence[Any]:
-    """Return the arrays inside one of Arrow, where possible without what no value of it has."""
+    """Return the arrays inside one of Arrow, as far as possible without what no value has."""
     ways: dict[str, Callable[[], Sequence[Any]]] = {  # by what only some arrays have
         "chunks": lambda: column.chunks,
         "storage": lambda: [column.storage],  # of an extension type

@@ -178,6 +178,7 @@ def read_float(text: str) -> float:
 
 
 def _read_slowly(text: str) -> float:
+    """Read a number of any length, digit by digit."""
     matched = _NUMBER.fullmatch(text)
     if matched is None:
         return float(text)

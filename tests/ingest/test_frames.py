@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from qdrant_embed import ContentIds, Document, IngestError, InputError, QdrantClient
 from qdrant_embed.ingest import frames
 from qdrant_embed.ingest.frames import Columns, FrameRows
+from qdrant_embed.ingest.tables import open_tables
 
 UTC = datetime.timezone.utc
 ROWS: dict[str, list[Any]] = {
@@ -294,7 +296,6 @@ def test_moments_with_nanoseconds_are_alike_in_all_libraries() -> None:
         }
         (moments,) = found
         assert moments[1].endswith(f":20.000000001{end}")
-    assert pandas.Timedelta(1500, "ns") is not None
     (document,) = FrameRows({"text": ["a"], "x": [pandas.Timedelta(-1500, "ns")]}, Columns())
     assert document.metadata == {"x": "-PT0.0000015S"}
 
@@ -381,6 +382,16 @@ def test_a_column_is_no_frame() -> None:
         [*FrameRows([polars.LazyFrame({"text": ["a"]})], Columns())]
     with pytest.raises(InputError, match=r"pass pyarrow\.parquet\.ParquetFile"):
         FrameRows("pages.parquet", Columns())
+
+
+def test_a_row_of_a_file_is_named_in_the_file_and_counted_in_all(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for name, texts in (("a", ["a", "b", "c"]), ("b", ["d", None])):
+        parquet.write_table(arrow.table({"text": texts}), tmp_path / f"{name}.parquet")
+    with pytest.raises(InputError, match=r"b\.parquet: row 1, column 'text'") as error:
+        [*FrameRows(open_tables(tmp_path), Columns())]
+    assert error.value.index == 4
 
 
 def test_keys_of_content_ids_are_columns(client: QdrantClient) -> None:

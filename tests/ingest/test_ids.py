@@ -91,7 +91,7 @@ def test_a_key_that_no_document_has_is_told_of(
     assert not caplog.records
     client.add("demo", documents, ids=ContentIds(keys=("sorce",)))
     (record,) = caplog.records
-    assert "although ids depend on 'sorce' (ContentIds)" in record.message
+    assert "became one: ids depend on 'sorce' (ContentIds), which no document" in record.message
     client.add("demo", iter(documents), ids=ContentIds(keys=("sorce",)))
     assert len(caplog.records) == 2
 

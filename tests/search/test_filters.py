@@ -13,6 +13,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import qdrant_client
+from clients import LetterEncoder
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from qdrant_client import models
@@ -286,10 +287,25 @@ def test_a_filter_at_which_local_mode_stumbles_is_refused(client: QdrantClient) 
     client.add("demo", ["cat"], [{"geo": {"lat": 1.0, "lon": 2.0}}])
     nowhere = models.GeoPolygon(exterior=models.GeoLineString(points=[]))
     within = models.Filter(must=[models.FieldCondition(key="geo", geo_polygon=nowhere)])
-    with pytest.raises(ServerRefusal, match=r"'demo' \(IndexError: .*\); check its filter"):
+    with pytest.raises(ServerRefusal, match=r"'demo' \(IndexError: .*\); check what it asks"):
         client.query("demo", "cat", within)
-    with pytest.raises(ServerRefusal, match=r"check its filter"):
+    with pytest.raises(ServerRefusal, match="such as its filter"):
         client.query_batch("demo", ["cat"], within)
+
+
+class Own(QdrantClient):
+    """A client with a method of its user's, which has a fault."""
+
+    def query_batch_points(self, *args: Any, **kwargs: Any) -> Any:
+        raise KeyError("a user's own")
+
+
+def test_a_fault_of_a_users_own_is_none_of_local_mode() -> None:
+    client = Own(":memory:")
+    client.set_model(LetterEncoder())
+    client.add("demo", ["cat"])
+    with pytest.raises(KeyError, match="a user's own"):
+        client.query("demo", "cat")
 
 
 def test_a_filter_that_refers_to_itself_is_refused() -> None:
