@@ -97,7 +97,7 @@ class _Seen:
 
     low: Array
     high: Array
-    rows: dict[int, NDArray[np.floating[Any]]]
+    rows: dict[int, Array]
 
 
 _EUROPEAN = frozenset({"de", "el", "es", "fr", "it", "nl", "pl", "pt", "ru", "uk"})
@@ -257,7 +257,7 @@ class Calibration:
                     known = seen.setdefault(key, _Seen(low, high, {}))
                     known.low = np.minimum(known.low, low)
                     known.high = np.maximum(known.high, high)
-                    known.rows[number] = _compact(sample)
+                    known.rows[number] = sample
 
         work = [(batch, share) for batch in self._texts] + [(batch, 0.0) for batch in self._random]
         with Workers(self._threads) as pool:
@@ -298,8 +298,7 @@ class Calibration:
         """Return what a stage gives for each batch of the held-out texts, with nothing recorded."""
 
         def output(batch: _Batch) -> Array:
-            [found] = stage.run(_feeds(batch, stage), [stage.gives])
-            return found.copy()  # else all memory of the run stays in use
+            return stage.run(_feeds(batch, stage), [stage.gives])[0]
 
         with Workers(self._threads) as pool:
             futures = [pool.submit(output, batch) for batch in self._held_out]
@@ -334,20 +333,11 @@ class Calibration:
         feeds = _feeds(batch, stage)
         names = [stage.gives, *(set(stage.taps.values()) - feeds.keys())]
         values = feeds | dict(zip(names, stage.run(feeds, names), strict=True))
-        batch.hidden = values[stage.gives].copy()  # else all memory of the run stays in use
+        batch.hidden = values[stage.gives]
         return {
             key: values[name].reshape(-1, values[name].shape[-1])
             for key, name in stage.taps.items()
         }
-
-
-def _compact(rows: Array) -> NDArray[np.floating[Any]]:
-    """Return rows in half the memory, with enough digits, unless there are too large values.
-
-    Some language models have activations of a hundred thousand.
-    """
-    is_small = rows.size == 0 or np.abs(rows).max() <= np.finfo(np.float16).max
-    return rows.astype(np.float16) if is_small else rows
 
 
 def _feeds(batch: _Batch, stage: Stage) -> dict[str, NDArray[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from qdrant_embed.encoder.compile.calibration import (
 from qdrant_embed.encoder.compile.layers.transformer import HIDDEN, TransformerGraph
 from qdrant_embed.encoder.compile.quantize import (
     NOTHING_QUANTIZED,
+    Activations,
     Array,
     LinearGroup,
     QuantizationPlan,
@@ -43,7 +45,7 @@ from qdrant_embed.encoder.facts.precision import (
 )
 from qdrant_embed.encoder.facts.spec import ModelSpec
 from qdrant_embed.encoder.files.compiled import GRAPH
-from qdrant_embed.encoder.run.cores import usable_cores
+from qdrant_embed.encoder.run.cores import Workers, one_thread_of_blas, usable_cores
 from qdrant_embed.encoder.run.session import Session
 from qdrant_embed.encoder.run.tokenizer import Tokenizer
 
@@ -69,6 +71,15 @@ class MixedPrecision:
     precision: Precision
     measured: Measured
     float32_groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A layer that has been run, whose groups are being quantised; and the states after it."""
+
+    number: int
+    groups: Mapping[LinearGroup, Future[QuantizedGroup]]
+    states: Sequence[Array | None]
 
 
 class Gate(Protocol):
@@ -205,8 +216,9 @@ class MixedPrecisionSearch:
     def _calibrated(self) -> Array:
         """Quantise all groups; compute and return the float32 vectors of the held-out texts.
 
-        Layers are run and quantised one after the other, and so are the groups of a layer: numpy
-        uses all cores, and the memory is that of one group.
+        Layers are run one after the other. While one is run, the groups of the one before are
+        quantised one after the other, in a thread, so that the memory is that of one layer and one
+        group.
         """
         graph = self._graph(NOTHING_QUANTIZED)
         calibration = Calibration(self._tokens, self._threads)
@@ -217,25 +229,36 @@ class MixedPrecisionSearch:
         for number in range(done):
             self._unseen |= graph.stage(number).group_inputs.keys() - self._unfinished.groups.keys()
             self._step(f"layer {number}")
-        layers = graph.config.num_hidden_layers
-        for number in range(done, layers):
-            part = graph.stage(number)
-            with self._stage(part, number) as stage:
-                seen = calibration.step(stage)
-            del stage  # its session's memory is needed to quantise
-            groups: dict[LinearGroup, QuantizedGroup] = {}
-            for group in part.group_inputs:
-                if group not in seen or not len(seen[group].rows):
-                    self._unseen.add(group)
-                    continue
-                linears = graph.linears(group)
-                groups[group] = quantize_group(
-                    group.kind, linears, seen.pop(group), graph.sharing(group.kind)
-                )
-            last = number == layers - 1
-            self._unfinished.add(number, groups, calibration.states(), last=last)
-            self._step(f"layer {number}")
+        begun: _Begun | None = None
+        with one_thread_of_blas(), Workers(1) as pool:
+            for number in range(done, graph.config.num_hidden_layers):
+                part = graph.stage(number)
+                with self._stage(part, number) as stage:
+                    seen = calibration.step(stage)
+                del stage  # else its session stays beside the next
+                if begun is not None:
+                    self._keep(begun)
+                groups = {
+                    group: pool.submit(self._quantized, graph, group, seen.pop(group))
+                    for group in part.group_inputs
+                    if group in seen and len(seen[group].rows)
+                }
+                self._unseen |= part.group_inputs.keys() - groups.keys()
+                begun = _Begun(number, groups, calibration.states())
+            if begun is not None:
+                self._keep(begun, last=True)
         return calibration.vectors()
+
+    def _quantized(
+        self, graph: TransformerGraph[Any], group: LinearGroup, seen: Activations
+    ) -> QuantizedGroup:
+        return quantize_group(group.kind, graph.linears(group), seen, graph.sharing(group.kind))
+
+    def _keep(self, begun: _Begun, *, last: bool = False) -> None:
+        """Wait until the groups of a layer are quantised, and keep them."""
+        groups = {group: future.result() for group, future in begun.groups.items()}
+        self._unfinished.add(begun.number, groups, begun.states, last=last)
+        self._step(f"layer {begun.number}")
 
     @contextmanager
     def _stage(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,12 +116,12 @@ class Activations:
     Attributes:
         low: float32 [inputs], the smallest value of each channel.
         high: float32 [inputs], the largest.
-        rows: float16 or float32 [rows, inputs], a random sample.
+        rows: float32 [rows, inputs], a random sample.
     """
 
     low: Array
     high: Array
-    rows: NDArray[np.floating[Any]]
+    rows: Array
 
 
 def quantize_group(
@@ -144,8 +144,7 @@ def quantize_group(
     low, high = _range(seen, divisor)
     scale = np.float32((high - low) / 255)
     zero_point = int(np.clip(np.rint(-low / scale), 0, 255))
-    rows = seen.rows.astype(np.float32)
-    rows /= divisor
+    rows = seen.rows / divisor
     exact_mean = rows.mean(axis=0)
     _round(rows, scale, zero_point)
     rounded_mean: Array = rows.mean(axis=0)

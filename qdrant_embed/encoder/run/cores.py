@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import numpy as np
 
 from qdrant_embed.errors import check_whole
 
@@ -93,6 +96,43 @@ class Workers(AbstractContextManager["Workers"]):
     def __exit__(self, *raised: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def one_thread_of_blas() -> Iterator[None]:
+    """Let numpy's products of matrices be computed in the threads that ask for them, for a while.
+
+    OpenBLAS shares each among threads of its own, which wait for each other in busy loops and take
+    the cores from other threads. Nothing changes where numpy came with another library.
+    """
+    library = _openblas()
+    if library is None:
+        yield
+        return
+    threads, set_threads = library
+    before = threads()
+    set_threads(1)
+    try:
+        yield
+    finally:
+        set_threads(before)
+
+
+def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+    """Return what tells, and what sets, the number of threads of the OpenBLAS in numpy's wheel."""
+    root = Path(np.__file__).parent
+    for folder in (root.parent / "numpy.libs", root / ".dylibs"):
+        for file in folder.glob("*openblas*"):
+            for prefix, suffix in (("scipy_", "64_"), ("", "64_"), ("", "")):
+                try:
+                    library = ctypes.CDLL(str(file))  # numpy has loaded it; this finds it again
+                    return (
+                        library[f"{prefix}openblas_get_num_threads{suffix}"],
+                        library[f"{prefix}openblas_set_num_threads{suffix}"],
+                    )
+                except (OSError, AttributeError):
+                    continue
+    return None
 
 
 def _folders(cgroups: Path, own_cgroup: Path) -> set[Path]:

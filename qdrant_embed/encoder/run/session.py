@@ -179,7 +179,7 @@ class Session:
         return self._run(_OUTPUT, fed)[0]
 
     def feed(self, inputs: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[Vector]:
-        """Return the named outputs of the graph for all of its inputs; Raises as `run` does."""
+        """Return the named outputs, each in memory of its own; Raises as `run` does."""
         return self._run(list(names), dict(inputs))
 
     def _run(self, names: list[str], inputs: Mapping[str, NDArray[Any]]) -> list[Vector]:

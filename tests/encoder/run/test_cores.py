@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from qdrant_embed import InputError
-from qdrant_embed.encoder.run.cores import usable_cores, workers_of_call
+from qdrant_embed.encoder.run.cores import one_thread_of_blas, usable_cores, workers_of_call
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +76,40 @@ def test_a_call_with_parallel_0_has_every_usable_core() -> None:
     assert workers_of_call(1, 0) == usable_cores() > 1
     with pytest.raises(InputError, match="parallel"):
         workers_of_call(1, -1)
+
+
+@pytest.fixture
+def blas() -> Iterator[Any]:
+    """The OpenBLAS that numpy came with, which uses two threads."""
+    root = Path(np.__file__).parent
+    for file in [*root.parent.glob("numpy.libs/*openblas*"), *root.glob(".dylibs/*openblas*")]:
+        library = ctypes.CDLL(str(file))
+        prefix = "scipy_" if hasattr(library, "scipy_openblas_get_num_threads64_") else ""
+        get = library[f"{prefix}openblas_get_num_threads64_"]
+        set_threads = library[f"{prefix}openblas_set_num_threads64_"]
+        before = get()
+        set_threads(2)
+        yield get
+        set_threads(before)
+        return
+    pytest.skip("numpy came with another library")
+
+
+def fail_with_one_thread(blas: Any) -> None:
+    with one_thread_of_blas():
+        assert blas() == 1
+        raise KeyError
+
+
+def test_blas_has_one_thread_for_a_while(blas: Any) -> None:
+    with pytest.raises(KeyError):
+        fail_with_one_thread(blas)
+    assert blas() == 2
+
+
+def test_where_numpy_came_with_another_library_nothing_changes(
+    blas: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(np, "__file__", str(tmp_path / "numpy" / "__init__.py"))
+    with one_thread_of_blas():
+        assert blas() == 2
