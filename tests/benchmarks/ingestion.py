@@ -1,18 +1,22 @@
 """What `add` costs besides encoding: time, memory, and a second run over the same documents.
 
-    python tests/benchmarks/ingestion.py [--figures overhead,memory,rerun] [--json FILE]
+    python tests/benchmarks/ingestion.py [--figures overhead,memory,frames,rerun] [--json FILE]
 
 The store takes everything and keeps ids and payloads alone, so that no figure is the store's.
-Each figure is printed beside its limit; the exit code is 1 if one is not kept.
+``frames`` is the memory of `add_frame` and of the command with a Parquet file, which a server on
+loopback watches while it takes the points; it is measured where it is asked for, as it takes some
+minutes. Each figure is printed beside its limit; the exit code is 1 if one is not kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from corpora import docstrings
+from loopback_store import Rest, Store
 from memory import resident_mb
 from numpy.typing import NDArray
 from qdrant_client import models
@@ -28,6 +33,7 @@ from qdrant_client import models
 from qdrant_embed import IngestProgress, QdrantClient, TextEmbedding
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+COMMAND = "from qdrant_embed.cli.main import main; raise SystemExit(main())"
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,96 @@ def memory_worker(count: int, first: int) -> None:
     print(round(max(rest) - before, 1))
 
 
+class Watched(Store):
+    """A store that looks at the memory of the process which fills it.
+
+    Attributes:
+        sizes: MB of that process when so many points had come.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0, 0)
+        self.process: int | None = None
+        self.count, self.sizes = 0, dict[int, float]()
+
+    def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any, float]:
+        """As every store, once it has looked."""
+        if self.process is not None and (method, path[-7:]) == ("PUT", "/points"):
+            self.count += body.count(b'"vector":')
+            self.sizes[self.count] = resident_mb(self.process)
+        return super().answer(method, path, body)
+
+
+def frames(count: int = 200_000, first: int = 20_000) -> list[Figure]:
+    """Growth of the resident set from the first 20,000 rows of a Parquet file on."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.parquet"
+        write_rows(file, count)
+        found = []
+        for name, command in [
+            ("add_frame", [__file__, "--frame", str(file)]),
+            ("the command", ["-c", COMMAND, "add", str(file)]),
+        ]:
+            sizes = asyncio.run(watched([sys.executable, *command], count))
+            before = next(size for stored, size in sizes.items() if stored >= first)
+            most = max(size for stored, size in sizes.items() if stored >= first)
+            print(f"{name}: {before:.0f} MB after {first:,} rows, then {most:.0f} at most")
+            found.append(Figure(f"MB more after {count:,} rows, {name}", most - before, 60))
+        return found
+
+
+def write_rows(file: Path, count: int) -> None:
+    """Write a Parquet file of short texts; with each a number, a date and a list of words."""
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    rng = np.random.default_rng(0)
+    words = np.array(sorted(set(" ".join(docstrings()).split())))
+    schema = arrow.schema(
+        {
+            "text": arrow.string(),
+            "number": arrow.int64(),
+            "day": arrow.date32(),
+            "tags": arrow.list_(arrow.string()),
+        }
+    )
+    with parquet.ParquetWriter(file, schema) as writer:
+        for start in range(0, count, 20_000):
+            numbers = range(start, min(start + 20_000, count))
+            chosen = rng.choice(words, (len(numbers), 6)).tolist()
+            rows = {
+                "text": [" ".join(some[:4]) for some in chosen],
+                "number": numbers,
+                "day": arrow.array((n % 20_000 for n in numbers), arrow.int32()).cast("date32"),
+                "tags": [some[4:] for some in chosen],
+            }
+            writer.write_table(arrow.table(rows, schema=schema))
+
+
+async def watched(command: Sequence[str], count: int) -> dict[int, float]:
+    """Run a command that fills a collection; return its memory, in MB, by number of points."""
+    store = Watched()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Rest(store), "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    options = ["--url", url, "--collection", "demo", "--model", MINILM]
+    filling = await asyncio.create_subprocess_exec(*command, *options)
+    store.process = filling.pid
+    if await filling.wait() or store.count != count:
+        raise SystemExit(f"{store.count} points of {count}")
+    server.close()
+    return store.sizes
+
+
+def frame_worker(file: str, url: str, collection: str, model: str) -> None:
+    """What the process does whose memory is measured."""
+    from pyarrow import parquet
+
+    client = QdrantClient(url=url, check_compatibility=False)
+    client.set_model(model)
+    client.add_frame(collection, parquet.ParquetFile(file), text="text", progress=False)
+
+
 def rerun(count: int = 10_000) -> list[Figure]:
     """Texts encoded, and time, when the same documents are added again."""
     encoder = TextEmbedding(MINILM)
@@ -195,6 +291,8 @@ def measured(figures: Sequence[str], rounds: int) -> Iterator[Figure]:
         yield from overhead(rounds)
     if "memory" in figures:
         yield from memory()
+    if "frames" in figures:
+        yield from frames()
     if "rerun" in figures:
         yield from rerun()
 
@@ -206,7 +304,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--frame", help=argparse.SUPPRESS)
+    for option in ("--url", "--collection", "--model"):
+        parser.add_argument(option, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.frame:
+        where = (arguments.url, arguments.collection, arguments.model)
+        frame_worker(arguments.frame, *where)
+        return 0
     if arguments.worker:
         memory_worker(*map(int, arguments.worker.split(",")))
         return 0
