@@ -320,6 +320,9 @@ class Kept(Mapping[LinearGroup, QuantizedGroup]):
             raise KeyError(group)
         return self._groups[group]
 
+    def __contains__(self, group: object) -> bool:
+        return group in self._groups and group not in self._without  # without reading it
+
     def __iter__(self) -> Iterator[LinearGroup]:
         return (group for group in self._groups if group not in self._without)
 

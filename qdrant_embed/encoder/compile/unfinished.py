@@ -31,6 +31,7 @@ from qdrant_embed.errors import ModelFileError
 
 _RECORD = "unfinished.json"
 _STATES_EVERY = 15.0  # seconds of work that are worth writing hidden states
+_LATEST = 2  # groups kept in memory: a graph reads those of one layer by turns
 
 # what reading a file of arrays may raise, and what a record that somebody edited leads to
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, ModelFileError)
@@ -127,14 +128,19 @@ class Unfinished:
 class _Groups(Mapping[LinearGroup, QuantizedGroup]):
     def __init__(self, places: Mapping[LinearGroup, tuple[Path, int]]) -> None:
         self._places = places
-        self._latest: tuple[LinearGroup, QuantizedGroup] | None = None  # it is asked for in a row
+        self._latest: dict[LinearGroup, QuantizedGroup] = {}  # those that are asked for in a row
 
     def __getitem__(self, group: LinearGroup) -> QuantizedGroup:
-        if self._latest is None or self._latest[0] != group:
+        if group not in self._latest:
             path, position = self._places[group]
+            if len(self._latest) == _LATEST:
+                del self._latest[next(iter(self._latest))]
             with np.load(path, allow_pickle=False) as archive:
-                self._latest = group, _unpacked(archive, position)
-        return self._latest[1]
+                self._latest[group] = _unpacked(archive, position)
+        return self._latest[group]
+
+    def __contains__(self, group: object) -> bool:
+        return group in self._places  # without reading it
 
     def __iter__(self) -> Iterator[LinearGroup]:
         return iter(self._places)
