@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
 from qdrant_embed.errors import check_whole
+from qdrant_embed.forks import ForkLock
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -98,6 +99,29 @@ class Workers(AbstractContextManager["Workers"]):
             self._pool.shutdown(cancel_futures=True)
 
 
+class _OneThread:
+    """Whoever needs that numpy's OpenBLAS has one thread; when none does, it has its own again."""
+
+    def __init__(self) -> None:
+        self._lock, self._needed_by, self._before = ForkLock(), 0, 0
+
+    def begin(self, library: _OpenBlas) -> None:
+        with self._lock:
+            if not self._needed_by:
+                self._before = library.threads()
+                library.set_threads(1)
+            self._needed_by += 1
+
+    def end(self, library: _OpenBlas) -> None:
+        with self._lock:
+            self._needed_by -= 1
+            if not self._needed_by:
+                library.set_threads(self._before)
+
+
+_ONE_THREAD = _OneThread()
+
+
 @contextmanager
 def one_thread_of_blas() -> Iterator[None]:
     """Let numpy's products of matrices be computed in the threads that ask for them, for a while.
@@ -109,16 +133,19 @@ def one_thread_of_blas() -> Iterator[None]:
     if library is None:
         yield
         return
-    threads, set_threads = library
-    before = threads()
-    set_threads(1)
+    _ONE_THREAD.begin(library)
     try:
         yield
     finally:
-        set_threads(before)
+        _ONE_THREAD.end(library)
 
 
-def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+class _OpenBlas(NamedTuple):
+    threads: Callable[[], int]
+    set_threads: Callable[[int], None]
+
+
+def _openblas() -> _OpenBlas | None:
     """Return what tells, and what sets, the number of threads of the OpenBLAS in numpy's wheel."""
     root = Path(np.__file__).parent
     for folder in (root.parent / "numpy.libs", root / ".dylibs"):
@@ -126,7 +153,7 @@ def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
             for prefix, suffix in (("scipy_", "64_"), ("", "64_"), ("", "")):
                 try:
                     library = ctypes.CDLL(str(file))  # numpy has loaded it; this finds it again
-                    return (
+                    return _OpenBlas(
                         library[f"{prefix}openblas_get_num_threads{suffix}"],
                         library[f"{prefix}openblas_set_num_threads{suffix}"],
                     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,14 @@ def fail_with_one_thread(blas: Any) -> None:
 def test_blas_has_one_thread_for_a_while(blas: Any) -> None:
     with pytest.raises(KeyError):
         fail_with_one_thread(blas)
+    assert blas() == 2
+
+
+def test_blas_has_its_threads_again_when_the_last_is_done(blas: Any) -> None:
+    with ExitStack() as last:
+        with one_thread_of_blas():
+            last.enter_context(one_thread_of_blas())
+        assert blas() == 1
     assert blas() == 2
 
 
