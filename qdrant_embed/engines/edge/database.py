@@ -1320,10 +1320,10 @@ def _bytes(vectors: Mapping[str, Any], payload: Any) -> int:
     for vector in vectors.values():
         if isinstance(vector, edge.SparseVector):
             numbers += 2 * len(vector.indices)
-        elif isinstance(vector[0], list):
-            numbers += len(vector) * len(vector[0])
-        else:
+        elif isinstance(vector[0], float):
             numbers += len(vector)
+        else:
+            numbers += len(vector) * len(vector[0])
     return 4 * numbers + len(repr(payload))
 
 
@@ -1374,13 +1374,14 @@ def _columns(points: Points, shape: _Shape) -> list[_Sized]:
         )
     conversion.check_finite(points.dense, points.dense_name)
     made = []
-    rows: list[list[float]] = points.dense.tolist()
-    for index, (point, payload) in enumerate(zip(points.ids, points.payloads, strict=True)):
-        vectors: dict[str, Any] = {points.dense_name: rows[index]}
+    columns = zip(points.ids, points.payloads, points.dense, strict=True)
+    for index, (point, payload, row) in enumerate(columns):
+        # the engine reads one number after the other; lists of all would be made and freed
+        vectors: dict[str, Any] = {points.dense_name: memoryview(row)}
         if (sparse := points.sparse_of(index)) is not None:
             vectors[points.sparse_name] = conversion.edge_vector(sparse, points.sparse_name)
         if points.late is not None:
-            vectors[points.late_name] = points.late[index].tolist()
+            vectors[points.late_name] = [memoryview(token) for token in points.late[index]]
         made.append(_sized(conversion.edge_id(point), vectors, conversion.edge_payload(payload)))
     return made
 
