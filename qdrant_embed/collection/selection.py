@@ -78,6 +78,8 @@ from qdrant_embed.encoder.interfaces import (
     SparseEncoder,
     Task,
     check_reranker,
+    describe_late,
+    describe_sparse,
 )
 from qdrant_embed.encoder.late import LateInteractionTextEmbedding, late_of_record
 from qdrant_embed.encoder.sparse import SparseTextEmbedding, sparse_for, sparse_of_record
@@ -626,11 +628,11 @@ class EncoderSelection:
         description = _described(dense.encoder, collection)
         check_collection(collection, description, dense.vector_name)
         if sparse is not None:
-            described = sparse.encoder.describe()
+            described = describe_sparse(sparse.encoder)
             name = check_sparse_collection(collection, described, sparse.vector_name)
             check_has_sparse(collection, name)
         if vectors.late is not None:
-            late = vectors.late.encoder.describe()
+            late = describe_late(vectors.late.encoder)
             check_late_collection(collection, late, vectors.late.vector_name)
         if self._is_of(vectors, chosen):
             chosen.recent.remember(collection, vectors.searched_as(collection))
@@ -679,11 +681,11 @@ class EncoderSelection:
         if sparse is not None:
             sparse = sparse_for(sparse, normalizes=_normalizes(collection))
             wanted = chosen.sparse_name_in(collection, sparse.model_name)
-            name = check_sparse_collection(collection, sparse.describe(), wanted)
+            name = check_sparse_collection(collection, describe_sparse(sparse), wanted)
             vectors = replace(vectors, sparse=SparseVectors(sparse, name))
         late = self.followed_late(collection) if chosen.follows_late else chosen.late
         if late is not None:
-            name = check_late_collection(collection, late.describe(), chosen.late_name)
+            name = check_late_collection(collection, describe_late(late), chosen.late_name)
             vectors = replace(vectors, late=LateVectors(late, name))
         return vectors
 

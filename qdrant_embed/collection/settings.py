@@ -29,6 +29,7 @@ from qdrant_embed.encoder.interfaces import (
     check_late_encoder,
     check_reranker,
     check_sparse_encoder,
+    describe_sparse,
 )
 from qdrant_embed.encoder.late import LateInteractionTextEmbedding
 from qdrant_embed.encoder.long_texts.overflow import Splitter
@@ -591,7 +592,9 @@ class ModelSettings:
         sparse, name = self._selection.current_sparse, self.get_sparse_vector_field_name()
         if sparse is None or name is None:
             return None
-        return {name: sparse_vector_params(sparse.describe(), on_disk=on_disk, modifier=modifier)}
+        return {
+            name: sparse_vector_params(describe_sparse(sparse), on_disk=on_disk, modifier=modifier)
+        }
 
 
 def text_models() -> dict[str, tuple[int, models.Distance]]:

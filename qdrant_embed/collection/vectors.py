@@ -14,7 +14,14 @@ from qdrant_embed.collection.encoders import Encoder, ModelTerms, as_numbers, ve
 from qdrant_embed.collection.options import CollectionOptions, sparse_vector_params
 from qdrant_embed.collection.stamp import Stamp, late_stamp_of, sparse_stamp_of, stamp_of
 from qdrant_embed.collection.stored import StoredCollection
-from qdrant_embed.encoder.interfaces import LateEncoder, SparseEncoder, SparseVector, Vector
+from qdrant_embed.encoder.interfaces import (
+    LateEncoder,
+    SparseEncoder,
+    SparseVector,
+    Vector,
+    describe_late,
+    describe_sparse,
+)
 from qdrant_embed.engines.points import Points
 from qdrant_embed.errors import ModelError
 
@@ -278,10 +285,10 @@ class CollectionVectors:
         """Return the stamp of a collection that these encoders write."""
         sparse = None
         if self.sparse is not None:
-            sparse = sparse_stamp_of(self.sparse.encoder.describe(), self.sparse.vector_name)
+            sparse = sparse_stamp_of(describe_sparse(self.sparse.encoder), self.sparse.vector_name)
         late = None
         if self.late is not None:
-            late = late_stamp_of(self.late.encoder.describe(), self.late.vector_name)
+            late = late_stamp_of(describe_late(self.late.encoder), self.late.vector_name)
         dense = self.dense.encoder.describe()
         if self.chunked:  # regardless of what a custom encoder's description says
             dense = replace(dense, overflow="chunk")
@@ -293,9 +300,9 @@ class CollectionVectors:
         vectors = options.creation(
             self.dense.encoder.describe(),
             self.dense.vector_name,
-            sparse.encoder.describe() if sparse is not None else None,
+            describe_sparse(sparse.encoder) if sparse is not None else None,
             sparse.vector_name if sparse is not None else "",
-            late.encoder.describe() if late is not None else None,
+            describe_late(late.encoder) if late is not None else None,
             late.vector_name if late is not None else "",
         )
         return vectors | {"metadata": self.stamp().metadata()}
@@ -306,7 +313,7 @@ class CollectionVectors:
         """Return the sparse vectors that the collection still lacks, by name."""
         if self.sparse is None or self.sparse.vector_name in collection.sparse_vectors:
             return {}
-        params = sparse_vector_params(self.sparse.encoder.describe())
+        params = sparse_vector_params(describe_sparse(self.sparse.encoder))
         config = models.SparseVectorConfig(modifier=params.modifier)
         return {self.sparse.vector_name: models.SparseVectorNameConfig(sparse=config)}
 

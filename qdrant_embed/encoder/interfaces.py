@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, Literal, NoReturn, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from qdrant_embed.errors import (
     check_whole,
 )
 
+Description = TypeVar(
+    "Description", bound="EncoderDescription | SparseDescription | LateDescription"
+)
 Vector: TypeAlias = NDArray[np.float32]
 Pooling: TypeAlias = Literal[
     "cls", "mean", "last_token", "max", "mean_sqrt_len_tokens", "weightedmean"
@@ -323,10 +326,36 @@ def check_reranker(candidate: object) -> None:
 
 
 def describe(encoder: DenseEncoder) -> EncoderDescription:
-    """Return the description of `encoder`: its own, or else its name and dimension."""
+    """Return the description of `encoder`: its own, or else its name and dimension.
+
+    Raises:
+        InputError: if what it returns is no description.
+    """
     if isinstance(encoder, DescribedEncoder):
-        return encoder.describe()
+        return _described(encoder, EncoderDescription)
     return EncoderDescription(model=encoder.model_name, dimension=encoder.dimension)
+
+
+def describe_sparse(encoder: SparseEncoder) -> SparseDescription:
+    """Return the description of `encoder`; Raises as `describe` does."""
+    return _described(encoder, SparseDescription)
+
+
+def describe_late(encoder: LateEncoder) -> LateDescription:
+    """Return the description of `encoder`; Raises as `describe` does."""
+    return _described(encoder, LateDescription)
+
+
+def _described(
+    encoder: DescribedEncoder | SparseEncoder | LateEncoder, kind: type[Description]
+) -> Description:
+    found: object = encoder.describe()
+    if not isinstance(found, kind):
+        raise InputError(
+            f"describe() of {type(encoder).__name__} must return a {kind.__name__}, not "
+            f"{type(found).__name__}: {found!r:.80}"
+        )
+    return found
 
 
 def check_encoder(candidate: object) -> DenseEncoder:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import LetterEncoder, opened, same, stamp, stored, vectors
+from clients import LetterEncoder, WordEncoder, WordTokens, opened, same, stamp, stored, vectors
 from qdrant_client import models
 from tiny import TinyModel
 
@@ -158,6 +158,44 @@ def test_what_is_no_encoder_is_refused(client: QdrantClient) -> None:
         client.set_sparse_model(LetterEncoder())  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"language: .*set them on the encoder"):
         client.set_sparse_model(None, language="german")
+
+
+def no_description(_: Any) -> dict[str, str]:
+    """What an encoder of a user's says of itself, in a form of their own."""
+    return {"model": "mine"}
+
+
+def test_what_is_no_description_is_refused(client: QdrantClient) -> None:
+    client.set_model(type("Dense", (LetterEncoder,), {"describe": no_description})())
+    with pytest.raises(InputError, match=r"describe\(\) of Dense .* EncoderDescription, not dict"):
+        client.add("demo", ["cat"])
+    client.set_model(LetterEncoder())
+    client.set_sparse_model(type("Sparse", (WordEncoder,), {"describe": no_description})())
+    with pytest.raises(InputError, match=r"describe\(\) of Sparse .* SparseDescription, not dict"):
+        client.add("demo", ["cat"])
+    with pytest.raises(InputError, match="SparseDescription"):
+        client.get_fastembed_sparse_vector_params()
+    client.set_sparse_model(None)
+    client.set_late_model(type("Late", (WordTokens,), {"describe": no_description})())
+    with pytest.raises(InputError, match=r"describe\(\) of Late .* LateDescription, not dict"):
+        client.add("demo", ["cat"])
+    assert not client.collection_exists("demo")
+
+
+def test_what_is_no_description_is_refused_of_a_collection_that_exists(
+    client: QdrantClient,
+) -> None:
+    client.set_model(LetterEncoder())
+    client.set_sparse_model(WordEncoder())
+    client.set_late_model(WordTokens())
+    client.add("demo", ["cat"])
+    client.set_sparse_model(type("Sparse", (WordEncoder,), {"describe": no_description})())
+    with pytest.raises(InputError, match="SparseDescription, not dict"):
+        client.query("demo", "cat")
+    client.set_sparse_model(WordEncoder())
+    client.set_late_model(type("Late", (WordTokens,), {"describe": no_description})())
+    with pytest.raises(InputError, match="LateDescription, not dict"):
+        client.query("demo", "cat")
 
 
 @pytest.mark.parametrize(
