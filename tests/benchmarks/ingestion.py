@@ -185,7 +185,7 @@ def frames(count: int = 200_000, first: int = 20_000) -> list[Figure]:
 
 
 def write_rows(file: Path, count: int) -> None:
-    """Write a Parquet file of short texts; with each a number, a date and a list of words."""
+    """Write a Parquet file of short texts, each with a number, a date and a list of words."""
     import pyarrow as arrow
     from pyarrow import parquet
 

@@ -18,9 +18,9 @@ def peak_mb() -> float:
     raise NotImplementedError
 
 
-def resident_mb(process: int | None = None) -> float:
-    """Return what this process, or that of a number, has in memory now, by /proc."""
+def resident_mb(pid: int | None = None) -> float:
+    """Return what this process, or the one with this id, has in memory now, by /proc."""
     if sys.platform != "win32":
-        pages = int(Path(f"/proc/{process or 'self'}/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
     raise NotImplementedError

@@ -161,7 +161,7 @@ def test_what_is_no_encoder_is_refused(client: QdrantClient) -> None:
 
 
 def no_description(_: Any) -> dict[str, str]:
-    """What an encoder of a user's says of itself, in a form of their own."""
+    """What an encoder says of itself, in a form of its own."""
     return {"model": "mine"}
 
 

@@ -293,18 +293,18 @@ def test_a_filter_at_which_local_mode_stumbles_is_refused(client: QdrantClient) 
         client.query_batch("demo", ["cat"], within)
 
 
-class Own(QdrantClient):
-    """A client with a method of its user's, which has a fault."""
+class Overridden(QdrantClient):
+    """A client whose user overrode a method, with a bug in it."""
 
     def query_batch_points(self, *args: Any, **kwargs: Any) -> Any:
-        raise KeyError("a user's own")
+        raise KeyError("the bug")
 
 
-def test_a_fault_of_a_users_own_is_none_of_local_mode() -> None:
-    client = Own(":memory:")
+def test_a_bug_in_an_overridden_method_is_raised_as_it_is() -> None:
+    client = Overridden(":memory:")
     client.set_model(LetterEncoder())
     client.add("demo", ["cat"])
-    with pytest.raises(KeyError, match="a user's own"):
+    with pytest.raises(KeyError, match="the bug"):
         client.query("demo", "cat")
 
 

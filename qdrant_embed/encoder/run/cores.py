@@ -100,7 +100,7 @@ class Workers(AbstractContextManager["Workers"]):
 
 
 class _OneThread:
-    """Whoever needs that numpy's OpenBLAS has one thread; when none does, it has its own again."""
+    """Counts who needs numpy's OpenBLAS to have one thread; restores its threads after the last."""
 
     def __init__(self) -> None:
         self._lock, self._needed_by, self._before = ForkLock(), 0, 0
@@ -124,10 +124,10 @@ _ONE_THREAD = _OneThread()
 
 @contextmanager
 def one_thread_of_blas() -> Iterator[None]:
-    """Let numpy's products of matrices be computed in the threads that ask for them, for a while.
+    """Have numpy multiply matrices in the calling thread alone, while the block runs.
 
-    OpenBLAS shares each among threads of its own, which wait for each other in busy loops and take
-    the cores from other threads. Nothing changes where numpy came with another library.
+    OpenBLAS otherwise shares the work among threads of its own, which wait for each other in busy
+    loops and take cores from other threads. Nothing changes where numpy came with another library.
     """
     library = _openblas()
     if library is None:

@@ -1376,7 +1376,7 @@ def _columns(points: Points, shape: _Shape) -> list[_Sized]:
     made = []
     columns = zip(points.ids, points.payloads, points.dense, strict=True)
     for index, (point, payload, row) in enumerate(columns):
-        # the engine reads one number after the other; lists of all would be made and freed
+        # the engine reads the numbers one by one: a list of them would be made only to be freed
         vectors: dict[str, Any] = {points.dense_name: memoryview(row)}
         if (sparse := points.sparse_of(index)) is not None:
             vectors[points.sparse_name] = conversion.edge_vector(sparse, points.sparse_name)
