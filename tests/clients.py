@@ -217,7 +217,9 @@ class WordTokens:
 
 
 def same(found: list[QueryResponse], expected: list[QueryResponse]) -> bool:
-    """The same hits; scores may differ by what float32 rounds off in another batch."""
+    """The same hits; scores may differ by what float32 rounds off, in another batch or where an
+    array begins elsewhere in memory.
+    """
     without = {"score": 0.0, "retrieval_score": None}
     scores, wanted = (
         [score for hit in hits for score in (hit.score, hit.retrieval_score or 0.0)]

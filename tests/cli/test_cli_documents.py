@@ -102,7 +102,7 @@ def test_json_lines_are_stored_and_found(
     assert all(line.endswith(('{"place": 0}', '{"place": 1}')) for line in lines)
     assert main([*asked, "--json", "--diversity", "0.5", "--limit", "4", SENTENCES[3]]) == 0
     spread = json.loads(capsys.readouterr().out)
-    assert spread[0] == hits[0]
+    assert spread[0]["id"] == hits[0]["id"]
     falling = sorted((hit["score"] for hit in spread), reverse=True)
     assert [hit["score"] for hit in spread] != falling
     assert main([*asked, "--where", '{"place": 9}', "x"]) == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import LetterEncoder, at, opened
+from clients import LetterEncoder, at, opened, same
 from qdrant_client import models
 from rest_server import Server
 
@@ -176,7 +176,7 @@ def test_optimize_builds_an_index_in_a_folder_and_waits_for_that_of_a_server(
     anywhere.add("demo", TEXTS)
     before = anywhere.query("demo", "zebras", limit=3)
     anywhere.optimize("demo", progress=False)
-    assert anywhere.query("demo", "zebras", limit=3) == before
+    assert same(anywhere.query("demo", "zebras", limit=3), before)
     assert anywhere.count("demo").count == 3
     with pytest.raises(InputError, match="progress must be"):
         anywhere.optimize("demo", progress="yes")  # type: ignore[arg-type]
