@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from clients import LetterEncoder, WordEncoder, WordTokens, opened, same, stamp, stored, vectors
 from qdrant_client import models
@@ -12,9 +13,12 @@ from tiny import TinyModel
 
 from qdrant_embed import (
     CollectionMismatchError,
+    EncoderDescription,
     InputError,
+    LateDescription,
     ModelError,
     QdrantClient,
+    SparseDescription,
     TextEmbedding,
     UnknownModelError,
 )
@@ -178,6 +182,56 @@ def test_what_is_no_description_is_refused(client: QdrantClient) -> None:
     client.set_sparse_model(None)
     client.set_late_model(type("Late", (WordTokens,), {"describe": no_description})())
     with pytest.raises(InputError, match=r"describe\(\) of Late .* LateDescription, not dict"):
+        client.add("demo", ["cat"])
+    assert not client.collection_exists("demo")
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        (
+            {"dimension": "26"},
+            "='26', which EncoderDescription does not allow: .* valid integer",
+        ),
+        ({"dimension": 0}, r"dimension of describe\(\) of Mine must be .* at least 1, not 0"),
+        ({"dimension": np.float32(26)}, "valid integer"),
+        ({"distance": "cosine"}, "distance='cosine', .* 'Cosine', 'Dot', 'Euclid'"),
+        ({"pooling": "average"}, "pooling='average'"),
+        ({"max_tokens": 1.5}, "max_tokens=1.5"),
+        ({"query_prefix": b"q: "}, "query_prefix=b'q: '"),
+        ({"model": None}, "model=None, .* valid string"),
+    ],
+)
+def test_a_description_whose_facts_are_of_other_types_is_refused(
+    client: QdrantClient, facts: dict[str, Any], message: str
+) -> None:
+    class Mine(LetterEncoder):
+        def describe(self) -> EncoderDescription:
+            known: dict[str, Any] = {"model": self.model_name, "dimension": self.dimension}
+            return EncoderDescription(**known | facts)
+
+    client.set_model(Mine())
+    with pytest.raises(InputError, match=message):
+        client.add("demo", ["cat"])
+    assert not client.collection_exists("demo")
+
+
+def test_facts_of_sparse_and_late_descriptions_are_checked_too(client: QdrantClient) -> None:
+    class Sparse(WordEncoder):
+        def describe(self) -> SparseDescription:
+            return SparseDescription(model=self.model_name, idf="no")  # type: ignore[arg-type]
+
+    class Late(WordTokens):
+        def describe(self) -> LateDescription:
+            return LateDescription(model=self.model_name, dimension=26.0)  # type: ignore[arg-type]
+
+    client.set_model(LetterEncoder())
+    client.set_sparse_model(Sparse())
+    with pytest.raises(InputError, match=r"describe\(\) of Sparse says idf='no'"):
+        client.add("demo", ["cat"])
+    client.set_sparse_model(None)
+    client.set_late_model(Late())
+    with pytest.raises(InputError, match=r"describe\(\) of Late says dimension=26.0"):
         client.add("demo", ["cat"])
     assert not client.collection_exists("demo")
 
