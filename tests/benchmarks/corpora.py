@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from tokenizers import Tokenizer
 
@@ -38,8 +42,20 @@ class Corpus:
         return sum(max(batch) * len(batch) for batch in batches) / sum(self.tokens)
 
 
+@cache
 def docstrings() -> list[str]:
-    """Documentation of the standard library's public callables, in a fixed random order."""
+    """Documentation of the standard library's public callables, in a fixed random order.
+
+    A new interpreter collects it: transformers and torch add to what they import of it, and each
+    peer would have other texts, in another order.
+    """
+    collected = subprocess.run([sys.executable, __file__], stdout=subprocess.PIPE, check=True)
+    texts: list[str] = json.loads(collected.stdout)
+    random.Random(0).shuffle(texts)
+    return texts
+
+
+def _documented() -> list[str]:
     found: set[str] = set()
     for name in _MODULES:
         module = importlib.import_module(name)
@@ -50,9 +66,7 @@ def docstrings() -> list[str]:
                 for owner in owners
                 if callable(owner) and (text := inspect.getdoc(owner)) and len(text) > 40
             )
-    texts = sorted(found)
-    random.Random(0).shuffle(texts)
-    return texts
+    return sorted(found)
 
 
 def corpora(tokenizer: Tokenizer) -> list[Corpus]:
@@ -92,3 +106,7 @@ def _cut(words: Sequence[str], lengths: Sequence[int], tokenizer: Tokenizer) -> 
 
 def _corpus(name: str, texts: list[str], tokenizer: Tokenizer) -> Corpus:
     return Corpus(name, texts, [len(tokenizer.encode(text).ids) for text in texts])
+
+
+if __name__ == "__main__":
+    json.dump(_documented(), sys.stdout)
