@@ -31,6 +31,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from qdrant_client import models
 
+from qdrant_embed.collection.descriptions import describe
 from qdrant_embed.collection.payload import CHUNK_KEY, DOCUMENT_KEY, ID_KEY, PayloadCodec
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
 from qdrant_embed.encoder.interfaces import (
@@ -40,7 +41,6 @@ from qdrant_embed.encoder.interfaces import (
     SparseVector,
     check_encoder,
     check_sparse_encoder,
-    describe,
 )
 from qdrant_embed.encoder.sparse import SparseTextEmbedding
 from qdrant_embed.encoder.text import TextEmbedding

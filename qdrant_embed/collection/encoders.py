@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_embed.collection.descriptions import describe
 from qdrant_embed.encoder.interfaces import (
     Chunk,
     DenseEncoder,
@@ -23,7 +24,6 @@ from qdrant_embed.encoder.interfaces import (
     SparseVector,
     Vector,
     check_encoder,
-    describe,
 )
 from qdrant_embed.encoder.long_texts.overflow import OverflowOptions
 from qdrant_embed.encoder.run.cores import usable_cores

@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
+from qdrant_embed.collection.descriptions import describe_late, describe_sparse
 from qdrant_embed.collection.encoders import (
     Encoder,
     ModelEncoder,
@@ -78,8 +79,6 @@ from qdrant_embed.encoder.interfaces import (
     SparseEncoder,
     Task,
     check_reranker,
-    describe_late,
-    describe_sparse,
 )
 from qdrant_embed.encoder.late import LateInteractionTextEmbedding, late_of_record
 from qdrant_embed.encoder.sparse import SparseTextEmbedding, sparse_for, sparse_of_record

@@ -11,6 +11,7 @@ import qdrant_client
 from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
+from qdrant_embed.collection.descriptions import describe_sparse
 from qdrant_embed.collection.encoders import ModelTerms, adapt
 from qdrant_embed.collection.options import CollectionOptions, sparse_vector_params
 from qdrant_embed.collection.payload import DOCUMENT_KEY, PayloadCodec
@@ -29,7 +30,6 @@ from qdrant_embed.encoder.interfaces import (
     check_late_encoder,
     check_reranker,
     check_sparse_encoder,
-    describe_sparse,
 )
 from qdrant_embed.encoder.late import LateInteractionTextEmbedding
 from qdrant_embed.encoder.long_texts.overflow import Splitter

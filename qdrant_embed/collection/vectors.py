@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
+from qdrant_embed.collection.descriptions import describe_late, describe_sparse
 from qdrant_embed.collection.encoders import Encoder, ModelTerms, as_numbers, vector_list
 from qdrant_embed.collection.options import CollectionOptions, sparse_vector_params
 from qdrant_embed.collection.stamp import Stamp, late_stamp_of, sparse_stamp_of, stamp_of
@@ -19,8 +20,6 @@ from qdrant_embed.encoder.interfaces import (
     SparseEncoder,
     SparseVector,
     Vector,
-    describe_late,
-    describe_sparse,
 )
 from qdrant_embed.engines.points import Points
 from qdrant_embed.errors import ModelError

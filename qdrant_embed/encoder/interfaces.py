@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
-from functools import cache
-from typing import (
-    Any,
-    Literal,
-    NoReturn,
-    Protocol,
-    TypeAlias,
-    TypeVar,
-    cast,
-    get_type_hints,
-    runtime_checkable,
-)
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from qdrant_embed.errors import (
     InputError,
@@ -28,11 +16,7 @@ from qdrant_embed.errors import (
     check_str,
     check_whole,
 )
-from qdrant_embed.forks import VALIDATING
 
-Description = TypeVar(
-    "Description", bound="EncoderDescription | SparseDescription | LateDescription"
-)
 Vector: TypeAlias = NDArray[np.float32]
 Pooling: TypeAlias = Literal[
     "cls", "mean", "last_token", "max", "mean_sqrt_len_tokens", "weightedmean"
@@ -336,59 +320,6 @@ def check_reranker(candidate: object) -> None:
             "reranker must be a cross-encoder's name, or have the method rerank(query, documents), "
             f"which {type(candidate).__name__} lacks"
         )
-
-
-def describe(encoder: DenseEncoder) -> EncoderDescription:
-    """Return the description of `encoder`: its own, or else its name and dimension.
-
-    Raises:
-        InputError: if what it returns is no description, or one whose facts are of other types.
-    """
-    if isinstance(encoder, DescribedEncoder):
-        return _described(encoder, EncoderDescription)
-    return EncoderDescription(model=encoder.model_name, dimension=encoder.dimension)
-
-
-def describe_sparse(encoder: SparseEncoder) -> SparseDescription:
-    """Return the description of `encoder`; Raises as `describe` does."""
-    return _described(encoder, SparseDescription)
-
-
-def describe_late(encoder: LateEncoder) -> LateDescription:
-    """Return the description of `encoder`; Raises as `describe` does."""
-    return _described(encoder, LateDescription)
-
-
-def _described(
-    encoder: DescribedEncoder | SparseEncoder | LateEncoder, kind: type[Description]
-) -> Description:
-    found: object = encoder.describe()
-    what = f"describe() of {type(encoder).__name__}"
-    if not isinstance(found, kind):
-        raise InputError(
-            f"{what} must return a {kind.__name__}, not {type(found).__name__}: {found!r:.80}"
-        )
-    facts = {field.name: getattr(found, field.name) for field in fields(kind)}
-    try:
-        with VALIDATING:
-            _facts_of(kind)(**facts)  # type: ignore[arg-type] # mypy takes the class for an instance
-    except ValidationError as error:
-        wrong = error.errors(include_url=False)[0]
-        fact = str(wrong["loc"][0])
-        raise InputError(
-            f"{what} says {fact}={facts[fact]!r:.80}, which {kind.__name__} does not allow: "
-            f"{wrong['msg']}"
-        ) from error
-    if "dimension" in facts:
-        check_whole(f"dimension of {what}", facts["dimension"], 1)
-    return found
-
-
-@cache
-def _facts_of(kind: type[Any]) -> type[BaseModel]:
-    """Return what checks the facts of a kind of description, and converts none."""
-    facts: dict[str, Any] = {fact: (of, ...) for fact, of in get_type_hints(kind).items()}
-    return create_model(kind.__name__, __config__=ConfigDict(strict=True), **facts)
 
 
 def check_encoder(candidate: object) -> DenseEncoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -171,17 +172,21 @@ def no_description(_: Any) -> dict[str, str]:
 
 def test_what_is_no_description_is_refused(client: QdrantClient) -> None:
     client.set_model(type("Dense", (LetterEncoder,), {"describe": no_description})())
-    with pytest.raises(InputError, match=r"describe\(\) of Dense .* EncoderDescription, not dict"):
+    with pytest.raises(
+        InputError, match=r"describe\(\) of Dense .* EncoderDescription, not of dict"
+    ):
         client.add("demo", ["cat"])
     client.set_model(LetterEncoder())
     client.set_sparse_model(type("Sparse", (WordEncoder,), {"describe": no_description})())
-    with pytest.raises(InputError, match=r"describe\(\) of Sparse .* SparseDescription, not dict"):
+    with pytest.raises(
+        InputError, match=r"describe\(\) of Sparse .* SparseDescription, not of dict"
+    ):
         client.add("demo", ["cat"])
     with pytest.raises(InputError, match="SparseDescription"):
         client.get_fastembed_sparse_vector_params()
     client.set_sparse_model(None)
     client.set_late_model(type("Late", (WordTokens,), {"describe": no_description})())
-    with pytest.raises(InputError, match=r"describe\(\) of Late .* LateDescription, not dict"):
+    with pytest.raises(InputError, match=r"describe\(\) of Late .* LateDescription, not of dict"):
         client.add("demo", ["cat"])
     assert not client.collection_exists("demo")
 
@@ -191,15 +196,19 @@ def test_what_is_no_description_is_refused(client: QdrantClient) -> None:
     [
         (
             {"dimension": "26"},
-            "='26', which EncoderDescription does not allow: .* valid integer",
+            r"='26' \(str\), which EncoderDescription does not allow: .* valid integer",
         ),
         ({"dimension": 0}, r"dimension of describe\(\) of Mine must be .* at least 1, not 0"),
         ({"dimension": np.float32(26)}, "valid integer"),
-        ({"distance": "cosine"}, "distance='cosine', .* 'Cosine', 'Dot', 'Euclid'"),
+        ({"distance": "cosine"}, "distance='cosine' .* 'Cosine', 'Dot', 'Euclid'"),
         ({"pooling": "average"}, "pooling='average'"),
         ({"max_tokens": 1.5}, "max_tokens=1.5"),
+        ({"max_tokens": -5}, "max_tokens of .* at least 1, not -5"),
         ({"query_prefix": b"q: "}, "query_prefix=b'q: '"),
-        ({"model": None}, "model=None, .* valid string"),
+        ({"query_prefix": "\ud800"}, "query_prefix of .* is not valid Unicode"),
+        ({"document_prefix": "x" * 20_000}, "document_prefix of .* 20,000 characters"),
+        ({"weights_sha256": "x" * 5_000}, "weights_sha256 of .* 5,000 characters"),
+        ({"model": None}, "model=None .* valid string"),
     ],
 )
 def test_a_description_whose_facts_are_of_other_types_is_refused(
@@ -214,6 +223,64 @@ def test_a_description_whose_facts_are_of_other_types_is_refused(
     with pytest.raises(InputError, match=message):
         client.add("demo", ["cat"])
     assert not client.collection_exists("demo")
+
+
+@pytest.mark.parametrize(
+    ("facts", "stored_as"),
+    [
+        ({"distance": models.Distance.DOT}, {"distance": "Dot"}),
+        ({"dimension": np.int64(26)}, {"dimension": 26}),
+        ({"pooling": ["mean", "cls"]}, {"pooling": ["mean", "cls"]}),
+        ({"query_prefix": np.str_("q: ")}, {"query_prefix": "q: "}),
+    ],
+)
+def test_facts_of_like_types_are_taken(
+    client: QdrantClient, facts: dict[str, Any], stored_as: dict[str, Any]
+) -> None:
+    @dataclass(frozen=True)
+    class More(EncoderDescription):
+        trained: str = "at home"
+
+    class Mine(LetterEncoder):
+        def describe(self) -> EncoderDescription:
+            known: dict[str, Any] = {"model": self.model_name, "dimension": self.dimension}
+            return More(**known | facts)
+
+    client.set_model(Mine())
+    client.add("demo", ["cat"])
+    found = stamp(client)
+    assert found.items() >= stored_as.items()
+    assert "trained" not in found
+    client.set_model(Mine())
+    assert client.query("demo", "cat")[0].document == "cat"
+
+
+def test_an_encoder_without_a_description_may_count_in_numpy(client: QdrantClient) -> None:
+    class Mine(LetterEncoder):
+        dimension: Any = np.int64(26)
+
+    client.set_model(Mine())
+    client.add("demo", ["cat"])
+    assert stamp(client)["dimension"] == 26
+
+
+def test_numbers_of_a_sparse_description_are_numbers(client: QdrantClient) -> None:
+    class Sparse(WordEncoder):
+        k: Any = np.float32(1.5)
+
+        def describe(self) -> SparseDescription:
+            return SparseDescription(model=self.model_name, k=self.k)
+
+    client.set_model(LetterEncoder())
+    client.set_sparse_model(Sparse())
+    client.add("demo", ["cat"])
+    assert stamp(client)["sparse"]["k"] == 1.5
+    endless = Sparse()
+    endless.k = float("nan")
+    client.set_sparse_model(endless)
+    with pytest.raises(InputError, match=r"k=nan .* finite number"):
+        client.add("other", ["cat"])
+    assert not client.collection_exists("other")
 
 
 def test_facts_of_sparse_and_late_descriptions_are_checked_too(client: QdrantClient) -> None:
@@ -244,11 +311,11 @@ def test_what_is_no_description_is_refused_of_a_collection_that_exists(
     client.set_late_model(WordTokens())
     client.add("demo", ["cat"])
     client.set_sparse_model(type("Sparse", (WordEncoder,), {"describe": no_description})())
-    with pytest.raises(InputError, match="SparseDescription, not dict"):
+    with pytest.raises(InputError, match="SparseDescription, not of dict"):
         client.query("demo", "cat")
     client.set_sparse_model(WordEncoder())
     client.set_late_model(type("Late", (WordTokens,), {"describe": no_description})())
-    with pytest.raises(InputError, match="LateDescription, not dict"):
+    with pytest.raises(InputError, match="LateDescription, not of dict"):
         client.query("demo", "cat")
 
 

@@ -17,8 +17,10 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+from clients import LetterEncoder, WordTokens, vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from processes import run
 from qdrant_client import models
 
@@ -793,3 +795,58 @@ def test_facets_have_no_value_that_every_point_has_lost(client: QdrantClient) ->
     client.delete("demo", [39])
     found = [(hit.value, hit.count) for hit in client.facet("demo", "n", limit=50).hits]
     assert found == [(1, 39)]
+
+
+def unaligned(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.frombuffer(b"x" + rows.tobytes(), np.float32, offset=1).reshape(rows.shape)
+
+
+def of_records(rows: NDArray[np.float32]) -> Any:
+    records = np.zeros(len(rows), [("key", "u1"), ("vector", "f4", rows.shape[1:])])
+    records["vector"] = rows
+    return records["vector"]
+
+
+@pytest.mark.parametrize(
+    "laid_out",
+    [
+        unaligned,
+        of_records,
+        np.asfortranarray,
+        lambda rows: np.repeat(rows, 2, axis=1)[:, ::2],
+        lambda rows: rows[::-1].copy()[::-1],
+        lambda rows: rows.astype(">f4"),
+        lambda rows: rows.astype(np.float64),
+        lambda rows: rows.tolist(),
+    ],
+    ids=[
+        "unaligned",
+        "records",
+        "columns",
+        "strided",
+        "reversed",
+        "big-endian",
+        "float64",
+        "lists",
+    ],
+)
+def test_vectors_are_stored_however_they_lie_in_memory(
+    tmp_path: Path, laid_out: Callable[[NDArray[np.float32]], Any]
+) -> None:
+    class Dense(LetterEncoder):
+        def passage_embed(self, texts: Any, /) -> Any:
+            return laid_out(np.array(super().passage_embed(texts), np.float32))
+
+    class Late(WordTokens):
+        def passage_embed(self, texts: Any, /) -> Any:
+            return [laid_out(rows) for rows in super().passage_embed(texts)]
+
+    texts = ["a cat sat", "dogs", "zebras run"]
+    found = []
+    for dense, late, name in ((LetterEncoder(), WordTokens(), "plain"), (Dense(), Late(), "laid")):
+        with opened(tmp_path / name) as client:
+            client.set_model(dense)
+            client.set_late_model(late)
+            client.add("demo", texts, ids=range(3))
+            found.append([vectors(client, n) for n in range(3)])
+    assert found[0] == found[1]

@@ -164,7 +164,12 @@ class Bm25:
 
 
 def _check_number(option: str, value: object, least: float, most: float) -> None:
-    if not isinstance(value, Real) or not least <= float(value) <= most or math.isinf(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, Real)
+        or not least <= float(value) <= most
+        or math.isinf(value)
+    ):
         limits = f"from {least} {'up' if math.isinf(most) else f'to {most}'}"
         raise InputError(f"{option} must be a number {limits}, not {value!r}")
 

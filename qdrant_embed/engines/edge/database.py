@@ -1374,16 +1374,24 @@ def _columns(points: Points, shape: _Shape) -> list[_Sized]:
         )
     conversion.check_finite(points.dense, points.dense_name)
     made = []
-    columns = zip(points.ids, points.payloads, points.dense, strict=True)
+    columns = zip(points.ids, points.payloads, _views(points.dense), strict=True)
     for index, (point, payload, row) in enumerate(columns):
-        # the engine reads the numbers one by one: a list of them would be made only to be freed
-        vectors: dict[str, Any] = {points.dense_name: memoryview(row)}
+        vectors: dict[str, Any] = {points.dense_name: row}
         if (sparse := points.sparse_of(index)) is not None:
             vectors[points.sparse_name] = conversion.edge_vector(sparse, points.sparse_name)
         if points.late is not None:
-            vectors[points.late_name] = [memoryview(token) for token in points.late[index]]
+            vectors[points.late_name] = [*_views(points.late[index])]
         made.append(_sized(conversion.edge_id(point), vectors, conversion.edge_payload(payload)))
     return made
+
+
+def _views(rows: Any) -> Iterator[memoryview]:
+    """Yield rows of numbers in a form that the engine reads without a list of all of them.
+
+    Such a list would be made only to be freed. A view of numbers that are not aligned in memory,
+    as in a packed record, cannot be read: these are copied first.
+    """
+    return map(memoryview, np.require(rows, np.float32, ["ALIGNED"]))
 
 
 def _rows(batch: models.Batch) -> list[models.PointStruct]:

@@ -156,6 +156,7 @@ def test_what_costs_nothing_to_grant_is_taken(tmp_path: Path) -> None:
         ({"language": "klingon"}, "language must be one of arabic, .*; not 'klingon'"),
         ({"language": 3}, "language must be one of"),
         ({"k": -1}, "k must be a number from 0 up, not -1"),
+        ({"k": True}, "k must be a number from 0 up, not True"),
         ({"k": float("nan")}, "k must be a number from 0 up, not nan"),
         ({"k": float("inf")}, "k must be a number from 0 up, not inf"),
         ({"b": 1.5}, "b must be a number from 0 to 1, not 1.5"),
