@@ -90,8 +90,9 @@ _held = _Held()
 # importing one in another thread would wait for it for ever
 IMPORTING = ForkLock(awaited=True)
 
-# held while pydantic validates or dumps hits and stamps: it has a lock of its own then, and lets
-# other threads run meanwhile; a child that one of these forks would wait for that lock for ever
+# held while pydantic validates or dumps hits, stamps and descriptions: it has a lock of its own
+# then, and lets other threads run meanwhile; a child that one of these forks would wait for that
+# lock for ever
 VALIDATING = ForkLock(awaited=True)
 
 

@@ -449,6 +449,7 @@ def _with_column(batch: Any, name: str, rows: Any) -> Any:
     fields, columns = [*rest.schema], [*rest.columns]
     fields.insert(place, arrow.field(name, column.type))
     columns.insert(place, column)
-    # of a table whose column is replaced, it would describe the old one
-    told = batch.schema.metadata if place == len(names) else None
+    told = batch.schema.metadata
+    if told and place < len(names):  # these describe the column that was there
+        told = {key: said for key, said in told.items() if key not in (b"pandas", b"huggingface")}
     return type(batch).from_arrays(columns, schema=arrow.schema(fields, metadata=told))

@@ -121,7 +121,9 @@ def test_an_encoder_adds_the_vectors_of_documents(tiny_e5: TinyModel) -> None:
     assert Encoder(tiny_e5.path)(batch(0))["vector"].shape == (0, HIDDEN)
 
 
-@pytest.mark.parametrize("kind", ["table", "batch", "pandas", "with the column twice", "of pandas"])
+@pytest.mark.parametrize(
+    "kind", ["table", "batch", "pandas", "with the column twice", "of pandas", "told of"]
+)
 def test_an_encoders_column_is_the_same_for_no_rows(tiny: TinyModel, kind: str) -> None:
     arrow = pytest.importorskip("pyarrow")
     columns = {"text": ["a", "b"], "vector": [1, 2], "n": [3, 4]}
@@ -131,6 +133,9 @@ def test_an_encoders_column_is_the_same_for_no_rows(tiny: TinyModel, kind: str) 
         "with the column twice": lambda: arrow.table(twice, [*columns, "vector"]),
         "of pandas": lambda: arrow.Table.from_pandas(
             pytest.importorskip("pandas").DataFrame(columns).astype({"vector": "Int64"})
+        ),
+        "told of": lambda: arrow.table(columns).replace_schema_metadata(
+            {"mine": "1", "huggingface": '{"info": {"features": {"vector": {"dtype": "int64"}}}}'}
         ),
         "batch": lambda: arrow.RecordBatch.from_pydict(columns),
         "pandas": lambda: pytest.importorskip("pandas").DataFrame(columns),
@@ -144,6 +149,7 @@ def test_an_encoders_column_is_the_same_for_no_rows(tiny: TinyModel, kind: str) 
     else:
         assert found.schema == none.schema
         assert kind != "of pandas" or [*found.to_pandas().columns] == [*columns]
+        assert kind != "told of" or found.schema.metadata == {b"mine": b"1"}
         assert found.schema.field("vector").type == arrow.list_(arrow.float32())
         vectors = found["vector"].to_pylist()
     expected = [*TextEmbedding(tiny.path).passage_embed(["a", "b"])]

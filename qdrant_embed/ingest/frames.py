@@ -417,7 +417,14 @@ def _of_parquet(frame: Any, chosen: Columns) -> Iterator[Batch]:
 
 def _of_file(file: TableFile, chosen: Columns) -> Iterator[Batch]:
     with file.opened(ROWS) as (schema, read):
-        wanted = _names(schema, chosen, file.constants)
+        wanted = _names(
+            schema, chosen, [name for name in file.constants if name not in schema.names]
+        )
+        for name in wanted:
+            if name in file.constants and name in schema.names:
+                raise InputError(
+                    f"the file has a column {name!r}, and so has the name of its folder; rename one"
+                )
         for batch in read([name for name in wanted if name not in file.constants]):
             for start in range(0, batch.num_rows, ROWS):
                 part = batch.slice(start, ROWS)

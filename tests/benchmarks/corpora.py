@@ -42,17 +42,21 @@ class Corpus:
         return sum(max(batch) * len(batch) for batch in batches) / sum(self.tokens)
 
 
-@cache
 def docstrings() -> list[str]:
     """Documentation of the standard library's public callables, in a fixed random order.
 
     A new interpreter collects it: transformers and torch add to what they import of it, and each
     peer would have other texts, in another order.
     """
-    collected = subprocess.run([sys.executable, __file__], stdout=subprocess.PIPE, check=True)
-    texts: list[str] = json.loads(collected.stdout)
+    texts: list[str] = json.loads(_collected())
     random.Random(0).shuffle(texts)
     return texts
+
+
+@cache
+def _collected() -> bytes:
+    command = [sys.executable, __file__]
+    return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
 
 
 def _documented() -> list[str]:

@@ -130,7 +130,10 @@ def test_the_file_of_a_folder_is_named(
     assert f"{folder / 'b.parquet'}: the frame has no column" in fails(to, folder.parent, capsys)
     write(folder / "b.parquet", {"text": SENTENCES[:3], "y": [1, 2, 3]})
     error = fails(to, folder.parent, capsys)
-    assert f"{folder / 'b.parquet'}: the frame has the column 'y' twice" in error
+    assert (
+        f"{folder / 'b.parquet'}: the file has a column 'y', and so has the name of its folder"
+        in error
+    )
 
 
 def test_packed_files_are_unpacked(to: list[str], tmp_path: Path) -> None:

@@ -217,8 +217,8 @@ class MixedPrecisionSearch:
         """Quantise all groups; compute and return the float32 vectors of the held-out texts.
 
         Layers are run one after the other. While one is run, the groups of the one before are
-        quantised one after the other, in a thread, so that the memory is that of one layer and one
-        group.
+        quantised one after the other, in a thread. So the memory is that of one layer's graph, of
+        what two layers gave, and of one group.
         """
         graph = self._graph(NOTHING_QUANTIZED)
         calibration = Calibration(self._tokens, self._threads)

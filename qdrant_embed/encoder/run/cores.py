@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 
 from qdrant_embed.errors import check_whole
-from qdrant_embed.forks import ForkLock
+from qdrant_embed.forks import ForkLock, on_fork
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -103,20 +103,33 @@ class _OneThread:
     """Counts who needs numpy's OpenBLAS to have one thread; restores its threads after the last."""
 
     def __init__(self) -> None:
-        self._lock, self._needed_by, self._before = ForkLock(), 0, 0
+        self._lock, self._needed_by = ForkLock(), 0
+        self._before: tuple[_OpenBlas, int] | None = None
+        on_fork(self)
 
     def begin(self, library: _OpenBlas) -> None:
         with self._lock:
             if not self._needed_by:
-                self._before = library.threads()
+                self._before = library, library.threads()
                 library.set_threads(1)
             self._needed_by += 1
 
-    def end(self, library: _OpenBlas) -> None:
+    def end(self) -> None:
         with self._lock:
-            self._needed_by -= 1
+            self._needed_by = max(0, self._needed_by - 1)
             if not self._needed_by:
-                library.set_threads(self._before)
+                self._restore()
+
+    def after_fork(self) -> None:
+        """Restore the threads in a forked child, where what needed one thread does not go on."""
+        self._needed_by = 0
+        self._restore()
+
+    def _restore(self) -> None:
+        if self._before is not None:
+            library, threads = self._before
+            self._before = None
+            library.set_threads(threads)
 
 
 _ONE_THREAD = _OneThread()
@@ -124,10 +137,11 @@ _ONE_THREAD = _OneThread()
 
 @contextmanager
 def one_thread_of_blas() -> Iterator[None]:
-    """Have numpy multiply matrices in the calling thread alone, while the block runs.
+    """Have numpy multiply matrices without threads of its own, while the block runs.
 
-    OpenBLAS otherwise shares the work among threads of its own, which wait for each other in busy
-    loops and take cores from other threads. Nothing changes where numpy came with another library.
+    That is so in all threads of the process. OpenBLAS otherwise shares the work among threads that
+    wait for each other in busy loops, and take cores from others. Nothing changes where numpy came
+    with another library.
     """
     library = _openblas()
     if library is None:
@@ -137,7 +151,7 @@ def one_thread_of_blas() -> Iterator[None]:
     try:
         yield
     finally:
-        _ONE_THREAD.end(library)
+        _ONE_THREAD.end()
 
 
 class _OpenBlas(NamedTuple):

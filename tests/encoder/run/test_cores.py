@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -80,20 +82,25 @@ def test_a_call_with_parallel_0_has_every_usable_core() -> None:
 
 
 @pytest.fixture
-def blas() -> Iterator[Any]:
-    """The OpenBLAS that numpy came with, which uses two threads."""
+def openblas() -> str:
+    """The file of the OpenBLAS that numpy came with."""
     root = Path(np.__file__).parent
     for file in [*root.parent.glob("numpy.libs/*openblas*"), *root.glob(".dylibs/*openblas*")]:
-        library = ctypes.CDLL(str(file))
-        prefix = "scipy_" if hasattr(library, "scipy_openblas_get_num_threads64_") else ""
-        get = library[f"{prefix}openblas_get_num_threads64_"]
-        set_threads = library[f"{prefix}openblas_set_num_threads64_"]
-        before = get()
-        set_threads(2)
-        yield get
-        set_threads(before)
-        return
+        return str(file)
     pytest.skip("numpy came with another library")
+
+
+@pytest.fixture
+def blas(openblas: str) -> Iterator[Any]:
+    """What tells the number of its threads, which is two."""
+    library = ctypes.CDLL(openblas)
+    prefix = "scipy_" if hasattr(library, "scipy_openblas_get_num_threads64_") else ""
+    get = library[f"{prefix}openblas_get_num_threads64_"]
+    set_threads = library[f"{prefix}openblas_set_num_threads64_"]
+    before = get()
+    set_threads(2)
+    yield get
+    set_threads(before)
 
 
 def fail_with_one_thread(blas: Any) -> None:
@@ -114,6 +121,33 @@ def test_blas_has_its_threads_again_when_the_last_is_done(blas: Any) -> None:
             last.enter_context(one_thread_of_blas())
         assert blas() == 1
     assert blas() == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_blas_has_its_threads_in_a_child_that_is_forked_meanwhile(openblas: str, blas: Any) -> None:
+    program = """
+import ctypes, os, sys
+import numpy as np
+from qdrant_embed.encoder.run.cores import one_thread_of_blas
+library = ctypes.CDLL(sys.argv[1])
+threads, set_threads = library[sys.argv[2]], library[sys.argv[2].replace("get", "set")]
+set_threads(2)
+with one_thread_of_blas():
+    child = os.fork()
+    if not child:
+        found = threads()
+        with one_thread_of_blas():
+            during = threads()
+        product = np.ones((300, 300), np.float32) @ np.ones((300, 300), np.float32)
+        print(found, during, threads(), int(product[0, 0]), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(threads())
+print(threads())
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program, openblas, blas.__name__]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert ended.stdout.split() == ["2", "1", "2", "300", "1", "2"]
 
 
 def test_where_numpy_came_with_another_library_nothing_changes(
