@@ -31,8 +31,8 @@ from typing import Any, ClassVar, TypeAlias
 
 from qdrant_client import models
 
-from qdrant_embed.collection.descriptions import describe
 from qdrant_embed.collection.payload import CHUNK_KEY, DOCUMENT_KEY, ID_KEY, PayloadCodec
+from qdrant_embed.collection.stamp import describe
 from qdrant_embed.encoder.facts.catalog import DEFAULT_MODEL
 from qdrant_embed.encoder.interfaces import (
     DenseEncoder,

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_embed.collection.descriptions import describe
+from qdrant_embed.collection.stamp import describe
 from qdrant_embed.encoder.interfaces import (
     Chunk,
     DenseEncoder,

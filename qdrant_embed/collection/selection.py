@@ -31,7 +31,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
-from qdrant_embed.collection.descriptions import describe_late, describe_sparse
 from qdrant_embed.collection.encoders import (
     Encoder,
     ModelEncoder,
@@ -39,7 +38,7 @@ from qdrant_embed.collection.encoders import (
     adapt,
     described_for,
 )
-from qdrant_embed.collection.stamp import SparseStamp, Stamp
+from qdrant_embed.collection.stamp import SparseStamp, Stamp, describe_late, describe_sparse
 from qdrant_embed.collection.stored import (
     StoredCollection,
     check_collection,

@@ -11,11 +11,11 @@ import qdrant_client
 from qdrant_client import models
 
 from qdrant_embed.collection.collection import Collection
-from qdrant_embed.collection.descriptions import describe_sparse
 from qdrant_embed.collection.encoders import ModelTerms, adapt
 from qdrant_embed.collection.options import CollectionOptions, sparse_vector_params
 from qdrant_embed.collection.payload import DOCUMENT_KEY, PayloadCodec
 from qdrant_embed.collection.selection import EncoderSelection, ModelPolicy
+from qdrant_embed.collection.stamp import describe_sparse
 from qdrant_embed.encoder.cross import Activation, TextCrossEncoder
 from qdrant_embed.encoder.facts.catalog import CATALOG
 from qdrant_embed.encoder.facts.precision import Precision, Runtime

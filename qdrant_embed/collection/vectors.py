@@ -10,10 +10,16 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
-from qdrant_embed.collection.descriptions import describe_late, describe_sparse
 from qdrant_embed.collection.encoders import Encoder, ModelTerms, as_numbers, vector_list
 from qdrant_embed.collection.options import CollectionOptions, sparse_vector_params
-from qdrant_embed.collection.stamp import Stamp, late_stamp_of, sparse_stamp_of, stamp_of
+from qdrant_embed.collection.stamp import (
+    Stamp,
+    describe_late,
+    describe_sparse,
+    late_stamp_of,
+    sparse_stamp_of,
+    stamp_of,
+)
 from qdrant_embed.collection.stored import StoredCollection
 from qdrant_embed.encoder.interfaces import (
     LateEncoder,
