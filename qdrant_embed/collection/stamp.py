@@ -1,6 +1,6 @@
 """The stamp: a collection's record of the encoders that wrote it.
 
-It holds what they say of themselves, which is checked before: users' own may say anything.
+What they say of themselves is checked before it is stored: a user's own may say anything.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from qdrant_embed.encoder.interfaces import (
 from qdrant_embed.errors import (
     CollectionMismatchError,
     InputError,
-    check_prefix,
     check_unicode,
     check_whole,
 )
@@ -138,7 +137,7 @@ def _checked(what: str, found: Description, kind: type[Description]) -> Descript
     given = {field.name: getattr(found, field.name) for field in fields(kind)}
     try:
         with VALIDATING:
-            facts = _facts_of(kind)  # type: ignore[arg-type] # mypy takes it for an object of it
+            facts = _facts_of(kind)  # type: ignore[arg-type] # mypy takes it for an instance
             checked = vars(facts(**{fact: _plain(value) for fact, value in given.items()}))
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
@@ -153,17 +152,15 @@ def _checked(what: str, found: Description, kind: type[Description]) -> Descript
             check_whole(named, value, _LEAST[fact])
         elif isinstance(value, str):
             check_unicode(named, value)
-            if fact.endswith("_prefix"):
-                check_prefix(named, value)
-            elif len(value) > STAMP_TEXT:
+            if len(value) > (longest := _longest(fact)):
                 raise InputError(
-                    f"{named} has {len(value):,} characters: a stamp has {STAMP_TEXT:,} at most"
+                    f"{named} has {len(value):,} characters: a stamp holds {longest:,} at most"
                 )
     return kind(**checked)
 
 
 def _plain(value: Any) -> Any:
-    """Return a fact as Python's own type: of numbers of numpy, members of enumerations, lists."""
+    """Return a fact in Python's own type: a whole number, an enumeration's value, or a tuple."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, list):
@@ -171,6 +168,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, Integral):
         return value
     return int(value)
+
+
+def _longest(fact: str) -> int:
+    """Return the number of characters that a stamp holds of a fact that is a text."""
+    return PREFIX if fact.endswith("_prefix") else STAMP_TEXT
 
 
 @cache
@@ -223,8 +225,7 @@ def read_stamp(name: str, metadata: Mapping[str, Any] | None) -> Stamp | None:
         ) from error
     for part in (stamp, stamp.sparse, stamp.late):
         for fact, value in ({} if part is None else vars(part)).items():
-            longest = PREFIX if fact.endswith("_prefix") else STAMP_TEXT
-            if isinstance(value, str) and len(value) > longest:
+            if isinstance(value, str) and len(value) > (longest := _longest(fact)):
                 raise CollectionMismatchError(
                     f"the stamp of collection {name!r} cannot be used: its {fact} has "
                     f"{len(value):,} characters, and {longest:,} at most are allowed; restore its "
