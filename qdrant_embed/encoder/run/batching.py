@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 T = TypeVar("T")
 
 TOKENS_PER_BATCH = 512  # 128 to 2048 measured within noise of each other
+LONG_TEXT = 128  # tokens from which a graph may attend in blocks, which stay in a core's cache
 PAIRS_PER_BATCH = 512 * 512  # of tokens that attend to each other, as in one text of 512
 _STEPS = ((32, 2), (64, 4), (160, 8))  # up to this length, padded to a multiple of this
 _LARGEST_STEP = 16
@@ -106,6 +107,8 @@ def equal_length_batches(
     take the most memory; or a single text where that text alone has more. The longest go first, so
     that the threads end together.
     """
+    if len(lengths) == 1:  # a query, most likely, which waits for nothing else
+        return [Batch((0,), lengths[0])]
     by_length: dict[int, list[int]] = {}
     for position, length in enumerate(lengths):
         by_length.setdefault(length, []).append(position)

@@ -91,17 +91,15 @@ class LoadedModel:
         """
         if not inputs.ids.size:
             return np.zeros((len(inputs.ids), self.spec.dimension), np.float32)
-        # of NaN and infinite values, an error says more than numpy's warnings
         backend = self.single_text_backend if alone else self.backend
         if inputs.lengths is not None and self.bulk_backend is not None:
             backend = self.bulk_backend
-        with np.errstate(all="ignore"):
-            outputs = backend.run(inputs)
+        outputs = backend.run(inputs)
         if len(outputs) != len(inputs.ids):
             raise ModelError(
                 f"{self.spec.name} returned {len(outputs)} outputs for {len(inputs.ids)} texts"
             )
-        if not np.isfinite(outputs).all():
+        if not np.logical_and.reduce(np.isfinite(outputs), axis=None):
             raise ModelError(
                 f"{self.spec.name} returned values that are not finite numbers: its weights cannot "
                 "be used, or not for every text"
@@ -167,9 +165,10 @@ def _backend(
     backend: Backend
     match plan.kind:  # each imports what it alone needs
         case "graph":
-            from qdrant_embed.encoder.run.session import CPU, Session
+            from qdrant_embed.encoder.run.session import CPU, Session, SpreadSession
 
-            session = Session(plan.run[0], providers or CPU, threads=threads)
+            kind = Session if threads == 1 else SpreadSession
+            session = kind(plan.run[0], providers or CPU, threads=threads)
             backend = session if plan.terms_sha256 is None else WeighedTokens(session)
         case "onnx":
             from qdrant_embed.encoder.run.onnx_file import OnnxFile

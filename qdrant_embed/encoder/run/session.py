@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed import forks, telemetry  # before onnxruntime
+from qdrant_embed.encoder.files.short_graph import short_graph
 from qdrant_embed.encoder.interfaces import Vector
 from qdrant_embed.encoder.run.backend import SEEN_TOKENS, Inputs
+from qdrant_embed.encoder.run.batching import LONG_TEXT
 from qdrant_embed.errors import MissingDependencyError, ModelError, ModelFileError
 
 try:
@@ -40,6 +43,9 @@ _ERRORS = (
 )
 CPU: tuple[Provider, ...] = ("CPUExecutionProvider",)
 _OUTPUT = ["embedding"]
+# where a graph that comes in bytes reads its constants; onnxruntime 1.20 does not know of it
+_CONSTANTS = "session.model_external_initializers_file_folder_path"
+_FINDS_CONSTANTS = [*map(int, onnxruntime.__version__.split(".")[:2])] > [1, 20]
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ class Session:
         path: the compiled graph.
         providers: execution providers in order of preference, all of which must be there.
         threads: used by one run, the calling one included.
+        graph: of `short_graph`; it is run instead of the file, and reads constants from beside it.
 
     Raises:
         MissingDependencyError: a provider is not in this build of onnxruntime.
@@ -91,8 +98,10 @@ class Session:
         providers: Sequence[Provider] = CPU,
         *,
         threads: int = 1,
+        graph: bytes | None = None,
     ) -> None:
         self._path, self._providers, self._threads = path, providers, threads
+        self._graph = graph
         self._lock = forks.ForkLock()
         self._running: set[int] = set()  # threads
         self._session = self._started()
@@ -106,9 +115,13 @@ class Session:
         # between two texts the helpers go on waiting awake, for about as long as a text takes
         options.add_session_config_entry("session.intra_op.spin_duration_us", "2000")
         options.log_severity_level = 3  # errors only
-        options.enable_mem_pattern = False  # a plan for each new shape is memory that only grows
+        # a plan for each new shape is faster, but memory that only grows; short texts have few
+        options.enable_mem_pattern = self._graph is not None
         try:
-            session = onnxruntime.InferenceSession(str(path), options, list(providers))
+            if self._graph is not None:
+                options.add_session_config_entry(_CONSTANTS, str(path.parent))
+            graph = str(path) if self._graph is None else self._graph
+            session = onnxruntime.InferenceSession(graph, options, list(providers))
         except _ERRORS as error:
             raise ModelFileError(f"{path} cannot be run: {error}") from error
         started = session.get_providers()
@@ -194,3 +207,47 @@ class Session:
         finally:
             self._running.discard(thread)
         return found
+
+
+class SpreadSession:
+    """Runs one text at a time with several threads, short texts on a graph of their own.
+
+    A graph that computes attention in one way for short texts and in another for long ones takes a
+    while to choose, in each layer. Short texts, which most queries are, run on one that does not
+    choose. The whole graph is loaded for the first long text.
+
+    Args:
+        path: as for `Session`.
+        providers: as for `Session`.
+        threads: as for `Session`.
+
+    Raises:
+        The same errors as `Session`.
+    """
+
+    def __init__(self, path: Path, providers: Sequence[Provider] = CPU, *, threads: int) -> None:
+        self._start = partial(Session, path, providers, threads=threads)
+        try:
+            graph = short_graph(path.read_bytes()) if _FINDS_CONSTANTS else None
+        except OSError as error:
+            raise ModelFileError(f"{path} cannot be read: {error}") from error
+        self._short = self._start(graph=graph)
+        self._whole = self._short if graph is None else None
+        self._lock = forks.ForkLock()
+
+    def run(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Return the graph's output for each text; see `Session.run`."""
+        return self._for(inputs.ids).run(inputs)
+
+    def feed(self, inputs: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[Vector]:
+        """Return the named outputs; see `Session.feed`."""
+        return self._for(inputs["input_ids"]).feed(inputs, names)
+
+    def _for(self, ids: NDArray[Any]) -> Session:
+        if ids.shape[1] < LONG_TEXT:
+            return self._short
+        if self._whole is None:
+            with self._lock:
+                if self._whole is None:
+                    self._whole = self._start()
+        return self._whole

@@ -1,4 +1,7 @@
-"""Attention of int8 graphs: one operator for short texts, in blocks for longer ones."""
+"""Attention of int8 graphs: one operator for short texts, in blocks for longer ones.
+
+A single short text runs on a graph that does not choose.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from architecture_fixtures import load
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qdrant_embed.encoder.compile.architectures import bert
 from qdrant_embed.encoder.compile.architectures.registry import model_graph
@@ -21,9 +27,11 @@ from qdrant_embed.encoder.compile.quantize import (
 )
 from qdrant_embed.encoder.facts.architectures import architecture_name, config_class
 from qdrant_embed.encoder.facts.spec import ModelSpec
+from qdrant_embed.encoder.files.short_graph import short_graph
 from qdrant_embed.encoder.interfaces import Pooling
+from qdrant_embed.encoder.run import session
 from qdrant_embed.encoder.run.backend import Inputs
-from qdrant_embed.encoder.run.session import Session
+from qdrant_embed.encoder.run.session import Session, SpreadSession
 
 TOKENS = 200
 OPERATORS = {"Attention", "QAttention", "MultiHeadAttention"}
@@ -95,7 +103,7 @@ def test_vectors_are_the_same_either_way(
     pooling: Pooling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_length = Session(write(tmp_path / "by_length.onnx", pooling=pooling))
-    monkeypatch.setattr(bert, "_IN_BLOCKS", TOKENS + 1)
+    monkeypatch.setattr(bert, "LONG_TEXT", TOKENS + 1)
     always = Session(write(tmp_path / "always.onnx", pooling=pooling))
     for shape in ((3, 20), (1, 127), (2, 128), (1, TOKENS)):
         expected = always.run(Inputs(ids(*shape)))
@@ -105,7 +113,103 @@ def test_vectors_are_the_same_either_way(
 
 def test_the_file_has_the_weights_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     by_length = write(tmp_path / "by_length.onnx")
-    monkeypatch.setattr(bert, "_IN_BLOCKS", TOKENS + 1)
+    monkeypatch.setattr(bert, "LONG_TEXT", TOKENS + 1)
     always = write(tmp_path / "always.onnx")
     sizes = [path.with_name(path.name + ".weights").stat().st_size for path in (by_length, always)]
     assert sizes[0] == sizes[1]
+
+
+def operators_of(graph: bytes) -> set[str]:
+    return {node.op_type for node in onnx.load_from_string(graph).graph.node}
+
+
+def test_the_graph_of_short_texts_does_not_choose(tmp_path: Path) -> None:
+    whole = write(tmp_path / "int8.onnx").read_bytes()
+    assert "If" in operators_of(whole)
+    short = short_graph(whole)
+    assert short is not None
+    assert "If" not in operators_of(short)
+    (tmp_path / "short.onnx").write_bytes(short)
+    assert operators(tmp_path / "short.onnx", TOKENS, tmp_path) == {"QAttention"}
+
+
+def test_a_graph_that_does_not_choose_has_none_for_short_texts(tmp_path: Path) -> None:
+    assert short_graph(write(tmp_path / "fp32.onnx", int8=False).read_bytes()) is None
+    assert short_graph(b"") is None
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return write(tmp_path_factory.mktemp("graphs") / "int8.onnx").read_bytes()
+
+
+@given(st.data())
+def test_a_damaged_graph_is_no_error(written: bytes, data: st.DataObject) -> None:
+    changed = bytearray(written)
+    for _ in range(data.draw(st.integers(1, 4))):
+        changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    short_graph(bytes(changed))
+    short_graph(bytes(changed[: data.draw(st.integers(0, len(changed)))]))
+
+
+@given(st.binary(max_size=60))
+def test_bytes_that_are_no_graph_are_no_error(content: bytes) -> None:
+    short_graph(content)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each session that was started runs a graph that is not that of a file."""
+    kinds: list[bool] = []
+    start = onnxruntime.InferenceSession
+
+    def noted(graph: str | bytes, *arguments: object) -> object:
+        kinds.append(isinstance(graph, bytes))
+        return start(graph, *arguments)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
+    return kinds
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_single_text_has_the_vector_that_it_has_among_others(
+    pooling: Pooling, tmp_path: Path, started: list[bool]
+) -> None:
+    path = write(tmp_path / "int8.onnx", pooling=pooling)
+    bulk, spread = Session(path), SpreadSession(path, threads=2)
+    for tokens in (2, 20, 127, 128, TOKENS, 5):
+        texts = ids(3, tokens)
+        expected = bulk.run(Inputs(texts))
+        for text, vector in zip(texts, expected, strict=True):
+            np.testing.assert_allclose(spread.run(Inputs(text[None]))[0], vector, atol=1e-6)
+            fed = spread.feed({"input_ids": text[None]}, ["embedding"])
+            np.testing.assert_allclose(fed[0][0], vector, atol=1e-6)
+        assert started == [False, *_those_of_spread(tokens >= 128 or len(started) > 2)]
+
+
+def _those_of_spread(has_run_long: bool) -> list[bool]:
+    """What a session for single texts has started: onnxruntime 1.20 can run the file alone."""
+    if not session._FINDS_CONSTANTS:
+        return [False]
+    return [True, False] if has_run_long else [True]
+
+
+def test_an_onnxruntime_that_cannot_run_it_runs_the_whole_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[bool]
+) -> None:
+    monkeypatch.setattr(session, "_FINDS_CONSTANTS", False)
+    path = write(tmp_path / "int8.onnx")
+    spread = SpreadSession(path, threads=2)
+    for tokens in (20, TOKENS):
+        text = Inputs(ids(1, tokens))
+        np.testing.assert_allclose(spread.run(text), Session(path).run(text), atol=1e-6)
+    assert started == [False] * 3
+
+
+def test_a_forked_child_starts_the_same_graph_again(tmp_path: Path, started: list[bool]) -> None:
+    spread = SpreadSession(write(tmp_path / "int8.onnx"), threads=2)
+    text = Inputs(ids(1, 20))
+    before = spread.run(text)
+    spread._short.after_fork()
+    np.testing.assert_allclose(spread.run(text), before, atol=1e-6)
+    assert started == [session._FINDS_CONSTANTS] * 2

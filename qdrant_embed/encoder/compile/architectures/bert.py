@@ -14,6 +14,7 @@ from qdrant_embed.encoder.compile.layers.term_head import TermHead
 from qdrant_embed.encoder.compile.layers.transformer import LayerTensors, TransformerGraph
 from qdrant_embed.encoder.compile.quantize import Array, LinearGroup
 from qdrant_embed.encoder.facts.architectures import Activation, BertFamilyConfig
+from qdrant_embed.encoder.run.batching import LONG_TEXT
 
 _BERT_HEAD = TermHead(
     dense="cls.predictions.transform.dense",
@@ -28,8 +29,6 @@ ROBERTA_HEAD = TermHead(
     bias=("lm_head.decoder.bias", "lm_head.bias"),
     activation="none",  # GELU, whatever the layers have
 )
-# tokens from which attention in blocks is faster, because a block stays in a core's cache
-_IN_BLOCKS = 128
 
 
 class BertGraph(TransformerGraph[BertFamilyConfig]):
@@ -120,10 +119,10 @@ class BertGraph(TransformerGraph[BertFamilyConfig]):
                 *(self.int8_product(shared, quantized, *third) for third in thirds)
             )
 
-        if self.spec.max_tokens < _IN_BLOCKS:
+        if self.spec.max_tokens < LONG_TEXT:
             return self.attention_output(in_one(), number)
         tokens = graph.node("Shape", "input_ids", start=1, end=2)
-        is_long = graph.node("GreaterOrEqual", tokens, graph.integers(_IN_BLOCKS))
+        is_long = graph.node("GreaterOrEqual", tokens, graph.integers(LONG_TEXT))
         return self.attention_output(graph.either(is_long, in_blocks, in_one), number)
 
     def _attended(self, operator: str, *inputs: str) -> str:
