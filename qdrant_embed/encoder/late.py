@@ -259,7 +259,8 @@ class _LatePipeline(Pipeline[Vector]):
         model = self._load()
         tokens = self.tokens(model)
         found = model.tokenizer.tokenize([tokens.prefix + text for text in texts], first)
-        self.warn_of_unknown(model, model.tokenizer.unknown_texts(found.ids, tokens.prefix))
+        if model.tokenizer.unknown_texts(found.ids, tokens.prefix):
+            self.warn_of_unknown(model)
         marked = tokens.marked(found)
         if marked.truncated and not self._is_warned:
             self._is_warned = True

@@ -445,11 +445,11 @@ class TextEmbedding:
         model, pipeline = self._model, self._pipeline
         if is_query:
             model, pipeline = model.queries, _query_pipeline(self)
-        long_texts = LongTexts(model.load, pipeline, self._overflow, self._job)
-        if self._overflow.splits:
-            return long_texts.vectors(checked_texts(texts), prefix, batch_size, workers)
         checked = checked_texts(texts, prefix)
-        if self._overflow.overflow == "error":
+        if self._overflow.overflow != "truncate":
+            long_texts = LongTexts(model.load, pipeline, self._overflow, self._job)
+            if self._overflow.splits:
+                return long_texts.vectors(checked_texts(texts), prefix, batch_size, workers)
             checked = long_texts.refused(checked)
         if isinstance(texts, str) or (isinstance(texts, list) and len(texts) == 1):
             return pipeline.run_singly(checked, workers, self._job, prefix)

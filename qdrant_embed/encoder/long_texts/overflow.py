@@ -168,8 +168,8 @@ class LongTexts:
                 unknown = int(tokenizer.unknown_texts(parts, prefix) == len(parts))
                 if self._job is not None:
                     self._job.stats.add(parts, unknown=unknown)
-                else:
-                    self._pipeline.warn_of_unknown(model, unknown)
+                elif unknown:
+                    self._pipeline.warn_of_unknown(model)
                 under_way.append(
                     [
                         _Part(span, max(1, len(part) - cutter.overhead))

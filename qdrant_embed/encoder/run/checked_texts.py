@@ -31,6 +31,6 @@ def _checked(texts: Iterable[str], prefix: str, any_unicode: bool) -> Iterator[s
                 f"text number {position} is {type(text).__name__}, not str: {text!r:.80}",
                 index=position,
             )
-        if not any_unicode:
+        if not (any_unicode or text.isascii()):
             check_unicode(f"text number {position}", text, index=position)
         yield prefix + text

@@ -74,6 +74,7 @@ class OnnxFile:
         except ModelError as error:
             raise ModelFileError(f"{path} cannot be run: {error.__cause__}") from error
 
+    @np.errstate(all="ignore")  # of NaN and infinite values, an error says more than warnings
     def run(self, inputs: Inputs) -> NDArray[np.float32]:
         """Return vectors, float32 [batch, dimension].
 

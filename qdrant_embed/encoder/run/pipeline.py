@@ -101,8 +101,8 @@ class Pipeline(Generic[T]):
         self, texts: Iterable[str], workers: int, job: EncodeJob | None = None, prefix: str = ""
     ) -> Iterator[T]:
         """Do the same text by text: nothing delays a single one, which is a query."""
-        for ids in self._token_ids(([text] for text in texts), job, prefix):
-            yield from self._single(ids, workers)
+        for position, text in enumerate(texts):
+            yield from self._single(self.tokenized([text], job, prefix, position), workers)
 
     def run_tokens(
         self,
@@ -155,14 +155,16 @@ class Pipeline(Generic[T]):
         tokens = model.tokenizer.tokenize(texts, first)
         unknown = model.tokenizer.unknown_texts(tokens.ids, prefix)
         if job is None:
-            self._warn_of_truncation(model, tokens.truncated)
-            self.warn_of_unknown(model, unknown)
+            if tokens.truncated:
+                self._warn_of_truncation(model)
+            if unknown:
+                self.warn_of_unknown(model)
         else:
             job.stats.add(tokens.ids, len(tokens.truncated), unknown)
         return tokens.ids
 
     def _single(self, ids: list[Any], workers: int) -> Iterable[T]:
-        (batch,) = self._batches(ids)
+        (batch,) = self._load().batches([len(ids[0])], self._tokens_per_batch, bulk=self._bulk)
         return self.computed(self._inputs(batch, ids), alone=workers > 1)
 
     def _start(self, ids: list[Any], workers: Workers, job: EncodeJob | None) -> _Running[T]:
@@ -197,9 +199,9 @@ class Pipeline(Generic[T]):
         """
         return self._finish(self._load().run(inputs, alone=alone))
 
-    def warn_of_unknown(self, model: LoadedModel, count: int) -> None:
-        """Log a warning, once, if there are texts of which the tokenizer knows no word."""
-        if count and not self._warned_of_unknown:
+    def warn_of_unknown(self, model: LoadedModel) -> None:
+        """Log a warning, once, that there are texts of which the tokenizer knows no word."""
+        if not self._warned_of_unknown:
             self._warned_of_unknown = True
             logger.warning(
                 "the tokenizer of %s knows no word of some texts, such as words of more than 100 "
@@ -208,8 +210,8 @@ class Pipeline(Generic[T]):
                 model.spec.name,
             )
 
-    def _warn_of_truncation(self, model: LoadedModel, truncated: Sequence[int]) -> None:
-        if truncated and not self._warned_of_truncation:
+    def _warn_of_truncation(self, model: LoadedModel) -> None:
+        if not self._warned_of_truncation:
             self._warned_of_truncation = True
             logger.warning(
                 "texts longer than %d tokens are cut there (%s): what follows is not searchable; "

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,12 @@ from qdrant_embed.errors import ModelError
 from qdrant_embed.forks import on_fork
 
 _ALONE_FIRST = 4  # texts before a second session is worth its start
-_TRY_OTHER_EVERY = 32
+# texts; two cores that became slower are seen at once, and that they became faster is not
+_TRY_ONE_CORE_EVERY = 96
+_TRY_TWO_CORES_EVERY = 32
 _TRIED_TEXTS = 3  # in a row
 _REMEMBERED = 9  # measurements, of which the middle one counts: a few disturbances do not
+_COMPARE_EVERY = 4  # texts
 _FOR_OTHERS = 4  # batches that a thread computes before it hands its core on, which idles then
 
 
@@ -31,25 +34,31 @@ def _asleep() -> threading.Lock:
     return lock
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Request:
     """A text that its thread waits for.
 
     Attributes:
         inputs: the text.
         thread: waits for it.
-        woken: held until the text is computed, or its thread has a core.
+        woken: held until the text is computed, or its thread has a core; ``None`` for a thread
+            that has had one from the start.
         batch: what its thread has to compute next; ``None`` unless that thread has a core.
         alone: no other thread has a core.
         outputs: float32 [1, ...], once they are computed.
     """
 
     inputs: Inputs
-    thread: int = field(default_factory=threading.get_ident)
-    woken: threading.Lock = field(default_factory=_asleep)
+    thread: int
+    woken: threading.Lock | None = None
     batch: list[_Request] | None = None
     alone: bool = False
     outputs: NDArray[np.float32] | None = None
+
+    def wake(self) -> None:
+        """Have its thread go on."""
+        if self.woken is not None:
+            self.woken.release()
 
 
 class _Turns:
@@ -66,16 +75,19 @@ class _Turns:
         self._lock = threading.RLock()
 
     def enter(self, request: _Request) -> None:
-        """Give the request's thread a core, with its own text to compute; or have it wait."""
+        """Give the request's thread a core, with its own text to compute; or tell it to wait."""
         with self._lock:
             if len(self.threads) < self._cores:
                 self.threads.add(request.thread)
                 request.batch, request.alone = [request], len(self.threads) == 1
             else:
+                request.woken = _asleep()
                 self._waiting.append(request)
 
     def take(self) -> list[_Request]:
         """Take the next texts from those that wait; none if nobody waits."""
+        if not self._waiting:
+            return []
         with self._lock:
             if not self._waiting:
                 return []
@@ -92,9 +104,9 @@ class _Turns:
         Texts that it was to compute for others, and has not, are left to their threads.
         """
         with self._lock:
-            if request in self._waiting:
-                self._waiting.remove(request)
             if request.batch is None:
+                if request in self._waiting:
+                    self._waiting.remove(request)
                 return
             left, request.batch = request.batch, None
             self.threads.discard(request.thread)
@@ -102,10 +114,10 @@ class _Turns:
                 following = batch[0]
                 following.batch = batch
                 self.threads.add(following.thread)
-                following.woken.release()
+                following.wake()
         for other in left:
             if other is not request:
-                other.woken.release()
+                other.wake()
 
 
 def _run_together(one: Inputs, other: Inputs) -> bool:
@@ -159,6 +171,7 @@ class SingleTextBackend:
         self._turns = _Turns(self._cores)
         self._count = 0
         self._last: bool | None = None  # whether the previous text was spread
+        self._is_spread_faster = True  # as of the last comparison
         # seconds per token of the newest texts, by whether they were spread
         self._seconds: dict[bool, deque[float]] = {
             spread: deque(maxlen=_REMEMBERED) for spread in (False, True)
@@ -171,12 +184,13 @@ class SingleTextBackend:
 
     def run(self, inputs: Inputs) -> NDArray[np.float32]:
         """Return the output of one text, float32 [1, ...]."""
-        turns, request = self._turns, _Request(inputs)
-        if request.thread in turns.threads:  # a signal came while it computes
+        turns, thread = self._turns, threading.get_ident()
+        if thread in turns.threads:  # a signal came while it computes
             return self._single.run(inputs)
+        request = _Request(inputs, thread)
         try:
             turns.enter(request)
-            if request.batch is None:
+            if request.woken is not None:
                 request.woken.acquire()
             if request.batch is not None:
                 self._compute_in_turn(turns, request)
@@ -208,7 +222,7 @@ class SingleTextBackend:
                 own = outputs[len(batch) : len(batch) + 1]
                 other.outputs = own.copy() if is_shared else own
             if other is not request:
-                other.woken.release()
+                other.wake()
 
     def _run_alone(self, inputs: Inputs, turns: _Turns) -> NDArray[np.float32]:
         self._count += 1
@@ -232,8 +246,11 @@ class SingleTextBackend:
             self._spread = self._start_spread()
         if not spread:
             return True
-        faster = _middle(spread) < _middle(alone)
-        return faster if self._count % _TRY_OTHER_EVERY >= _TRIED_TEXTS else not faster
+        if self._count % _COMPARE_EVERY == 0:
+            self._is_spread_faster = _middle(spread) < _middle(alone)
+        every = _TRY_ONE_CORE_EVERY if self._is_spread_faster else _TRY_TWO_CORES_EVERY
+        is_trial = self._count % every < _TRIED_TEXTS
+        return self._is_spread_faster is not is_trial
 
 
 def _middle(values: Iterable[float]) -> float:

@@ -60,6 +60,7 @@ class StaticModel:
             self._weights[unknown] = self._counted[unknown] = 0
         self._normalize = normalize
 
+    @np.errstate(all="ignore")  # of NaN and infinite values, an error says more than warnings
     def run(self, inputs: Inputs) -> NDArray[np.float32]:
         """Compute the vectors of texts, float32 [batch, dimension]."""
         token_ids = inputs.ids

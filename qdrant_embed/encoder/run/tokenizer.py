@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -66,18 +66,21 @@ class _TokenizerError(Exception):
     """What went wrong inside of ``tokenizers``."""
 
 
-@contextmanager
-def _caught() -> Iterator[None]:
-    """Turn whatever ``tokenizers`` raises in the block into `_TokenizerError`.
+class _Caught(AbstractContextManager[None]):
+    """Turns whatever ``tokenizers`` raises in a block into `_TokenizerError`.
 
     It raises bare Exceptions, and panics, which are no Exceptions.
     """
-    try:
-        yield
-    except BaseException as error:
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime":
             raise _TokenizerError(str(error)) from error
-        raise
+
+
+_caught = _Caught()
 
 
 class _Marks(dict[int, bool]):
@@ -123,7 +126,7 @@ class Tokenizer:
     ) -> None:
         self._path, self._special_tokens, self._lower_case = path, special_tokens, lower_case
         try:
-            with _caught():
+            with _caught:
                 self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
                 self._tokenizer.no_padding()
                 self._tokenizer.enable_truncation(max_tokens)
@@ -158,7 +161,7 @@ class Tokenizer:
     def _find_unknown(self) -> int | None:
         """Return the unknown token, without reading the whole vocabulary."""
         try:
-            with _caught():
+            with _caught:
                 found = self._tokenizer.model.tokenize(_FOREIGN)
         except _TokenizerError:  # there is none
             return None
@@ -179,11 +182,13 @@ class Tokenizer:
         unknown = self._unknown
         if unknown is None:
             return 0
-        first, is_mark = self._length(prefix), self._marks.__getitem__
-        count = 0
-        for text in ids:  # of an ordinary text, one token or two are looked at
-            if all(map(is_mark, islice(text, first, None))) and unknown in text[first:]:
-                count += 1
+        first, count = self._length(prefix), 0
+        for text in ids:
+            for token in islice(text, first, None):
+                if not self._marks[token]:  # of an ordinary text, one token or two are looked at
+                    break
+            else:
+                count += unknown in text[first:]
         return count
 
     def _length(self, prefix: str) -> int:
@@ -250,7 +255,7 @@ class Tokenizer:
         found = TokenizedTexts([], [])
         for run in [texts] if len(texts) == 1 else runs(texts, len, _CHARACTERS_TOGETHER):
             try:
-                with _caught():
+                with _caught:
                     encodings = self._tokenizer.encode_batch_fast(
                         run, add_special_tokens=self._special_tokens
                     )
@@ -288,7 +293,7 @@ class Tokenizer:
         found = TokenizedPairs([], [])
         for run in runs(pairs, _pair_length, _CHARACTERS_TOGETHER):
             try:
-                with _caught():
+                with _caught:
                     encodings = self._tokenizer.encode_batch_fast(list(run))
             except _TokenizerError as error:
                 for position, pair in enumerate(run, first + len(found.pairs)):
@@ -329,7 +334,7 @@ class Tokenizer:
     ) -> tokenizers.Encoding:
         """Tokenise one text; Raises `InputError`, which states its `position`."""
         try:
-            with _caught():
+            with _caught:
                 return self._tokenizer.encode(text, add_special_tokens=special_tokens)
         except _TokenizerError as error:
             which = "a text" if position is None else f"text number {position}"

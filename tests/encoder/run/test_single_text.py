@@ -85,6 +85,21 @@ def test_the_faster_way_is_taken_and_the_other_tried_now_and_then(
     assert slower.runs - before > 100  # what was slower is faster now, and found to be
 
 
+def test_one_core_is_tried_less_often_than_two(clock: Clock) -> None:
+    tries = []
+    for seconds in (0.001, 0.004):
+        one, two = TimedBackend(clock, 0.002), TimedBackend(clock, seconds)
+        backend = SingleTextBackend(one, lambda two=two: two)  # type: ignore[misc] # of this round
+        for _ in range(20):
+            backend.run(TOKENS)
+        slower = one if seconds < 0.002 else two
+        before = slower.runs
+        for _ in range(960):
+            backend.run(TOKENS)
+        tries.append(slower.runs - before)
+    assert tries == [30, 90]
+
+
 def test_threads_that_have_to_be_woken_first_are_not_thought_slow(clock: Clock) -> None:
     ran: list[str] = []
 
