@@ -43,6 +43,8 @@ def short_graph(model: bytes) -> bytes | None:
 
 
 def _without_choices(graph: bytes) -> bytes:
+    nodes = [node for number, _, node in _fields(graph) if number == _NODE]
+    decided = {_first(node, _READS) for node in nodes if _first(node, _OPERATOR) == b"If"}
     parts: list[bytes] = []
     for number, field, node in _fields(graph):
         if number == _NODE and _first(node, _OPERATOR) == b"If":
@@ -51,7 +53,7 @@ def _without_choices(graph: bytes) -> bytes:
             result = _first(_first(branch, _OUTPUTS), _NAME)
             renamed = (_READS, result), (_WRITES, _first(node, _WRITES)), (_OPERATOR, b"Identity")
             parts.append(_written(_NODE, b"".join(_written(*part) for part in renamed)))
-        else:
+        elif number != _NODE or _first(node, _WRITES) not in decided:
             parts.append(field)
     return b"".join(parts)
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_FEW = 4096  # values of which numpy computes a product without threads
 _TEXT = "a text"
 _COMPARED = (_TEXT, "How is a model compared with itself?", "Ein Schiff, 42 Tage auf See. " * 8)
 _TWICE_IN_MEMORY = 1 << 29  # bytes of a compiled graph; one as large is held once
@@ -99,12 +100,19 @@ class LoadedModel:
             raise ModelError(
                 f"{self.spec.name} returned {len(outputs)} outputs for {len(inputs.ids)} texts"
             )
-        if not np.logical_and.reduce(np.isfinite(outputs), axis=None):
+        if not _are_finite(outputs):
             raise ModelError(
                 f"{self.spec.name} returned values that are not finite numbers: its weights cannot "
                 "be used, or not for every text"
             )
         return outputs
+
+
+def _are_finite(values: NDArray[np.float32]) -> bool:
+    """Return whether all values are finite numbers; of a few, as a query has, in half the time."""
+    if values.size <= _FEW and math.isfinite(np.vdot(values, values)):
+        return True  # else one is not, or their squares are too large
+    return bool(np.isfinite(values).all())
 
 
 def load_model(plan: RunPlan, spec: ModelSpec, providers: Sequence[Provider] | None) -> LoadedModel:

@@ -50,6 +50,16 @@ def test_vectors_are_those_of_model2vec(name: str, tmp_path: Path) -> None:
     assert encoder.describe().pooling == "mean"
 
 
+def test_large_numbers_are_numbers(tmp_path: Path) -> None:
+    tensors, texts, _ = load("plain")
+    found = []
+    for factor in (1, 1e25):  # whose squares float32 cannot hold
+        scaled = {name: tensor * np.float32(factor) for name, tensor in tensors.items()}
+        folder = write(tmp_path / f"{factor}", scaled, {**CONFIG, "normalize": False})
+        found.append(next(TextEmbedding(folder).embed(texts[0])))
+    np.testing.assert_allclose(found[1], found[0] * np.float32(1e25), rtol=1e-5)
+
+
 def test_the_config_alone_says_enough(tmp_path: Path) -> None:
     tensors, texts, expected = load("plain")
     folder = write(tmp_path / "model", tensors, CONFIG)
