@@ -202,10 +202,12 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
 
         A frame is a DataFrame of pandas or Polars, an Arrow table, record batch or reader, a
         dataset or Parquet file of pyarrow, a ``Dataset`` of Hugging Face `datasets` (streamed,
-        too), a dict of columns, or an iterable of these. It is read batch by batch, and need not
-        fit in memory: ``client.add_frame("pages", pyarrow.parquet.ParquetFile("pages.parquet"),
-        text="body", id="url")``. What is kept of each row is its id. A dataset of pyarrow holds a
-        row group of each Parquet file at a time, which can have a million rows.
+        too), a dict of columns, the path of a Parquet or Arrow file (extra ``arrow``) or of a
+        folder of some, or an iterable of these. It is read batch by batch, and need not fit in
+        memory: ``client.add_frame("pages", "pages.parquet", text="body", id="url")``. What is kept
+        of each row is its id. A dataset of pyarrow holds a row group of each Parquet file at a
+        time, which can have a million rows. Of a folder's files, ``year=2024`` in a subfolder's
+        name is a column.
 
         Values are stored as `add` stores metadata: dates and times as strings in ISO 8601,
         decimals as numbers, nested columns as lists and dicts, categories as their values. A
@@ -230,15 +232,15 @@ class QdrantEmbedMixin(ModelSettings, OwnConnections):
                 server faster.
 
         Raises:
-            InputError: if it is no frame, a column is missing, or a value cannot be stored: it
-                names the column and the row.
+            InputError: if it is no frame, a file cannot be read, a column is missing, or a value
+                cannot be stored: it names the column and the row, and of files the path.
             CollectionMismatchError: see `add`.
             ServerRefusal: see `add`.
             ServerUnavailableError: see `add`.
             IngestError: if it failed after a part was stored; see `add`.
             ModelError: see `add`.
-            MissingDependencyError: see `add`; or if the frame is of another library, with Arrow's
-                stream interface, but pyarrow is not installed.
+            MissingDependencyError: see `add`; or if the frame is a file, or of another library,
+                with Arrow's stream interface, but pyarrow is not installed.
         """
         options = AddOptions(
             batch_size=batch_size,

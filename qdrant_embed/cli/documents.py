@@ -30,7 +30,7 @@ from qdrant_embed.cli.progress import FileProgress
 from qdrant_embed.cli.records import FORMATS, TYPES, Field, Fields, Format, RecordFile, to_field
 from qdrant_embed.encoder.interfaces import Overflow
 from qdrant_embed.errors import IngestError, InputError, QdrantEmbedError
-from qdrant_embed.ingest.tables import TableFile, open_tables, table_format
+from qdrant_embed.ingest.tables import TableFile, give_memory_back, open_tables, table_format
 
 if TYPE_CHECKING:
     from qdrant_embed.client import QdrantClient
@@ -163,6 +163,7 @@ def add(options: argparse.Namespace) -> Answer:
     shown = False if options.quiet else None
     with ExitStack() as opened:
         if options.format is None and _is_table(options.file):
+            give_memory_back()
             files = open_tables(Path(options.file))
             client = opened.enter_context(database.connect(options))
             stored = _add_table(client, files, options)

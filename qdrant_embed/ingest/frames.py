@@ -7,12 +7,13 @@ libraries is imported here: an object of one comes from somebody who has it.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 from uuid import UUID
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from qdrant_embed.errors import InputError, check_str
 from qdrant_embed.ingest.documents import Document
-from qdrant_embed.ingest.tables import JSON, MARK, VECTOR, TableFile, pyarrow
+from qdrant_embed.ingest.tables import JSON, MARK, VECTOR, TableFile, open_tables, pyarrow
 from qdrant_embed.ingest.values import (
     UnstorableError,
     describe,
@@ -117,7 +118,8 @@ class FrameRows(Iterable[Document]):
 
     A frame is a dict of columns (lists, numpy arrays), a DataFrame of pandas or Polars, a table,
     record batch, reader, dataset or Parquet file of pyarrow, a ``Dataset`` of Hugging Face
-    `datasets` (streamed, too), any object with ``__arrow_c_stream__``, or an iterable of frames.
+    `datasets` (streamed, too), any object with ``__arrow_c_stream__``, the path of a Parquet or
+    Arrow file or of a folder of some, or an iterable of frames.
 
     What `json_value` takes is stored as it says; a missing value (null, NaN, NaT, NA) becomes
     ``None``, also inside lists and dicts.
@@ -127,13 +129,16 @@ class FrameRows(Iterable[Document]):
         columns: the columns to read.
 
     Raises:
-        InputError: if it is no frame.
+        InputError: if it is no frame, or a file that cannot be read.
+        MissingDependencyError: if it is a file, and pyarrow is not installed.
 
     Attributes:
         total: number of rows; ``None`` if that is not known before they are read.
     """
 
     def __init__(self, frame: Frame, columns: Columns) -> None:
+        if isinstance(frame, str | os.PathLike):
+            frame = open_tables(Path(frame))
         self._frame, self._columns = frame, columns
         if not _is_iterable_of_frames(frame):
             _reader(frame)
@@ -172,7 +177,11 @@ class FrameRows(Iterable[Document]):
         if not _is_iterable_of_frames(self._frame):
             yield self._frame
             return
-        yield from self._frame
+        for frame in self._frame:
+            if isinstance(frame, str | os.PathLike):
+                yield from open_tables(Path(frame))
+            else:
+                yield frame
 
     def _documents(self, batch: Batch, start: int) -> Iterator[Document]:
         columns = self._columns
@@ -217,8 +226,8 @@ def _reader(frame: object) -> _Reader:
 
 def _is_iterable_of_frames(value: object) -> bool:
     is_one = is_frame(value) or hasattr(value, "__arrow_c_stream__")
-    is_text = isinstance(value, str | bytes | PurePath | np.ndarray)
-    return isinstance(value, Iterable) and not is_one and not is_text
+    is_other = isinstance(value, bytes | np.ndarray)
+    return isinstance(value, Iterable) and not is_one and not is_other
 
 
 def _refuse(frame: object, found: object = None) -> NoReturn:
@@ -228,14 +237,11 @@ def _refuse(frame: object, found: object = None) -> NoReturn:
         raise InputError(f"frame is a DatasetDict; pass one of its splits ({splits})")
     if _is("polars", "LazyFrame")(frame):
         raise InputError("frame is a LazyFrame; pass frame.collect(), or an iterator of batches")
-    way = ""
-    if isinstance(frame, str | PurePath):
-        way = "; of a Parquet file, pass pyarrow.parquet.ParquetFile(path)"
-    elif found is not None:
-        way = f" ({found})"
+    way = "" if found is None else f" ({found})"
     raise InputError(
         "frame must be a dict of columns, a DataFrame of pandas or Polars, an Arrow table or "
-        f"reader, a Dataset, or an iterable of these, not {describe(frame)}{way}"
+        "reader, a Dataset, the path of a Parquet file, or an iterable of these, not "
+        f"{describe(frame)}{way}"
     )
 
 

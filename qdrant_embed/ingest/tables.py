@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from qdrant_embed.errors import InputError, MissingDependencyError
 Format: TypeAlias = Literal["parquet", "arrow"]
 
 _FORMATS: Mapping[str, Format] = {".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
+_KINDS = ".parquet, .arrow or .feather"
 MARK = b"qdrant_embed"  # of a column of a file of ours
 JSON = "json"
 VECTOR = "vector"
@@ -103,19 +105,30 @@ class TableFile:
             yield batch
 
 
+def give_memory_back() -> None:
+    """Have pyarrow give back to the system what it frees, from now on, in the whole process.
+
+    Raises:
+        MissingDependencyError: if pyarrow is not installed.
+    """
+    arrow = pyarrow("reading Parquet and Arrow files")
+    arrow.set_memory_pool(arrow.system_memory_pool())
+
+
 def open_tables(path: Path) -> list[TableFile]:
     """Return a file, or those of a folder and its subfolders, in the order of their names.
 
-    What pyarrow frees it gives back to the system from now on, in the whole process: this is for
-    the command.
-
     Raises:
-        InputError: if there is none, the folder has others, too, or a file cannot be read.
+        InputError: if there is none, or one of another kind, or a file cannot be read.
         MissingDependencyError: if pyarrow is not installed.
     """
-    arrow = pyarrow(f"reading {path}")
-    arrow.set_memory_pool(arrow.system_memory_pool())
-    if not path.is_dir():
+    if not os.path.isdir(path):  # which has no error for what cannot be a path
+        if table_format(path) is None:
+            raise InputError(
+                f"{str(path)!r:.200} is no {_KINDS} file, and no folder of some; read it with "
+                "pandas or Polars, say, and pass the DataFrame"
+            )
+        pyarrow(f"reading {path}")
         with _explained(path), path.open("rb"):
             pass
         if table_format(path) != "parquet":
@@ -130,9 +143,10 @@ def open_tables(path: Path) -> list[TableFile]:
         if each.is_file() and not each.name.startswith((".", "_"))  # marks that writers leave
     )
     if others := [each for each in files if table_format(each) is None]:
-        raise InputError(f"folder {path} has {others[0].name}: only .parquet and .arrow are read")
+        raise InputError(f"folder {path} has {others[0].name}: only {_KINDS} files are read")
     if not files:
-        raise InputError(f"folder {path} has no .parquet or .arrow files")
+        raise InputError(f"folder {path} has no {_KINDS} files")
+    pyarrow(f"reading {path}")
     return [TableFile(each, _constants(each.relative_to(path))) for each in files]
 
 

@@ -380,8 +380,59 @@ def test_a_column_is_no_frame() -> None:
             [*FrameRows(column, Columns())]
     with pytest.raises(InputError, match=r"pass frame\.collect\(\)"):
         [*FrameRows([polars.LazyFrame({"text": ["a"]})], Columns())]
-    with pytest.raises(InputError, match=r"pass pyarrow\.parquet\.ParquetFile"):
-        FrameRows("pages.parquet", Columns())
+
+
+def documents(frame: object) -> list[tuple[str, dict[str, object]]]:
+    return [(each.text, dict(each.metadata)) for each in FrameRows(frame, Columns())]
+
+
+def test_a_file_is_a_frame_and_so_is_a_folder_of_some(tmp_path: Path, client: QdrantClient) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    folder = tmp_path / "all"
+    (folder / "year=2024").mkdir(parents=True)
+    parquet.write_table(arrow.table({"text": ["a", "b"]}), folder / "year=2024" / "one.parquet")
+    table = arrow.table({"text": ["c"], "year": [2025]})
+    with arrow.ipc.new_file(str(folder / "two.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    one, two = folder / "year=2024" / "one.parquet", folder / "two.arrow"
+    assert documents(str(one)) == documents(one) == [("a", {}), ("b", {})]
+    assert documents(two) == [("c", {"year": 2025})]
+    both = [("a", {}), ("b", {}), ("c", {"year": 2025})]
+    assert documents([one, str(two)]) == documents(iter([str(one), two])) == both
+    years = [{"year": 2025}, *[{"year": 2024}] * 2]
+    assert sorted(documents(folder)) == [*zip("abc", reversed(years), strict=True)]
+    assert FrameRows(one, Columns()).total == 2
+    before = arrow.default_memory_pool().backend_name
+    assert client.add_frame("demo", folder) == 3
+    assert arrow.default_memory_pool().backend_name == before
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("pages.csv", r"'pages\.csv' is no \.parquet, \.arrow or \.feather file"),
+        ("a text, and no path at all " * 400, r"^'a text, and no path"),
+        ("a\0b.parquet", "cannot be read: "),
+        ("missing.parquet", r"missing\.parquet cannot be read: .*No such file"),
+        ("empty", r"folder empty has no \.parquet, \.arrow or \.feather files"),
+        ("mixed", r"folder mixed has notes\.md: only \.parquet"),
+        ("damaged.parquet", r"damaged\.parquet cannot be read: "),
+        ("damaged.arrow", r"damaged\.arrow cannot be read: "),
+    ],
+)
+def test_a_file_that_is_no_frame_is_told(
+    path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    monkeypatch.chdir(tmp_path)
+    for name in ("empty", "mixed"):
+        (tmp_path / name).mkdir()
+    for name in ("mixed/notes.md", "damaged.parquet", "damaged.arrow", "pages.csv"):
+        (tmp_path / name).write_bytes(b"text\n" * 9)
+    for frame in (path, [path]):
+        with pytest.raises(InputError, match=message):
+            documents(frame)
 
 
 def test_a_row_of_a_file_is_named_in_the_file_and_counted_in_all(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ class LetterEncoder:
         "mmh3",
         "py_rust_stemmers",
         "qdrant_edge",
+        "pyarrow",
         "starlette",
         "mcp",
     ],
@@ -126,6 +127,16 @@ def test_what_needs_no_encoder_works() -> None:
     assert client.get_embedding_size() == 384
     assert client.get_vector_field_name() == "fast-bge-small-en-v1.5"
     assert len(TextEmbedding.list_supported_models()) > 10
+
+
+@pytest.mark.parametrize("frame", ["pages.parquet", Path("pages.feather"), ["pages.parquet"]])
+def test_a_file_as_a_frame_names_its_extra(frame: object) -> None:
+    client = QdrantClient(":memory:")
+    client.set_model(LetterEncoder())
+    with pytest.raises(MissingDependencyError, match=r"pip install 'qdrant-embed\[arrow\]'"):
+        client.add_frame("demo", frame)
+    with pytest.raises(qdrant_embed.InputError, match="pass the DataFrame"):
+        client.add_frame("demo", "pages.csv")
 
 
 def test_what_is_missing_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:
