@@ -1,10 +1,10 @@
 """A compiled graph as short texts alone need it, without what it has for long ones.
 
 A graph may compute attention in two ways, of which the length of the texts chooses one, in every
-layer (``If``). A single short text waits for these choices, about as long as for one of six layers'
-attention. They are taken out of the file's bytes as Protocol Buffers lays them out
-(https://protobuf.dev/programming-guides/encoding/; numbers of fields from onnx.proto), because the
-package ``onnx``, which is there to compile models, takes longer to import than a model to load.
+layer (``If``). To choose is a few per cent of the time of a single short text. The choices are
+taken out of the file's bytes, which Protocol Buffers lays out
+(https://protobuf.dev/programming-guides/encoding/; numbers of fields from onnx.proto): the package
+``onnx``, which is there to compile models, takes longer to import than a model to load.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def short_graph(model: bytes) -> bytes | None:
 
 
 def _without_choices(graph: bytes) -> bytes:
+    """Put the second branch of each ``If`` in its place, and leave out what it was decided by."""
     nodes = [node for number, _, node in _fields(graph) if number == _NODE]
     decided = {_first(node, _READS) for node in nodes if _first(node, _OPERATOR) == b"If"}
     parts: list[bytes] = []

@@ -38,7 +38,9 @@ logger = logging.getLogger(__name__)
 _FEW = 4096  # values of which numpy computes a product without threads
 _TEXT = "a text"
 _COMPARED = (_TEXT, "How is a model compared with itself?", "Ein Schiff, 42 Tage auf See. " * 8)
-_TWICE_IN_MEMORY = 1 << 29  # bytes of a compiled graph; one as large is held once
+# bytes of a compiled graph; of one as large, single texts are not spread over two cores, or the
+# graph of short texts is not run, which would not save much of their time
+_TWICE_IN_MEMORY, _THRICE_IN_MEMORY = 1 << 29, 1 << 27
 _CHILD = (
     "import json, sys; job = json.load(sys.stdin.buffer); sys.path[:] = job['path']; "
     "from qdrant_embed.encoder.run.loaded_model import run_trial; run_trial(job)"
@@ -134,12 +136,16 @@ def load_model(plan: RunPlan, spec: ModelSpec, providers: Sequence[Provider] | N
     single: Backend = backend
     on_cpu = all(provider == "CPUExecutionProvider" for provider in providers or ())
     # each session has a copy of the weights, arranged for its products, unless they are widened
-    small = plan.kind == "onnx" or sum(map(os.path.getsize, plan.run)) < _TWICE_IN_MEMORY
+    small = plan.kind == "onnx" or _bytes_of(plan) < _TWICE_IN_MEMORY
     small = small or plan.report.precision in ("bf16", "fp16")
     if plan.kind != "static" and on_cpu:
         is_spread = usable_cores() > 1 and small
         single = SingleTextBackend(backend, partial(start, threads=2) if is_spread else None)
     return LoadedModel(spec, plan.report, tokenizer, backend, single, plan.scoring)
+
+
+def _bytes_of(plan: RunPlan) -> int:
+    return sum(map(os.path.getsize, plan.run))
 
 
 def load_tokenizer(plan: RunPlan) -> Tokenizer:
@@ -175,7 +181,8 @@ def _backend(
         case "graph":
             from qdrant_embed.encoder.run.session import CPU, Session, SpreadSession
 
-            kind = Session if threads == 1 else SpreadSession
+            is_small = _bytes_of(plan) < _THRICE_IN_MEMORY
+            kind = SpreadSession if threads > 1 and is_small else Session
             session = kind(plan.run[0], providers or CPU, threads=threads)
             backend = session if plan.terms_sha256 is None else WeighedTokens(session)
         case "onnx":

@@ -19,9 +19,8 @@ from qdrant_embed.errors import ModelError
 from qdrant_embed.forks import on_fork
 
 _ALONE_FIRST = 4  # texts before a second session is worth its start
-# texts; two cores that became slower are seen at once, and that they became faster is not
-_TRY_ONE_CORE_EVERY = 512
 _TRY_TWO_CORES_EVERY = 32
+_TRY_ONE_CORE_EVERY = 512  # it is the faster way once two become slower, which is seen without it
 _TRIED_TEXTS = 3  # in a row
 _REMEMBERED = 9  # measurements, of which the middle one counts: a few disturbances do not
 _COMPARE_EVERY = 4  # texts
