@@ -137,8 +137,10 @@ class FrameRows(Iterable[Document]):
     """
 
     def __init__(self, frame: Frame, columns: Columns) -> None:
-        if isinstance(frame, str | os.PathLike):
-            frame = open_tables(Path(frame))
+        if isinstance(frame, list | tuple):  # no file is read before all of them are found
+            frame = [one for each in frame for one in _opened(each)]
+        elif isinstance(frame, str | os.PathLike):
+            frame = _opened(frame)
         self._frame, self._columns = frame, columns
         if not _is_iterable_of_frames(frame):
             _reader(frame)
@@ -178,10 +180,7 @@ class FrameRows(Iterable[Document]):
             yield self._frame
             return
         for frame in self._frame:
-            if isinstance(frame, str | os.PathLike):
-                yield from open_tables(Path(frame))
-            else:
-                yield frame
+            yield from _opened(frame)
 
     def _documents(self, batch: Batch, start: int) -> Iterator[Document]:
         columns = self._columns
@@ -240,9 +239,26 @@ def _refuse(frame: object, found: object = None) -> NoReturn:
     way = "" if found is None else f" ({found})"
     raise InputError(
         "frame must be a dict of columns, a DataFrame of pandas or Polars, an Arrow table or "
-        "reader, a Dataset, the path of a Parquet file, or an iterable of these, not "
+        "reader, a Dataset, the path of a Parquet or Arrow file, or an iterable of these, not "
         f"{describe(frame)}{way}"
     )
+
+
+def _opened(frame: Frame) -> list[Frame]:
+    """Return the files that a path names, or the frame.
+
+    Raises:
+        InputError: if there is no such file, or it is of another kind.
+        MissingDependencyError: if it is one, and pyarrow is not installed.
+    """
+    if not isinstance(frame, str | os.PathLike):
+        return [frame]
+    path = os.fspath(frame)
+    if not isinstance(path, str) or not path:
+        _refuse(frame)
+    if "://" in path:
+        raise InputError(f"{path!r:.200} is a URL; pass pyarrow.dataset.dataset(url)")
+    return [*open_tables(Path(path))]
 
 
 def _is(package: str, *names: str) -> Callable[[object], bool]:

@@ -125,8 +125,8 @@ def open_tables(path: Path) -> list[TableFile]:
     if not os.path.isdir(path):  # which has no error for what cannot be a path
         if table_format(path) is None:
             raise InputError(
-                f"{str(path)!r:.200} is no {_KINDS} file, and no folder of some; read it with "
-                "pandas or Polars, say, and pass the DataFrame"
+                f"{str(path)!r:.200} is no {_KINDS} file, and no folder of some; read other files "
+                "with pandas or Polars, say, and pass the DataFrame; texts go to add()"
             )
         pyarrow(f"reading {path}")
         with _explained(path), path.open("rb"):

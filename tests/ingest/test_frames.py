@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import math
+import os
 import subprocess
 import sys
 import warnings
@@ -408,12 +409,20 @@ def test_a_file_is_a_frame_and_so_is_a_folder_of_some(tmp_path: Path, client: Qd
     assert arrow.default_memory_pool().backend_name == before
 
 
+class BytesPath(os.PathLike[bytes]):
+    def __fspath__(self) -> bytes:
+        return b"pages.parquet"
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
         ("pages.csv", r"'pages\.csv' is no \.parquet, \.arrow or \.feather file"),
         ("a text, and no path at all " * 400, r"^'a text, and no path"),
         ("a\0b.parquet", "cannot be read: "),
+        ("", "frame must be a dict of columns.* not ''"),
+        (BytesPath(), "frame must be a dict of columns"),
+        ("s3://bucket/pages.parquet", r"is a URL; pass pyarrow\.dataset\.dataset"),
         ("missing.parquet", r"missing\.parquet cannot be read: .*No such file"),
         ("empty", r"folder empty has no \.parquet, \.arrow or \.feather files"),
         ("mixed", r"folder mixed has notes\.md: only \.parquet"),
@@ -422,7 +431,7 @@ def test_a_file_is_a_frame_and_so_is_a_folder_of_some(tmp_path: Path, client: Qd
     ],
 )
 def test_a_file_that_is_no_frame_is_told(
-    path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pyarrow")
     monkeypatch.chdir(tmp_path)
@@ -430,9 +439,20 @@ def test_a_file_that_is_no_frame_is_told(
         (tmp_path / name).mkdir()
     for name in ("mixed/notes.md", "damaged.parquet", "damaged.arrow", "pages.csv"):
         (tmp_path / name).write_bytes(b"text\n" * 9)
-    for frame in (path, [path]):
+    for frame in (path, [path], iter([path])):
         with pytest.raises(InputError, match=message):
             documents(frame)
+
+
+def test_no_file_is_read_before_all_are_found(tmp_path: Path, client: QdrantClient) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    one = tmp_path / "one.parquet"
+    parquet.write_table(arrow.table({"text": ["a"]}), one)
+    assert FrameRows([one], Columns()).total == 1
+    with pytest.raises(InputError, match="No such file"):
+        client.add_frame("demo", [one, tmp_path / "missing.parquet"])
+    assert not client.collection_exists("demo")
 
 
 def test_a_row_of_a_file_is_named_in_the_file_and_counted_in_all(tmp_path: Path) -> None:
@@ -474,7 +494,8 @@ def test_missing_values_in_nested_ones_are_none() -> None:
         ({"text": "a"}, "must be a list or an array, not 'a'"),
         ({"text": ["a"], 1: [2]}, r"has the column 1 \(int\)"),
         ([1], "not 1 "),
-        ("text", "frame must be a dict of columns"),
+        ("text", "^'text' is no .*; texts go to add"),
+        (b"text.parquet", "frame must be a dict of columns"),
         (None, "frame must be a dict of columns"),
     ],
 )

@@ -65,10 +65,11 @@ class ShortenedVectors:
     def __init__(self, backend: Backend, dimension: int) -> None:
         self._backend, self._dimension = backend, dimension
 
-    @np.errstate(all="ignore")  # of NaN and infinite values, an error says more than warnings
     def run(self, inputs: Inputs) -> NDArray[np.float32]:
         """Return vectors, float32 [batch, dimension]."""
-        return l2_normalized(self._backend.run(inputs)[:, : self._dimension])
+        vectors = self._backend.run(inputs)[:, : self._dimension]
+        with np.errstate(all="ignore"):  # of what is not finite, an error says more than warnings
+            return l2_normalized(vectors)
 
 
 class Graph(Protocol):

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -132,20 +133,25 @@ def load_model(plan: RunPlan, spec: ModelSpec, providers: Sequence[Provider] | N
     """
     tokenizer = load_tokenizer(plan)
     start = partial(_backend, plan, spec, tokenizer, providers)
-    backend = start(threads=1)
+    backend = start()
     single: Backend = backend
     on_cpu = all(provider == "CPUExecutionProvider" for provider in providers or ())
     # each session has a copy of the weights, arranged for its products, unless they are widened
-    small = plan.kind == "onnx" or _bytes_of(plan) < _TWICE_IN_MEMORY
+    size = sum(map(_size, plan.run))
+    small = plan.kind == "onnx" or size < _TWICE_IN_MEMORY
     small = small or plan.report.precision in ("bf16", "fp16")
     if plan.kind != "static" and on_cpu:
         is_spread = usable_cores() > 1 and small
-        single = SingleTextBackend(backend, partial(start, threads=2) if is_spread else None)
+        spread = partial(start, threads=2, by_length=size < _THRICE_IN_MEMORY)
+        single = SingleTextBackend(backend, spread if is_spread else None)
     return LoadedModel(spec, plan.report, tokenizer, backend, single, plan.scoring)
 
 
-def _bytes_of(plan: RunPlan) -> int:
-    return sum(map(os.path.getsize, plan.run))
+def _size(file: Path) -> int:
+    try:
+        return os.path.getsize(file)
+    except OSError as error:
+        raise ModelFileError(f"{file} cannot be read: {error}") from error
 
 
 def load_tokenizer(plan: RunPlan) -> Tokenizer:
@@ -174,15 +180,15 @@ def _backend(
     tokenizer: Tokenizer,
     providers: Sequence[Provider] | None,
     *,
-    threads: int,
+    threads: int = 1,
+    by_length: bool = False,
 ) -> Backend:
     backend: Backend
     match plan.kind:  # each imports what it alone needs
         case "graph":
             from qdrant_embed.encoder.run.session import CPU, Session, SpreadSession
 
-            is_small = _bytes_of(plan) < _THRICE_IN_MEMORY
-            kind = SpreadSession if threads > 1 and is_small else Session
+            kind = SpreadSession if by_length else Session
             session = kind(plan.run[0], providers or CPU, threads=threads)
             backend = session if plan.terms_sha256 is None else WeighedTokens(session)
         case "onnx":

@@ -74,7 +74,6 @@ class OnnxFile:
         except ModelError as error:
             raise ModelFileError(f"{path} cannot be run: {error.__cause__}") from error
 
-    @np.errstate(all="ignore")  # of NaN and infinite values, an error says more than warnings
     def run(self, inputs: Inputs) -> NDArray[np.float32]:
         """Return vectors, float32 [batch, dimension].
 
@@ -101,7 +100,12 @@ class OnnxFile:
         output = self._session.feed(fed, [self._output])[0]
         if not isinstance(output, np.ndarray) or output.dtype.kind not in "fiu":
             raise ModelFileError(f"{self._path} returns {self._output}, which is no numbers")
-        vectors = self._pooled(output.astype(np.float32))
+        with np.errstate(all="ignore"):  # of what is not finite, an error says more than warnings
+            return self._finished(output.astype(np.float32), ids)
+
+    def _finished(self, output: Vector, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Pool and normalise the file's output; raise `ModelFileError` if it has no vectors."""
+        vectors = self._pooled(output)
         if vectors.ndim != 2 or len(vectors) != len(ids):
             raise ModelFileError(
                 f"{self._path} returns {self._output} of shape {list(output.shape)} for "

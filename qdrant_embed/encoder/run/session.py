@@ -228,7 +228,7 @@ class SpreadSession:
     def __init__(self, path: Path, providers: Sequence[Provider] = CPU, *, threads: int) -> None:
         self._start = partial(Session, path, providers, threads=threads)
         try:
-            graph = short_graph(path.read_bytes()) if _FINDS_CONSTANTS else None
+            graph = short_graph(path.read_bytes(), LONG_TEXT) if _FINDS_CONSTANTS else None
         except OSError as error:
             raise ModelFileError(f"{path} cannot be read: {error}") from error
         self._short = self._start(graph=graph)

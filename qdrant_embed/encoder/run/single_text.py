@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -13,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_embed.encoder.run.backend import Backend, Inputs
-from qdrant_embed.encoder.run.batching import texts_per_batch
+from qdrant_embed.encoder.run.batching import LONG_TEXT, texts_per_batch
 from qdrant_embed.encoder.run.cores import usable_cores
 from qdrant_embed.errors import ModelError
 from qdrant_embed.forks import on_fork
 
+logger = logging.getLogger(__name__)
+
 _ALONE_FIRST = 4  # texts before a second session is worth its start
-_TRY_TWO_CORES_EVERY = 32
-_TRY_ONE_CORE_EVERY = 512  # it is the faster way once two become slower, which is seen without it
+_TRY_OTHER_EVERY = 32
+_TRY_ONE_CORE_EVERY = 512  # once it is known; where two become slower, that is seen without it
 _TRIED_TEXTS = 3  # in a row
 _REMEMBERED = 9  # measurements, of which the middle one counts: a few disturbances do not
 _COMPARE_EVERY = 4  # texts
@@ -55,8 +58,8 @@ class _Request:
     outputs: NDArray[np.float32] | None = None
 
     def wake(self) -> None:
-        """Have its thread go on."""
-        if self.woken is not None:
+        """Have its thread go on; once more does no harm."""
+        if self.woken is not None and self.woken.locked():
             self.woken.release()
 
 
@@ -77,8 +80,8 @@ class _Turns:
         """Give the request's thread a core, with its own text to compute; or tell it to wait."""
         with self._lock:
             if len(self.threads) < self._cores:
+                request.batch, request.alone = [request], not self.threads
                 self.threads.add(request.thread)
-                request.batch, request.alone = [request], len(self.threads) == 1
             else:
                 request.woken = _asleep()
                 self._waiting.append(request)
@@ -171,6 +174,7 @@ class SingleTextBackend:
         self._count = 0
         self._last: bool | None = None  # whether the previous text was spread
         self._is_spread_faster = True  # as of the last comparison
+        self._has_spread_long = False
         # seconds per token of the newest texts, by whether they were spread
         self._seconds: dict[bool, deque[float]] = {
             spread: deque(maxlen=_REMEMBERED) for spread in (False, True)
@@ -216,12 +220,13 @@ class SingleTextBackend:
             outputs = self._single.run(_joined(batch))
         is_shared = len(batch) > 1  # a row that is kept must not keep the others
         while batch:
-            other = batch.pop()
+            other = batch[-1]
             if outputs is not None:
-                own = outputs[len(batch) : len(batch) + 1]
+                own = outputs[len(batch) - 1 : len(batch)]
                 other.outputs = own.copy() if is_shared else own
             if other is not request:
                 other.wake()
+            batch.pop()  # now that its thread needs no other to wake it
 
     def _run_alone(self, inputs: Inputs, turns: _Turns) -> NDArray[np.float32]:
         self._count += 1
@@ -231,6 +236,8 @@ class SingleTextBackend:
         outputs = backend.run(inputs)
         seconds = time.perf_counter() - started
         changed, self._last = spread != self._last, spread
+        if spread and not self._has_spread_long and inputs.ids.shape[1] >= LONG_TEXT:
+            changed = self._has_spread_long = True  # their graph was loaded for it
         if not changed and len(turns.threads) == 1:
             self._seconds[spread].append(seconds / inputs.ids.size)
         return outputs
@@ -242,12 +249,18 @@ class SingleTextBackend:
         if self._spread is None:
             if self._start_spread is None:
                 return False
-            self._spread = self._start_spread()
+            try:
+                self._spread = self._start_spread()
+            except ModelError:
+                self._start_spread = None
+                logger.warning("a text runs on one core, as no other session starts", exc_info=True)
+                return False
         if not spread:
             return True
         if self._count % _COMPARE_EVERY == 0:
             self._is_spread_faster = _middle(spread) < _middle(alone)
-        every = _TRY_ONE_CORE_EVERY if self._is_spread_faster else _TRY_TWO_CORES_EVERY
+        is_known = self._is_spread_faster and len(alone) == _REMEMBERED
+        every = _TRY_ONE_CORE_EVERY if is_known else _TRY_OTHER_EVERY
         is_trial = self._count % every < _TRIED_TEXTS
         return self._is_spread_faster is not is_trial
 

@@ -60,7 +60,6 @@ class StaticModel:
             self._weights[unknown] = self._counted[unknown] = 0
         self._normalize = normalize
 
-    @np.errstate(all="ignore")  # of NaN and infinite values, an error says more than warnings
     def run(self, inputs: Inputs) -> NDArray[np.float32]:
         """Compute the vectors of texts, float32 [batch, dimension]."""
         token_ids = inputs.ids
@@ -70,6 +69,7 @@ class StaticModel:
             )
         weights = self._weights[token_ids][:, None]
         counts = self._counted[token_ids].sum(axis=1, keepdims=True)
-        sums = np.matmul(weights, self._table[self._rows[token_ids]])[:, 0]
-        vectors: NDArray[np.float32] = sums / np.maximum(counts, 1)
-        return l2_normalized(vectors) if self._normalize else vectors
+        with np.errstate(all="ignore"):  # of what is not finite, an error says more than warnings
+            sums = np.matmul(weights, self._table[self._rows[token_ids]])[:, 0]
+            vectors: NDArray[np.float32] = sums / np.maximum(counts, 1)
+            return l2_normalized(vectors) if self._normalize else vectors

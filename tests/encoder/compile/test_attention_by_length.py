@@ -6,7 +6,10 @@ A single short text runs on a graph that does not choose.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -126,7 +129,7 @@ def operators_of(graph: bytes) -> set[str]:
 def test_the_graph_of_short_texts_does_not_choose(tmp_path: Path) -> None:
     whole = write(tmp_path / "int8.onnx").read_bytes()
     assert "If" in operators_of(whole)
-    short = short_graph(whole)
+    short = short_graph(whole, 128)
     assert short is not None
     assert "If" not in operators_of(short)
     (tmp_path / "short.onnx").write_bytes(short)
@@ -134,8 +137,71 @@ def test_the_graph_of_short_texts_does_not_choose(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_does_not_choose_has_none_for_short_texts(tmp_path: Path) -> None:
-    assert short_graph(write(tmp_path / "fp32.onnx", int8=False).read_bytes()) is None
-    assert short_graph(b"") is None
+    assert short_graph(write(tmp_path / "fp32.onnx", int8=False).read_bytes(), 128) is None
+    assert short_graph(b"", 128) is None
+
+
+def changed_condition(graph: Any, op: str) -> None:
+    [test, *_] = [node for node in graph.node if node.op_type == "GreaterOrEqual"]
+    test.op_type = op
+
+
+def read_elsewhere(graph: Any) -> None:
+    [test, *_] = [node for node in graph.node if node.op_type == "GreaterOrEqual"]
+    graph.node.append(onnx.helper.make_node("Not", [test.output[0]], ["other"], name="other"))
+
+
+def read_in_a_branch(graph: Any) -> None:
+    [test, *_] = [node for node in graph.node if node.op_type == "GreaterOrEqual"]
+    choice = next(node for node in graph.node if node.op_type == "If")
+    branch = choice.attribute[0].g
+    branch.node.append(onnx.helper.make_node("Not", [test.output[0]], ["other"], name="other"))
+
+
+def other_length(graph: Any) -> None:
+    [test, *_] = [node for node in graph.node if node.op_type == "GreaterOrEqual"]
+    [shape] = [node for node in graph.node if node.output[0] == test.input[0]]
+    shape.attribute[0].i += 1
+
+
+def second_output(graph: Any) -> None:
+    choice = next(node for node in graph.node if node.op_type == "If")
+    choice.output.append("second")
+
+
+def constant_in_a_branch(graph: Any) -> None:
+    choice = next(node for node in graph.node if node.op_type == "If")
+    for attribute in choice.attribute:
+        attribute.g.initializer.append(onnx.numpy_helper.from_array(np.ones(1), "inner"))
+
+
+def no_second_branch(graph: Any) -> None:
+    choice = next(node for node in graph.node if node.op_type == "If")
+    for attribute in choice.attribute:
+        attribute.name = "then_branch"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        partial(changed_condition, op="Less"),
+        partial(changed_condition, op="Greater"),
+        read_elsewhere,
+        read_in_a_branch,
+        other_length,
+        second_output,
+        constant_in_a_branch,
+        no_second_branch,
+    ],
+)
+def test_a_graph_that_chooses_in_another_way_is_left_as_it_is(
+    change: Callable[[Any], None], written: bytes
+) -> None:
+    assert short_graph(written, 128) is not None
+    assert short_graph(written, 129) is None
+    model = onnx.load_from_string(written)
+    change(model.graph)
+    assert short_graph(model.SerializeToString(), 128) is None
 
 
 @pytest.fixture(scope="module")
@@ -148,13 +214,13 @@ def test_a_damaged_graph_is_no_error(written: bytes, data: st.DataObject) -> Non
     changed = bytearray(written)
     for _ in range(data.draw(st.integers(1, 4))):
         changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
-    short_graph(bytes(changed))
-    short_graph(bytes(changed[: data.draw(st.integers(0, len(changed)))]))
+    short_graph(bytes(changed), 128)
+    short_graph(bytes(changed[: data.draw(st.integers(0, len(changed)))]), 128)
 
 
 @given(st.binary(max_size=60))
 def test_bytes_that_are_no_graph_are_no_error(content: bytes) -> None:
-    short_graph(content)
+    short_graph(content, 128)
 
 
 @pytest.fixture

@@ -51,6 +51,18 @@ def static(folder: Path) -> Backend:
     return StaticModel({"embeddings": np.full((5, 8), 3e38, np.float32)}, 5, None, normalize=True)
 
 
+def test_numpy_warns_afterwards_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    tiny_onnx(5).save(path)
+    spec = ModelSpec("tiny", WIDTH, "mean", 64, True)
+    one_by_one = OnnxFile(Session(path), path, spec, one_by_one=True, pooled=False, trial=[1, 2])
+    two = Inputs(np.ones((2, 3), np.int64))
+    with np.errstate(all="raise"):
+        for backend in (one_by_one, ShortenedVectors(one_by_one, 3), static(tmp_path)):
+            assert len(backend.run(two)) == 2
+            assert set(np.geterr().values()) == {"raise"}
+
+
 def own_file(folder: Path) -> Backend:
     path = folder / "model.onnx"
     tiny_onnx(5).save(path, scale=5e37)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tiny import TinyModel
 
-from qdrant_embed import ModelError, TextEmbedding
-from qdrant_embed.encoder.run import single_text
+from qdrant_embed import ModelError, ModelFileError, TextEmbedding
+from qdrant_embed.encoder.run import loaded_model, session, single_text
 from qdrant_embed.encoder.run.backend import Inputs
 from qdrant_embed.encoder.run.single_text import SingleTextBackend
 from qdrant_embed.encoder.text import variant
@@ -97,7 +101,93 @@ def test_one_core_is_tried_less_often_than_two(clock: Clock) -> None:
         for _ in range(960):
             backend.run(TOKENS)
         tries.append(slower.runs - before)
-    assert tries == [3, 90]
+    assert tries == [12, 90]
+
+
+def test_a_first_guess_from_a_few_slow_texts_is_soon_revised(clock: Clock) -> None:
+    one, two = TimedBackend(clock, 0.009), TimedBackend(clock, 0.002)
+    backend = SingleTextBackend(one, lambda: two)
+    for _ in range(4):
+        backend.run(TOKENS)
+    one.seconds = 0.001
+    for _ in range(196):
+        backend.run(TOKENS)
+    before = two.runs
+    for _ in range(128):
+        backend.run(TOKENS)
+    assert two.runs - before == 12
+
+
+def test_a_graph_that_is_loaded_for_a_long_text_is_not_thought_slow(clock: Clock) -> None:
+    class LoadsForLong(TimedBackend):
+        def run(self, inputs: Inputs) -> np.ndarray:
+            is_first = inputs.ids.size >= 128 and self.seconds == 0.001
+            self.seconds = 9.0 if is_first else 0.0011
+            return super().run(inputs)
+
+    two = LoadsForLong(clock, 0.001)
+    backend = SingleTextBackend(TimedBackend(clock, 0.002), lambda: two)
+    for _ in range(5):
+        backend.run(TOKENS)
+    two.seconds = 0.001
+    for tokens in (128, *[5] * 20):
+        backend.run(Inputs(np.ones((1, tokens), np.int64)))
+    assert two.runs == 22
+
+
+def test_texts_run_on_one_core_if_no_other_session_starts(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: list[int] = []
+
+    def start() -> TimedBackend:
+        tried.append(1)
+        raise ModelFileError("the file is gone")
+
+    one = TimedBackend(clock)
+    backend = SingleTextBackend(one, start)
+    for _ in range(20):
+        assert backend.run(TOKENS).shape == (1, 2)
+    assert (one.runs, len(tried)) == (20, 1)
+    assert caplog.text.count("a text runs on one core") == 1
+
+
+def test_a_model_whose_compiled_files_are_gone_answers_on(
+    tiny: TinyModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = TextEmbedding(tiny.path, cache_dir=tmp_path)
+    [before] = encoder.query_embed("cat")
+    shutil.rmtree(tmp_path / "compiled")
+    for _ in range(10):
+        np.testing.assert_allclose(next(encoder.query_embed("cat")), before, atol=1e-6)
+    assert caplog.text.count("a text runs on one core") <= 1
+
+
+@pytest.mark.parametrize(("limit", "dimensions"), [(None, None), (None, 128), (0, None)])
+def test_queries_run_on_the_graph_of_short_texts_if_the_model_is_small(
+    limit: int | None,
+    dimensions: int | None,
+    minilm: TextEmbedding,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kinds: list[bool] = []
+    start = onnxruntime.InferenceSession
+
+    def noted(graph: str | bytes, *arguments: object) -> object:
+        kinds.append(isinstance(graph, bytes))
+        return start(graph, *arguments)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
+    monkeypatch.setattr(loaded_model, "usable_cores", lambda: 2)
+    if limit is not None:
+        monkeypatch.setattr(loaded_model, "_THRICE_IN_MEMORY", limit)
+    encoder = TextEmbedding(minilm.model_name, dimensions=dimensions)
+    texts = ["which ship sailed first?"] * 8
+    expected = list(encoder.embed(texts))
+    for vector in expected:
+        found = next(encoder.query_embed(texts[0]))
+        np.testing.assert_allclose(found, vector, atol=1e-6)
+    assert kinds == [False, limit is None and session._FINDS_CONSTANTS]
 
 
 def test_threads_that_have_to_be_woken_first_are_not_thought_slow(clock: Clock) -> None:
@@ -328,6 +418,28 @@ def test_a_thread_that_is_interrupted_leaves_its_core_and_others_to_the_rest(bad
         assert not backend._turns._waiting
         sums.bad = None
         assert float(pool.submit(backend.run, text(7)).result(60)[0, 0]) == 7
+
+
+def test_an_interrupt_after_a_thread_was_woken_leaves_none_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate = threading.Event()
+    backend = SingleTextBackend(Sums(gate), None, cores=1)
+    wake, woken = single_text._Request.wake, []
+
+    def interrupted(request: Any) -> None:
+        wake(request)
+        woken.append(request)
+        if len(woken) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(single_text._Request, "wake", interrupted)
+    with ThreadPoolExecutor(4) as pool:
+        found = asked_in_order(pool, backend, [text(n) for n in (1, 2, 3, 4)])
+        gate.set()
+        assert isinstance(found[0].exception(60), KeyboardInterrupt)
+        assert [float(future.result(60)[0, 0]) for future in found[1:]] == [2, 3, 4]
+    assert not backend._turns.threads
 
 
 def test_a_thread_does_not_compute_for_others_for_ever() -> None:
