@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -137,10 +138,12 @@ class FrameRows(Iterable[Document]):
     """
 
     def __init__(self, frame: Frame, columns: Columns) -> None:
-        if isinstance(frame, list | tuple):  # no file is read before all of them are found
-            frame = [one for each in frame for one in _opened(each)]
-        elif isinstance(frame, str | os.PathLike):
+        if isinstance(frame, str | os.PathLike):
             frame = _opened(frame)
+        elif isinstance(frame, list | tuple) and _is_iterable_of_frames(frame):
+            frame = [one for each in frame for one in _opened(each)]
+            for one in frame:  # before the first is stored
+                _reader(one)
         self._frame, self._columns = frame, columns
         if not _is_iterable_of_frames(frame):
             _reader(frame)
@@ -256,8 +259,11 @@ def _opened(frame: Frame) -> list[Frame]:
     path = os.fspath(frame)
     if not isinstance(path, str) or not path:
         _refuse(frame)
-    if "://" in path:
-        raise InputError(f"{path!r:.200} is a URL; pass pyarrow.dataset.dataset(url)")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
+        raise InputError(
+            f"{path!r:.200} is a URL; pass pyarrow.dataset.dataset(url), or a DataFrame that "
+            "pandas or Polars has read from it"
+        )
     return [*open_tables(Path(path))]
 
 

@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
@@ -409,6 +409,30 @@ def test_a_file_is_a_frame_and_so_is_a_folder_of_some(tmp_path: Path, client: Qd
     assert arrow.default_memory_pool().backend_name == before
 
 
+class NamedPath(NamedTuple):
+    name: str
+
+    def __fspath__(self) -> str:
+        return self.name
+
+
+class NamedTable(NamedTuple):
+    name: str
+    table: Any
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+def test_a_tuple_with_names_may_be_one_frame(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = arrow.table({"text": ["a"]})
+    parquet.write_table(table, tmp_path / "one.parquet")
+    assert documents(NamedPath(str(tmp_path / "one.parquet"))) == [("a", {})]
+    assert documents(NamedTable("x", table)) == documents([NamedTable("x", table)]) == [("a", {})]
+
+
 class BytesPath(os.PathLike[bytes]):
     def __fspath__(self) -> bytes:
         return b"pages.parquet"
@@ -423,6 +447,8 @@ class BytesPath(os.PathLike[bytes]):
         ("", "frame must be a dict of columns.* not ''"),
         (BytesPath(), "frame must be a dict of columns"),
         ("s3://bucket/pages.parquet", r"is a URL; pass pyarrow\.dataset\.dataset"),
+        ("See https://example.com for more", r"'See https.* texts go to add"),
+        ("C://data/pages.parquet", "cannot be read: .*No such file"),
         ("missing.parquet", r"missing\.parquet cannot be read: .*No such file"),
         ("empty", r"folder empty has no \.parquet, \.arrow or \.feather files"),
         ("mixed", r"folder mixed has notes\.md: only \.parquet"),
@@ -450,6 +476,9 @@ def test_no_file_is_read_before_all_are_found(tmp_path: Path, client: QdrantClie
     one = tmp_path / "one.parquet"
     parquet.write_table(arrow.table({"text": ["a"]}), one)
     assert FrameRows([one], Columns()).total == 1
+    for wrong in (b"x", 1, [one]):
+        with pytest.raises(InputError, match="frame must be"):
+            FrameRows([one, wrong], Columns())
     with pytest.raises(InputError, match="No such file"):
         client.add_frame("demo", [one, tmp_path / "missing.parquet"])
     assert not client.collection_exists("demo")

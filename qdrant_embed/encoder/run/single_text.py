@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qdrant_embed.encoder.run.backend import Backend, Inputs
 from qdrant_embed.encoder.run.batching import LONG_TEXT, texts_per_batch
 from qdrant_embed.encoder.run.cores import usable_cores
-from qdrant_embed.errors import ModelError
+from qdrant_embed.errors import ModelError, ModelFileError
 from qdrant_embed.forks import on_fork
 
 logger = logging.getLogger(__name__)
@@ -86,19 +86,19 @@ class _Turns:
                 request.woken = _asleep()
                 self._waiting.append(request)
 
-    def take(self) -> list[_Request]:
-        """Take the next texts from those that wait; none if nobody waits."""
+    def take(self, request: _Request) -> bool:
+        """Give the request's thread the next texts that wait; return whether there are some."""
         if not self._waiting:
-            return []
+            return False
         with self._lock:
             if not self._waiting:
-                return []
+                return False
             first = self._waiting[0].inputs
             most = texts_per_batch(first.ids.shape[1])
             batch = [other for other in self._waiting if _run_together(first, other.inputs)][:most]
-            for request in batch:
-                self._waiting.remove(request)
-            return batch
+            request.batch = batch  # so that an interrupt after this leaves none behind
+            self._waiting = [other for other in self._waiting if other not in batch]
+            return True
 
     def leave(self, request: _Request) -> None:
         """Have the request's thread go, and hand its core to the one that has waited longest.
@@ -110,16 +110,18 @@ class _Turns:
                 if request in self._waiting:
                     self._waiting.remove(request)
                 return
-            left, request.batch = request.batch, None
+            left = request.batch
+            self._waiting = [other for other in self._waiting if other not in left]
+            for other in left:
+                if other is not request:
+                    other.wake()
             self.threads.discard(request.thread)
-            if batch := self.take():
-                following = batch[0]
-                following.batch = batch
+            if self._waiting:
+                following = self._waiting[0]
+                self.take(following)
                 self.threads.add(following.thread)
                 following.wake()
-        for other in left:
-            if other is not request:
-                other.wake()
+            request.batch = None
 
 
 def _run_together(one: Inputs, other: Inputs) -> bool:
@@ -208,8 +210,7 @@ class SingleTextBackend:
         else:
             self._compute(request)
         for _ in range(_FOR_OTHERS):
-            request.batch = turns.take()
-            if not request.batch:
+            if not turns.take(request):
                 break
             self._compute(request)
 
@@ -233,7 +234,13 @@ class SingleTextBackend:
         spread = self._choose()
         backend = self._spread if spread and self._spread is not None else self._single
         started = time.perf_counter()
-        outputs = backend.run(inputs)
+        try:
+            outputs = backend.run(inputs)
+        except ModelFileError:
+            if backend is self._single:
+                raise
+            self._give_up_spreading()
+            return self._single.run(inputs)
         seconds = time.perf_counter() - started
         changed, self._last = spread != self._last, spread
         if spread and not self._has_spread_long and inputs.ids.shape[1] >= LONG_TEXT:
@@ -252,8 +259,7 @@ class SingleTextBackend:
             try:
                 self._spread = self._start_spread()
             except ModelError:
-                self._start_spread = None
-                logger.warning("a text runs on one core, as no other session starts", exc_info=True)
+                self._give_up_spreading()
                 return False
         if not spread:
             return True
@@ -263,6 +269,11 @@ class SingleTextBackend:
         every = _TRY_ONE_CORE_EVERY if is_known else _TRY_OTHER_EVERY
         is_trial = self._count % every < _TRIED_TEXTS
         return self._is_spread_faster is not is_trial
+
+    def _give_up_spreading(self) -> None:
+        """Run texts on one core from now on, after an error."""
+        self._spread = self._start_spread = None
+        logger.warning("a text runs on one core, as no other session starts", exc_info=True)
 
 
 def _middle(values: Iterable[float]) -> float:

@@ -152,6 +152,27 @@ def test_texts_run_on_one_core_if_no_other_session_starts(
     assert caplog.text.count("a text runs on one core") == 1
 
 
+def test_texts_run_on_one_core_if_the_other_session_cannot_go_on(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Gone(TimedBackend):
+        def run(self, inputs: Inputs) -> np.ndarray:
+            if inputs.ids.size >= 128:
+                self.runs += 1
+                raise ModelFileError("the file is gone")
+            return super().run(inputs)
+
+    one, two = TimedBackend(clock, 0.002), Gone(clock, 0.001)
+    backend = SingleTextBackend(one, lambda: two)
+    for _ in range(10):
+        backend.run(TOKENS)
+    before = two.runs
+    for _ in range(10):
+        assert backend.run(Inputs(np.ones((1, 200), np.int64))).shape == (1, 2)
+    assert two.runs == before + 1
+    assert caplog.text.count("a text runs on one core") == 1
+
+
 def test_a_model_whose_compiled_files_are_gone_answers_on(
     tiny: TinyModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -418,6 +439,30 @@ def test_a_thread_that_is_interrupted_leaves_its_core_and_others_to_the_rest(bad
         assert not backend._turns._waiting
         sums.bad = None
         assert float(pool.submit(backend.run, text(7)).result(60)[0, 0]) == 7
+
+
+def test_an_interrupt_while_texts_are_taken_leaves_none_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate = threading.Event()
+    backend = SingleTextBackend(Sums(gate), None, cores=1)
+    take, interrupts = single_text._Turns.take, [1]
+
+    def interrupted(turns: Any, request: Any) -> bool:
+        found = take(turns, request)
+        if found and interrupts:
+            interrupts.pop()
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(single_text._Turns, "take", interrupted)
+    with ThreadPoolExecutor(4) as pool:
+        found = asked_in_order(pool, backend, [text(n) for n in (1, 2, 3, 4)])
+        gate.set()
+        assert isinstance(found[0].exception(60), KeyboardInterrupt)
+        assert [float(future.result(60)[0, 0]) for future in found[1:]] == [2, 3, 4]
+    assert not backend._turns.threads
+    assert not backend._turns._waiting
 
 
 def test_an_interrupt_after_a_thread_was_woken_leaves_none_waiting(
