@@ -441,21 +441,23 @@ def test_a_thread_that_is_interrupted_leaves_its_core_and_others_to_the_rest(bad
         assert float(pool.submit(backend.run, text(7)).result(60)[0, 0]) == 7
 
 
+@pytest.mark.parametrize("is_taken", [False, True])
 def test_an_interrupt_while_texts_are_taken_leaves_none_waiting(
-    monkeypatch: pytest.MonkeyPatch,
+    is_taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = threading.Event()
     backend = SingleTextBackend(Sums(gate), None, cores=1)
-    take, interrupts = single_text._Turns.take, [1]
+    interrupts = [1]
 
-    def interrupted(turns: Any, request: Any) -> bool:
-        found = take(turns, request)
-        if found and interrupts:
+    def interrupted(turns: Any, name: str, value: object) -> None:
+        if name == "_waiting" and interrupts:
             interrupts.pop()
+            if is_taken:
+                object.__setattr__(turns, name, value)
             raise KeyboardInterrupt
-        return found
+        object.__setattr__(turns, name, value)
 
-    monkeypatch.setattr(single_text._Turns, "take", interrupted)
+    monkeypatch.setattr(single_text._Turns, "__setattr__", interrupted)
     with ThreadPoolExecutor(4) as pool:
         found = asked_in_order(pool, backend, [text(n) for n in (1, 2, 3, 4)])
         gate.set()
