@@ -183,7 +183,7 @@ def test_what_is_wrong_in_a_table_is_named(
     assert "says which type field 'x' has; omit :int" in typed
     folder = tmp_path / "rows"
     folder.mkdir()
-    assert "rows has no .parquet or .arrow files" in fails(to, folder, capsys)
+    assert "rows has no .parquet, .arrow or .feather files" in fails(to, folder, capsys)
     (folder / "a.csv").touch()
     assert "rows has a.csv: only" in fails(to, folder, capsys)
 
