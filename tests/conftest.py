@@ -294,3 +294,19 @@ def everywhere(request: pytest.FixtureRequest, anywhere: QdrantClient) -> Qdrant
     if request.param == "hybrid":
         anywhere.set_sparse_model("Qdrant/bm25")
     return anywhere
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each session that was started runs a graph that is not that of a file."""
+    import onnxruntime  # which not every test has
+
+    kinds: list[bool] = []
+    start = onnxruntime.InferenceSession
+
+    def noted(graph: str | bytes, *arguments: object) -> object:
+        kinds.append(isinstance(graph, bytes))
+        return start(graph, *arguments)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
+    return kinds

@@ -223,20 +223,6 @@ def test_bytes_that_are_no_graph_are_no_error(content: bytes) -> None:
     short_graph(content, 128)
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each session that was started runs a graph that is not that of a file."""
-    kinds: list[bool] = []
-    start = onnxruntime.InferenceSession
-
-    def noted(graph: str | bytes, *arguments: object) -> object:
-        kinds.append(isinstance(graph, bytes))
-        return start(graph, *arguments)
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
-    return kinds
-
-
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_a_single_text_has_the_vector_that_it_has_among_others(
     pooling: Pooling, tmp_path: Path, started: list[bool]
